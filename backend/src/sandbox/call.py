@@ -1,0 +1,43 @@
+"""One request as the handlers see it: plain values, no aiohttp."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sandbox.wire_types import Json
+
+if TYPE_CHECKING:
+    from sandbox.state import State
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through the sandbox."""
+
+    state: State
+    stage: str
+    """The name faults and the journal use for this kind of request."""
+    method: str
+    host: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    params: dict[str, str]
+    """What the route's pattern named in the path."""
+    chunks: tuple[bytes, ...] = field(default=())
+    """The body as it came in; a large one is never joined."""
+
+    @property
+    def body(self) -> bytes:
+        return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+
+    def json_body(self) -> Json:
+        """The body as JSON; a ValueError when it is not (`NaN` and `Infinity` are not)."""
+        return json.loads(self.body, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

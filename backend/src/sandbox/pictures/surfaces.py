@@ -1,0 +1,145 @@
+"""Materials seen from straight above, as square tiles that repeat without a seam.
+
+`camera.py` lays them out in perspective; light and blur come later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from sandbox.pictures.codec import Array
+from sandbox.pictures.noise import clouds, mix, smoothstep
+
+SIZE = 1024
+
+
+@lru_cache(maxsize=16)
+def tile(material: str, dark: bool) -> Array:
+    """The material's tile: SIZE by SIZE, BGR floats."""
+    paint = MATERIALS.get(material, _plaster)
+    painted = np.clip(paint(dark), 0.0, 1.0).astype(np.float32)
+    painted.setflags(write=False)
+    return painted
+
+
+def _colour(blue: float, green: float, red: float) -> Array:
+    return np.array([blue, green, red], np.float32)
+
+
+def _warped(field: Array, seed: int, strength: float) -> Array:
+    """The field pushed about by slow noise, which turns straight shapes into natural ones."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    x = x + clouds(SIZE, seed, 2.2) * strength
+    y = y + clouds(SIZE, seed + 1, 2.2) * strength
+    return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+
+
+def _veins(seed: int, thin: float, strength: float) -> Array:
+    """Thin lines where a warped field changes its sign, fading in and out along their way."""
+    field = _warped(clouds(SIZE, seed, 2.1), seed + 10, 60.0)
+    slope = np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0), cv2.Sobel(field, cv2.CV_32F, 0, 1)) / 8 + 1e-3
+    line = np.exp(-np.abs(field) / slope / thin)
+    return line * smoothstep(-0.2, 1.6, clouds(SIZE, seed + 20, 2.0)) * strength
+
+
+def _marble(dark: bool) -> Array:
+    cloud = smoothstep(-1.6, 2.2, _warped(clouds(SIZE, 3, 1.9), 31, 90.0))
+    fine = clouds(SIZE, 4, 1.1)[..., None] * 0.006
+    veins = np.clip(_veins(5, 2.2, 0.9) + _veins(6, 1.2, 0.5) + _veins(7, 7.0, 0.35), 0, 1)
+    if dark:
+        base = mix(_colour(0.045, 0.045, 0.048), _colour(0.12, 0.115, 0.115), cloud)
+        return mix(base, _colour(0.56, 0.66, 0.74), veins * 0.75) + fine
+    base = mix(_colour(0.93, 0.935, 0.94), _colour(0.80, 0.805, 0.81), cloud * 0.8)
+    return mix(base, _colour(0.46, 0.47, 0.49), veins * 0.72) + fine
+
+
+def _wood(dark: bool) -> Array:
+    """Five planks side by side, grain running down the tile."""
+    planks = 5
+    width = SIZE / planks
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    plank = np.floor(x / width).astype(int)
+    draw = np.random.default_rng(11)
+    shift = draw.uniform(0, SIZE, planks).astype(np.float32)[plank]
+    grain = _grain(x, (y + shift) % SIZE, shift)
+    tone = draw.normal(0, 1, planks).astype(np.float32)[plank]
+    light, deep = _colour(0.40, 0.57, 0.72), _colour(0.17, 0.28, 0.41)
+    if dark:
+        light, deep = _colour(0.13, 0.17, 0.23), _colour(0.035, 0.05, 0.075)
+    board = mix(light, deep, np.clip(0.42 + 0.24 * grain + 0.10 * tone, 0, 1))
+    return board * _joints(x, y, width, draw)[..., None]
+
+
+def _grain(x: Array, y: Array, shift: Array) -> Array:
+    """Year rings cut lengthwise, fibres and pores; mean about 0."""
+    slow = clouds(SIZE, 12, 2.4, along=5.0)
+    bend = cv2.remap(slow, x + shift, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    rings = np.sin(x / SIZE * 2 * np.pi * 14 + bend * 9.0)
+    rings = np.sign(rings) * np.abs(rings) ** 0.8
+    fibres = cv2.remap(clouds(SIZE, 13, 0.55, along=40.0), x + shift, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    patches = cv2.remap(clouds(SIZE, 14, 1.9, along=3.0), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return rings * 0.45 + fibres * 0.8 + patches * 0.5
+
+
+def _joints(x: Array, y: Array, width: float, draw: np.random.Generator) -> Array:
+    """Dark gaps between the planks and at their ends, with edges a little worn."""
+    plank = np.floor(x / width).astype(int)
+    gap = np.abs((x / width + 0.5) % 1.0 - 0.5) * width
+    ends = draw.uniform(0, SIZE, 8).astype(np.float32)[plank]
+    end_gap = np.abs((y - ends + SIZE / 2) % SIZE - SIZE / 2)
+    nearest = np.minimum(gap, end_gap) + clouds(SIZE, 15, 1.2, along=6.0) * 0.5
+    return 1.0 - 0.82 * smoothstep(3.2, 0.8, nearest) - 0.12 * smoothstep(14.0, 2.0, nearest)
+
+
+def _stone(dark: bool) -> Array:
+    rough = clouds(SIZE, 21, 1.25)
+    relief = cv2.Sobel(rough, cv2.CV_32F, 1, 1) * 0.9
+    broad = clouds(SIZE, 22, 2.0)
+    pores = smoothstep(1.5, 2.6, clouds(SIZE, 23, 0.7))
+    level = 0.62 + 0.035 * rough + 0.045 * broad + 0.02 * relief - 0.16 * pores
+    if dark:
+        level = level * 0.24
+    return level[..., None] * _colour(0.93, 0.97, 1.0)
+
+
+def _plaster(dark: bool) -> Array:
+    level = 0.84 + 0.012 * clouds(SIZE, 25, 1.3) + 0.02 * clouds(SIZE, 26, 2.0)
+    return (level * (0.18 if dark else 1.0))[..., None] * _colour(0.96, 0.985, 1.0)
+
+
+def _cloth(dark: bool) -> Array:
+    """A plain weave with uneven threads and slow folds."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    threads = 2 * np.pi / 8
+    over = np.sin(x * threads) * np.sin(y * threads)
+    uneven = clouds(SIZE, 41, 0.7, along=30.0) + clouds(SIZE, 42, 0.7, across=30.0)
+    level = 0.78 + 0.03 * over + 0.028 * uneven + 0.02 * clouds(SIZE, 43, 2.2)
+    return (level * (0.25 if dark else 1.0))[..., None] * _colour(0.90, 0.96, 1.0)
+
+
+def _sand(dark: bool) -> Array:
+    y = np.mgrid[0:SIZE, 0:SIZE][0].astype(np.float32)
+    ripples = np.sin(y / SIZE * 2 * np.pi * 10 + clouds(SIZE, 51, 2.3) * 2.5)
+    grains = clouds(SIZE, 52, 0.2)
+    level = 0.74 + 0.025 * ripples + 0.05 * grains + 0.02 * clouds(SIZE, 53, 1.6)
+    return (level * (0.3 if dark else 1.0))[..., None] * _colour(0.74, 0.89, 1.0)
+
+
+def _gloss(dark: bool) -> Array:
+    level = (0.055 if dark else 0.86) + 0.002 * clouds(SIZE, 61, 1.0)
+    return level[..., None] * _colour(1.0, 1.0, 1.0)
+
+
+MATERIALS: dict[str, Callable[[bool], Array]] = {
+    "marble": _marble,
+    "wood": _wood,
+    "stone": _stone,
+    "plaster": _plaster,
+    "cloth": _cloth,
+    "sand": _sand,
+    "gloss": _gloss,
+}

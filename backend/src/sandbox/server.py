@@ -1,0 +1,203 @@
+"""A running sandbox: the loop in a thread of its own, and everything a test wants of it.
+
+The same abilities exist over HTTP under `/_sandbox/` (control_api), for programs in other processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sandbox.app import create_app
+from sandbox.keys import KEY
+from sandbox.proxy import Authority, Proxy
+from sandbox.state import Settings, State
+from sandbox.wire_types import Json
+
+HOST = "127.0.0.1"
+ANSWER_S = 30.0
+"""How long the loop may take to answer another thread; longer means that it hangs."""
+
+T = TypeVar("T")
+
+
+class Sandbox:
+    """fal's hosts on this machine, from `start` to `stop` or for a `with` block."""
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        latency: float = 0.0,
+        queue: float = 0.0,
+        any_endpoint: bool = False,
+        hosts: Sequence[str] = (),
+        keepalive_s: float = 75.0,
+        gone: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        settings = Settings(latency, queue, any_endpoint, tuple(hosts), keepalive_s, tuple(gone), seed)
+        self._state = State(settings)
+        self._asked_port = port
+        self._folder: Path | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self.port = 0
+
+    def __enter__(self) -> Sandbox:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listens and is ready when it returns; an OSError when the port is taken."""
+        self._folder = Path(tempfile.mkdtemp(prefix="fal-sandbox-"))
+        ready: concurrent.futures.Future[int] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="fal-sandbox", daemon=True)
+        self._thread.start()
+        try:
+            self.port = ready.result()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Cuts every connection, ends every job, removes the CA file."""
+        if self._thread is not None and self._loop is not None and self._stopping is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    @property
+    def url(self) -> str:
+        """The proxy's URL, and the base of the control prefix."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def ca_file(self) -> str:
+        """The CA certificate; there from `start` to `stop`."""
+        if self._folder is None:
+            raise RuntimeError("the sandbox is not running; call start() or use it in a with block")
+        return str(self._folder / "ca.pem")
+
+    def env(self) -> dict[str, str]:
+        """What an unmodified client needs in its environment."""
+        return {
+            "HTTPS_PROXY": self.url,
+            "https_proxy": self.url,
+            "NO_PROXY": "",
+            "no_proxy": "",
+            "SSL_CERT_FILE": self.ca_file,
+            "REQUESTS_CA_BUNDLE": self.ca_file,
+            "CURL_CA_BUNDLE": self.ca_file,
+            "NODE_EXTRA_CA_CERTS": self.ca_file,
+            # Node 24 and newer go through the proxy by themselves when this is set.
+            "NODE_USE_ENV_PROXY": "1",
+            "FAL_KEY": KEY,
+        }
+
+    def fault(self, stage: str, **what: Json) -> None:
+        """Scripts a fault; stages and options are described in `faults`."""
+        self._ask(lambda: self._state.fault(stage, **what))
+
+    def say(self, text: str, endpoint: str | None = None, times: int | None = 1) -> None:
+        """Puts a text into the mouth of the text endpoints, or of one."""
+        self._ask(lambda: self._state.say(text, endpoint, times))
+
+    def configure(self, **what: Json) -> None:
+        """Changes settings while it runs."""
+        self._ask(lambda: self._state.configure(**what))
+
+    def reset(self) -> None:
+        """Forgets jobs, faults, files, figures and journal; settings as at the start."""
+        self._ask(self._state.reset)
+
+    def ledger(self) -> dict[str, Any]:
+        return self._ask(self._state.view)
+
+    def journal(self) -> list[dict[str, Any]]:
+        return self._ask(self._state.journal.rows)
+
+    def webhooks(self) -> list[dict[str, Any]]:
+        """The webhooks sent or dropped, with the outcome of every try."""
+        return self._ask(lambda: list(self._state.webhooks.deliveries))
+
+    def put_file(self, data: bytes, name: str, content_type: str) -> str:
+        """Puts a file on the CDN and returns its URL."""
+        return self._ask(lambda: self._state.files.keep([data], name, content_type))
+
+    def file(self, url: str) -> bytes:
+        """The bytes behind a CDN URL; a KeyError when there are none."""
+        return self._ask(lambda: self._state.file(url))
+
+    def wait_for(self, condition: Callable[[dict[str, Any]], object], timeout_s: float = 5.0) -> dict[str, Any]:
+        """Waits until the condition holds on the ledger and returns that ledger; else a TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            seen = self._state.changed.strokes
+            if condition(ledger := self.ledger()):
+                return ledger
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0 or not self._state.changed.wait(seen, remaining_s):
+                figures = {name: value for name, value in ledger.items() if name != "jobs"}
+                raise TimeoutError(f"not within {timeout_s} s; the ledger says {figures}")
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Runs something on the loop's thread; after the end, nobody else touches the state."""
+        if self._thread is None or self._loop is None or threading.current_thread() is self._thread:
+            return work()
+        reply: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                reply.set_result(work())
+            except BaseException as error:
+                reply.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        return reply.result(ANSWER_S)
+
+    def _run(self, ready: concurrent.futures.Future[int]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(error)
+            else:
+                raise
+
+    async def _serve(self, ready: concurrent.futures.Future[int]) -> None:
+        assert self._folder is not None
+        authority = Authority()
+        (self._folder / "ca.pem").write_bytes(authority.pem)
+        proxy = Proxy(self._state, create_app(self._state), authority)
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(proxy.door, HOST, self._asked_port)
+        self._loop, self._stopping = loop, asyncio.Event()
+        ready.set_result(listener.sockets[0].getsockname()[1])
+        try:
+            await self._stopping.wait()
+        finally:
+            listener.close()
+            await self._state.close()
+            await proxy.close()
+            # The transports tell their protocols that they are gone in the loop's next round.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)

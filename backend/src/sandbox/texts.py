@@ -1,0 +1,193 @@
+"""Scripted answers of the sandbox's language endpoints: honest stand-ins, the same for the same question.
+
+`answer` looks at what is asked (outside of any tags), then at the data (inside the tags) and the pictures:
+
+- a JSON object with named keys → that object; the values follow the picture's colours and its file name,
+- a background prompt for a `<product>` and a `<style>` → one that keeps the style's own words,
+- a product description in a language → two sentences in that language,
+- anything about a picture → what it shows, anything else → a short reply; `sandbox:echo` → the prompt itself.
+
+What stands inside a tag is data and never changes what kind of answer is given. The sentences are in `phrases.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from sandbox import phrases
+from sandbox.phrases import plain, product_kind, tokens
+from sandbox.pictures import words
+from sandbox.pictures.colours import main_colours
+from sandbox.pictures.cutout import picture_size
+
+Images = list[tuple[str, bytes]]
+
+ECHO = "sandbox:echo"
+TAGGED = re.compile(r"<(\w+)>(.*)</\1>", re.DOTALL)
+KEY = re.compile(r"[\"'`]([a-z][a-z0-9]*(?:_[a-z0-9]+)*)[\"'`]")
+DESCRIBING = frozenset(
+    "description descriptions describe aciklama aciklamasi tanitim pitch copy beschreibung produktbeschreibung "
+    "description descriptif descripcion descrizione descricao beschrijving описание 説明".split()
+)
+MOST_STYLE_WORDS, MOST_PROMPT_WORDS = 30, 60
+
+
+def answer(prompt: str, system_prompt: str | None, images: Images) -> str:
+    """The sandbox's text for this prompt; `images` are (file name, bytes)."""
+    data = {tag: text for tag, text in TAGGED.findall(prompt)}
+    asked = TAGGED.sub(" ", prompt)
+    if ECHO in asked:
+        return prompt
+    if "product" in data and "style" in data:
+        return _background_prompt(_product(data["product"]), _text(data["style"]))
+    if "language" in data:
+        return _description(_language(_text(data["language"])), data.get("product", ""), images)
+    keys = _keys(asked)
+    if keys:
+        return json.dumps(_classified(keys, asked, images), ensure_ascii=False)
+    language = _spoken(asked) or _spoken(system_prompt or "")
+    if tokens(asked) & DESCRIBING and not (images and not language) or (language and not images):
+        return _description(language or "en", data.get("product", asked), images)
+    return _seen(images) if images else _reply(asked)
+
+
+def _text(tagged: str) -> str:
+    """What a tag holds: a JSON string, or the bare text."""
+    try:
+        value = json.loads(tagged)
+    except (ValueError, RecursionError):
+        value = tagged
+    return value if isinstance(value, str) else tagged
+
+
+def _product(tagged: str) -> dict[str, str]:
+    try:
+        value = json.loads(tagged)
+    except (ValueError, RecursionError):
+        return {"main_product_type": tagged}
+    if not isinstance(value, dict):
+        return {}
+    return {str(key): text for key, text in value.items() if isinstance(text, str)}
+
+
+def _keys(asked: str) -> list[str]:
+    """The keys of the JSON object that is asked for, in the prompt's order."""
+    if "json" not in plain(asked):
+        return []
+    start = asked.find("{")
+    if start >= 0:
+        try:
+            example, _ = json.JSONDecoder().raw_decode(asked, start)
+            return list(example)
+        except (ValueError, RecursionError):
+            pass
+    quoted = KEY.findall(asked) or re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", asked)
+    return list(dict.fromkeys(quoted))
+
+
+def _classified(keys: list[str], asked: str, images: Images) -> dict[str, str]:
+    name, photo = images[0] if images else ("", b"")
+    colours = _colours(photo)
+    kind = product_kind(name) if images else product_kind(re.sub(r"\{.*\}", "", asked, flags=re.DOTALL))
+    main, sub, audience, price, use, industry = phrases.CATEGORIES[kind]
+    style, vibe = phrases.STYLES[_colour_mood(colours)]
+    known = {
+        "main_product_type": main,
+        "subcategory": sub,
+        "target_audience": audience,
+        "price_range": price,
+        "use_case": use,
+        "style_design": style,
+        "season_occasion": "Year-Round",
+        "industrial_type": industry,
+        "vibe": vibe,
+    }
+    by_part = {"colo": ", ".join(colours) or "Not visible", "type": main, "category": main, "style": style}
+    return {key: known.get(key) or _by_part(by_part, key) for key in keys}
+
+
+def _by_part(parts: dict[str, str], key: str) -> str:
+    return next((value for part, value in parts.items() if part in key), "Not visible")
+
+
+def _colours(photo: bytes) -> list[str]:
+    try:
+        return main_colours(photo)
+    except ValueError:
+        return []
+
+
+def _colour_mood(colours: list[str]) -> str:
+    """The mood of the first colour that has one; white and grey count only when nothing else is there."""
+    telling = [colour for colour in colours if colour not in ("white", "grey")] or colours or ["white"]
+    return next(mood for mood, known in phrases.COLOUR_MOODS.items() if telling[0] in known)
+
+
+def _word_mood(text: str) -> str:
+    found = tokens(text)
+    if found & phrases.ERGONOMIC:
+        return "ergonomic"
+    return next((mood for mood, known in phrases.MOOD_WORDS.items() if found & known), "warm")
+
+
+def _background_prompt(product: dict[str, str], style: str) -> str:
+    """The style in its own words, the place it means, and the product's mood."""
+    kept = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*,?", style)[:MOST_STYLE_WORDS]
+    place = words.read(" ".join(kept)).place
+    mood = " ".join(re.findall(r"[A-Za-z]+", product.get("vibe", ""))[:3]).lower()
+    opening = " ".join(kept).rstrip(",") or "Neutral backdrop"
+    use = " ".join(re.findall(r"[A-Za-z]+", product.get("subcategory", ""))[:3]).lower()
+    ending = f"; {mood or 'quiet'} mood that suits {use or 'the product'}, professional product photography"
+    sentence = f"{opening[0].upper()}{opening[1:]}. {phrases.PLACES[place]}"
+    spare = MOST_PROMPT_WORDS - len(sentence.split()) - len(ending.split())
+    return f"{sentence}{ending if spare >= 0 else ''}."
+
+
+def _language(name: str) -> str:
+    """The code of a language named in a tag, or the name itself when there are no phrases for it."""
+    found = tokens(name)
+    for code, names in phrases.LANGUAGE_NAMES.items():
+        if found & frozenset(plain(names).split()):
+            return code
+    return " ".join(re.findall(r"[^\W\d_]+", name)[:3])[:40] or "en"
+
+
+def _spoken(text: str) -> str:
+    """The code of a language that running text names; two-letter codes are words there, not languages."""
+    found = tokens(text)
+    for code, names in phrases.LANGUAGE_NAMES.items():
+        if found & frozenset(name for name in plain(names).split() if name != code):
+            return code
+    return ""
+
+
+def _description(language: str, about: str, images: Images) -> str:
+    if language not in phrases.SENTENCES:
+        return (
+            f"This is a sample text from the sandbox, which has no phrases in {language}. "
+            "The real service writes the description in that language."
+        )
+    product = _product(about) if about.lstrip().startswith("{") else {}
+    kind = product_kind(" ".join(product.values()) or about) or (product_kind(images[0][0]) if images else "")
+    nouns = phrases.NOUNS[language].split("|")
+    noun = nouns[list(phrases.PRODUCT_WORDS).index(kind)] if kind else nouns[-1]
+    mood = _word_mood(" ".join(product.values()) or about)
+    return phrases.SENTENCES[language][phrases.MOODS.index(mood)].format(noun)
+
+
+def _seen(images: Images) -> str:
+    name, photo = images[0]
+    colours = _colours(photo)
+    if not colours:
+        return f"The file {name} is no picture that the sandbox can read."
+    width, height = picture_size(photo)
+    thing = f"a {product_kind(name)}" if product_kind(name) else "an object"
+    more = f" {len(images) - 1} more came with it." if len(images) > 1 else ""
+    listed = colours[0] if len(colours) == 1 else f"{', '.join(colours[:-1])} and {colours[-1]}"
+    return f"The picture {name} ({width} by {height} pixels) shows {thing}, mainly {listed}.{more}"
+
+
+def _reply(asked: str) -> str:
+    opening = " ".join(asked.split()[:8])
+    return f"This is a scripted reply from the sandbox to: {opening or 'an empty prompt'}. No text was generated."

@@ -1,0 +1,249 @@
+"""Reads fal's HTTP answers: which error an answer is, and when it says to come back.
+
+Pure functions of status, headers and body, for every host of fal; `wire.md` sections 4 and 9 in short:
+`detail` is a text, a list of field errors, or missing; request-level errors carry `error_type`; a missing request
+is `{"status": "NOT_FOUND"}`. Sending, and deciding whether to send again, is `transport.py`'s and `retries.py`'s.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.fal.errors import (
+    AuthError,
+    BadOutput,
+    BalanceExhausted,
+    Cancelled,
+    DeadlineExceeded,
+    EndpointGone,
+    FalError,
+    FalUnavailable,
+    JobFailed,
+    ModelRejected,
+    NotFound,
+    NotReady,
+    RateLimited,
+)
+
+_DEPRECATED = re.compile(r"\bdeprecated\b|no longer (supported|available)", re.IGNORECASE)
+_TRANSIENT_4XX = (408, 409)
+_JOB_STAGES = ("status", "result", "cancel")
+_RETRY_HINT = "Try again in a moment; https://status.fal.ai tells about outages."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer, whichever library brought it."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Header names in lower case."""
+    body: bytes
+    stage: str
+    """What was asked: submit, status, result, cancel, stream, storage, photokit or download."""
+
+    @property
+    def request_id(self) -> str | None:
+        return self.headers.get("x-fal-request-id")
+
+    @property
+    def billable_units(self) -> float | None:
+        try:
+            return float(self.headers["x-fal-billable-units"])
+        except (KeyError, ValueError):
+            return None
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; raises BadOutput when it is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise BadOutput(
+                f"fal answered the {self.stage} request with something that is not a JSON object.",
+                status_code=self.status,
+                request_id=self.request_id,
+                hint=_RETRY_HINT,
+            )
+        return value
+
+
+def error_of(answer: Answer) -> FalError:
+    """The error that an answer of status 300 or more stands for."""
+    body = _body_object(answer)
+    detail = body.get("detail")
+    text = _text(answer, body)
+    common: dict[str, Any] = {
+        "status_code": answer.status,
+        "request_id": body.get("request_id") or answer.request_id,
+        "detail": detail if isinstance(detail, list | dict) else None,
+    }
+    if 300 <= answer.status < 400:
+        return FalUnavailable(
+            f"fal answered the {answer.stage} request with a redirect, which is not followed: it could carry "
+            "the key elsewhere.",
+            retryable=False,
+            **common,
+        )
+    if answer.status in _KNOWN:
+        return _KNOWN[answer.status](answer, text, common)
+    if answer.status >= 500 or answer.status in _TRANSIENT_4XX:
+        return FalUnavailable(f"fal is not available: {text}.", hint=_RETRY_HINT, **common)
+    return _refused(answer, text, common)
+
+
+def _refused(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    if common["detail"] is None and says_deprecated(text):
+        return _gone(answer, text, common)
+    return ModelRejected(f"fal refused the request: {text}.", hint="Correct the input named there.", **common)
+
+
+def _unauthorized(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    return AuthError(
+        f"fal did not accept the key: {text}.",
+        hint="Check FAL_KEY against https://fal.ai/dashboard/keys.",
+        **common,
+    )
+
+
+def _forbidden(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    if re.search(r"balance|top up|billing", text, re.IGNORECASE):
+        return BalanceExhausted(
+            f"The fal account has no balance left: {text}.",
+            hint="Top up at https://fal.ai/dashboard/billing.",
+            **common,
+        )
+    return AuthError(
+        f"fal did not allow this: {text}.",
+        hint="The key needs the API scope; make one at https://fal.ai/dashboard/keys.",
+        **common,
+    )
+
+
+def _not_found(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    body = _body_object(answer)
+    unknown_path = answer.stage == "result" and isinstance(body.get("detail"), str)
+    if answer.stage in ("submit", "stream") or unknown_path:
+        return _gone(answer, text, common)
+    if answer.stage in _JOB_STAGES:
+        return NotFound(
+            "fal does not know this request, or its result has expired.",
+            hint="Check the request id; fal keeps results for a limited time only.",
+            **common,
+        )
+    return NotFound(f"Not found: {text}.", **common)
+
+
+def _gone(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    if answer.stage in ("status", "cancel"):
+        return NotFound("fal no longer knows this request.", **common)
+    return EndpointGone(f"fal no longer offers this endpoint: {text}.", **common)
+
+
+def _bad_request(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    if answer.stage == "result" and "in progress" in text.lower():
+        return NotReady("The job is not finished yet.", hint="Ask again later, or wait for its webhook.", **common)
+    return _refused(answer, text, common)
+
+
+def _rate_limited(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    return RateLimited(
+        f"fal is limiting the rate: {text}.",
+        hint="Send fewer requests at once (FAL_MAX_CONCURRENCY) or try again later.",
+        **common,
+    )
+
+
+def _client_closed(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    return Cancelled(f"The job was cancelled at fal: {text}.", **common)
+
+
+def _gateway_timeout(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
+    if answer.headers.get("x-fal-request-timeout-type") == "user":
+        return DeadlineExceeded(
+            "fal could not start the job before the call's deadline.",
+            hint="Raise --timeout or FAL_TIMEOUT_S when fal needs longer.",
+            **common,
+        )
+    return FalUnavailable(f"fal is not available: {text}.", hint=_RETRY_HINT, **common)
+
+
+_KNOWN = {
+    400: _bad_request,
+    401: _unauthorized,
+    403: _forbidden,
+    404: _not_found,
+    410: _gone,
+    429: _rate_limited,
+    499: _client_closed,
+    504: _gateway_timeout,
+}
+
+
+def job_error(status: Mapping[str, Any], request_id: str) -> FalError:
+    """The error of a job whose COMPLETED status carries `error`."""
+    text, kind = str(status.get("error")), str(status.get("error_type") or "")
+    if kind == "client_cancelled":
+        return Cancelled("The job was cancelled at fal.", request_id=request_id)
+    return JobFailed(
+        f"The job failed at fal: {text}{f' ({kind})' if kind else ''}.",
+        request_id=request_id,
+        retryable=kind.startswith("runner_") or kind in ("internal_error", "startup_timeout", "request_timeout"),
+    )
+
+
+def says_deprecated(text: str) -> bool:
+    """Whether fal's reason means that the endpoint itself is retired."""
+    return bool(_DEPRECATED.search(text))
+
+
+def retry_after_s(answer: Answer) -> float | None:
+    """Seconds that the answer asks to wait, from `Retry-After` as a number or a date; None without one."""
+    value = answer.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+        return max(0.0, at.timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def asks_for_retry(answer: Answer) -> bool:
+    """Whether fal itself says that sending the same again is safe and can help."""
+    flagged = answer.headers.get("x-fal-needs-retry", "") or answer.headers.get("x-fal-retryable", "")
+    return flagged.lower() in ("1", "true") or retry_after_s(answer) is not None
+
+
+def _body_object(answer: Answer) -> dict[str, Any]:
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {"detail": body}
+
+
+def _text(answer: Answer, body: Mapping[str, Any]) -> str:
+    """fal's reason in one line."""
+    said = body.get("detail") or body.get("message") or body.get("error") or body.get("status")
+    if isinstance(said, list):
+        said = "; ".join(_field_error(item) for item in said[:5])
+    if not said:
+        return f"status {answer.status}"
+    kind = body.get("error_type")
+    return f"{str(said)[:1000].rstrip('.')} (status {answer.status}{f', {kind}' if kind else ''})"
+
+
+def _field_error(item: object) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    where = ".".join(str(part) for part in item.get("loc") or () if part != "body")
+    said = str(item.get("msg") or item.get("type") or "refused")
+    return f"{where}: {said}" if where else said

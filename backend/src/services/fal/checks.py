@@ -1,0 +1,239 @@
+"""What callers may pass: everything wrong is refused here, before any request, with what to do about it.
+
+A local path is only ever read where a path was asked for; an image URL never is one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from services.fal.errors import InvalidInput
+
+PRIORITIES = ("latency", "throughput")
+MAX_STYLES = 100
+MAX_DATA_URI_BYTES = 10 * 1024 * 1024
+"""fal's own limit for inputs given as a data URI."""
+MAP_ABOVE_BYTES = 100 * 1024 * 1024
+"""Larger files are mapped, not read: fal-client uploads them in slices."""
+
+_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"GIF8", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (0, b"BM", "image/bmp"),
+    (0, b"II*\x00", "image/tiff"),
+    (0, b"MM\x00*", "image/tiff"),
+    (4, b"ftypavif", "image/avif"),
+    (4, b"ftypheic", "image/heic"),
+    (4, b"ftypmif1", "image/heif"),
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """A background style: its name, and what a prompt is written from."""
+
+    name: str
+    description: str
+
+
+DEFAULT_STYLES = (
+    Style("Studio", "Clean white studio background for e-commerce, seamless backdrop, soft even light"),
+    Style(
+        "Lifestyle",
+        "Natural lifestyle setting, cozy living room with a wooden table and daylight from a window",
+    ),
+    Style("Premium", "Premium dark and dramatic setting, polished dark marble surface, spotlight, luxury mood"),
+)
+
+
+def text(value: object, name: str) -> str:
+    """`value` when it is text with something in it that can be sent."""
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInput(f"{name} must be a text that is not empty. Pass {name}.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{name} is not valid Unicode (a lone surrogate); pass it as UTF-8.") from error
+    return value
+
+
+def optional_text(value: object, name: str) -> str | None:
+    return None if value is None else text(value, name)
+
+
+def temperature(value: object) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= float(value) <= 2:  # type: ignore[arg-type]
+        raise InvalidInput(f"temperature must be a number from 0 to 2, not {value!r}.")
+    return float(value)  # type: ignore[arg-type]
+
+
+def max_tokens(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidInput(f"max_tokens must be a whole number of at least 1, not {value!r}.")
+    return value
+
+
+def priority(value: object) -> str:
+    if value not in PRIORITIES:
+        raise InvalidInput(f"priority must be one of {', '.join(PRIORITIES)}, not {value!r}.")
+    return str(value)
+
+
+def flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} must be true or false, not {value!r}.")
+    return value
+
+
+def web_url(value: object, name: str) -> str:
+    """`value` when it is an http(s) URL with a host."""
+    url = text(value, name).strip()
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        good = False
+    if not good or re.search(r"[\s\x00-\x1f]", url):
+        raise InvalidInput(f"{name} must be an http:// or https:// URL, not {url[:200]!r}.")
+    return url
+
+
+def image_url(value: object, name: str = "image_url") -> str:
+    """`value` when it is an http(s) URL or a data URI of an image; a local path is refused, not read."""
+    url = text(value, name).strip()
+    if not url.startswith("data:"):
+        try:
+            return web_url(url, name)
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"{name} must be an http(s) URL or a data URI of an image, not {url[:200]!r}. "
+                "Upload a local file first (upload_file, or the command upload-file)."
+            ) from error
+    if not _DATA_URI.match(url):
+        raise InvalidInput(f"{name} must look like data:image/png;base64,... when it is a data URI.")
+    if len(url) > MAX_DATA_URI_BYTES:
+        raise InvalidInput(f"{name} is a data URI of more than 10 MiB, which fal refuses. Upload the file instead.")
+    return url
+
+
+def image_urls(value: object, name: str = "image_urls") -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidInput(f"{name} must be a list of image URLs.")
+    return [image_url(item, name) for item in value]
+
+
+def categories(value: object) -> dict[str, str]:
+    """Product categories: a mapping of names to texts, as `analyze_product_image` returns them."""
+    if not isinstance(value, Mapping) or not value:
+        raise InvalidInput(
+            "categories must be a JSON object of texts that is not empty, as analyze-product returns it under "
+            '"categories".'
+        )
+    for key, item in value.items():
+        if not isinstance(item, str):
+            raise InvalidInput(f"categories must hold texts only; {key!r} holds {type(item).__name__}.")
+        text(key, "a category's name")
+        if item.strip():
+            text(item, f"categories[{key!r}]")
+    return dict(value)
+
+
+def styles(value: object) -> list[Style]:
+    """Styles given as `{"name", "description"}` or as the name of a default one; None means the default three."""
+    if value is None:
+        return list(DEFAULT_STYLES)
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise InvalidInput('styles must be a list that is not empty, such as [{"name": ..., "description": ...}].')
+    if len(value) > MAX_STYLES:
+        raise InvalidInput(f"styles must hold at most {MAX_STYLES} styles, not {len(value)}.")
+    return [_style(item) for item in value]
+
+
+def _style(item: object) -> Style:
+    if isinstance(item, str):
+        return _default_style(item)
+    if not isinstance(item, Mapping) or not {"name", "description"} <= set(item):
+        raise InvalidInput(f'Each style needs "name" and "description": {str(item)[:200]!r} has not both.')
+    if unknown := set(item) - {"name", "description"}:
+        raise InvalidInput(f"A style has name and description only, not {', '.join(map(repr, sorted(unknown)))}.")
+    return Style(text(item["name"], "a style's name"), text(item["description"], "a style's description"))
+
+
+def _default_style(name: str) -> Style:
+    for style in DEFAULT_STYLES:
+        if style.name.lower() == name.strip().lower():
+            return style
+    known = ", ".join(style.name for style in DEFAULT_STYLES)
+    raise InvalidInput(f"There is no style named {name[:100]!r}. Known: {known}; or give name and description.")
+
+
+@dataclass(frozen=True)
+class LocalImage:
+    """A picture file of the user's, read and recognised."""
+
+    data: Any
+    """bytes, or a memory map of a large file."""
+    content_type: str
+    file_name: str
+    """In ASCII, for a header."""
+
+
+def local_image(path: object, name: str = "file_path") -> LocalImage:
+    """Read a picture file. Raises InvalidInput when it is missing, empty, unreadable or no picture."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InvalidInput(f"{name} must be the path of a picture file.")
+    shown = ascii(os.fspath(path))
+    try:
+        data = _read(path, shown)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InvalidInput(f"{name} {shown} cannot be read: {reason}. Check the path.") from error
+    content_type = _recognise(bytes(data[:16]))
+    if content_type is None:
+        raise InvalidInput(f"{name} {shown} is not a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC).")
+    return LocalImage(data, content_type, _header_name(path))
+
+
+def _read(path: str | os.PathLike[str], shown: str) -> Any:
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise InvalidInput(f"{shown} is a directory. Name a picture file.")
+    if not stat.S_ISREG(found.st_mode):
+        raise InvalidInput(f"{shown} is not an ordinary file. Name a picture file.")
+    if found.st_size == 0:
+        raise InvalidInput(f"{shown} is empty. Name a picture file.")
+    with open(path, "rb") as file:
+        if found.st_size > MAP_ABOVE_BYTES:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return file.read()
+
+
+def _recognise(head: bytes) -> str | None:
+    for offset, magic, content_type in _MAGIC:
+        if head[offset : offset + len(magic)] == magic:
+            return content_type
+    return None
+
+
+def _header_name(path: str | os.PathLike[str]) -> str:
+    import unicodedata
+
+    name = os.path.basename(os.fsdecode(os.fsencode(path)))
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w.-]+", "_", plain).strip("._") or "picture"

@@ -1,0 +1,76 @@
+"""Versions, settings with the key masked, and whether fal's hosts answer and take the key."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib import metadata
+from typing import Any
+
+from services.fal.endpoints import JOBS, chain_for
+from services.fal.errors import AuthError, FalError, ServiceError, summary
+from services.fal.redaction import masked
+from services.fal.settings import Settings
+from services.fal.wire import Wire
+
+PACKAGES = ("fal-client", "requests", "python-dotenv", "httpx")
+# A status of a job that never was: 401 when the key is wrong, 404 when it is not.
+KEY_CHECK = "https://queue.fal.run/openrouter/router/requests/00000000-0000-0000-0000-000000000000/status"
+HOSTS = {
+    "queue.fal.run": KEY_CHECK,
+    "rest.fal.ai": "https://rest.fal.ai/",
+    "v3.fal.media": "https://v3.fal.media/",
+}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that this library stands on."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **found}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
+    """What a person who asks for help should send along. Sends no job and costs nothing."""
+    hosts = {host: _reach(wire, url) for host, url in HOSTS.items()}
+    failure = next((row["failure"] for row in hosts.values() if row["failure"]), None)
+    return {
+        "versions": versions(),
+        "settings": {
+            "key": masked(settings.key),
+            "timeout_s": settings.timeout_s,
+            "max_concurrency": settings.max_concurrency,
+            "log": settings.log,
+            "env_file": None if settings.env_file is None else str(settings.env_file),
+            "endpoints": {job: [row.path for row in chain_for(job, settings.endpoints.get(job))] for job in JOBS},
+        },
+        "hosts": {
+            host: {name: value for name, value in row.items() if name != "failure"} for host, row in hosts.items()
+        },
+        **({"error": None} if failure is None else summary(failure)),
+    }
+
+
+def _reach(wire: Wire, url: str) -> dict[str, Any]:
+    began = time.monotonic()
+    failure: FalError | None = None
+    try:
+        status: int | None = wire.ask("GET", url, "doctor", attempts=1).status
+    except AuthError as error:
+        status, failure = error.status_code, error if url == KEY_CHECK else None
+    except ServiceError as error:
+        status = error.status_code
+    except FalError as error:
+        status, failure = None, error
+    return {
+        "reachable": status is not None,
+        "status": status,
+        "seconds": round(time.monotonic() - began, 3),
+        "failure": failure,
+    }

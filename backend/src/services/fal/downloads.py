@@ -1,0 +1,157 @@
+"""Saves pictures that models made: from fal's hosts only, checked, and whole or not at all.
+
+A file is written under a temporary name beside its place and renamed when it is complete. The key never goes along.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import ipaddress
+import os
+import re
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import requests
+
+from services.fal.answers import Answer, error_of
+from services.fal.call import Call, current_call
+from services.fal.errors import BadOutput, FalError, InvalidInput, Unreachable
+from services.fal.hosts import is_file_host
+from services.fal.plain_http import SILENCE_S, Session
+from services.fal.retries import MAX_ATTEMPTS, backoff_s
+
+MAX_BYTES = 50 * 1024 * 1024
+EXTENSIONS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "image/gif": ".gif",
+    "image/avif": ".avif",
+}
+
+
+class Downloads:
+    """Files of one client's results."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+
+    def save(self, url: str, directory: Path, name: str) -> Path:
+        """Store the picture at `url` as `name` with its extension in `directory`; the path it got.
+
+        Raises InvalidInput for a URL that is not downloaded from, BadOutput for what is not a picture, NotFound
+        when it has expired, Unreachable when it cannot be had.
+        """
+        call = current_call()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            call.check()
+            try:
+                return self._save_once(call, url, directory, name)
+            except FalError as error:
+                if not isinstance(error, Unreachable) and (error.status_code or 0) < 500:
+                    raise
+                if attempt == MAX_ATTEMPTS:
+                    raise
+            except OSError as error:
+                raise InvalidInput(f"{str(directory)!r} cannot be written to: {error.strerror or error}.") from error
+            call.sleep(backoff_s(attempt))
+        raise AssertionError("unreachable")
+
+    def _save_once(self, call: Call, url: str, directory: Path, name: str) -> Path:
+        if url.startswith("data:"):
+            content_type, data = _data_uri(url)
+            return _write([data], directory, safe_name(name) + _extension(content_type))
+        host = _checked_host(url)
+        try:
+            with (
+                Session(self._tls, call) as session,
+                session.stream("GET", url, silence_s=SILENCE_S) as response,
+            ):
+                if response.status_code != 200:
+                    headers = {key.lower(): value for key, value in response.headers.items()}
+                    raise error_of(Answer(response.status_code, headers, b"", "download"))
+                extension = _extension(response.headers.get("content-type", ""))
+                chunks = _complete(session.chunks(response, MAX_BYTES), response.headers.get("content-length"))
+                return _write(chunks, directory, safe_name(name) + extension)
+        except requests.RequestException as error:
+            call.check()
+            raise Unreachable(f"The download from {host} failed ({type(error).__name__}).") from error
+
+
+def safe_name(name: str) -> str:
+    """`name` as a file name of letters, digits, dashes and underscores: it can lead nowhere else."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-")[:80].lower() or "picture"
+
+
+def _checked_host(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "https" or parts.port not in (None, 443) or not is_file_host(host):
+        raise InvalidInput(f"Pictures are downloaded from fal's own https hosts only, not from {host or url[:100]!r}.")
+    if not _is_proxied(host) and (private := _private_address(host)):
+        raise InvalidInput(f"{host} resolves to {private}, which is not a public address.")
+    return host
+
+
+def _is_proxied(host: str) -> bool:
+    """A proxy resolves the name itself, so what it means here says nothing."""
+    proxies = getproxies()
+    return bool(proxies.get("https") or proxies.get("all")) and not proxy_bypass(host)
+
+
+def _private_address(host: str) -> str | None:
+    try:
+        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unreachable(f"{host} cannot be found: {error}.") from error
+    addresses = [str(entry[4][0]).split("%")[0] for entry in found]
+    return next((address for address in addresses if not ipaddress.ip_address(address).is_global), None)
+
+
+def _extension(content_type: str) -> str:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind not in EXTENSIONS:
+        raise BadOutput(f"The download is {kind or 'of no type'}, not a picture.")
+    return EXTENSIONS[kind]
+
+
+def _data_uri(url: str) -> tuple[str, bytes]:
+    head, _, body = url.partition(",")
+    try:
+        return head.removeprefix("data:").partition(";")[0], base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise BadOutput("The picture's data URI is not valid base64.") from error
+
+
+def _complete(chunks: Iterable[bytes], content_length: str | None) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        yield chunk
+    if content_length is not None and content_length.isdigit() and size != int(content_length):
+        raise Unreachable(f"The download broke off after {size} of {content_length} bytes.")
+
+
+def _write(chunks: Iterable[bytes], directory: Path, name: str) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        os.chmod(temporary, 0o644)
+        path = directory / name
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return path

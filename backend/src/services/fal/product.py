@@ -1,0 +1,232 @@
+"""From a photo of a product to its categories, prompts, pictures and description: the steps and their order.
+
+Each step is one job of `language.py` or `pictures.py`. What does not wait for another step runs beside it: the
+cut-out beside the analysis and the prompts, one style beside the other, the description beside the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from services.fal import prompts
+from services.fal.call import current_call
+from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
+from services.fal.checks import Style
+from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
+from services.fal.jobs import Watcher
+from services.fal.language import Language, TextAnswer
+from services.fal.parallel import parallel
+from services.fal.pictures import Picture, Pictures
+from services.fal.results import StyledImage, StyleError
+from services.fal.steps import Steps
+from services.fal.text_request import TextRequest
+
+VISION_MODEL = "google/gemini-2.5-pro"
+PROMPT_MODEL = "openai/gpt-5-mini"
+TEXT_MODEL = "google/gemini-2.5-flash-lite"
+ANALYSIS_TEMPERATURE = 0.3
+TEXT_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The categories of a product, and what the model wrote."""
+
+    categories: dict[str, str]
+    answer: TextAnswer
+
+
+@dataclass
+class Gallery:
+    """The pictures of several styles, and what went wrong."""
+
+    requested: int
+    images: list[StyledImage] = field(default_factory=list)
+    errors: list[StyleError] = field(default_factory=list)
+
+    def as_result(self, steps: Steps) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "total_generated": len(self.images),
+            "total_requested": self.requested,
+            "errors": self.errors or None,
+            "timings": steps.total(),
+        }
+
+
+class Product:
+    """The jobs around one product photo, for one client."""
+
+    def __init__(self, language: Language, pictures: Pictures) -> None:
+        self._language = language
+        self._pictures = pictures
+
+    def analyse(self, image_url: str, model: str, temperature: float, watch: Watcher | None) -> Analysis:
+        """The nine categories. Those missing are asked for once more, then they are "Unknown"."""
+        answer = self._categories_answer(image_url, list(CATEGORY_NAMES), model, temperature, watch)
+        found = _read(answer)
+        if missing := [name for name in CATEGORY_NAMES if name not in found]:
+            found = {**self._asked_again(image_url, missing, model, temperature, watch), **found}
+        return Analysis({name: found.get(name, UNKNOWN) for name in CATEGORY_NAMES}, answer)
+
+    def _asked_again(
+        self, image_url: str, missing: list[str], model: str, temperature: float, watch: Watcher | None
+    ) -> dict[str, str]:
+        try:
+            return _read(self._categories_answer(image_url, missing, model, temperature, watch))
+        except BadOutput:
+            return {}
+
+    def _categories_answer(
+        self, image_url: str, names: list[str], model: str, temperature: float, watch: Watcher | None
+    ) -> TextAnswer:
+        request = TextRequest(prompts.analysis(names), model, temperature=temperature, image_urls=(image_url,))
+        return self._language.ask("vision", request, watch)
+
+    def background_prompt(
+        self, categories: Mapping[str, str], style: str, model: str, watch: Watcher | None = None
+    ) -> TextAnswer:
+        """A prompt for the photokit, written by a model."""
+        request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
+        answer = self._language.ask("enterprise", request, watch)
+        if not answer.output.strip():
+            raise BadOutput("The model wrote no prompt.", request_id=answer.result.request_id)
+        return answer
+
+    def describe(self, categories: Mapping[str, str], language: str, watch: Watcher | None = None) -> str:
+        """Two sentences about the product in `language`."""
+        request = TextRequest(
+            prompts.description(dict(categories), language), TEXT_MODEL, prompts.COPYWRITER, TEXT_TEMPERATURE
+        )
+        answer = self._language.ask("text", request, watch)
+        if not answer.output.strip():
+            raise BadOutput("The model wrote no description.", request_id=answer.result.request_id)
+        return answer.output.strip()
+
+    def backgrounds(
+        self,
+        image_url: str,
+        categories: Mapping[str, str],
+        styles: Sequence[Style],
+        remove_bg: bool,
+        steps: Steps,
+        watch: Watcher | None,
+    ) -> dict[str, Any]:
+        """The result of `generate_multiple_backgrounds`. Raises Cancelled, with the pictures made by then."""
+        with parallel() as tasks:
+            cutout = tasks.start(lambda: self.cut_out(image_url, steps, watch)) if remove_bg else None
+            product_url = cutout.result if cutout else lambda: image_url
+            result = self.gallery(product_url, categories, styles, steps, watch).as_result(steps)
+        if current_call().cancelled:
+            raise Cancelled("The call was cancelled.", partial=result)
+        return result
+
+    def cut_out(self, image_url: str, steps: Steps, watch: Watcher | None) -> str:
+        """The URL of the product alone."""
+        with steps.step("cutout") as made:
+            url = self._pictures.cut_out(image_url, watch).image["url"]
+            made["image_url"] = url
+        return url
+
+    def gallery(
+        self,
+        product_url: Callable[[], str],
+        categories: Mapping[str, str],
+        styles: Sequence[Style],
+        steps: Steps,
+        watch: Watcher | None,
+    ) -> Gallery:
+        """One picture per style, side by side, in the order of the styles. `product_url` waits for the cut-out."""
+        gallery = Gallery(requested=len(styles))
+        with parallel() as tasks:
+            shots = [tasks.start(partial(self._shot, product_url, categories, style, steps, watch)) for style in styles]
+            for shot in shots:
+                image, errors = shot.result()
+                gallery.images.extend([image] if image else [])
+                gallery.errors.extend(errors)
+        return gallery
+
+    def _shot(
+        self,
+        product_url: Callable[[], str],
+        categories: Mapping[str, str],
+        style: Style,
+        steps: Steps,
+        watch: Watcher | None,
+    ) -> tuple[StyledImage | None, list[StyleError]]:
+        errors: list[StyleError] = []
+        stage = "prompt"
+        try:
+            prompt = self._prompt_or_plain(categories, style, steps, watch, errors)
+            stage = "cutout"
+            url = product_url()
+            stage = "picture"
+            return self._picture(url, prompt, style, steps, watch), errors
+        except FalError as error:
+            return None, [*errors, style_error(error, stage, style.name)]
+
+    def _prompt_or_plain(
+        self,
+        categories: Mapping[str, str],
+        style: Style,
+        steps: Steps,
+        watch: Watcher | None,
+        errors: list[StyleError],
+    ) -> str:
+        try:
+            with steps.step("prompt", style.name) as made:
+                prompt = self.background_prompt(categories, style.description, PROMPT_MODEL, watch).output.strip()
+                made["prompt"] = prompt
+            return prompt
+        except (Cancelled, DeadlineExceeded):
+            raise
+        except FalError as error:
+            errors.append(style_error(error, "prompt", style.name))
+            return prompts.plain_background(dict(categories), style.description)
+
+    def _picture(self, url: str, prompt: str, style: Style, steps: Steps, watch: Watcher | None) -> StyledImage:
+        with steps.step("picture", style.name) as made:
+            image = styled_image(self._pictures.replace_background(url, prompt, watch), style, prompt)
+            made["image"] = image
+        return image
+
+
+def style_error(error: FalError, stage: str, style: str | None) -> StyleError:
+    """An error of one step, as `errors` lists it."""
+    known: dict[str, Any] = summary(error)
+    return {
+        "style": style,
+        "stage": stage,
+        "error": known["error"],
+        "error_type": known["error_type"],
+        "retryable": known["retryable"],
+        "request_id": known["request_id"],
+    }
+
+
+def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
+    image = picture.image
+    return {
+        "style_name": style.name,
+        "style_description": style.description,
+        "image_url": image["url"],
+        "prompt": prompt,
+        "width": image.get("width"),
+        "height": image.get("height"),
+        "content_type": image.get("content_type"),
+        "file_size": image.get("file_size"),
+        "request_id": picture.result.request_id,
+        "billable_units": picture.result.billable_units,
+    }
+
+
+def _read(answer: TextAnswer) -> dict[str, str]:
+    try:
+        return read_categories(answer.output)
+    except BadOutput as error:
+        error.request_id = answer.result.request_id
+        error.partial["raw_output"] = answer.output
+        raise

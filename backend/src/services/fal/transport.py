@@ -1,0 +1,302 @@
+"""The one place where a request to fal leaves: bounded by its call, repeated when that is safe, our errors out.
+
+It is an httpx transport, so fal-client's own requests pass through it too. Whatever fails here is raised as one of
+our errors, which fal-client's retry loop does not catch: that loop would send a submit again whose answer was lost.
+Below it stand fal-client's backup domains, and below them httpx's connection pools over a network backend that
+gives every read, write and handshake no longer than the current call has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+from urllib.request import getproxies, proxy_bypass
+
+import httpcore
+import httpx
+from fal_client.client import BackupDomainTransport
+
+from services.fal.answers import Answer, error_of, retry_after_s
+from services.fal.call import Call, Exchange, current_call, current_exchange
+from services.fal.errors import (
+    AmbiguousSubmit,
+    BadOutput,
+    FalError,
+    Unreachable,
+)
+from services.fal.hosts import is_fal_host, is_run_host
+from services.fal.retries import MAX_ATTEMPTS, RetryBudget, backoff_s, may_repeat_answer, may_repeat_failure
+from services.fal.stderr_log import logger
+
+JSON_STAGES = ("submit", "status", "result")
+_BILLED_HINT = (
+    "It was not sent again, since fal may be running and billing it: look at https://fal.ai/dashboard/requests "
+    "before you repeat the call."
+)
+
+
+class FalTransport(httpx.BaseTransport):
+    """Sends one request within the current call; raises FalError, never an httpx error.
+
+    Request extensions: `stage` names what is asked for (see `Answer.stage`), `attempts` bounds the tries.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, keep_alive: int) -> None:
+        self._wire = BackupDomainTransport(transport=_ProxyRoutes(tls, keep_alive))
+        self._budget = RetryBudget()
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if not is_fal_host(request.url.host):
+            request.headers.pop("Authorization", None)
+        call = current_call()
+        paid = request.method == "POST" and is_run_host(request.url.host)
+        for attempt in itertools.count(1):
+            call.check()
+            try:
+                response = self._send(call, request, paid)
+            except _Failed as failed:
+                self._pause_or_raise(call, failed, attempt, request.extensions.get("attempts", MAX_ATTEMPTS))
+            else:
+                self._budget.succeeded()
+                return response
+        raise AssertionError("unreachable")
+
+    def _send(self, call: Call, request: httpx.Request, paid: bool) -> httpx.Response:
+        exchange = Exchange(request.url.host, paid=paid)
+        began = time.monotonic()
+        response: httpx.Response | None = None
+        with contextlib.ExitStack() as open_exchange:
+            open_exchange.enter_context(call.open(exchange))
+            try:
+                with _in_exchange(exchange):
+                    response = self._wire.handle_request(request)
+                    streams = response.is_success and _is_event_stream(response)
+                    if not streams:
+                        response.read()
+            except httpx.RequestError as error:
+                raise _lost(call, exchange, error) from error
+            finally:
+                _log(request, response, began)
+            if streams:
+                response.stream = _EventStream(response.stream, call, exchange, open_exchange.pop_all())
+                return response
+        _raise_for_answer(_answer(request, response, paid), paid)
+        return response
+
+    def _pause_or_raise(self, call: Call, failed: _Failed, attempt: int, attempts: int) -> None:
+        if not failed.repeatable or attempt >= attempts or not self._budget.take():
+            raise failed.error from failed.__cause__
+        pause = backoff_s(attempt) if failed.wait_s is None else failed.wait_s
+        if pause >= call.remaining():
+            raise failed.error from failed.__cause__
+        logger.info("trying again in %.2f s: %s", pause, failed.error)
+        call.sleep(pause)
+
+
+class _Failed(Exception):
+    """One try that failed: the error it stands for, and whether the same may be sent again."""
+
+    def __init__(self, error: FalError, *, repeatable: bool, wait_s: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.repeatable = repeatable
+        self.wait_s = wait_s
+
+
+def _raise_for_answer(answer: Answer, paid: bool) -> None:
+    if answer.status >= 300:
+        raise _Failed(
+            error_of(answer),
+            repeatable=may_repeat_answer(answer, paid=paid),
+            wait_s=retry_after_s(answer),
+        )
+    if answer.stage in JSON_STAGES:
+        try:
+            body = answer.json()
+        except BadOutput as error:
+            failure = ambiguous(str(error), answer.request_id) if paid else error
+            raise _Failed(failure, repeatable=not paid) from error
+        if answer.stage == "submit" and not isinstance(body.get("request_id"), str):
+            why = "fal answered the submit without a request id."
+            raise _Failed(ambiguous(why, answer.request_id), repeatable=False)
+
+
+def ambiguous(why: str, request_id: str | None) -> AmbiguousSubmit:
+    """The submit was sent, and whether fal took it is not known."""
+    return AmbiguousSubmit(
+        f"{why.rstrip()} The outcome of the submit is unknown.", request_id=request_id, hint=_BILLED_HINT
+    )
+
+
+def _lost(call: Call, exchange: Exchange, error: httpx.RequestError) -> _Failed:
+    """What a connection that failed stands for; raises when the call itself is over."""
+    if not may_repeat_failure(paid=exchange.paid, sent=exchange.sent):
+        why = f"No answer came from {exchange.host} ({type(error).__name__})."
+        return _Failed(ambiguous(why, None), repeatable=False)
+    call.check()
+    said = f": {error}" if str(error) else ""
+    if exchange.sent:
+        failure = Unreachable(f"The connection to {exchange.host} broke ({type(error).__name__}{said}).")
+    else:
+        failure = Unreachable(
+            f"{exchange.host} cannot be reached ({type(error).__name__}{said}).",
+            hint="Check the network, HTTPS_PROXY and SSL_CERT_FILE.",
+        )
+    return _Failed(failure, repeatable=True)
+
+
+def _answer(request: httpx.Request, response: httpx.Response, paid: bool) -> Answer:
+    stage = request.extensions.get("stage") or ("submit" if paid else "storage")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, response.content, stage)
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    return str(response.headers.get("content-type", "")).startswith("text/event-stream")
+
+
+def _log(request: httpx.Request, response: httpx.Response | None, began: float) -> None:
+    if logger.isEnabledFor(logging.DEBUG):
+        outcome = response.status_code if response is not None else "no answer"
+        logger.debug("%s %s: %s, %.3f s", request.method, request.url, outcome, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _in_exchange(exchange: Exchange) -> Iterator[None]:
+    token = current_exchange.set(exchange)
+    try:
+        yield
+    finally:
+        current_exchange.reset(token)
+
+
+class _EventStream(httpx.SyncByteStream):
+    """A body that is read as it comes, still bounded and stopped by its call."""
+
+    def __init__(self, stream: Any, call: Call, exchange: Exchange, open_exchange: contextlib.ExitStack) -> None:
+        self._stream = stream
+        self._call = call
+        self._exchange = exchange
+        self._open_exchange = open_exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        chunks = iter(self._stream)
+        while True:
+            try:
+                with _in_exchange(self._exchange):
+                    chunk = next(chunks, None)
+            except httpx.RequestError as error:
+                self._raise_broken(error)
+            if chunk is None:
+                return
+            yield chunk
+
+    def _raise_broken(self, error: httpx.RequestError) -> NoReturn:
+        self._call.check()
+        raise Unreachable(f"The stream from {self._exchange.host} broke ({type(error).__name__}).") from error
+
+    def close(self) -> None:
+        self._stream.close()
+        self._open_exchange.close()
+
+
+class _ProxyRoutes(httpx.BaseTransport):
+    """A connection pool per proxy of the environment (HTTPS_PROXY, NO_PROXY), or one without any."""
+
+    def __init__(self, tls: ssl.SSLContext, keep_alive: int) -> None:
+        proxies = getproxies()
+        self._proxy = proxies.get("https") or proxies.get("all")
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive, keepalive_expiry=30.0)
+        self._direct = _pool(httpx.HTTPTransport(verify=tls, limits=limits))
+        self._proxied = (
+            _pool(httpx.HTTPTransport(verify=tls, limits=limits, proxy=self._proxy)) if self._proxy else None
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if self._proxied is not None and not proxy_bypass(request.url.host):
+            return self._proxied.handle_request(request)
+        return self._direct.handle_request(request)
+
+    def close(self) -> None:
+        self._direct.close()
+        if self._proxied is not None:
+            self._proxied.close()
+
+
+def _pool(transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
+    # httpx has no argument for the network backend; a test pins this attribute.
+    transport._pool._network_backend = _Backend()
+    return transport
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connections whose every wait is bounded by the current call."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.NetworkStream:
+        bounded = _bounded(timeout)
+        return _Stream(self._inner.connect_tcp(host, port, bounded, local_address, socket_options), peer=None)
+
+
+class _Stream(httpcore.NetworkStream):
+    """One connection; tells the current exchange which socket it waits on and that something was sent."""
+
+    def __init__(self, inner: httpcore.NetworkStream, peer: str | None) -> None:
+        self._inner = inner
+        self._peer = peer
+        """The host at the end of the TLS connection; None before TLS, where a proxy is spoken to."""
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with self._used():
+            return self._inner.read(max_bytes, _bounded(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        with self._used() as exchange:
+            self._inner.write(buffer, _bounded(timeout))
+            if exchange is not None and buffer and self._peer is not None and is_run_host(self._peer):
+                exchange.sent = True
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        with self._used():
+            return _Stream(self._inner.start_tls(ssl_context, server_hostname, _bounded(timeout)), server_hostname)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[Exchange | None]:
+        exchange = current_exchange.get()
+        if exchange is not None:
+            exchange.use(self._inner.get_extra_info("socket"))
+        yield exchange
+
+
+def _bounded(timeout: float | None) -> float:
+    call = current_call()
+    exchange = current_exchange.get()
+    if exchange is None or not (exchange.paid and exchange.sent):
+        call.check()
+    left = max(call.remaining(), 0.001)
+    return left if timeout is None else min(timeout, left)

@@ -1,0 +1,190 @@
+"""fal-client, made safe: its submits, uploads and authentication over our transport.
+
+`Wire` is what the rest of the library speaks to fal with. What fal-client lacks (the status stream, headers of
+answers, cancel with an outcome) is asked here directly, through the same transport. What an answer means for a
+job is `jobs.py`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import httpx
+from fal_client import SyncClient
+from fal_client.client import USER_AGENT, CDNToken, CDNTokenManager, SyncRequestHandle
+from httpx_sse import EventSource, SSEError
+
+from services.fal.answers import Answer
+from services.fal.call import Call, current_call
+from services.fal.errors import BadOutput, FalError
+from services.fal.hosts import is_run_host
+from services.fal.settings import Settings
+from services.fal.transport import FalTransport, ambiguous
+
+POLL_READ_S = 30.0
+"""How long one poll may be silent before it is asked again."""
+STREAM_SILENCE_S = 25.0
+"""fal sends a comment every 15 s on a status stream: longer silence means that it is broken."""
+
+
+class Wire:
+    """One client's way to fal: one TLS context, one set of connections, one upload token."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.tls = _tls_context()
+        self._transport = FalTransport(self.tls, keep_alive=settings.max_concurrency)
+        self._client = _SafeClient(settings.key, self._transport)
+        self._http = self._client.http
+
+    def close(self) -> None:
+        self._http.close()
+
+    def submit(
+        self,
+        endpoint: str,
+        arguments: Mapping[str, Any],
+        *,
+        webhook_url: str | None,
+        start_within_s: float | None,
+    ) -> SyncRequestHandle:
+        """Submit one job, once. Raises AmbiguousSubmit when fal may have taken it without saying so."""
+        headers = {} if start_within_s is None else _start_deadline(start_within_s)
+        try:
+            return self._client.submit(endpoint, dict(arguments), webhook_url=webhook_url, headers=headers)
+        except KeyError as error:
+            raise ambiguous(f"fal's answer to the submit has no {error}.", None) from error
+
+    def handle(self, endpoint: str, request_id: str) -> SyncRequestHandle:
+        """The URLs of a job that was submitted earlier."""
+        return self._client.get_handle(endpoint, request_id)
+
+    def ask(self, method: str, url: str, stage: str, *, attempts: int | None = None) -> Answer:
+        """One request about a job. Raises FalError for every answer that is not a success."""
+        extensions: dict[str, Any] = {"stage": stage}
+        if attempts is not None:
+            extensions["attempts"] = attempts
+        response = self._http.request(method, url, timeout=httpx.Timeout(POLL_READ_S), extensions=extensions)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers, response.content, stage)
+
+    @contextlib.contextmanager
+    def events(
+        self, method: str, url: str, stage: str, *, body: Mapping[str, Any] | None = None
+    ) -> Iterator[tuple[str | None, Iterator[dict[str, Any]]]]:
+        """A server-sent event stream: its request id and its JSON objects. It is opened once, never again."""
+        silence = STREAM_SILENCE_S if method == "GET" else None
+        with self._http.stream(
+            method,
+            url,
+            json=body,
+            headers={"Accept": "text/event-stream", "Cache-Control": "no-store"},
+            timeout=httpx.Timeout(None, read=silence),
+            extensions={"stage": stage, "attempts": 1},
+        ) as response:
+            yield response.headers.get("x-fal-request-id"), _json_events(response)
+
+    def upload(self, data: Any, content_type: str, file_name: str) -> str:
+        """Store bytes at fal and return their URL; large ones go up in parts. Costs nothing, so it is repeated."""
+        try:
+            return str(self._client.upload(data, content_type, file_name=file_name))
+        except FalError:
+            raise
+        except (KeyError, ValueError, TypeError) as error:
+            raise BadOutput(f"fal's storage gave an answer that cannot be used ({type(error).__name__}).") from error
+
+
+def _tls_context() -> ssl.SSLContext:
+    """The machine's trusted certificates: httpx's rule (SSL_CERT_FILE), and requests' variable beside it."""
+    context = httpx.create_ssl_context()
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if bundle and bundle != os.environ.get("SSL_CERT_FILE") and os.path.isfile(bundle):
+        context.load_verify_locations(bundle)
+    return context
+
+
+def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    try:
+        for event in EventSource(response).iter_sse():
+            value = json.loads(event.data)
+            if not isinstance(value, dict):
+                raise BadOutput("fal's stream sent something that is not a JSON object.")
+            yield value
+    except (SSEError, ValueError) as error:
+        if isinstance(error, FalError):
+            raise
+        raise BadOutput("fal answered a stream request with something that is not a stream of JSON.") from error
+
+
+def _start_deadline(seconds: float) -> dict[str, str]:
+    """Ask fal not to start the job later than that: nobody would be waiting for it any more."""
+    return {
+        "X-Fal-Request-Start-Timeout": f"{max(seconds, 0.2):.1f}",
+        "X-Fal-Request-Timeout": f"{max(seconds, 1.1):.1f}",
+    }
+
+
+class _SafeClient(SyncClient):
+    """fal-client's SyncClient with our transport under every request that it makes."""
+
+    def __init__(self, key: str, transport: FalTransport) -> None:
+        super().__init__(key=key)
+        http = httpx.Client(
+            transport=transport,
+            headers={"Authorization": f"Key {key}", "User-Agent": USER_AGENT},
+            timeout=self.default_timeout,
+            follow_redirects=False,
+        )
+        tokens = _TokenManager(self._auth, http)
+        # The dataclass is frozen; its cached properties look here first.
+        self.__dict__.update(http=http, _client=http, _token_manager=tokens, _transport=transport)
+
+    http: httpx.Client
+
+    def _get_cdn_client(self) -> httpx.Client:
+        token = self._token_manager.get_token()
+        return httpx.Client(
+            transport=_WithinCall(self.__dict__["_transport"], current_call()),
+            headers={"Authorization": f"{token.token_type} {token.token}", "User-Agent": USER_AGENT},
+            timeout=self.default_timeout,
+        )
+
+
+class _TokenManager(CDNTokenManager):
+    """Upload tokens, asked for over our transport instead of a client of their own."""
+
+    def __init__(self, auth: Any, http: httpx.Client) -> None:
+        super().__init__(auth)
+        self._http = http
+
+    def _refresh_token(self) -> CDNToken:
+        data = self._http.post(self._url, json={}, headers=self._headers).json()
+        return CDNToken(
+            token=data["token"],
+            token_type=data["token_type"],
+            base_upload_url=data["base_url"],
+            expires_at=datetime.fromisoformat(data["expires_at"]),
+        )
+
+
+class _WithinCall(httpx.BaseTransport):
+    """Carries the call into the threads in which fal-client uploads the parts of a large file."""
+
+    def __init__(self, transport: FalTransport, call: Call) -> None:
+        self._transport = transport
+        self._call = call
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with self._call.resumed():
+            return self._transport.handle_request(request)
+
+
+def own_url(named: str, built: str) -> str:
+    """The URL that fal's answer names for a job, or the one we build when it leads away from fal."""
+    url = httpx.URL(named)
+    return named if url.scheme == "https" and is_run_host(url.host) else built

@@ -1,0 +1,87 @@
+"""The whole product workflow: upload, analyse, then prompts and pictures; all else runs beside that path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.fal.call import current_call
+from services.fal.checks import LocalImage, Style
+from services.fal.errors import Cancelled, FalError
+from services.fal.jobs import Watcher
+from services.fal.parallel import parallel
+from services.fal.product import ANALYSIS_TEMPERATURE, VISION_MODEL, Product, style_error
+from services.fal.results import StyleError
+from services.fal.steps import Steps
+from services.fal.wire import Wire
+
+
+class Workflow:
+    """Runs the steps of `product.py` in their order, for one client."""
+
+    def __init__(self, wire: Wire, product: Product) -> None:
+        self._wire = wire
+        self._product = product
+
+    def run(
+        self,
+        source: LocalImage | str,
+        styles: Sequence[Style],
+        language: str,
+        steps: Steps,
+        watch: Watcher | None,
+    ) -> dict[str, Any]:
+        """The result of `product_workflow`. A failure carries what was made by then in `partial`."""
+        made: dict[str, Any] = {"image_url": "", "categories": {}, "images": [], "description": ""}
+        made |= {"total_generated": 0, "total_requested": len(styles), "errors": None}
+        try:
+            made["image_url"] = source if isinstance(source, str) else self._upload(source, steps)
+            self._make(made, styles, language, steps, watch)
+        except FalError as error:
+            error.partial = {**error.partial, **made, "timings": steps.total()}
+            raise
+        return made
+
+    def _upload(self, image: LocalImage, steps: Steps) -> str:
+        with steps.step("upload") as done:
+            url = self._wire.upload(image.data, image.content_type, image.file_name)
+            done["image_url"] = url
+        return url
+
+    def _make(
+        self,
+        made: dict[str, Any],
+        styles: Sequence[Style],
+        language: str,
+        steps: Steps,
+        watch: Watcher | None,
+    ) -> None:
+        image_url = made["image_url"]
+        with parallel() as tasks:
+            cutout = tasks.start(lambda: self._product.cut_out(image_url, steps, watch))
+            categories = self._analyse(image_url, steps, watch)
+            made["categories"] = categories
+            description = tasks.start(lambda: self._describe(categories, language, steps, watch))
+            gallery = self._product.gallery(cutout.result, categories, styles, steps, watch)
+            made["description"], failures = description.result()
+            gallery.errors.extend(failures)
+            made.update(gallery.as_result(steps))
+        if current_call().cancelled:
+            raise Cancelled("The call was cancelled.")
+
+    def _analyse(self, image_url: str, steps: Steps, watch: Watcher | None) -> dict[str, str]:
+        with steps.step("analysis") as done:
+            found = self._product.analyse(image_url, VISION_MODEL, ANALYSIS_TEMPERATURE, watch)
+            done["categories"] = found.categories
+        return found.categories
+
+    def _describe(
+        self, categories: dict[str, str], language: str, steps: Steps, watch: Watcher | None
+    ) -> tuple[str, list[StyleError]]:
+        try:
+            with steps.step("description") as done:
+                text = self._product.describe(categories, language, watch)
+                done["description"] = text
+            return text, []
+        except FalError as error:
+            return "", [style_error(error, "description", None)]

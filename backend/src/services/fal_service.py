@@ -1,0 +1,562 @@
+"""FalClient: e-commerce imaging and text on fal, synchronous and thin.
+
+The public methods check what they are given, begin one call (one deadline, one stop button) and hand on to the
+modules of `fal/`. Run directly, this file is the smoke test: `python src/services/fal_service.py --help`.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__" and not __package__:
+    import os
+    import sys
+
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from services.fal import checks, stderr_log
+from services.fal.call import Call, new_call
+from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
+from services.fal.settings import Settings, check_timeout, resolve
+from services.fal.steps import Progress, Steps
+from services.fal.text_request import TextRequest, image_urls_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from services.fal.core import Core
+    from services.fal.results import (
+        AnalysisResult,
+        BackgroundsResult,
+        CancelResult,
+        EnterpriseResult,
+        PictureResult,
+        PromptResult,
+        StatusResult,
+        TextEvent,
+        TextResult,
+        WorkflowResult,
+    )
+
+__all__ = ["FalClient"]
+
+TEXT_MODEL = "google/gemini-2.5-flash-lite"
+ENTERPRISE_MODEL = "google/gemini-2.5-pro"
+PROMPT_MODEL = "openai/gpt-5-mini"
+_NO_TEXT: dict[str, Any] = {"output": "", "reasoning": None, "partial": False, "error": None, "raw": {}}
+Styles = Sequence[Mapping[str, str] | str]
+T = TypeVar("T")
+
+
+class FalClient:
+    """One client for all of it, safe to share between threads; close it with `close()` or use it with `with`.
+
+    Settings come from the argument, then the environment, then a `.env` file, then the default:
+
+    - key: `FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`;
+    - timeout: total seconds that one call may take, `FAL_TIMEOUT_S`, 110;
+    - max_concurrency: model calls at once, `FAL_MAX_CONCURRENCY`, 8;
+    - env_file: the `.env` file, `./.env`, else `backend/.env`;
+    - endpoints: `FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`, `FAL_PHOTOKIT_ENDPOINT`,
+      `FAL_CUTOUT_ENDPOINT`; log on stderr: `FAL_LOG`.
+
+    Every method that waits takes `timeout` (seconds for everything it does: queue, run, download) and `with_logs`
+    (fal's log lines to stderr). Methods whose result has `error` report failures there; the others raise a
+    `services.fal.errors.FalError`. Bad arguments raise `InvalidInput` (a ValueError) in both, before any request.
+    """
+
+    def __init__(
+        self,
+        key: str | None = None,
+        *,
+        timeout: float | None = None,
+        max_concurrency: int | None = None,
+        env_file: str | PathLike[str] | None = None,
+    ) -> None:
+        """Raises MissingKey when no key is found, InvalidInput for a setting that makes no sense."""
+        self._settings: Settings = resolve(key=key, timeout=timeout, max_concurrency=max_concurrency, env_file=env_file)
+        stderr_log.enable(self._settings.log)
+        self._lock = threading.Lock()
+        self._core: Core | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"FalClient(timeout={self._settings.timeout_s:g})"
+
+    def __enter__(self) -> FalClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection. The client cannot be used afterwards."""
+        with self._lock:
+            self._closed = True
+            core, self._core = self._core, None
+        if core is not None:
+            core.close()
+
+    # Text
+
+    def any_llm_complete(
+        self,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        model: str = TEXT_MODEL,
+        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        priority: str = "latency",
+        with_logs: bool = False,
+        timeout: float | None = None,
+    ) -> TextResult:
+        """Generate text and wait for it.
+
+        Returns `{"output", "reasoning", "partial", "error", "raw"}` and what is known of `request_id`, `usage` and
+        `billable_units`; on a failure `error` says why and `error_type`, `retryable`, ... stand beside it.
+        `temperature` is 0 to 2; `priority` is "latency" or "throughput" (for fal-ai/any-llm only).
+        Source: https://fal.ai/models/openrouter/router/api
+        """
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, priority)
+
+        def ask() -> dict[str, Any]:
+            return _text_result(self._ready().language.ask("text", request, stderr_log.watcher(with_logs)))
+
+        return cast("TextResult", self._reported(ask, timeout, _NO_TEXT))
+
+    def any_llm_enterprise(
+        self,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        model: str = ENTERPRISE_MODEL,
+        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        image_urls: Sequence[str] | None = None,
+        with_logs: bool = False,
+        timeout: float | None = None,
+    ) -> EnterpriseResult:
+        """Ask a premium model, with images when there are any.
+
+        Images are `image_urls` (http(s) URLs or data URIs) and the URLs of lines `Image URL: <url>` in the prompt.
+        Returns `{"output", "error", "raw"}` and what `any_llm_complete` returns beside its keys.
+        Source: https://fal.ai/models/openrouter/router/enterprise/api, with images .../router/vision/api
+        """
+        images = checks.image_urls(image_urls)
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens)
+        images += [url for url in checks.image_urls(image_urls_in(prompt)) if url not in images]
+        request = replace(request, image_urls=tuple(images))
+
+        def ask() -> dict[str, Any]:
+            answer = self._ready().language.ask("enterprise", request, stderr_log.watcher(with_logs))
+            return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
+
+        return cast("EnterpriseResult", self._reported(ask, timeout, {"output": "", "error": None, "raw": {}}))
+
+    def iter_any_llm(
+        self,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        model: str = TEXT_MODEL,
+        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        priority: str = "latency",
+        timeout: float | None = None,
+    ) -> Iterator[TextEvent]:
+        """Generate text as it is written: events `{"delta", "output", "partial", "usage"}`.
+
+        `output` is the whole text so far; the last event has `partial` False. Raises StreamTruncated when the
+        stream ends without it, with the text so far in `error.partial["output"]`.
+        """
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, priority)
+        return self._events(request, self._timeout_s(timeout))
+
+    def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
+        call = Call.within_current(timeout_s)
+        with call.begun():
+            with _border(), call.resumed():
+                events = self._ready().language.events(request)
+            try:
+                while True:
+                    with _border(), call.resumed():
+                        event = next(events, None)
+                    if event is None:
+                        return
+                    yield event
+            finally:
+                with call.resumed():
+                    events.close()
+
+    def any_llm_stream(
+        self,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        model: str = TEXT_MODEL,
+        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        priority: str = "latency",
+        timeout: float | None = None,
+    ) -> None:
+        """Print text to stdout as it is written, and a newline at its end. Raises as `iter_any_llm` does."""
+        events = self.iter_any_llm(
+            prompt,
+            system_prompt=system_prompt,
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            priority=priority,
+            timeout=timeout,
+        )
+        for event in events:
+            sys.stdout.write(event["delta"])
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+    def any_llm_submit(
+        self,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        model: str = TEXT_MODEL,
+        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        priority: str = "latency",
+        webhook_url: str | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        """Submit a job and return its request id at once. fal posts the result to `webhook_url` when it is done.
+
+        Raises AmbiguousSubmit when fal may have taken the job without saying so.
+        """
+        return str(
+            self.submit_job(
+                prompt,
+                system_prompt=system_prompt,
+                model=model,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                priority=priority,
+                webhook_url=webhook_url,
+                timeout=timeout,
+            )["request_id"]
+        )
+
+    def submit_job(
+        self,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        model: str = TEXT_MODEL,
+        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        priority: str = "latency",
+        webhook_url: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """As `any_llm_submit`, returning `{"request_id", "endpoint"}`."""
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, priority)
+        hook = None if webhook_url is None else checks.web_url(webhook_url, "webhook_url")
+        with self._call(timeout):
+            jobs = self._ready().jobs
+            job = jobs.on_chain(
+                "text", lambda row: jobs.submit(row, request.arguments(row), webhook_url=hook, wait=False)
+            )
+        return {"request_id": job.request_id, "endpoint": job.endpoint.path}
+
+    def any_llm_status(self, request_id: str, with_logs: bool = True, *, timeout: float | None = None) -> StatusResult:
+        """The state of a submitted job: `{"status", "queue_position", "logs", "metrics", "error", "error_type"}`.
+
+        `status` is "IN_QUEUE", "IN_PROGRESS" or "COMPLETED"; a failed job is COMPLETED with `error`.
+        Raises NotFound when fal does not know the id.
+        """
+        with_logs = checks.flag(with_logs, "with_logs")
+        with self._call(timeout):
+            jobs = self._ready().jobs
+            found = jobs.find("text", request_id, lambda job: jobs.status(job, with_logs=with_logs))
+        keys = ("status", "queue_position", "logs", "metrics", "error", "error_type")
+        return cast("StatusResult", {"request_id": request_id, **{key: found.get(key) for key in keys}})
+
+    def any_llm_result(self, request_id: str, *, timeout: float | None = None) -> TextResult:
+        """The result of a submitted job, as `any_llm_complete` returns it. Raises NotReady while it runs."""
+
+        def fetch() -> dict[str, Any]:
+            from services.fal.language import read_answer
+
+            jobs = self._ready().jobs
+            return _text_result(read_answer(jobs.find("text", request_id, jobs.result)))
+
+        return cast("TextResult", self._reported(fetch, timeout, _NO_TEXT, but_raise=(NotReady, InvalidInput)))
+
+    def any_llm_cancel(self, request_id: str, *, timeout: float | None = None) -> CancelResult:
+        """Stop a submitted job: `{"status": "cancelled" | "requested" | "too_late" | "not_found"}`."""
+        with self._call(timeout):
+            status = self._ready().jobs.cancel_found("text", request_id)
+        return {"request_id": request_id, "status": status}
+
+    # Pictures
+
+    def upload_file(self, path: str | PathLike[str], *, timeout: float | None = None) -> str:
+        """Upload a local picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) to fal's storage; its public URL."""
+        image = checks.local_image(path)
+        with self._call(timeout):
+            return self._ready().wire.upload(image.data, image.content_type, image.file_name)
+
+    def background_replace(
+        self,
+        image_url: str,
+        *,
+        prompt: str,
+        remove_bg: bool = True,
+        with_logs: bool = False,
+        timeout: float | None = None,
+    ) -> PictureResult:
+        """Put the product of a photo on the background that `prompt` describes.
+
+        With `remove_bg` the product is cut out first, and the cut-out is given to the photokit.
+        Returns `{"image": {"url", "width", "height", "content_type", "file_size"}, "timings"}`; sizes in pixels and
+        bytes, timings in seconds. Source: https://fal.ai/models/bria/replace-background/api
+        """
+        url, prompt = checks.image_url(image_url), checks.text(prompt, "prompt")
+        remove_bg, watch = checks.flag(remove_bg, "remove_bg"), stderr_log.watcher(with_logs)
+        steps = Steps()
+        with self._call(timeout):
+            pictures = self._ready().pictures
+            if remove_bg:
+                with steps.step("cutout"):
+                    url = pictures.cut_out(url, watch).image["url"]
+            with steps.step("picture"):
+                picture = pictures.replace_background(url, prompt, watch)
+        return cast("PictureResult", picture.as_result(steps))
+
+    def remove_background(
+        self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
+    ) -> PictureResult:
+        """Cut the product out: the shape of `background_replace`, with a transparent PNG.
+
+        Source: https://fal.ai/models/fal-ai/bria/background/remove/api
+        """
+        url, steps = checks.image_url(image_url), Steps()
+        with self._call(timeout), steps.step("cutout"):
+            picture = self._ready().pictures.cut_out(url, stderr_log.watcher(with_logs))
+        return cast("PictureResult", picture.as_result(steps))
+
+    # The product
+
+    def analyze_product_image(
+        self,
+        image_url: str,
+        *,
+        model: str = ENTERPRISE_MODEL,
+        temperature: float = 0.3,
+        with_logs: bool = False,
+        timeout: float | None = None,
+    ) -> AnalysisResult:
+        """The nine categories of the product in a picture: `{"categories", "error", "raw_output"}`.
+
+        A category that the model leaves out is asked for once more, then it is "Unknown".
+        """
+        url, model = checks.image_url(image_url), checks.text(model, "model")
+        temperature = checks.temperature(temperature)
+
+        def analyse() -> dict[str, Any]:
+            product = self._ready().product
+            found = product.analyse(url, model, temperature, stderr_log.watcher(with_logs))
+            return {
+                "categories": found.categories,
+                "error": None,
+                "raw_output": found.answer.output,
+                **found.answer.fields(),
+            }
+
+        empty: dict[str, Any] = {"categories": {}, "error": None, "raw_output": ""}
+        return cast("AnalysisResult", self._reported(analyse, timeout, empty))
+
+    def generate_background_prompt(
+        self,
+        categories: Mapping[str, str],
+        style_type: str,
+        *,
+        model: str = PROMPT_MODEL,
+        with_logs: bool = False,
+        timeout: float | None = None,
+    ) -> PromptResult:
+        """A background prompt that suits a product: `{"prompt", "error"}`.
+
+        `prompt` is always usable: on an error it is a plain one built from `style_type`, and `error` says why.
+        """
+        from services.fal.prompts import plain_background
+
+        known, style = checks.categories(categories), checks.text(style_type, "style_type")
+        model = checks.text(model, "model")
+
+        def write() -> dict[str, Any]:
+            product = self._ready().product
+            answer = product.background_prompt(known, style, model, stderr_log.watcher(with_logs))
+            return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
+
+        empty = {"prompt": plain_background(known, style), "error": None}
+        return cast("PromptResult", self._reported(write, timeout, empty))
+
+    def generate_multiple_backgrounds(
+        self,
+        image_url: str,
+        categories: Mapping[str, str],
+        *,
+        styles: Styles | None = None,
+        remove_bg: bool = True,
+        with_logs: bool = False,
+        timeout: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> BackgroundsResult:
+        """The product on several backgrounds, side by side, in the order of `styles`.
+
+        `styles` is a list of `{"name", "description"}` or of names of the default ones (Studio, Lifestyle, Premium,
+        which None means). The product is cut out once, at the same time as the prompts are written.
+        Returns `{"images", "total_generated", "total_requested", "errors", "timings"}`; `errors` lists the styles
+        that failed, or whose prompt fell back to a plain one, and is None when there are none.
+        """
+        url, known = checks.image_url(image_url), checks.categories(categories)
+        wanted, remove_bg = checks.styles(styles), checks.flag(remove_bg, "remove_bg")
+        with self._call(timeout):
+            return cast(
+                "BackgroundsResult",
+                self._ready().product.backgrounds(
+                    url, known, wanted, remove_bg, Steps(on_progress), stderr_log.watcher(with_logs)
+                ),
+            )
+
+    def product_workflow(
+        self,
+        image: str | PathLike[str],
+        *,
+        styles: Styles | None = None,
+        language: str = "Turkish",
+        with_logs: bool = False,
+        timeout: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> WorkflowResult:
+        """All of it from one photo, a local path or a URL: upload, categories, pictures, description.
+
+        Returns `{"image_url", "categories", "images", "description", "total_generated", "total_requested", "errors",
+        "timings"}`. Raises when the upload or the analysis fails; what was made by then is in `error.partial`.
+        """
+        wanted, language = checks.styles(styles), checks.text(language, "language")
+        source = checks.image_url(image, "image") if _is_url(image) else checks.local_image(image, "image")
+        with self._call(timeout):
+            return cast(
+                "WorkflowResult",
+                self._ready().workflow.run(source, wanted, language, Steps(on_progress), stderr_log.watcher(with_logs)),
+            )
+
+    def save_picture(self, url: str, directory: Path, name: str, *, timeout: float | None = None) -> Path:
+        """Download a picture that fal made into `directory`; its path, `name` with an extension."""
+        with self._call(timeout):
+            return self._ready().downloads.save(url, directory, name)
+
+    def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Settings (the key masked) and whether fal's hosts can be reached with this key."""
+        from services.fal.doctor import examine
+
+        with self._call(timeout):
+            return examine(self._settings, self._ready().wire)
+
+    # One call
+
+    def _timeout_s(self, timeout: float | None) -> float:
+        return self._settings.timeout_s if timeout is None else check_timeout(timeout)
+
+    @contextlib.contextmanager
+    def _call(self, timeout: float | None) -> Iterator[Call]:
+        """One call: its deadline, and our errors only."""
+        with new_call(self._timeout_s(timeout)) as call, _border():
+            yield call
+
+    def _reported(
+        self,
+        action: Callable[[], dict[str, Any]],
+        timeout: float | None,
+        empty: dict[str, Any],
+        but_raise: tuple[type[FalError], ...] = (),
+    ) -> dict[str, Any]:
+        """`action` as one call, its failure told under `error` beside the empty values of its result."""
+        timeout_s = self._timeout_s(timeout)
+        try:
+            with self._call(timeout_s):
+                return action()
+        except but_raise:
+            raise
+        except FalError as error:
+            return {**empty, **report(error)}
+
+    def _ready(self) -> Core:
+        """What talks to fal; built at the first call, since its imports take a tenth of a second."""
+        with self._lock:
+            if self._closed:
+                raise InvalidInput("This FalClient is closed. Make a new one.")
+            if self._core is None:
+                from services.fal.core import Core
+
+                self._core = Core(self._settings)
+            return self._core
+
+
+@contextlib.contextmanager
+def _border() -> Iterator[None]:
+    """Whatever leaves here is one of our errors."""
+    try:
+        yield
+    except FalError:
+        raise
+    except Exception as error:
+        raise as_fal_error(error) from error
+
+
+def _text_request(
+    prompt: str,
+    model: str,
+    system_prompt: str | None,
+    temperature: float,
+    max_tokens: int | None,
+    priority: str | None = None,
+) -> TextRequest:
+
+    return TextRequest(
+        prompt=checks.text(prompt, "prompt"),
+        model=checks.text(model, "model"),
+        system_prompt=checks.optional_text(system_prompt, "system_prompt"),
+        temperature=checks.temperature(temperature),
+        max_tokens=checks.max_tokens(max_tokens),
+        priority=None if priority is None else checks.priority(priority),
+    )
+
+
+def _text_result(answer: Any) -> dict[str, Any]:
+    raw = answer.result.output
+    return {
+        "output": answer.output,
+        "reasoning": raw.get("reasoning"),
+        "partial": bool(raw.get("partial", False)),
+        "error": None,
+        "raw": raw,
+        **answer.fields(),
+    }
+
+
+def _is_url(image: object) -> bool:
+    return isinstance(image, str) and image.lower().startswith(("http://", "https://", "data:"))
+
+
+if __name__ == "__main__":
+    from services.fal.smoke_test import main
+
+    sys.exit(main(FalClient))

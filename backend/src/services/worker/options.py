@@ -1,0 +1,147 @@
+"""The options of the commands, as data, and how their values are read from argv or from JSON.
+
+An option's value is data: it may begin with a dash, and neither abbreviations nor `@file` mean anything. Both doors
+(argv, and `--json -`) give the same dict, from option name to Python value. What a value may be beyond its type is
+checked by FalClient, for every caller alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.fal.errors import InvalidInput
+
+TRUE = ("true", "1", "yes", "on")
+FALSE = ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its name as the user writes it after `--`, and what its value is."""
+
+    name: str
+    kind: str
+    """text, path, integer, number, flag, json, or texts (may be given several times)."""
+    help: str
+    required: bool = False
+
+
+def _parse_integer(text: str) -> int:
+    return int(text)
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() in TRUE:
+        return True
+    if text.lower() in FALSE:
+        return False
+    raise ValueError(text)
+
+
+PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "text": str,
+    "texts": str,
+    "path": str,
+    "integer": _parse_integer,
+    "number": float,
+    "flag": _parse_flag,
+    "json": json.loads,
+}
+WANTED = {
+    "text": "a text",
+    "texts": "a text",
+    "path": "a path",
+    "integer": "a whole number",
+    "number": "a number",
+    "flag": "true or false",
+    "json": "JSON",
+}
+
+
+def parse_value(option: Option, text: str) -> Any:
+    """The value of one option as written on the command line."""
+    try:
+        value = PARSERS[option.kind](text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"--{option.name} takes {WANTED[option.kind]}, not {text[:200]!r}.") from error
+    return _native_path(value) if option.kind == "path" else value
+
+
+def read_json_options(options: Sequence[Option], stdin: Any = None) -> dict[str, Any]:
+    """The options in the JSON object on standard input."""
+    source = sys.stdin if stdin is None else stdin
+    try:
+        data = getattr(source, "buffer", source).read() if source is not None else b""
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("--json - takes one JSON object on standard input, as UTF-8.") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"--json - takes one JSON object on standard input, not {_type_name(document)}.")
+    return values_of(options, document)
+
+
+def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a JSON object, each checked against its kind; null means not given."""
+    known = {option.name: option for option in options}
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        option = known.get(str(key).replace("-", "_"))
+        if option is None:
+            raise InvalidInput(f"There is no option {str(key)[:100]!r} here. Known: {', '.join(sorted(known))}.")
+        if value is not None:
+            values[option.name] = _json_value(option, value)
+    return values
+
+
+def _json_value(option: Option, value: Any) -> Any:
+    if option.kind == "texts":
+        return _texts(option, value)
+    if option.kind == "json":
+        return parse_value(option, value) if isinstance(value, str) else value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        "text": isinstance(value, str),
+        "path": isinstance(value, str),
+        "integer": number and float(value).is_integer() if number else False,
+        "number": number,
+        "flag": isinstance(value, bool),
+    }
+    if not fits[option.kind]:
+        raise InvalidInput(f"{option.name} takes {WANTED[option.kind]}, not {_type_name(value)}.")
+    if option.kind == "integer":
+        return int(value)
+    return _native_path(value) if option.kind == "path" else value
+
+
+def _texts(option: Option, value: Any) -> list[str]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        raise InvalidInput(f"{option.name} takes a text or a list of texts, not {_type_name(value)}.")
+    return values
+
+
+def utf8(argument: str) -> str:
+    """An argument as the caller meant it: UTF-8, whatever the locale made of its bytes."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError as error:
+        raise InvalidInput(f"The argument {ascii(argument)[:200]} is not valid UTF-8.") from error
+
+
+def _native_path(path: str) -> str:
+    """A UTF-8 path as this process's locale spells it, so that the file is found under every locale."""
+    try:
+        return os.fsdecode(path.encode("utf-8"))
+    except UnicodeError as error:
+        raise InvalidInput(f"The path {ascii(path)[:200]} is not valid Unicode.") from error
+
+
+def _type_name(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number"}
+    return names.get(type(value), "a number" if isinstance(value, float) else "null")
