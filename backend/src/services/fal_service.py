@@ -87,7 +87,12 @@ class FalClient:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"FalClient(timeout={self._settings.timeout_s:g})"
+        return f"FalClient(timeout={self.timeout:g})"
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may take when it is not told otherwise."""
+        return self._settings.timeout_s
 
     def __enter__(self) -> FalClient:
         return self
@@ -217,10 +222,8 @@ class FalClient:
             timeout=timeout,
         )
         for event in events:
-            sys.stdout.write(event["delta"])
-            sys.stdout.flush()
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+            _show(event["delta"])
+        _show("\n")
 
     def any_llm_submit(
         self,
@@ -473,7 +476,7 @@ class FalClient:
     # One call
 
     def _timeout_s(self, timeout: float | None) -> float:
-        return self._settings.timeout_s if timeout is None else check_timeout(timeout)
+        return self.timeout if timeout is None else check_timeout(timeout)
 
     @contextlib.contextmanager
     def _call(self, timeout: float | None) -> Iterator[Call]:
@@ -550,6 +553,13 @@ def _text_result(answer: Any) -> dict[str, Any]:
         "raw": raw,
         **answer.fields(),
     }
+
+
+def _show(text: str) -> None:
+    """To stdout at once; a letter that its encoding does not have is escaped, since the text is paid for."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
 
 
 def _is_url(image: object) -> bool:

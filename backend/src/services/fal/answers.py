@@ -142,8 +142,8 @@ def _not_found(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
 
 
 def _gone(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
-    if answer.stage in ("status", "cancel"):
-        return NotFound("fal no longer knows this request.", **common)
+    if answer.stage in ("status", "cancel") or (answer.stage == "result" and answer.status == 410):
+        return NotFound("fal no longer knows this request, or its result has expired.", **common)
     return EndpointGone(f"fal no longer offers this endpoint: {text}.", **common)
 
 

@@ -92,7 +92,7 @@ class Call:
             self.check()
             yield
         finally:
-            exchange.use(None)
+            exchange.end()
             with self._lock:
                 self._exchanges.discard(exchange)
 
@@ -162,18 +162,25 @@ class Exchange:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._shut = False
+        self._timer: threading.Timer | None = None
 
     def interrupt(self) -> None:
         """Wake the thread that waits on this request; a submit that was sent gets its moment first."""
         if self.paid and self.sent:
-            timer = threading.Timer(SUBMIT_GRACE_S, self._shut_down)
-            timer.daemon = True
-            timer.start()
+            self._timer = threading.Timer(SUBMIT_GRACE_S, self._shut_down)
+            self._timer.daemon = True
+            self._timer.start()
         else:
             self._shut_down()
 
+    def end(self) -> None:
+        """The request is over: its socket may serve another one now."""
+        self.use(None)
+        if self._timer is not None:
+            self._timer.cancel()
+
     def use(self, sock: socket.socket | None) -> None:
-        """The socket that the request waits on now; None when it is over."""
+        """The socket that the request waits on now."""
         with self._lock:
             self._socket = sock
             if self._shut:

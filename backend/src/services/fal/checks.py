@@ -73,7 +73,7 @@ def optional_text(value: object, name: str) -> str | None:
 
 def temperature(value: object) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= float(value) <= 2:  # type: ignore[arg-type]
+    if not number or not 0 <= value <= 2:  # type: ignore[operator]
         raise InvalidInput(f"temperature must be a number from 0 to 2, not {value!r}.")
     return float(value)  # type: ignore[arg-type]
 
@@ -235,5 +235,6 @@ def _header_name(path: str | os.PathLike[str]) -> str:
     import unicodedata
 
     name = os.path.basename(os.fsdecode(os.fsencode(path)))
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^\w.-]+", "_", plain).strip("._") or "picture"
+    plain = (unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode() for part in os.path.splitext(name))
+    stem, extension = (re.sub(r"[^\w.-]+", "_", part).strip("._") for part in plain)
+    return f"{stem or 'picture'}.{extension}" if extension else stem or "picture"

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from services.fal.endpoints import JOBS, chain_for
-from services.fal.errors import AuthError, FalError, ServiceError, summary
+from services.fal.errors import AuthError, FalError, ServiceError, report
 from services.fal.redaction import masked
 from services.fal.settings import Settings
 from services.fal.wire import Wire
@@ -53,7 +53,7 @@ def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
         "hosts": {
             host: {name: value for name, value in row.items() if name != "failure"} for host, row in hosts.items()
         },
-        **({"error": None} if failure is None else summary(failure)),
+        **({"error": None} if failure is None else report(failure)),
     }
 
 

@@ -11,7 +11,6 @@ import contextlib
 import ipaddress
 import os
 import re
-import socket
 import ssl
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from services.fal.answers import Answer, error_of
 from services.fal.call import Call, current_call
 from services.fal.errors import BadOutput, FalError, InvalidInput, Unreachable
 from services.fal.hosts import is_file_host
+from services.fal.names import addresses_of
 from services.fal.plain_http import SILENCE_S, Session
 from services.fal.retries import MAX_ATTEMPTS, backoff_s
 
@@ -96,8 +96,8 @@ def _checked_host(url: str) -> str:
     host = parts.hostname or ""
     if parts.scheme != "https" or parts.port not in (None, 443) or not is_file_host(host):
         raise InvalidInput(f"Pictures are downloaded from fal's own https hosts only, not from {host or url[:100]!r}.")
-    if not _is_proxied(host) and (private := _private_address(host)):
-        raise InvalidInput(f"{host} resolves to {private}, which is not a public address.")
+    if not _is_proxied(host):
+        _check_addresses(host)
     return host
 
 
@@ -107,13 +107,14 @@ def _is_proxied(host: str) -> bool:
     return bool(proxies.get("https") or proxies.get("all")) and not proxy_bypass(host)
 
 
-def _private_address(host: str) -> str | None:
+def _check_addresses(host: str) -> None:
     try:
-        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+        found = addresses_of(host, 443, current_call().remaining())
     except OSError as error:
-        raise Unreachable(f"{host} cannot be found: {error}.") from error
-    addresses = [str(entry[4][0]).split("%")[0] for entry in found]
-    return next((address for address in addresses if not ipaddress.ip_address(address).is_global), None)
+        raise Unreachable(f"{host} cannot be found: {error}") from error
+    for address in found:
+        if not ipaddress.ip_address(address.partition("%")[0]).is_global:
+            raise InvalidInput(f"{host} resolves to {address}, which is not a public address.")
 
 
 def _extension(content_type: str) -> str:

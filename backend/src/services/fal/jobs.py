@@ -27,11 +27,12 @@ from services.fal.errors import (
     InvalidInput,
     JobFailed,
     NotFound,
+    RateLimited,
     ServiceError,
     Unreachable,
 )
 from services.fal.stderr_log import logger
-from services.fal.wire import Wire, own_url
+from services.fal.wire import POLL_ATTEMPTS, Wire, own_url
 
 POLL_FIRST_S = 0.05
 POLL_GROWTH = 1.5
@@ -97,7 +98,7 @@ class Jobs:
             try:
                 return self._finish(job, watch)
             except FalError as error:
-                error.request_id = error.request_id or job.request_id
+                error.request_id = job.request_id
                 raise
 
     @contextlib.contextmanager
@@ -159,6 +160,9 @@ class Jobs:
                 return action(self.job(endpoint, request_id))
             except NotFound as error:
                 missing = missing or error
+            except FalError as error:
+                error.request_id = request_id
+                raise
         assert missing is not None
         missing.request_id = request_id
         raise missing
@@ -183,7 +187,12 @@ class Jobs:
 
     def result(self, job: Job) -> Result:
         """The output of a finished job; raises NotReady while it runs."""
-        return self._fetch(job, None, inference_s=None)
+        try:
+            return self._fetch(job, None, inference_s=None, attempts=1)
+        except (BadOutput, FalUnavailable, RateLimited, Unreachable) as error:
+            # An outage, or the stored answer of a job that failed: its status tells which.
+            logger.info("asking for the status of %s, since its result failed: %s", job.request_id, error)
+            return self._fetch_finished(job, self.status(job, with_logs=False))
 
     def cancel(self, job: Job) -> str:
         """Ask fal to stop a job: "cancelled", "requested", "too_late" or "not_found"."""
@@ -252,12 +261,14 @@ class Jobs:
         failure = job_error(status, job.request_id)
         if isinstance(failure, JobFailed):
             # The stored answer says more than the status: the model's own list of what was wrong.
-            self._fetch(job, failure, inference_s=inference_s)
+            self._fetch(job, failure, inference_s=inference_s, attempts=1)
         raise failure
 
-    def _fetch(self, job: Job, failure: JobFailed | None, inference_s: float | None) -> Result:
+    def _fetch(
+        self, job: Job, failure: JobFailed | None, inference_s: float | None, attempts: int = POLL_ATTEMPTS
+    ) -> Result:
         try:
-            answer = self._wire.ask("GET", job.result_url, "result", attempts=1 if failure else None)
+            answer = self._wire.ask("GET", job.result_url, "result", attempts=attempts)
         except FalError as error:
             if failure is not None and _says_less(error):
                 raise failure from error

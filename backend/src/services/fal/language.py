@@ -9,14 +9,14 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from services.fal.call import current_call
 from services.fal.endpoints import Endpoint
 from services.fal.errors import (
     BadOutput,
-    Cancelled,
-    DeadlineExceeded,
     FalError,
     JobFailed,
     StreamTruncated,
+    Unreachable,
 )
 from services.fal.jobs import Jobs, Result, Watcher
 from services.fal.results import TextEvent
@@ -89,11 +89,13 @@ class Language:
                     yield read
                     if not read["partial"]:
                         return
-            except (JobFailed, Cancelled, DeadlineExceeded) as error:
-                error.partial.setdefault("output", text)
-                raise
-            except FalError as error:
+            except Unreachable as error:
                 raise _truncated(text, request_id, str(error)) from error
+            except FalError as error:
+                error.partial.setdefault("output", text)
+                error.request_id = error.request_id or request_id
+                raise
+        current_call().check()
         raise _truncated(text, request_id, "It ended without its last event.")
 
 

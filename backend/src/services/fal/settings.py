@@ -101,7 +101,7 @@ def check_timeout(value: object, name: str = "timeout") -> float:
     """`value` as seconds, when it is a number above 0 and of at most a day."""
     try:
         seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if isinstance(value, bool) or not 0 < seconds <= MAX_TIMEOUT_S:
         raise InvalidInput(

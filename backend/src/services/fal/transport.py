@@ -30,6 +30,7 @@ from services.fal.errors import (
     Unreachable,
 )
 from services.fal.hosts import is_fal_host, is_run_host
+from services.fal.names import addresses_of
 from services.fal.retries import MAX_ATTEMPTS, RetryBudget, backoff_s, may_repeat_answer, may_repeat_failure
 from services.fal.stderr_log import logger
 
@@ -251,8 +252,23 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
-        bounded = _bounded(timeout)
-        return _Stream(self._inner.connect_tcp(host, port, bounded, local_address, socket_options), peer=None)
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in _addresses(host, port, _bounded(timeout)):
+            try:
+                stream = self._inner.connect_tcp(address, port, _bounded(timeout), local_address, socket_options)
+                return _Stream(stream, peer=None)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+def _addresses(host: str, port: int, timeout_s: float) -> list[str]:
+    try:
+        return addresses_of(host, port, timeout_s)
+    except TimeoutError as error:
+        raise httpcore.ConnectTimeout(str(error)) from error
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
 
 
 class _Stream(httpcore.NetworkStream):

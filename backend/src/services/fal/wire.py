@@ -27,6 +27,8 @@ from services.fal.hosts import is_run_host
 from services.fal.settings import Settings
 from services.fal.transport import FalTransport, ambiguous
 
+POLL_ATTEMPTS = 8
+"""Tries of one poll or result: a job that runs is worth more patience than other requests, about 15 s of it."""
 POLL_READ_S = 30.0
 """How long one poll may be silent before it is asked again."""
 STREAM_SILENCE_S = 25.0
@@ -64,11 +66,9 @@ class Wire:
         """The URLs of a job that was submitted earlier."""
         return self._client.get_handle(endpoint, request_id)
 
-    def ask(self, method: str, url: str, stage: str, *, attempts: int | None = None) -> Answer:
+    def ask(self, method: str, url: str, stage: str, *, attempts: int = POLL_ATTEMPTS) -> Answer:
         """One request about a job. Raises FalError for every answer that is not a success."""
-        extensions: dict[str, Any] = {"stage": stage}
-        if attempts is not None:
-            extensions["attempts"] = attempts
+        extensions = {"stage": stage, "attempts": attempts}
         response = self._http.request(method, url, timeout=httpx.Timeout(POLL_READ_S), extensions=extensions)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, response.content, stage)
@@ -92,11 +92,14 @@ class Wire:
     def upload(self, data: Any, content_type: str, file_name: str) -> str:
         """Store bytes at fal and return their URL; large ones go up in parts. Costs nothing, so it is repeated."""
         try:
-            return str(self._client.upload(data, content_type, file_name=file_name))
+            url: object = self._client.upload(data, content_type, file_name=file_name)
         except FalError:
             raise
         except (KeyError, ValueError, TypeError) as error:
             raise BadOutput(f"fal's storage gave an answer that cannot be used ({type(error).__name__}).") from error
+        if not isinstance(url, str) or not url.startswith("https://"):
+            raise BadOutput("fal's storage gave no URL for the file.")
+        return url
 
 
 def _tls_context() -> ssl.SSLContext:
@@ -113,12 +116,14 @@ def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
         for event in EventSource(response).iter_sse():
             value = json.loads(event.data)
             if not isinstance(value, dict):
-                raise BadOutput("fal's stream sent something that is not a JSON object.")
+                raise BadOutput("fal's stream sent something that is not a JSON object.", retryable=False)
             yield value
     except (SSEError, ValueError) as error:
         if isinstance(error, FalError):
             raise
-        raise BadOutput("fal answered a stream request with something that is not a stream of JSON.") from error
+        raise BadOutput(
+            "fal answered a stream request with something that is not a stream of JSON.", retryable=False
+        ) from error
 
 
 def _start_deadline(seconds: float) -> dict[str, str]:

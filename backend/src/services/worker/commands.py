@@ -7,9 +7,8 @@ client and the options as a dict and returns a JSON document; it never prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.worker.options import Option
 
@@ -41,8 +40,7 @@ REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One row of the table."""
 
     help: str
@@ -50,7 +48,7 @@ class Command:
     handler: Handler | None = None
     streamer: Streamer | None = None
     """In place of a handler: gives the lines of a JSON Lines answer."""
-    when_failed: Document = field(default_factory=dict)
+    when_failed: Mapping[str, Any] = MappingProxyType({})
     """The command's own keys beside an error that was raised."""
 
     @property
@@ -128,7 +126,7 @@ def _workflow(client: FalClient, values: Values, progress: Progress) -> Document
         return _failed_when_empty(dict(client.product_workflow(**arguments, on_progress=progress)))
     from services.worker.gallery import Gallery
 
-    gallery = Gallery(client, Path(save_dir), arguments.get("timeout"))
+    gallery = Gallery(client, save_dir)
     document = dict(client.product_workflow(**arguments, on_progress=progress))
     gallery.save(document, arguments, report=report)
     return _failed_when_empty(document)
@@ -139,8 +137,8 @@ def _doctor(client: FalClient, values: Values, progress: Progress) -> Document:
 
 
 def _arguments(values: Values) -> dict[str, Any]:
-    """The options that the method itself takes."""
-    return {name: value for name, value in values.items() if name != ENV_FILE.name}
+    """The options that the method itself takes; the others are the client's."""
+    return {name: value for name, value in values.items() if name not in (ENV_FILE.name, TIMEOUT.name)}
 
 
 def _text_arguments(values: Values) -> dict[str, Any]:
@@ -155,7 +153,8 @@ def _failed_when_empty(document: Document) -> Document:
     errors = document.get("errors")
     if document["total_generated"] > 0 or not errors:
         return {**document, "error": None}
-    first = errors[-1] if errors[-1]["stage"] == "picture" else errors[0]
+    # A prompt that failed was replaced by a plain one: it is not what kept the picture from being made.
+    first = next((row for row in errors if row["stage"] in ("cutout", "picture")), errors[0])
     failure = {key: first[key] for key in ("error_type", "retryable", "request_id")}
     hint = "See `errors` for every style."
     return {

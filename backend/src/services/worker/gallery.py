@@ -20,17 +20,16 @@ PAGE_NAME = "report.html"
 class Gallery:
     """One folder for the files of one workflow."""
 
-    def __init__(self, client: FalClient, folder: Path, timeout: float | None) -> None:
+    def __init__(self, client: FalClient, folder: str) -> None:
         """Raises InvalidInput when the folder cannot be written to: before any money is spent."""
         self._client = client
-        self._folder = folder
-        self._timeout = timeout
+        self._folder = Path(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidInput(f"--save_dir {str(folder)!r} cannot be made: {error.strerror or error}.") from error
+            raise InvalidInput(f"--save_dir {folder!r} cannot be made: {error.strerror or error}.") from error
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise InvalidInput(f"--save_dir {str(folder)!r} cannot be written to. Name another folder.")
+            raise InvalidInput(f"--save_dir {folder!r} cannot be written to. Name another folder.")
 
     def save(self, document: dict[str, Any], arguments: dict[str, Any], *, report: bool) -> None:
         """Save everything that `document` names, and tell the paths there; what fails is listed in its `errors`."""
@@ -51,14 +50,14 @@ class Gallery:
                 if not (target.exists() and os.path.samefile(image, target)):
                     shutil.copyfile(image, target)
                 return target
-            return self._client.save_picture(document["image_url"], self._folder, "original", timeout=self._timeout)
+            return self._client.save_picture(document["image_url"], self._folder, "original")
         except (FalError, OSError) as error:
             errors.append(_download_error(error, None))
             return None
 
     def _save_image(self, image: dict[str, Any], name: str, errors: list[Any]) -> None:
         try:
-            path = self._client.save_picture(image["image_url"], self._folder, name, timeout=self._timeout)
+            path = self._client.save_picture(image["image_url"], self._folder, name)
             image["path"] = str(path)
         except FalError as error:
             errors.append(_download_error(error, image["style_name"]))

@@ -11,8 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.fal.errors import InvalidInput
 
@@ -20,8 +19,7 @@ TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option: its name as the user writes it after `--`, and what its value is."""
 
     name: str
@@ -79,7 +77,7 @@ def read_json_options(options: Sequence[Option], stdin: Any = None) -> dict[str,
         data = getattr(source, "buffer", source).read() if source is not None else b""
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput("--json - takes one JSON object on standard input, as UTF-8.") from error
     if not isinstance(document, dict):
         raise InvalidInput(f"--json - takes one JSON object on standard input, not {_type_name(document)}.")
@@ -108,7 +106,7 @@ def _json_value(option: Option, value: Any) -> Any:
     fits = {
         "text": isinstance(value, str),
         "path": isinstance(value, str),
-        "integer": number and float(value).is_integer() if number else False,
+        "integer": number and (isinstance(value, int) or value.is_integer()),
         "number": number,
         "flag": isinstance(value, bool),
     }

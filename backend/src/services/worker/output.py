@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import select
 import sys
 import threading
 from typing import Any, TextIO
@@ -36,7 +34,7 @@ class JsonStdout:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        sys.stdout = self._stream  # type: ignore[assignment]
+        sys.stdout = self._stream
         if self._fd is not None:
             os.dup2(self._fd, 1)
             os.close(self._fd)
@@ -44,7 +42,7 @@ class JsonStdout:
 
     def write(self, document: Any) -> None:
         """One JSON document and a newline. Raises BrokenPipeError when nobody reads any more."""
-        self.write_text(redact(_json(document)))
+        self.write_text(rendered(document))
 
     def write_text(self, text: str) -> None:
         """One text and a newline, for `--help`."""
@@ -54,6 +52,11 @@ class JsonStdout:
             elif self._stream is not None:
                 self._stream.write(f"{text}\n")
                 self._stream.flush()
+
+
+def rendered(document: Any) -> str:
+    """The JSON text of a document, without a line break. Raises RecursionError for one that is nested too deeply."""
+    return redact(_json(document))
 
 
 def _is_fd_1(stream: TextIO | None) -> bool:
@@ -81,6 +84,8 @@ def _write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
+            import select
+
             select.select([], [fd], [])
 
 
@@ -98,7 +103,7 @@ def _json(document: Any) -> str:
 
 def _finite(value: Any) -> Any:
     """`value` with null for the numbers that JSON does not have."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not abs(value) < float("inf"):
         return None
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

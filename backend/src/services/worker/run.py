@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from services.fal.call import Call
-from services.fal.errors import Cancelled, as_fal_error, report
+from services.fal.call import Call, new_call
+from services.fal.errors import Cancelled, DeadlineExceeded, FalError, as_fal_error, report
 from services.fal.settings import MAX_TIMEOUT_S
+from services.worker import early_signals
 from services.worker.commands import Command
-from services.worker.output import JsonStdout
+from services.worker.output import JsonStdout, rendered
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
 
+OVERTIME_S = 0.8
+"""How long after its deadline a command may still cancel its jobs."""
 GRACE_S = 1.6
 """How long a stopped command may take to cancel its jobs: within 2 s of the signal all is over."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -41,24 +43,33 @@ class Running:
         self._lock = threading.Lock()
         self._answered = False
         self._failed = False
+        self._last_word: threading.Timer | None = None
         self._thread = threading.Thread(target=self._work, name="fal-command", daemon=True)
 
     def exit_code(self) -> int:
         """Run the command; 1 when its document carries an error, else 0."""
         with _on_signal(self.stop):
+            early_signals.disarm()
             self._thread.start()
             self._over.wait()
+            if self._last_word is not None:
+                self._last_word.cancel()
         return 1 if self._failed else 0
 
     def stop(self, signal_name: str) -> None:
         """Cancel the command from a signal handler."""
         self._call.cancel()
-        timer = threading.Timer(GRACE_S, self._give_up, args=(signal_name,))
-        timer.daemon = True
-        timer.start()
+        self._give_up_after(GRACE_S, Cancelled(f"The command was ended by {signal_name} and could not be tidied up."))
 
-    def _give_up(self, signal_name: str) -> None:
-        self._answer(self._failure(Cancelled(f"The command was ended by {signal_name} and could not be tidied up.")))
+    def _give_up_after(self, seconds: float, error: FalError) -> None:
+        if self._last_word is not None:
+            self._last_word.cancel()
+        self._last_word = threading.Timer(seconds, self._give_up, args=(error,))
+        self._last_word.daemon = True
+        self._last_word.start()
+
+    def _give_up(self, error: FalError) -> None:
+        self._answer(self._failure(error))
         self._over.set()
 
     def _work(self) -> None:
@@ -71,42 +82,46 @@ class Running:
             self._over.set()
 
     def _run(self) -> None:
-        client = _make_client(self._values)
-        try:
+        with _make_client(self._values) as client, new_call(client.timeout):
+            self._give_up_after(client.timeout + OVERTIME_S, _late(client.timeout))
             if self._command.streamer is not None:
                 for line in self._command.streamer(client, self._values, _ignore):
-                    self._write(line)
+                    self._write(rendered(line))
                 self._answered = True
             elif self._command.handler is not None:
                 self._answer(self._command.handler(client, self._values, _ignore))
-        finally:
-            client.close()
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         return {**self._command.when_failed, **report(as_fal_error(error))}
 
     def _answer(self, document: Mapping[str, Any]) -> None:
         """Print the command's one document, unless it has been answered."""
+        text = rendered(document)
         with self._lock:
             if self._answered:
                 return
             self._answered = True
         self._failed = document.get("error") is not None
-        self._write(document)
+        self._write(text)
 
-    def _write(self, document: Mapping[str, Any]) -> None:
+    def _write(self, text: str) -> None:
         try:
-            self._out.write(document)
+            self._out.write_text(text)
         except OSError:
             # Nobody reads any more: there is no one to tell, and nothing more worth paying for.
             self._answered = self._failed = True
             self._call.cancel()
 
 
+def _late(timeout_s: float) -> DeadlineExceeded:
+    """For what no deadline reaches from inside, such as a disk: the process does not wait for it."""
+    return DeadlineExceeded(f"The command took longer than its {timeout_s:g} seconds.", hint="Raise --timeout.")
+
+
 def _make_client(values: Mapping[str, Any]) -> FalClient:
     from services.fal_service import FalClient
 
-    return FalClient(env_file=values.get("env_file"))
+    return FalClient(timeout=values.get("timeout"), env_file=values.get("env_file"))
 
 
 def _ignore(event: Mapping[str, Any]) -> None:
@@ -133,8 +148,3 @@ def _on_signal(stop: Any) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def progress_line(event: Mapping[str, Any]) -> None:
-    """One progress event as a line on stderr."""
-    sys.stderr.write(f"{event['step']}: {event['status']}\n")

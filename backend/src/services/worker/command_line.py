@@ -1,0 +1,119 @@
+"""The command line, made from the command table, and what a user wrote on it.
+
+argparse names the options and writes the help; values go to it joined to their option (`--name=value`) and behind a
+mark, so that one that begins with a dash stays a value, even `--`, which argparse drops.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from services.fal.errors import InvalidInput
+from services.worker.commands import COMMANDS, Command
+from services.worker.options import Option, parse_value, read_json_options, utf8
+
+_MARK = "\0"
+"""In front of every value; no argument of a process can hold it."""
+
+
+class HelpWanted(Exception):
+    """`--help` was asked for; its argument is the text."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises instead of printing and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        said = message.replace(_MARK, "")
+        raise InvalidInput(f"{said[:1].upper()}{said[1:]}.", hint=f"See {self.prog} --help.")
+
+    def print_help(self, file: Any = None) -> None:
+        raise HelpWanted(self.format_help().rstrip())
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands, or of command `only`; "" means all, but without their options."""
+    parser = _Parser(
+        prog="fal_worker.py",
+        description="Text, product analysis and product pictures on fal. Prints one JSON document.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        if only in (None, "", name):
+            row = commands.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
+        if only in (None, name):
+            for option in command.all_options:
+                _add(row, option)
+            row.add_argument(
+                "--json", metavar="-", type=_unmarked, help="read the options as one JSON object from standard input"
+            )
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+    dashed = f"--{option.name.replace('_', '-')}"
+    note = " (required)" if option.required else ""
+    extra: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind == "flag" else {"type": _unmarked}
+    parser.add_argument(
+        *dict.fromkeys((f"--{option.name}", dashed)),
+        dest=option.name,
+        metavar="true|false" if option.kind == "flag" else option.kind.upper().rstrip("S"),
+        action="append" if option.kind == "texts" else "store",
+        help=(option.help + note).replace("%", "%%"),
+        **extra,
+    )
+
+
+def _unmarked(value: str) -> str:
+    return value.removeprefix(_MARK)
+
+
+def parse(argv: Sequence[str]) -> tuple[Command, dict[str, Any]]:
+    """The command and its options. Raises InvalidInput, or HelpWanted."""
+    words = [utf8(word) for word in argv]
+    name = words[0] if words and words[0] in COMMANDS else ""
+    found = vars(build_parser(name).parse_args(_joined(words, name)))
+    command = COMMANDS[found.pop("command")]
+    source = found.pop("json")
+    values = _from_argv(command, found)
+    if source is not None:
+        if source != "-":
+            raise InvalidInput("--json takes - only: the options come from standard input.")
+        values = {**read_json_options(command.all_options), **values}
+    missing = [option.name for option in command.options if option.required and option.name not in values]
+    if missing:
+        raise InvalidInput(f"Missing: {', '.join(f'--{name}' for name in missing)}.", hint="Add it, or see --help.")
+    return command, values
+
+
+def _from_argv(command: Command, found: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for option in command.all_options:
+        given = found.get(option.name)
+        if isinstance(given, list):
+            values[option.name] = [parse_value(option, text) for text in given]
+        elif given is not None:
+            values[option.name] = parse_value(option, given)
+    return values
+
+
+def _joined(words: Sequence[str], command: str) -> list[str]:
+    """The words with every value joined to its option."""
+    if not command:
+        return list(words)
+    kinds = {option.name: option.kind for option in COMMANDS[command].all_options} | {"json": "text"}
+    joined: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        kind = kinds.get(name[2:].replace("-", "_")) if word.startswith("--") else None
+        if kind is None or kind == "flag":
+            joined.append(word)
+        elif (text := value if equals else next(rest, None)) is not None:
+            joined.append(f"{name}={_MARK}{text}")
+        else:
+            joined.append(word)
+    return joined

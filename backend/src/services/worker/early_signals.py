@@ -1,0 +1,53 @@
+"""The first moments of the process: its three standard streams are taken, and a signal is answered.
+
+A worker that is ended before its command began still prints its one document.
+
+Installed by the script before anything else is imported; nothing has been sent to fal then, so there is nothing to
+cancel. Once a command runs, `run.py` handles the signals. The few milliseconds in which Python itself starts are
+nobody's: a signal there ends the process without a document.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+DOCUMENT = (
+    b'{"error": "The worker was ended by a signal before its command began. Nothing was sent to fal.", "trace": "", '
+    b'"error_type": "cancelled", "retryable": false, "status_code": null, "request_id": null, "hint": null}\n'
+)
+
+_stdout: int | None = None
+
+
+def install() -> None:
+    """Answer SIGTERM and SIGINT with a document of our own, until `disarm`."""
+    global _stdout
+    _occupy_closed_streams()
+    _stdout = os.dup(1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+
+
+def disarm() -> None:
+    """The command has answered, or answers signals itself: say nothing more."""
+    global _stdout
+    if _stdout is not None:
+        os.close(_stdout)
+        _stdout = None
+
+
+def _occupy_closed_streams() -> None:
+    """Lead a closed stdin, stdout or stderr nowhere; else the next file or socket that is opened gets its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if _stdout is not None:
+        try:
+            os.write(_stdout, DOCUMENT)
+        finally:
+            os._exit(1)

