@@ -13,12 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.server import Sandbox
+from hypothesis import HealthCheck, settings
 
+from sandbox.server import Sandbox
 from services.fal import redaction
 from services.fal.endpoints import Endpoints
 from services.fal_service import FalClient
 from services.fal_worker import main
+
+settings.register_profile(
+    "test",
+    max_examples=500,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("nightly", settings.get_profile("test"), max_examples=10_000, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"

@@ -1,6 +1,6 @@
 """What goes back over the wire: an answer as data, and the shapes fal gives to refusals.
 
-Sending is delivery's business; no module but delivery and proxy knows aiohttp.
+Sending them is delivery's business.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from sandbox.state import State
 
 LARGEST_BODY_BYTES = 512 * 1024 * 1024
 PREFIX = "/_sandbox/"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "")
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ ROUTES: tuple[Route, ...] = (
     _route("cdn", "GET", "/.*", "download", storage_api.download),
     _route("bucket", "PUT", "/sandbox-uploads/(?P<upload>[^/]+)/.*", "put", storage_api.put_bucket),
     _route("sample", "GET", "/.*", "download", storage_api.sample),
-    _route("control", "GET", "/_sandbox", "control", control_api.page),
+    _route("control", "GET", "(/_sandbox)?", "control", control_api.page),
     _route("control", "GET", "/_sandbox/ledger", "control", control_api.ledger),
     _route("control", "GET", "/_sandbox/journal", "control", control_api.journal),
     _route("control", "GET", "/_sandbox/webhooks", "control", control_api.webhooks),
@@ -84,7 +85,7 @@ def stages_at(service: str) -> frozenset[str]:
 
 def create_app(state: State) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
     """The handler for aiohttp's low-level server."""
-    tables: dict[str, list[Route]] = {}
+    tables: dict[str, list[Route]] = {"other": []}
     for route in ROUTES:
         tables.setdefault(route.service, []).append(route)
 
@@ -92,9 +93,9 @@ def create_app(state: State) -> Callable[[web.BaseRequest], Awaitable[web.Stream
         host, path = _host(request), request.path
         plain = request.transport is not None and request.transport.get_extra_info("sslcontext") is None
         service: str | None = service_of(host, state.settings.hosts)
-        if plain and (service is None or path.startswith(PREFIX)):
+        if plain and (host in LOOPBACK or path.startswith(PREFIX)):
             service = "control"
-        route, params = _find(tables.get(service or "", []), request.method, path)
+        route, params = _find(tables[service], request.method, path) if service in tables else (_FOREIGN, {})
         call = Call(state, route.stage, request.method, host, path, request.query, request.headers, params)
         return await _exchange(request, call, route)
 
@@ -103,7 +104,9 @@ def create_app(state: State) -> Callable[[web.BaseRequest], Awaitable[web.Stream
 
 async def _exchange(request: web.BaseRequest, call: Call, route: Route) -> web.StreamResponse:
     state = call.state
-    row = state.journal.row(call.stage, call.method, call.host, call.path, request.query_string, call.headers)
+    row = state.journal.row(
+        call.stage, call.method, call.host, call.path, request.rel_url.raw_query_string, call.headers
+    )
     delivery = Delivery(state, request, row)
     if call.stage != "control":
         state.journal.add(row)
@@ -152,7 +155,7 @@ async def _body(request: web.BaseRequest) -> tuple[bytes, ...]:
 
 
 def _host(request: web.BaseRequest) -> str:
-    host = request.host.lower()
+    host = request.headers.get("Host", "").lower()
     return host if host.startswith("[") else host.partition(":")[0]
 
 
@@ -184,5 +187,11 @@ async def _wrong_method(call: Call) -> Answer:
     return usual(405)
 
 
+async def _foreign(call: Call) -> Answer:
+    why = f"The fal sandbox serves fal's hosts and never reaches out: {call.host} is refused.\n"
+    return Answer(403, why.encode(), "text/plain; charset=utf-8")
+
+
+_FOREIGN = _route("", "", "", "unknown", _foreign)
 _UNKNOWN = _route("", "", "", "unknown", _unknown)
 _WRONG_METHOD = _route("", "", "", "unknown", _wrong_method)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sandbox.state import State
 
 CHUNK_BYTES = 256 * 1024
+ROOM_BYTES = 64 * 1024
 GARBAGE_PAGE = b"<html><body><h1>This is not the answer you are looking for</h1></body></html>"
 
 Step = Callable[[], Awaitable[None]]
@@ -68,7 +69,7 @@ class Delivery:
             await asyncio.sleep(fault.delay)
             return None
         answer = await self._effect(fault, make)
-        self.row["request_id"] = answer and answer.request_id
+        self.row["request_id"] = None if answer is None else answer.request_id
         if answer is None or fault.drop == "after":
             return None
         if fault.silent and not fault.headers_first:
@@ -98,7 +99,7 @@ class Delivery:
         self.row["status"], self.row["request_id"] = answer.status, request_id
         self.state.changed.ring()
         headers = self._headers(answer, request_id)
-        if isinstance(answer.body, bytes) and not self._in_pieces():
+        if isinstance(answer.body, bytes) and not self._in_pieces(answer.body):
             return web.Response(status=answer.status, body=answer.body, headers=headers)
         response = web.StreamResponse(status=answer.status, headers=headers)
         response.content_length = _length(answer)
@@ -109,11 +110,10 @@ class Delivery:
                 self.row["note"] = self.row["note"] or "caller gone"
         return response
 
-    def _in_pieces(self) -> bool:
-        fault = self.fault
-        return fault is not None and (
-            fault.drop == "half" or fault.cut is not None or (fault.silent > 0 and fault.headers_first)
-        )
+    def _in_pieces(self, body: bytes) -> bool:
+        if len(body) > CHUNK_BYTES or self.fault is None:
+            return len(body) > CHUNK_BYTES
+        return self.fault.drop == "half" or self.fault.cut is not None or self.fault.headers_first
 
     def _headers(self, answer: Answer, request_id: str) -> CIMultiDict[str]:
         headers = CIMultiDict(answer.headers)
@@ -142,6 +142,9 @@ class Delivery:
         else:
             async for piece in pieces:
                 await response.write(piece)
+                if len(piece) >= ROOM_BYTES:
+                    # Lets the loop notice a caller who has gone; a write alone does not.
+                    await asyncio.sleep(0)
 
     async def _pour_half(self, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]) -> None:
         left = (response.content_length or 0) // 2
@@ -171,11 +174,11 @@ def _length(answer: Answer) -> int | None:
 
 
 async def _pieces(body: Body) -> AsyncGenerator[bytes, None]:
-    if isinstance(body, bytes):
-        yield body
-    elif isinstance(body, tuple):
-        for chunk in body:
-            yield chunk
+    if isinstance(body, (bytes, tuple)):
+        for chunk in (body,) if isinstance(body, bytes) else body:
+            # Encrypting a large chunk at once would hold up everybody else.
+            for start in range(0, len(chunk), CHUNK_BYTES):
+                yield chunk[start : start + CHUNK_BYTES]
     else:
         async with aclosing(body):
             async for chunk in body:

@@ -18,7 +18,7 @@ class Endpoint:
     """One endpoint."""
 
     id: str
-    runs: models.Runner
+    runs: models.Model
     fields: tuple[Field, ...]
     streams: bool = False
     """Whether it offers `/stream`."""

@@ -28,32 +28,51 @@ class Fault:
     """One scripted fault. `times=None` means for ever."""
 
     stage: str
+    """Which kind of request it meets."""
     endpoint: str | None = None
+    """Only requests about this endpoint."""
     times: int | None = 1
     skip: int = 0
+    """How many matching requests it lets pass first."""
     status: int | None = None
+    """Answer this status, with fal's usual body for it unless `body` is given."""
     body: Any = None
+    """A string goes out as HTML or plain text, anything else as JSON."""
     headers: dict[str, str] | None = None
+    """Added to the answer, whoever gives it."""
     request_id: bool = True
     """False leaves `x-fal-request-id` out, as fal's ingress does."""
     retry_after: str | None = None
     drop: str | None = None
+    """Cut it: at `connect`, with the body `unread`, `before` or `after` it takes effect, or at `half`."""
     delay: float = 0.0
+    """Seconds before the answer; for a job, how long its model works."""
     accept: bool | None = None
-    """Whether the request takes effect; None leaves it to the action."""
+    """Whether the request takes effect before the delay; None leaves it to the action."""
     garbage: str | None = None
+    """A 200 with a body that is not the answer."""
     cut: int | None = None
+    """Cut a stream after so many events."""
     end: bool = False
-    """With `cut`: end the stream cleanly instead of cutting the connection."""
+    """With `cut`: end the stream cleanly instead."""
     silent: float = 0.0
+    """Seconds in which nothing is sent, though the request has taken effect."""
     headers_first: bool = False
+    """With `silent`: the headers go out before the silence."""
     redirect: str | None = None
+    """Send the caller there: 302 for GET, else 307, unless `status` says otherwise."""
     size: int | None = None
+    """Answer with so many bytes."""
     content_type: str | None = None
+    """Of a `body` or of the bytes of `size`."""
     stuck: str | None = None
+    """The state a job never leaves."""
     fail: dict[str, Any] | None = None
+    """How a job fails: `error`, `error_type`, `status` and `body` of its result."""
     expired: bool = False
+    """The job's result is no longer there when it is fetched."""
     output: dict[str, Any] | None = None
+    """The job's output, in the model's place."""
 
     @property
     def refuses(self) -> bool:

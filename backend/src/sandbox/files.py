@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from sandbox.hosts import CDN_HOST
 
 KEPT_BYTES = 1024 * 1024 * 1024
+OPEN_UPLOADS = 10_000
 FOLDER = "/files/sandbox/"
 
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
@@ -82,6 +83,8 @@ class Files:
 
     def begin(self, name: str, content_type: str) -> tuple[str, Upload]:
         """Opens an upload and returns its id with it."""
+        while len(self._uploads) >= OPEN_UPLOADS:
+            self._forget_upload(next(iter(self._uploads)))
         upload_id = self._new_id()
         self._uploads[upload_id] = Upload(self._new_path(name), name, content_type)
         return upload_id, self._uploads[upload_id]

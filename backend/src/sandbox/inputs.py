@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from sandbox.answers import field_error
 from sandbox.hosts import service_of
@@ -42,12 +42,12 @@ async def fetch(state: State, field: str, url: str) -> tuple[str, bytes]:
     """File name and bytes behind a URL; Unusable when there is nothing to download."""
     if url.startswith("data:"):
         return "inline", _inline(field, url)
-    parts = urlsplit(url)
-    service = service_of(parts.hostname or "", state.settings.hosts)
-    if parts.scheme in ("http", "https") and service == "cdn" and (kept := state.files.find(parts.path)):
+    scheme, host, path = _split(url)
+    service = service_of(host, state.settings.hosts) if scheme in ("http", "https") else None
+    if service == "cdn" and (kept := state.files.find(path)) is not None:
         return kept.name, kept.data
-    if parts.scheme in ("http", "https") and service == "sample":
-        return _file_name(parts.path), await sample(state, parts.path)
+    if service == "sample":
+        return _file_name(path), await sample(state, path)
     raise Unusable("file_download_error", field, "Failed to download the file.", url)
 
 
@@ -63,16 +63,16 @@ async def fetch_picture(state: State, field: str, url: str) -> tuple[str, bytes]
 
 async def sample(state: State, path: str) -> bytes:
     """The sample photo for a path on a sample host."""
-    name = _file_name(path)
-    if (kept := state.samples.get(name)) is None:
-        kept = await in_thread(state, _sample, name)
-        state.samples[name] = kept
-        while len(state.samples) > SAMPLES_KEPT:
-            state.samples.popitem(last=False)
-    return kept
+    return await in_thread(state, _sample, _file_name(path))
 
 
-Samples = OrderedDict[str, bytes]
+def _split(url: str) -> tuple[str, str, str]:
+    """Scheme, host name and decoded path; nothing of a URL that is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", unquote(parts.path)
+    except ValueError:
+        return "", "", ""
 
 
 def _file_name(path: str) -> str:
@@ -96,6 +96,7 @@ def _size(data: bytes) -> tuple[int, int]:
     return picture_size(data)
 
 
+@lru_cache(maxsize=SAMPLES_KEPT)
 def _sample(name: str) -> bytes:
     from sandbox.samples import sample_photo
 

@@ -44,7 +44,7 @@ class Work:
     fields: dict[str, Any]
 
 
-Runner = Callable[[Work], Awaitable[Output]]
+Model = Callable[[Work], Awaitable[Output]]
 
 
 async def router(work: Work) -> Output:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from sandbox.answers import Answer, Refused, detail, usual
 from sandbox.call import Call
 from sandbox.endpoints import ANYTHING, APPS, ENDPOINTS, Endpoint, app_of
-from sandbox.jobs import Job, no_path
+from sandbox.jobs import Job
 from sandbox.keys import check_key
+from sandbox.runner import no_path
 from sandbox.wire_types import Json
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def place(call: Call, kind: Literal["queue", "direct", "stream"]) -> Job:
         row=row,
         size=sum(map(len, call.chunks)),
         start_within_s=_start_within_s(call.headers),
-        webhook_url=call.query.get("fal_webhook") if kind == "queue" else None,
+        webhook_url=(call.query.get("fal_webhook") or None) if kind == "queue" else None,
     )
-    state.jobs.accept(job)
+    state.runner.accept(job)
     return job
 
 

@@ -52,7 +52,7 @@ async def result(call: Call) -> Answer:
 
 async def cancel(call: Call) -> Answer:
     job = _job(call)
-    code, word = call.state.jobs.cancel(job)
+    code, word = call.state.runner.cancel(job)
     return json_answer({"status": word}, code, request_id=job.request_id)
 
 

@@ -22,7 +22,7 @@ from sandbox.pictures.noise import clouds
 from sandbox.pictures.props import PROPS, SIZES
 from sandbox.pictures.words import Colour
 
-SIDE, EXAMPLE_SIDE = 640, 1000
+SIDE, EXAMPLE_SIDE = 512, 1000
 PITCH = 0.24
 """Radians: a little from above, as products are photographed."""
 GLAZES: dict[str, Colour] = {
@@ -69,15 +69,15 @@ def _paper(side: int) -> Array:
 def _table(side: int, material: str, pitch: float) -> Array:
     """A table top in perspective that fills the frame."""
     stage = camera.Stage(side, side, pitch, base=0.72, span=side * 0.5)
-    return camera.focus(stage, camera.lay(stage, surfaces.tile(material, False), 2.0, 0.25, (0, 0)), 0.02)
+    return camera.focus(stage, camera.lay(stage, surfaces.tile(material, "mid"), 2.0, 0.25, (0, 0)), 0.02)
 
 
 def write_examples(folder: Path) -> None:
     """The two rendered photos of the examples folder."""
     plain = _photo("lamp", GLAZES["teal"], _paper(EXAMPLE_SIDE), PITCH)
     (folder / "lamp.jpg").write_bytes(plain)
-    textured = _photo("shoe", GLAZES["blue"], _table(EXAMPLE_SIDE, "wood", 0.62), 0.62)
-    (folder / "sneaker.jpg").write_bytes(textured)
+    textured = _photo("bottle", GLAZES["green"], _table(EXAMPLE_SIDE, "wood", 0.5), 0.5)
+    (folder / "bottle.jpg").write_bytes(textured)
 
 
 if __name__ == "__main__":

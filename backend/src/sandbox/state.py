@@ -7,7 +7,6 @@ control_api.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ from urllib.parse import urlsplit
 from sandbox.bell import TowerBell
 from sandbox.faults import Faults, fault_of
 from sandbox.files import Files
-from sandbox.inputs import Samples
 from sandbox.jobs import Jobs
 from sandbox.journal import Journal
 from sandbox.ledger import Ledger
+from sandbox.runner import Runner
 from sandbox.script import Script
 from sandbox.webhooks import Webhooks
 from sandbox.wire_types import Json
@@ -54,13 +53,17 @@ class Settings:
         return replace(self, **{name: _READ[name](value) for name, value in what.items()})
 
 
+def _names(given: Json) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(map(str, given))
+
+
 _READ: dict[str, Callable[[Json], Json]] = {
     "latency": float,
     "queue": float,
     "any_endpoint": bool,
-    "hosts": tuple,
+    "hosts": _names,
     "keepalive_s": float,
-    "gone": tuple,
+    "gone": _names,
     "seed": int,
 }
 
@@ -77,10 +80,10 @@ class State:
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox-models")
         self.faults = Faults()
         self.files = Files(self.random)
-        self.jobs = Jobs(self)
+        self.jobs = Jobs()
+        self.runner = Runner(self)
         self.journal = Journal()
         self.ledger = Ledger()
-        self.samples: Samples = OrderedDict()
         self.script = Script()
         self.webhooks = Webhooks(self)
 
@@ -111,6 +114,7 @@ class State:
 
     def reset(self) -> None:
         """As new, but for ids and the upload token: clients may still hold those."""
+        self.runner.cancel_all()
         self.jobs.clear()
         self.webhooks.clear()
         self.faults.clear()
@@ -123,6 +127,6 @@ class State:
 
     async def close(self) -> None:
         """Ends what still runs; nothing waits for a thread that is painting."""
-        self.jobs.clear()
+        self.runner.cancel_all()
         await self.webhooks.close()
         self.executor.shutdown(wait=False, cancel_futures=True)

@@ -138,7 +138,7 @@ def _upload(call: Call, upload_id: str) -> Upload:
 def _put(call: Call, upload_id: str) -> Answer:
     call.state.files.fill(upload_id, call.chunks)
     call.state.changed.ring()
-    return Answer(200, b"")
+    return Answer(200, b"", "text/plain")
 
 
 def _file_name(call: Call) -> str:

@@ -76,9 +76,8 @@ class Webhooks:
             await self._session.close()
 
     def _drop(self, job: Job, url: str) -> None:
-        parts = urlsplit(url)
         journal = self._state.journal
-        row = journal.add(journal.row("webhook", "POST", parts.netloc, parts.path, parts.query))
+        row = journal.add(journal.row("webhook", "POST", *_parts(url)))
         row["note"], row["request_id"] = "dropped", job.request_id
         job.webhook = "dropped"
         self._state.changed.ring()
@@ -133,9 +132,17 @@ def _body(job: Job) -> bytes:
     return encode(message)
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+def _parts(url: str) -> tuple[str, str, str]:
+    """Host, path and query for the journal."""
     try:
+        return urlsplit(url).netloc, urlsplit(url).path, urlsplit(url).query
+    except ValueError:
+        return url, "", ""
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -10,7 +10,9 @@ if __name__ == "__main__" and not __package__:
     import os
     import sys
 
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    source = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    # The script's own folder stands first there, but not under -P and -I.
+    sys.path[: not getattr(sys.flags, "safe_path", False)] = [source]
 
 import contextlib
 import sys

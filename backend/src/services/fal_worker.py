@@ -10,21 +10,25 @@ if __name__ == "__main__" and not __package__:
     import os
     import sys
 
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    source = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    # The script's own folder stands first there, but not under -P and -I.
+    sys.path[: not getattr(sys.flags, "safe_path", False)] = [source]
     from services.worker import early_signals
 
     early_signals.install()
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from services.fal.errors import as_fal_error, report
+from services.worker import early_signals
 from services.worker.command_line import HelpWanted, build_parser, parse
 from services.worker.output import JsonStdout
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "main", "script"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
+    early_signals.disarm()
     try:
         write(document)
     except OSError:
@@ -49,9 +54,17 @@ def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
     return code
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """`main` as a process of its own: this file run directly, and the installed command `fal-worker`."""
+    early_signals.install()
     code = main()
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    # Nothing is left to tidy up, and a thread that still waits on the network must not hold the process.
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    # Nothing is left to tidy up; a thread that still waits on the network must not hold the process, and what a
+    # library in C has left in its buffer must not follow the document.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    script()

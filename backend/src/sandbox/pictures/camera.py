@@ -40,7 +40,7 @@ class Stage:
     def edge(self) -> float:
         """The row of the table's far edge: lower when seen flat, near the top when seen from above."""
         steep = (self.pitch - FLATTEST) / (STEEPEST - FLATTEST)
-        return float(np.interp(steep, (0.0, 0.25, 0.6, 1.0), (0.60, 0.47, 0.20, -0.05)))
+        return float(np.interp(steep, (0.0, 0.25, 0.6, 1.0), (0.59, 0.46, 0.28, 0.19)))
 
     def rows(self) -> Array:
         """Distance of the table along the line of sight, for every row; the product's row is 1."""

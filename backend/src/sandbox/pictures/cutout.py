@@ -25,7 +25,6 @@ def cut_pixels(pixels: Array) -> Array:
     """BGRA with the product's alpha; pixels that are transparent already stay as they are."""
     if np.count_nonzero(pixels[..., 3] < 128) > 0.005 * pixels[..., 3].size:
         return pixels
-    height, width = pixels.shape[:2]
     picture = np.ascontiguousarray(pixels[..., :3])
-    alpha = edges.soften(find_object(picture), width, height)
+    alpha = edges.soften(find_object(picture), picture)
     return np.dstack([edges.decontaminate(picture, alpha), alpha])

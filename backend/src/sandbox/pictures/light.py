@@ -118,8 +118,11 @@ def _cast(alpha: Array, foot: Foot, side: int, reach: float, *, length: float) -
     return np.maximum(body, slid)
 
 
-def reflection(picture: Array, alpha: Array, *, blur: float) -> tuple[Array, Array]:
-    """The product mirrored in the table: every column is turned over at its lowest point and fades away."""
+def reflection(picture: Array, alpha: Array, foot: Foot, *, blur: float) -> tuple[Array, Array]:
+    """The product mirrored in the table: every column is turned over at its lowest point and fades away.
+
+    Only where the product stands: what overhangs its foot is mirrored too far below to be seen.
+    """
     height, width = alpha.shape
     solid = alpha > 0.5
     bottom = np.where(solid.any(axis=0), height - 1 - solid[::-1].argmax(axis=0), -1).astype(np.float32)
@@ -131,7 +134,8 @@ def reflection(picture: Array, alpha: Array, *, blur: float) -> tuple[Array, Arr
     seen = cv2.remap(alpha, x, source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     reach = max(1.0, float(np.count_nonzero(solid.any(axis=1))))
     fade = np.exp(-np.clip(y - bottom, 0, None) / (0.16 * reach)) * (y > bottom - 2)
-    return soften(turned, blur), soften((seen * fade).astype(np.float32), blur)
+    standing = smoothstep(1.25, 1.0, np.abs(x - foot.x) / foot.across)
+    return soften(turned, blur), soften((seen * fade * standing).astype(np.float32), blur)
 
 
 def wrap(picture: Array, alpha: Array, behind: Array) -> Array:

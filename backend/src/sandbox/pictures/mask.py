@@ -1,8 +1,7 @@
 """Where the product is: a mask of the whole object, without holes and specks.
 
-GrabCut does the work. It starts from the habit of product photos: the object stands in the middle and the
-border is background; a plain background is told apart by its colour. What stands out from the background
-right around it, and touches the object, belongs to it. How the mask's edge is softened is `edges.py`'s.
+`evidence.py` says what is surely or probably background; GrabCut decides the rest. What stands out from the
+background right around the object, and touches it, belongs to it. How the mask's edge is softened is `edges.py`'s.
 """
 
 from __future__ import annotations
@@ -11,41 +10,38 @@ import cv2
 import numpy as np
 
 from sandbox.pictures.codec import Array
+from sandbox.pictures.evidence import Evidence, frame_of, gather
 from sandbox.pictures.outline import straighten
 
-WORK_SIDE = 600
-"""Pixels on the long side while searching; finer detail costs much time and gains little."""
-BORDER = 0.03
-PLAIN_SPREAD = 5.0
+WORK_SIDE = 420
+"""Pixels on the long side while searching; finer detail costs much time and is found by `edges.py`."""
 GRAB_CUT_ROUNDS = 4
 STANDS_OUT = 4.5
 """In standard deviations of the background nearby."""
-SMALLEST, LARGEST = 0.01, 0.92
+SMALLEST, LARGEST = 0.008, 0.92
 
 
 def find_object(picture: Array) -> Array:
     """The object in a BGR picture, as a mask of 0 and 255 with at most WORK_SIDE pixels on the long side."""
     work = _shrink(picture)
-    lab = cv2.cvtColor(cv2.bilateralFilter(work, 9, 40, 9), cv2.COLOR_BGR2LAB)
-    distance, spread = _distance_to_background(lab)
-    plain = spread < PLAIN_SPREAD
-    trimap = _plain_trimap(distance, spread) if plain else _centre_trimap(lab.shape[:2])
-    mask = _grab_cut(lab, trimap)
-    if not plain:
-        mask = mask | _standing_out(lab, clean(mask))
-    mask = clean(straighten(clean(mask)))
+    evidence = gather(work)
+    features = _features(work)
+    mask = _grab_cut(features, _trimap(evidence))
+    if not evidence.calm:
+        mask = mask | _standing_out(features, clean(mask, evidence))
+    mask = clean(straighten(clean(mask, evidence)), evidence)
     share = float(np.count_nonzero(mask)) / mask.size
     return mask if SMALLEST < share < LARGEST else _ellipse(mask.shape, 0.42, 0.46)
 
 
-def clean(mask: Array) -> Array:
+def clean(mask: Array, evidence: Evidence) -> Array:
     """One solid piece: gaps closed, holes filled, specks and whiskers dropped."""
-    radius = max(1, round(max(mask.shape) * 0.007))
+    radius = max(1, round(max(mask.shape) * 0.004))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     padded = cv2.copyMakeBorder(mask, radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=0)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[radius:-radius, radius:-radius]
-    opened = cv2.morphologyEx(_fill_holes(_main_piece(closed)), cv2.MORPH_OPEN, kernel)
-    smooth = cv2.GaussianBlur(_main_piece(opened), (0, 0), radius * 0.6)
+    opened = cv2.morphologyEx(_fill_holes(_main_pieces(closed), evidence), cv2.MORPH_OPEN, kernel)
+    smooth = cv2.GaussianBlur(_main_pieces(opened), (0, 0), radius * 0.7)
     return np.where(smooth > 127, 255, 0).astype(np.uint8)
 
 
@@ -58,42 +54,31 @@ def _shrink(picture: Array) -> Array:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
-def _border(shape: tuple[int, ...]) -> Array:
-    """True on the frame of the picture."""
-    inset = max(1, round(BORDER * min(shape[:2])))
-    frame = np.ones(shape[:2], bool)
-    frame[inset:-inset, inset:-inset] = False
-    return frame
+def _features(work: Array) -> Array:
+    """Colour for GrabCut. Hue counts more than brightness: shadows and highlights change it less."""
+    lab = cv2.cvtColor(cv2.bilateralFilter(work, 7, 40, 7), cv2.COLOR_BGR2LAB).astype(np.float32)
+    return np.clip((lab - 128) * (0.6, 2.0, 2.0) + 128, 0, 255).astype(np.uint8)
 
 
-def _distance_to_background(lab: Array) -> tuple[Array, float]:
-    """How far each pixel is from a smooth backdrop fitted to the border, and how far the border itself is."""
-    height, width = lab.shape[:2]
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    x, y = x / width - 0.5, y / height - 0.5
-    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
-    frame = _border(lab.shape)
-    values = lab.astype(np.float32)
-    weights = np.linalg.lstsq(terms[frame], values[frame], rcond=None)[0]
-    distance = np.linalg.norm(values - terms @ weights, axis=-1)
-    return distance, float(np.percentile(distance[frame], 90))
-
-
-def _plain_trimap(distance: Array, spread: float) -> Array:
-    near, far = max(4.0, 2.0 * spread), max(14.0, 5.0 * spread)
-    trimap = np.full(distance.shape, cv2.GC_PR_BGD, np.uint8)
-    trimap[distance > (near + far) / 2] = cv2.GC_PR_FGD
-    trimap[distance > far * 1.5] = cv2.GC_FGD
-    trimap[distance < near] = cv2.GC_BGD
-    trimap[_border(distance.shape)] = cv2.GC_BGD
-    return trimap
-
-
-def _centre_trimap(shape: tuple[int, ...]) -> Array:
-    trimap = np.full(shape, cv2.GC_PR_BGD, np.uint8)
-    trimap[_ellipse(shape, 0.42, 0.48) > 0] = cv2.GC_PR_FGD
-    trimap[_ellipse(shape, 0.15, 0.15) > 0] = cv2.GC_FGD
-    trimap[_border(shape)] = cv2.GC_BGD
+def _trimap(evidence: Evidence) -> Array:
+    """GrabCut's starting point; without any clue, the object is taken to be in the middle."""
+    foreign = evidence.foreign
+    trimap = np.full(foreign.shape, cv2.GC_PR_BGD, np.uint8)
+    if evidence.calm:
+        trimap[foreign > 1.0] = cv2.GC_PR_FGD
+        trimap[foreign > 2.5] = cv2.GC_FGD
+        outside = evidence.reached | _see_through(evidence)
+        depth = cv2.distanceTransform((~outside).astype(np.uint8), cv2.DIST_L2, 5)
+        deep = depth > max(foreign.shape) * 0.02
+        shadowy = (evidence.strange < 0.6) & (evidence.light < 0.9)
+        trimap[(depth > 0) & (deep | ~shadowy)] = cv2.GC_PR_FGD
+        trimap[deep & ~shadowy] = cv2.GC_FGD
+        trimap[cv2.erode(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = cv2.GC_BGD
+    else:
+        trimap[evidence.rare] = cv2.GC_PR_FGD
+    if np.count_nonzero(trimap & 1) < SMALLEST * trimap.size:
+        trimap[_ellipse(trimap.shape, 0.42, 0.48) > 0] = cv2.GC_PR_FGD
+    trimap[frame_of(trimap.shape)] = cv2.GC_BGD
     return trimap
 
 
@@ -104,24 +89,22 @@ def _ellipse(shape: tuple[int, ...], across: float, down: float) -> Array:
     return np.where(inside, 255, 0).astype(np.uint8)
 
 
-def _grab_cut(lab: Array, trimap: Array) -> Array:
+def _grab_cut(features: Array, trimap: Array) -> Array:
     if not (trimap & 1).any() or (trimap & 1).all():
         return np.zeros_like(trimap)
     cv2.setRNGSeed(0)  # GrabCut's clustering draws numbers: the same photo must give the same mask
-    # Colour says more than brightness here: shadows and highlights change the one and hardly the other.
-    weighted = np.clip((lab.astype(np.float32) - 128) * (0.6, 2.0, 2.0) + 128, 0, 255).astype(np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(weighted, trimap, (0, 0, 1, 1), *models, GRAB_CUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(features, trimap, (0, 0, 1, 1), *models, GRAB_CUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     return np.where(trimap & 1, 255, 0).astype(np.uint8)
 
 
-def _standing_out(lab: Array, mask: Array) -> Array:
-    """Pixels near the object whose colour is far from that of the background around them.
+def _standing_out(features: Array, mask: Array) -> Array:
+    """Pixels near the object whose hue is far from that of the background around them.
 
     What is much darker than its surroundings does not count: that is the object's shadow.
     """
     side = max(mask.shape)
-    values = lab.astype(np.float32)
+    values = features.astype(np.float32)
     reach = cv2.dilate(mask, np.ones((side // 15, side // 15), np.uint8))
     outside = np.where(reach > 0, 0.0, 1.0).astype(np.float32)
     sigma = side / 15
@@ -129,12 +112,12 @@ def _standing_out(lab: Array, mask: Array) -> Array:
     mean = cv2.GaussianBlur(values * outside[..., None], (0, 0), sigma) / amount[..., None]
     away = ((values - mean)[..., 1:] ** 2).sum(axis=-1)
     spread = cv2.GaussianBlur(away * outside, (0, 0), sigma) / amount
-    stands_out = (away > STANDS_OUT**2 * (spread + 2.25)) & (amount > 0.02)
-    stands_out &= values[..., 0] > 0.7 * mean[..., 0]
+    stands_out = (away > STANDS_OUT**2 * (spread + 9)) & (amount > 0.02)
+    stands_out &= values[..., 0] > mean[..., 0] - 16
     return np.where(stands_out & (reach > 0), 255, 0).astype(np.uint8)
 
 
-def _main_piece(mask: Array) -> Array:
+def _main_pieces(mask: Array) -> Array:
     """The biggest piece, and any other that is at least a fifth of it."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     if count < 2:
@@ -144,6 +127,52 @@ def _main_piece(mask: Array) -> Array:
     return np.where(np.isin(labels, kept), 255, 0).astype(np.uint8)
 
 
-def _fill_holes(mask: Array) -> Array:
+def _fill_holes(mask: Array, evidence: Evidence) -> Array:
+    """Fill what the object encloses, unless the background is seen through it, as in a handle."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(np.zeros_like(mask), contours, -1, (255,), cv2.FILLED)
+    solid = cv2.drawContours(np.zeros_like(mask), contours, -1, (255,), cv2.FILLED)
+    if evidence.calm:
+        solid[_see_through(evidence) & (mask == 0)] = 0
+        return solid
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid & ~mask)
+    for hole in range(1, count):
+        inner = cv2.erode((labels == hole).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        if stats[hole, cv2.CC_STAT_AREA] > 0.02 * np.count_nonzero(solid) and inner.any():
+            if np.percentile(evidence.foreign[inner], 80) < 1.0:
+                solid[labels == hole] = 0
+    return solid
+
+
+def _see_through(evidence: Evidence) -> Array:
+    """Pockets of a calm background inside the object, such as the opening of a handle."""
+    outside = (~evidence.reached).astype(np.uint8)
+    depth = cv2.distanceTransform(outside, cv2.DIST_L2, 5)
+    result = np.zeros(outside.shape, bool)
+    size = np.sqrt(max(1, np.count_nonzero(outside)))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(evidence.pockets.astype(np.uint8), connectivity=4)
+    for pocket in range(1, count):
+        if stats[pocket, cv2.CC_STAT_AREA] > (0.06 * size) ** 2:
+            here = labels == pocket
+            if _is_opening(here, depth < 0.16 * size, evidence):
+                result |= here
+    return cv2.dilate(result.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _is_opening(pocket: Array, shallow: Array, evidence: Evidence) -> bool:
+    """Whether the background is seen through a pocket.
+
+    White parts of a product look just like white paper: what tells them apart is the rim, which a label or a dial has
+    all around or nowhere, and a handle on one side. Before paper that is not white, the colour alone will do.
+    """
+    light, hue = float(np.median(evidence.light[pocket])), float(np.median(evidence.strange[pocket]))
+    rim = (cv2.dilate(pocket.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0) & ~pocket
+    sharp = float(np.percentile(evidence.edge[rim], 50)) > 0.02
+    if not sharp or hue > 0.2 or abs(light - 1) > max(0.08, min(evidence.tolerance, 0.15)):
+        return False
+    if evidence.rough < 0.0085 and evidence.brightness < 0.92 and hue < 0.15:
+        return True
+    thin = np.argwhere(rim & shallow)
+    if not 0.3 < len(thin) / max(1, np.count_nonzero(rim)) < 0.93:
+        return False
+    aside = np.linalg.norm(thin.mean(axis=0) - np.argwhere(pocket).mean(axis=0))
+    return bool(aside > 0.12 * np.sqrt(np.count_nonzero(pocket)))

@@ -80,18 +80,21 @@ def _bins(angles: Array) -> Array:
 
 
 def _put_on(mask: Array, outline: Array, ellipse: Ellipse) -> Array:
-    """Between supported angles the ellipse decides; in short gaps it may only add."""
+    """The ellipse decides where the outline follows it, and across short gaps unless something sticks out there."""
     radius, angles = _polar(outline, ellipse)
     supported = np.zeros(POINTS, np.uint8)
     supported[_bins(angles[np.abs(radius - 1) < TOLERANCE])] = 1
-    left = np.concatenate([supported] * 3)[None]
-    bridged = cv2.morphologyEx(left, cv2.MORPH_CLOSE, np.ones((1, GAP_BINS), np.uint8))[0, POINTS : 2 * POINTS]
+    outermost = np.zeros(POINTS, np.float32)
+    np.maximum.at(outermost, _bins(angles), radius)
+    round_about = np.concatenate([supported] * 3)[None]
+    kernel = np.ones((1, GAP_BINS), np.uint8)
+    bridged = cv2.morphologyEx(round_about, cv2.MORPH_CLOSE, kernel)[0, POINTS : 2 * POINTS] > 0
     height, width = mask.shape
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
     radius, angles = _polar(grid, ellipse)
     where = _bins(angles)
-    inside = radius <= 1.0
-    decided = (supported[where] > 0) & (np.abs(radius - 1) < 2 * TOLERANCE)
-    added = (bridged[where] > 0) & inside & (radius > 0.85)
-    result = np.where(decided, inside, mask > 0) | added
-    return np.where(result, 255, 0).astype(np.uint8)
+    inside = radius <= 1.005  # GrabCut tends to lose the rim, which catches the light
+    near = (radius > 0.85) & (radius < 1 + 4 * TOLERANCE)
+    decided = (bridged & (outermost < 1 + 4 * TOLERANCE))[where] & near
+    added = bridged[where] & near & inside
+    return np.where(np.where(decided, inside, mask > 0) | added, 255, 0).astype(np.uint8)

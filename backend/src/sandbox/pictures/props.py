@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sandbox.pictures.solids import Field, Part, Vector, band, blend, box, ellipsoid, hollow, moved, ring, rod, turned
+from sandbox.pictures.solids import Field, Part, Stripe, Vector, blend, box, ellipsoid, hollow, moved, ring, rod, turned
 from sandbox.pictures.words import Colour
 
 WHITE: Colour = (0.86, 0.88, 0.90)
@@ -31,11 +31,10 @@ def mug(colour: Colour) -> list[Part]:
 
 def bottle(colour: Colour) -> list[Part]:
     body = [(0.28, 0.0), (0.29, 0.03), (0.29, 0.78), (0.26, 0.92), (0.14, 1.04), (0.105, 1.10), (0.105, 1.24)]
-    lines = [(0.299, 0.33, 0.34), (0.299, 0.56, 0.57)]
+    lines = tuple(Stripe((0, 1, 0), at, half, INK) for at, half in ((0.335, 0.005), (0.565, 0.005), (0.45, 0.04)))
     return [
         Part(turned(body, 0.08), colour, 0.9),
-        Part(turned([(0.297, 0.24), (0.297, 0.66)], rounding=0.004), WHITE, 0.1),
-        *[Part(turned([(radius, low), (radius, high)], rounding=0.001), INK, 0.1) for radius, low, high in lines],
+        Part(turned([(0.297, 0.24), (0.297, 0.66)], rounding=0.004), WHITE, 0.1, stripes=lines),
         Part(turned([(0.12, 1.22), (0.12, 1.40)], rounding=0.02), OAK, 0.2),
     ]
 
@@ -53,22 +52,27 @@ def lamp(colour: Colour) -> list[Part]:
 
 def shoe(colour: Colour) -> list[Part]:
     """A low sneaker from the side, toe to the right."""
-    shapes = [
-        ellipsoid((-0.33, 0.27, 0), (0.17, 0.24, 0.16)),
-        ellipsoid((-0.06, 0.21, 0), (0.30, 0.20, 0.165)),
-        ellipsoid((0.30, 0.13, 0), (0.27, 0.135, 0.175)),
-    ]
-    upper = hollow(blend(shapes, 0.12), ellipsoid((-0.30, 0.57, 0), (0.17, 0.20, 0.10)))
-    sole = blend([box((0.0, 0.05, 0), (0.53, 0.05, 0.175), 0.045), ellipsoid((0.46, 0.085, 0), (0.13, 0.07, 0.15))], 0.06)
-    laces = [ring((0.02 + 0.075 * i, 0.20 - 0.035 * i, 0), 0.172 - 0.008 * i, 0.012, axis=0) for i in range(4)]
-    collar = ring((-0.31, 0.435, 0), 0.115, 0.035, axis=1)
+    upper = blend(
+        [
+            ellipsoid((-0.34, 0.26, 0), (0.17, 0.23, 0.16)),
+            ellipsoid((-0.06, 0.22, 0), (0.30, 0.185, 0.165)),
+            ellipsoid((0.30, 0.14, 0), (0.27, 0.135, 0.175)),
+        ],
+        0.12,
+    )
+    opening = ellipsoid((-0.29, 0.56, 0), (0.20, 0.20, 0.105))
+    sole = blend([box((0.03, 0.06, 0), (0.52, 0.06, 0.165), 0.05), ellipsoid((0.48, 0.09, 0), (0.12, 0.07, 0.14))], 0.05)
+    laces = [ring((0.02 + 0.08 * i, 0.215 - 0.035 * i, 0), 0.170 - 0.008 * i, 0.012, axis=0) for i in range(3)]
+    stripes = (
+        Stripe((0.74, 0.67, 0), 0.0, 0.028, WHITE),
+        Stripe((0.74, 0.67, 0), 0.10, 0.014, WHITE),
+        Stripe((1, -0.25, 0), 0.52, 0.115, WHITE),
+        Stripe((1, 0.1, 0), -0.54, 0.10, WHITE),
+    )
     return [
-        Part(blend([upper, collar], 0.05), colour, 0.15),
-        Part(sole, WHITE, 0.3),
-        Part(band(upper, (1, 0, 0), 0.52, 0.11), WHITE, 0.3),
-        Part(band(upper, (1, 0.9, 0), -0.02, 0.035), WHITE, 0.3),
-        Part(band(upper, (1, 0, 0), -0.52, 0.09), WHITE, 0.3),
-        *[Part(lace, WHITE, 0.1) for lace in laces],
+        Part(hollow(upper, opening), colour, 0.15, stripes=stripes),
+        Part(sole, WHITE, 0.3, stripes=(Stripe((0, 1, 0), 0.055, 0.008, colour),)),
+        Part(blend(laces, 0.004), WHITE, 0.1),
     ]
 
 

@@ -104,11 +104,13 @@ def _normals(parts: Sequence[Part], points: Array) -> Array:
 def _shade(parts: Sequence[Part], points: Array, rays: Array) -> Array:
     normals = _normals(parts, points)
     owner = np.stack([part.field(points) for part in parts]).argmin(axis=0)
-    colour = np.array([part.colour for part in parts], np.float32)[owner]
+    colour = _painted(parts, owner, points)
     gloss = np.array([part.gloss for part in parts], np.float32)[owner]
     metal = np.array([part.metal for part in parts], bool)[owner]
     open_sky = _openness(parts, points, normals)
-    lamp = np.clip(normals @ LAMP * 0.75 + 0.25, 0, 1) * _reaches(parts, points + normals * np.float32(0.01))
+    lamp = np.clip(normals @ LAMP * 0.75 + 0.25, 0, 1)
+    lit = np.flatnonzero(lamp > 0.02)
+    lamp[lit] *= _reaches(parts, points[lit] + normals[lit] * np.float32(0.01))
     ambient = (0.62 + 0.38 * normals[:, 1]) * 0.5
     diffuse = colour * (0.78 * lamp + ambient * open_sky + 0.06)[:, None]
     facing = np.clip(-(normals * rays).sum(axis=-1), 0, 1)
@@ -116,6 +118,16 @@ def _shade(parts: Sequence[Part], points: Array, rays: Array) -> Array:
     share = np.where(metal, 0.75, (0.04 + 0.7 * (1 - facing) ** 5) * gloss)
     seen = np.where(metal[:, None], colour, 1.0) * (mirrored * (0.4 + 0.6 * open_sky))[:, None]
     return diffuse * (1 - share)[:, None] + seen * share[:, None] * 1.15
+
+
+def _painted(parts: Sequence[Part], owner: Array, points: Array) -> Array:
+    colour = np.array([part.colour for part in parts], np.float32)[owner]
+    for index, part in enumerate(parts):
+        for stripe in part.stripes:
+            away = np.abs(points @ np.array(stripe.across, np.float32) - stripe.at)
+            share = (1 - smoothstep(stripe.half - 0.002, stripe.half + 0.002, away)) * (owner == index)
+            colour += (np.array(stripe.colour, np.float32) - colour) * share[:, None]
+    return colour
 
 
 def _studio(directions: Array, gloss: Array) -> Array:
@@ -144,10 +156,14 @@ def _reaches(parts: Sequence[Part], points: Array, soft: float = 5.0) -> Array:
     """How much of the big lamp is seen from each point: 1 all of it, 0 nothing."""
     seen = np.ones(len(points), np.float32)
     travelled = np.full(len(points), 0.03, np.float32)
+    alive = np.arange(len(points))
     for _ in range(14):
-        gap = _nearest(parts, points + LAMP * travelled[:, None])
-        seen = np.minimum(seen, np.clip(0.5 + 0.5 * soft * gap / travelled, 0, 1))
-        travelled += np.clip(gap, 0.04, 0.3)
+        gap = _nearest(parts, points[alive] + LAMP * travelled[alive, None])
+        seen[alive] = np.minimum(seen[alive], np.clip(0.5 + 0.5 * soft * gap / travelled[alive], 0, 1))
+        travelled[alive] += np.clip(gap, 0.04, 0.3)
+        alive = alive[(seen[alive] > 0.01) & (travelled[alive] < 1.8)]
+        if not len(alive):
+            break
     return seen * seen * (3 - 2 * seen)
 
 

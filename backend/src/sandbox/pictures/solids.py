@@ -19,6 +19,16 @@ Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
+class Stripe:
+    """Paint on a part: everything within `half` of the plane `across · point = at`."""
+
+    across: Vector
+    at: float
+    half: float
+    colour: Colour
+
+
+@dataclass(frozen=True)
 class Part:
     """A shape and what it is made of."""
 
@@ -27,6 +37,7 @@ class Part:
     gloss: float = 0.3
     """0 is cloth, 1 is polished metal or glazed ceramic."""
     metal: bool = False
+    stripes: tuple[Stripe, ...] = ()
 
 
 def ellipsoid(centre: Vector, radii: Vector) -> Field:
@@ -120,12 +131,6 @@ def blend(fields: Sequence[Field], soft: float) -> Field:
         return result
 
     return field
-
-
-def band(field: Field, across: Vector, at: float, half: float) -> Field:
-    """A stripe painted on a shape: the part of its surface within `half` of a plane, `across` being its normal."""
-    normal = np.array(across, np.float32) / np.float32(np.linalg.norm(across))
-    return lambda points: np.maximum(field(points) - 0.006, np.abs(points @ normal - at) - half)
 
 
 def moved(field: Field, by: Vector, turn: float = 0.0) -> Field:

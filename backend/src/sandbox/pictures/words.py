@@ -72,6 +72,8 @@ SEASONS = {
     "summer": "summer sunny sunshine tropical",
     "spring": "spring blossom blossoms floral flowers",
 }
+RICH = frozenset("premium luxury luxurious elegant opulent exclusive sophisticated".split())
+PALE = frozenset("scandinavian nordic light oak bright airy white pale minimal minimalist clean lifestyle".split())
 BRIGHT_PLACES = frozenset({"studio", "white", "clean", "bright", "seamless", "airy"})
 
 
@@ -90,6 +92,13 @@ class Look:
     season: str
     words: frozenset[str]
 
+    @property
+    def tone(self) -> str:
+        """Of the material: light, mid or dark."""
+        if self.dark or self.words & {"walnut", "ebony", "black", "charcoal"}:
+            return "dark"
+        return "light" if self.words & PALE else "mid"
+
 
 def read(prompt: str) -> Look:
     """The look that the words of the prompt ask for."""
@@ -97,6 +106,8 @@ def read(prompt: str) -> Look:
     place = _place(words)
     dark = place == "dark" or bool(words & {"dark", "moody", "dramatic", "night", "noir"})
     surface = _first(SURFACES, words) or USUAL_SURFACE.get(place, "sweep")
+    if place == "dark" and surface == "gloss" and words & RICH:
+        surface = "marble"
     if place == "sweep" and surface not in ("sweep", "gloss"):
         place = "wall"
     tint, strength = _tint(prompt, words, place)

@@ -24,6 +24,8 @@ CATEGORY_EXAMPLES = {
 }
 CATEGORY_NAMES = tuple(CATEGORY_EXAMPLES)
 UNKNOWN = "Unknown"
+MAX_FAILURES = 1000
+"""Braces tried in one answer that begin no object: rubbish of any length is given up in moments."""
 
 
 def read_categories(text: str) -> dict[str, str]:
@@ -45,12 +47,12 @@ def read_categories(text: str) -> dict[str, str]:
 def _objects(text: str) -> Iterator[dict[str, object]]:
     """Every outermost JSON object in `text`, in order; an object in a list counts."""
     decoder = json.JSONDecoder()
-    position = text.find("{")
-    while position >= 0:
+    position, failures = text.find("{"), 0
+    while position >= 0 and failures < MAX_FAILURES:
         try:
             value, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError):
-            end = position + 1
+            end, failures = position + 1, failures + 1
         else:
             yield value
         position = text.find("{", end)

@@ -27,7 +27,7 @@ class Core:
         self.pictures = Pictures(self.jobs, endpoints, OwnPhotokit(settings.key, self.wire.tls))
         self.product = Product(self.language, self.pictures)
         self.workflow = Workflow(self.wire, self.product)
-        self.downloads = Downloads(self.wire.tls)
+        self.downloads = Downloads(self.wire.tls, settings.download_hosts)
 
     def close(self) -> None:
         self.wire.close()

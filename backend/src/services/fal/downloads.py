@@ -6,7 +6,6 @@ A file is written under a temporary name beside its place and renamed when it is
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import ipaddress
 import os
@@ -41,8 +40,9 @@ EXTENSIONS = {
 class Downloads:
     """Files of one client's results."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, more_hosts: frozenset[str]) -> None:
         self._tls = tls
+        self._more_hosts = more_hosts
 
     def save(self, url: str, directory: Path, name: str) -> Path:
         """Store the picture at `url` as `name` with its extension in `directory`; the path it got.
@@ -68,8 +68,8 @@ class Downloads:
     def _save_once(self, call: Call, url: str, directory: Path, name: str) -> Path:
         if url.startswith("data:"):
             content_type, data = _data_uri(url)
-            return _write([data], directory, safe_name(name) + _extension(content_type))
-        host = _checked_host(url)
+            return _write(_complete([data], None), directory, safe_name(name) + _extension(content_type))
+        host = self._checked_host(url)
         try:
             with (
                 Session(self._tls, call) as session,
@@ -85,20 +85,26 @@ class Downloads:
             call.check()
             raise Unreachable(f"The download from {host} failed ({type(error).__name__}).") from error
 
+    def _checked_host(self, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").lower()
+            good = parts.scheme == "https" and parts.port in (None, 443)
+        except ValueError:
+            host, good = "", False
+        if not good or not (is_file_host(host) or host in self._more_hosts):
+            raise InvalidInput(
+                f"Pictures are downloaded over https from fal's own hosts only, not from {host or url[:100]!r}.",
+                hint="Name the host in FAL_DOWNLOAD_HOSTS if you trust it.",
+            )
+        if not _is_proxied(host):
+            _check_addresses(host)
+        return host
+
 
 def safe_name(name: str) -> str:
     """`name` as a file name of letters, digits, dashes and underscores: it can lead nowhere else."""
     return re.sub(r"[^\w-]+", "-", name).strip("-")[:80].lower() or "picture"
-
-
-def _checked_host(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme != "https" or parts.port not in (None, 443) or not is_file_host(host):
-        raise InvalidInput(f"Pictures are downloaded from fal's own https hosts only, not from {host or url[:100]!r}.")
-    if not _is_proxied(host):
-        _check_addresses(host)
-    return host
 
 
 def _is_proxied(host: str) -> bool:
@@ -128,7 +134,7 @@ def _data_uri(url: str) -> tuple[str, bytes]:
     head, _, body = url.partition(",")
     try:
         return head.removeprefix("data:").partition(";")[0], base64.b64decode(body, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise BadOutput("The picture's data URI is not valid base64.") from error
 
 
@@ -139,6 +145,8 @@ def _complete(chunks: Iterable[bytes], content_length: str | None) -> Iterator[b
         yield chunk
     if content_length is not None and content_length.isdigit() and size != int(content_length):
         raise Unreachable(f"The download broke off after {size} of {content_length} bytes.")
+    if size == 0:
+        raise BadOutput("The download is empty, not a picture.")
 
 
 def _write(chunks: Iterable[bytes], directory: Path, name: str) -> Path:

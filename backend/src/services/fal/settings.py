@@ -40,6 +40,7 @@ VARIABLES = (
     "FAL_TIMEOUT_S",
     "FAL_MAX_CONCURRENCY",
     "FAL_LOG",
+    "FAL_DOWNLOAD_HOSTS",
     *ENDPOINT_VARIABLES.values(),
 )
 
@@ -65,6 +66,8 @@ class Settings:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """Endpoints that were set by hand, by job."""
     log: str = "off"
+    download_hosts: frozenset[str] = frozenset()
+    """Hosts beside fal's own from which pictures may be downloaded."""
     env_file: Path | None = None
     """The .env file that applies, whether or not it had to be parsed."""
 
@@ -93,6 +96,7 @@ def resolve(
             if (value := lookup.get(name))
         },
         log=lookup.parsed("FAL_LOG", _log_level, "off"),
+        download_hosts=lookup.parsed("FAL_DOWNLOAD_HOSTS", _hosts, frozenset()),
         env_file=path,
     )
 
@@ -190,3 +194,11 @@ def _log_level(value: object, name: str) -> str:
     if level not in LOG_LEVELS:
         raise InvalidInput(f"{name} must be one of {', '.join(LOG_LEVELS)}, not {value!r}.")
     return level
+
+
+def _hosts(value: object, name: str) -> frozenset[str]:
+    hosts = [host.strip().lower() for host in str(value).split(",") if host.strip()]
+    for host in hosts:
+        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
+            raise InvalidInput(f"{name} must be host names with commas between them, not {value!r}.")
+    return frozenset(hosts)

@@ -24,6 +24,8 @@ _stdout: int | None = None
 def install() -> None:
     """Answer SIGTERM and SIGINT with a document of our own, until `disarm`."""
     global _stdout
+    if _stdout is not None:
+        return
     _occupy_closed_streams()
     _stdout = os.dup(1)
     for number in (signal.SIGTERM, signal.SIGINT):

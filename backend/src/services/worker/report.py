@@ -97,7 +97,7 @@ def _header(document: Mapping[str, Any], product: str, kind: str) -> str:
     errors = len(document.get("errors") or [])
     problems = f' · <a href="#problems">{errors} {_plural(errors, "problem")}</a>' if errors else ""
     eyebrow = f'<p dir="auto">{_text(kind)}</p>' if kind else ""
-    return f'<hgroup>{eyebrow}<h1 dir="auto">{_text(product)}</h1></hgroup><p>{pictures}{took}{problems}</p>'
+    return f'<hgroup>{eyebrow}<h1 dir="auto">{_text(product)}</h1></hgroup><p>{_text(pictures + took)}{problems}</p>'
 
 
 def _original(document: Mapping[str, Any], original: Path | None, product: str) -> str:

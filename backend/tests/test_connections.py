@@ -1,0 +1,99 @@
+"""Connections that a client keeps: reused, noticed when the server closes them, bounded, and no retry storms."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.server import Sandbox
+from services.fal import retries
+from services.fal_service import FalClient
+
+
+@pytest.fixture
+def closing_box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A server that closes a connection which has been idle for a second."""
+    with Sandbox(keepalive_s=1.0) as box:
+        for name, value in box.env().items():
+            monkeypatch.setenv(name, value)
+        yield box
+
+
+def test_an_idle_connection_that_the_server_closed_is_noticed_before_it_is_used_again(closing_box: Sandbox) -> None:
+    with FalClient(timeout=10) as client:
+        assert client.any_llm_complete("first")["error"] is None
+        deadline = time.monotonic() + 10
+        while open_connections(client):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        again = client.any_llm_complete("second")
+    assert again["error"] is None
+    assert closing_box.ledger()["accepted"] == 2
+
+
+def open_connections(client: FalClient) -> bool:
+    """Whether the client holds a connection that its server has not closed yet."""
+    assert client._core is not None
+    routes = client._core.wire._transport._wire._client._transport
+    return any(not connection.has_expired() for connection in routes._proxied._pool.connections)
+
+
+def test_calls_in_a_row_share_one_connection(client: FalClient, box: Sandbox) -> None:
+    for _ in range(5):
+        assert client.any_llm_complete("hi")["error"] is None
+    assert client._core is not None
+    pool = client._core.wire._transport._wire._client._transport._proxied._pool
+    assert len(pool.connections) == 1
+
+
+def test_64_threads_against_a_failing_fal_send_a_small_multiple_of_one_request_each(
+    client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.001)
+    box.fault("status", status=500, times=None)
+    results: list[str] = []
+
+    def ask() -> None:
+        try:
+            client.any_llm_status("00000000-0000-0000-0000-000000000000")
+        except RuntimeError as error:
+            results.append(getattr(error, "error_type", "?"))
+
+    threads = [threading.Thread(target=ask) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert results == ["fal_unavailable"] * 64
+    requests = sum(row["stage"] == "status" for row in box.journal())
+    assert requests <= 64 + retries.BUDGET_TOKENS / retries.COST_PER_RETRY
+
+
+def test_one_thread_alone_may_retry_as_often_as_a_request_may(
+    client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.001)
+    box.fault("status", status=500, times=3)
+    job = client.any_llm_submit("hi")
+    assert client.any_llm_status(job)["status"] in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+    assert sum(row["stage"] == "status" for row in box.journal()) == 4
+
+
+def test_successes_refill_the_budget(client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(retries, "BUDGET_TOKENS", 5.0)
+    job = client.any_llm_submit("hi")
+    with FalClient(timeout=10) as poor:
+        box.fault("status", status=500, times=1)
+        assert poor.any_llm_status(job)["error"] is None
+        box.fault("status", status=500, times=1)
+        with pytest.raises(RuntimeError, match="not available"):
+            poor.any_llm_status(job)
+        for _ in range(5):
+            poor.any_llm_status(job)
+        box.fault("status", status=500, times=1)
+        assert poor.any_llm_status(job)["error"] is None
