@@ -48,8 +48,8 @@ def _haze(canvas: Array, draw: np.random.Generator) -> Array:
 def _wall(look: Look, height: int, draw: np.random.Generator) -> Array:
     """Plaster with the soft, slanted light of a window on it."""
     x, y = _grid(height)
-    base = _colour(0.80, 0.835, 0.86) * (0.30 if look.dark else 0.92)
-    shade = 1.02 - 0.28 * x - 0.06 * y
+    base = _colour(0.80, 0.835, 0.86) * (0.30 if look.dark else 1.02)
+    shade = 1.02 - 0.20 * x - 0.06 * y
     slant = x + 0.55 * (y - 0.5) * height / WIDTH + draw.uniform(-0.06, 0.06)
     beam = np.zeros_like(x)
     for start in (0.12, 0.36, 0.60):
@@ -69,7 +69,7 @@ def _dark(look: Look, height: int, draw: np.random.Generator) -> Array:
     smoke = clouds(512, 70 + int(draw.integers(4)), 2.1)
     smoke = cv2.resize(smoke, (WIDTH, height))
     colour = look.tint if look.strength else _dark_colour(look)
-    lit = _colour(*colour) * (0.30 * glow * (1 + 0.16 * smoke))[..., None]
+    lit = _colour(*colour) * (0.46 * glow * (1 + 0.16 * smoke))[..., None]
     canvas = lit + _colour(0.028, 0.026, 0.026)
     if look.words & {"gold", "golden", "luxury", "luxurious", "premium", "elegant", "night", "christmas"}:
         canvas = canvas + _lights(height, 16, draw, _colour(0.30, 0.62, 1.0), 0.26)
@@ -109,8 +109,8 @@ def _outdoor(look: Look, height: int, draw: np.random.Generator) -> Array:
     """Sky, trees in three depths and the light that falls through them."""
     x, y = _grid(height)
     sky = mix(_colour(1.0, 0.93, 0.84), _colour(1.02, 1.02, 1.0), smoothstep(0.0, 0.6, y))
-    canvas = sky * 1.05
     greens = _leaf_colours(look)
+    canvas = mix(sky * 1.05, greens[2] * 1.2, smoothstep(0.30, 0.62, y))
     for depth, (line, size) in enumerate(((0.42, 0.05), (0.34, 0.035), (0.78, 0.022))):
         canvas = _foliage(canvas, greens[depth], line, size, draw, low=depth == 2)
     sun = np.exp(-(((x - 0.14) / 0.26) ** 2 + ((y - 0.10) / 0.42) ** 2))

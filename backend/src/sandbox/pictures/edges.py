@@ -43,8 +43,9 @@ def _matte(coarse: Array, picture: Array, reach: float) -> Array:
     across = inside - outside
     apart = np.square(across).sum(axis=-1)
     share = ((picture - outside) * across).sum(axis=-1) / np.maximum(apart, 1.0)
-    trust = apart / (apart + TELLING**2)
-    score = (place - 0.5) * 2.0 + (np.clip(share, 0, 1) - 0.5) * 1.1 * trust - INWARDS
+    # Colours decide on the edge only: a dark line across a light product is no background.
+    trust = apart / (apart + TELLING**2) * 4 * place * (1 - place)
+    score = (place - 0.5) * 2.0 + (np.clip(share, 0, 1) - 0.5) * 1.4 * trust - INWARDS
     alpha = np.clip(0.5 + score * (1.0 + 0.4 * (1 - trust)), 0, 1)
     return cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.6)
 

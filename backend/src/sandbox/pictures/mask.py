@@ -37,12 +37,16 @@ def find_object(picture: Array) -> Array:
 def clean(mask: Array, evidence: Evidence) -> Array:
     """One solid piece: gaps closed, holes filled, specks and whiskers dropped."""
     radius = max(1, round(max(mask.shape) * 0.004))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    padded = cv2.copyMakeBorder(mask, radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=0)
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[radius:-radius, radius:-radius]
-    opened = cv2.morphologyEx(_fill_holes(_main_pieces(closed), evidence), cv2.MORPH_OPEN, kernel)
+    gap = 2 * radius
+    padded = cv2.copyMakeBorder(mask, gap, gap, gap, gap, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disc(gap))[gap:-gap, gap:-gap]
+    opened = cv2.morphologyEx(_fill_holes(_main_pieces(closed), evidence), cv2.MORPH_OPEN, _disc(radius))
     smooth = cv2.GaussianBlur(_main_pieces(opened), (0, 0), radius * 0.7)
     return np.where(smooth > 127, 255, 0).astype(np.uint8)
+
+
+def _disc(radius: int) -> Array:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def _shrink(picture: Array) -> Array:

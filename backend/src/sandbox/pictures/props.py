@@ -35,7 +35,7 @@ def bottle(colour: Colour) -> list[Part]:
     return [
         Part(turned(body, 0.08), colour, 0.9),
         Part(turned([(0.297, 0.24), (0.297, 0.66)], rounding=0.004), WHITE, 0.1, stripes=lines),
-        Part(turned([(0.12, 1.22), (0.12, 1.40)], rounding=0.02), OAK, 0.2),
+        Part(turned([(0.12, 1.22), (0.12, 1.40)], rounding=0.02), INK, 0.5),
     ]
 
 

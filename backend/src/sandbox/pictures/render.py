@@ -97,7 +97,7 @@ def _normals(parts: Sequence[Part], points: Array) -> Array:
     normals = np.zeros_like(points)
     for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
         step = np.array(corner, np.float32)
-        normals += step * _nearest(parts, points + step * np.float32(0.002))[:, None]
+        normals += step * _nearest(parts, points + step * np.float32(0.003))[:, None]
     return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
 
 
@@ -115,7 +115,7 @@ def _shade(parts: Sequence[Part], points: Array, rays: Array) -> Array:
     diffuse = colour * (0.78 * lamp + ambient * open_sky + 0.06)[:, None]
     facing = np.clip(-(normals * rays).sum(axis=-1), 0, 1)
     mirrored = _studio(rays - 2 * (normals * rays).sum(axis=-1, keepdims=True) * normals, gloss)
-    share = np.where(metal, 0.75, (0.04 + 0.7 * (1 - facing) ** 5) * gloss)
+    share = np.where(metal, 0.75, (0.055 + 0.7 * (1 - facing) ** 5) * gloss)
     seen = np.where(metal[:, None], colour, 1.0) * (mirrored * (0.4 + 0.6 * open_sky))[:, None]
     return diffuse * (1 - share)[:, None] + seen * share[:, None] * 1.15
 
@@ -139,7 +139,7 @@ def _studio(directions: Array, gloss: Array) -> Array:
     strip = smoothstep(0, 1, (0.07 - np.abs(x - 0.80)) / soft + 0.5)
     strip = strip * smoothstep(0, 1, (0.55 - np.abs(y - 0.3)) / soft + 0.5)
     ceiling = smoothstep(0.55, 1.0, y) * 0.7
-    return (0.16 + 0.22 * (y + 1) * 0.5 + 2.3 * window + 0.9 * strip + ceiling).astype(np.float32)
+    return (0.16 + 0.22 * (y + 1) * 0.5 + 3.4 * window + 0.9 * strip + ceiling).astype(np.float32)
 
 
 def _openness(parts: Sequence[Part], points: Array, normals: Array) -> Array:

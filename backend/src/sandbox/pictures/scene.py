@@ -22,7 +22,7 @@ from sandbox.pictures.placing import Cut, Product, frame_size, light_side, place
 from sandbox.pictures.words import Look, read
 
 LARGEST_SIDE = 1024
-HARDNESS = {"outdoor": 0.8, "beach": 0.9, "dark": 0.5, "room": 0.4, "wall": 0.5}
+HARDNESS = {"outdoor": 0.8, "beach": 0.9, "dark": 0.5, "room": 0.55, "wall": 0.5}
 """Of the shadows: a big studio lamp is 0, bare sun 1."""
 
 

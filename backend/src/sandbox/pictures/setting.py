@@ -30,7 +30,9 @@ def paint(stage: Stage, look: Look, side: int, draw: np.random.Generator) -> Arr
     table = _lit(stage, _table(stage, look, draw), look, side, line, draw)
     table = _sheen(stage, table, backdrop, look, line)
     behind = np.repeat(backdrop[-1:], stage.height, axis=0)
-    behind[:line] = backdrop[len(backdrop) - line :]
+    # Seen from above the table's edge is high in the frame; what stands just over the floor says little of the place.
+    last = len(backdrop) - round((len(backdrop) - line) * 0.35 * np.sin(stage.pitch))
+    behind[:line] = backdrop[last - line : last]
     y = np.arange(stage.height, dtype=np.float32)[:, None]
     soft = 0.007 * stage.side
     share = np.repeat(smoothstep(line - soft, line + soft, y), stage.width, axis=1)
@@ -42,10 +44,10 @@ def _sweep(stage: Stage, side: int, draw: np.random.Generator) -> Array:
     y, x = np.mgrid[0 : stage.height, 0 : stage.width].astype(np.float32)
     x, y = x / stage.width - 0.5, y / stage.height
     lamp = 0.30 * side + draw.uniform(-0.06, 0.06)
-    wall = 0.885 + 0.085 * np.exp(-(((x - lamp) / 0.5) ** 2 + ((y - 0.25) / 0.5) ** 2)) - 0.04 * (1 - y)
+    wall = 0.955 + 0.085 * np.exp(-(((x - lamp) / 0.5) ** 2 + ((y - 0.25) / 0.5) ** 2)) - 0.04 * (1 - y)
     pool = np.exp(-(((x - lamp * 0.3) / 0.55) ** 2 + ((y - stage.base) / 0.34) ** 2))
     bend = smoothstep(stage.edge - 0.12, stage.edge + 0.18, y)
-    level = wall * (1 - bend) + (0.895 + 0.075 * pool) * bend
+    level = wall * (1 - bend) + (0.965 + 0.075 * pool) * bend
     level -= 0.025 * np.exp(-(((y - stage.edge - 0.02) / 0.08) ** 2))
     haze = clouds(512, int(draw.integers(4)), 2.3)
     level += 0.004 * cv2.resize(haze, (stage.width, stage.height))
@@ -68,15 +70,17 @@ def _lit(stage: Stage, table: Array, look: Look, side: int, line: int, draw: np.
     x = (x / stage.width - 0.5) * side
     away = (y / stage.height - stage.base) / 0.6
     if look.dark:
-        level = 0.30 + 1.9 * np.exp(-(((x - 0.06) / 0.40) ** 2 + ((away + 0.12) / 0.62) ** 2))
+        level = 0.34 + 2.3 * np.exp(-(((x - 0.06) / 0.40) ** 2 + ((away + 0.12) / 0.62) ** 2))
         return table * level[..., None].astype(np.float32)
-    level = 0.97 + 0.24 * x - 0.10 * np.abs(away)
+    level = (0.90 if look.surface == "marble" else 0.97) + 0.24 * x - 0.10 * np.abs(away)
     pattern = {"outdoor": "leaves", "room": "panes", "wall": "panes"}.get(look.place)
     if pattern:
         shift = draw.uniform(0, surfaces.SIZE), draw.uniform(0, surfaces.SIZE)
         cast = camera.lay(stage, surfaces.pattern(pattern), 2.8, 0.5 * side, shift)
-        depth = 0.34 if pattern == "leaves" else 0.20
-        level = level * (1 - depth * 0.45 + depth * camera.soften(cast, 0.004 * stage.side))
+        depth = 0.62 if pattern == "leaves" else 0.22
+        sun = camera.soften(cast, 0.004 * stage.side)[..., None]
+        warm = np.array([0.88, 0.98, 1.06], np.float32)
+        return table * level[..., None] * (1 - depth * 0.5 + depth * sun * warm)
     return table * level[..., None].astype(np.float32)
 
 

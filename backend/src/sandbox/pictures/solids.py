@@ -16,6 +16,8 @@ from sandbox.pictures.words import Colour
 
 Field = Callable[[Array], Array]
 Vector = tuple[float, float, float]
+SAMPLES, NEARBY = 1600, 80
+"""Of a turned outline: how many there are, and how many around a point count as its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,20 @@ def rod(start: Vector, end: Vector, thick: float) -> Field:
 def turned(profile: Sequence[tuple[float, float]], smooth: float = 0.02, rounding: float = 0.015) -> Field:
     """A solid turned on a lathe: the outline from bottom to top as (radius, height), its corners eased."""
     low, high = profile[0][1], profile[-1][1]
-    grid = np.linspace(low, high, 400)
+    grid = np.linspace(low, high, SAMPLES)
     outline = np.interp(grid, [height for _, height in profile], [radius for radius, _ in profile])
-    ease = max(1, round(smooth / (high - low) * 400))
+    ease = max(1, round(smooth / (high - low) * SAMPLES))
     window = np.hanning(2 * ease + 1)
     radii = np.convolve(np.pad(outline, ease, mode="edge"), window / window.sum(), mode="valid") - rounding
     slope = np.abs(np.gradient(radii, grid))
-    steepest = np.array([slope[max(0, i - 20) : i + 20].max() for i in range(400)])
+    steepest = np.array([slope[max(0, i - NEARBY) : i + NEARBY].max() for i in range(SAMPLES)])
     near = (1 / np.sqrt(1 + steepest**2)).astype(np.float32)
     far = near.min()
     radii = radii.astype(np.float32)
     middle, half = np.float32((low + high) / 2), np.float32((high - low) / 2 - rounding)
 
     def field(points: Array) -> Array:
-        at = np.clip((points[:, 1] - low) * (399 / (high - low)), 0, 398.99)
+        at = np.clip((points[:, 1] - low) * ((SAMPLES - 1) / (high - low)), 0, SAMPLES - 1.01)
         index = at.astype(np.int32)
         share = (at - index).astype(np.float32)
         radius = radii[index] * (1 - share) + radii[index + 1] * share

@@ -70,7 +70,7 @@ def _warped(field: Array, seed: int, strength: float) -> Array:
 
 def _veins(seed: int, thin: float, strength: float) -> Array:
     """Thin lines where a warped field changes its sign, fading in and out along their way."""
-    field = _warped(clouds(SIZE, seed, 2.1), seed + 10, 60.0)
+    field = _warped(clouds(SIZE, seed, 2.3), seed + 10, 60.0)
     slope = np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0), cv2.Sobel(field, cv2.CV_32F, 0, 1)) / 8 + 1e-3
     line = np.exp(-np.abs(field) / slope / thin)
     return line * smoothstep(-0.2, 1.6, clouds(SIZE, seed + 20, 2.0)) * strength
@@ -84,7 +84,7 @@ def _marble(tone: str) -> Array:
         base = mix(_colour(0.045, 0.045, 0.048), _colour(0.12, 0.115, 0.115), cloud)
         return mix(base, _colour(0.56, 0.66, 0.74), veins * 0.75) + fine
     base = mix(_colour(0.93, 0.935, 0.94), _colour(0.80, 0.805, 0.81), cloud * 0.8)
-    return mix(base, _colour(0.46, 0.47, 0.49), veins * 0.72) + fine
+    return mix(base, _colour(0.40, 0.41, 0.43), veins * 0.85) + fine
 
 
 def _wood(tone: str) -> Array:
@@ -128,7 +128,7 @@ def _stone(tone: str) -> Array:
     relief = cv2.Sobel(rough, cv2.CV_32F, 1, 1) * 0.9
     broad = clouds(SIZE, 22, 2.0)
     pores = smoothstep(1.5, 2.6, clouds(SIZE, 23, 0.7))
-    level = 0.62 + 0.035 * rough + 0.045 * broad + 0.02 * relief - 0.16 * pores
+    level = 0.70 + 0.035 * rough + 0.045 * broad + 0.02 * relief - 0.16 * pores
     if tone == "dark":
         level = level * 0.24
     return level[..., None] * _colour(0.93, 0.97, 1.0)
@@ -153,7 +153,7 @@ def _sand(tone: str) -> Array:
     y = np.mgrid[0:SIZE, 0:SIZE][0].astype(np.float32)
     ripples = np.sin(y / SIZE * 2 * np.pi * 10 + clouds(SIZE, 51, 2.3) * 2.5)
     grains = clouds(SIZE, 52, 0.2)
-    level = 0.74 + 0.025 * ripples + 0.05 * grains + 0.02 * clouds(SIZE, 53, 1.6)
+    level = 0.88 + 0.025 * ripples + 0.05 * grains + 0.02 * clouds(SIZE, 53, 1.6)
     return (level * (0.3 if tone == "dark" else 1.0))[..., None] * _colour(0.74, 0.89, 1.0)
 
 

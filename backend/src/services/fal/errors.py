@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from services.fal.redaction import redact
+from services.fal.redaction import redact, redacted
 
 
 class FalError(RuntimeError):
@@ -62,12 +62,12 @@ class FalError(RuntimeError):
         detail: Any = None,
         partial: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))
         self.status_code = status_code
         self.request_id = request_id
         self.retryable = self.default_retryable if retryable is None else retryable
         self.hint = hint
-        self.detail = detail
+        self.detail = redacted(detail)
         self.partial = partial or {}
 
     def __str__(self) -> str:
@@ -174,7 +174,7 @@ def _caused(wrapper: FalError, cause: BaseException) -> FalError:
 def summary(error: FalError) -> dict[str, Any]:
     """The fields that every reported failure has, without a traceback."""
     fields: dict[str, Any] = {
-        "error": redact(str(error)),
+        "error": str(error),
         "error_type": error.error_type,
         "retryable": error.retryable,
         "status_code": error.status_code,

@@ -21,6 +21,7 @@ from services.fal.language import Language, TextAnswer
 from services.fal.parallel import parallel
 from services.fal.pictures import Picture, Pictures
 from services.fal.results import StyledImage, StyleError
+from services.fal.stderr_log import logger
 from services.fal.steps import Steps
 from services.fal.text_request import TextRequest
 
@@ -77,7 +78,10 @@ class Product:
     ) -> dict[str, str]:
         try:
             return _read(self._categories_answer(image_url, missing, model, temperature, watch))
-        except BadOutput:
+        except (Cancelled, DeadlineExceeded):
+            raise
+        except FalError as error:
+            logger.info("%s stays unknown: %s", ", ".join(missing), error)
             return {}
 
     def _categories_answer(

@@ -8,6 +8,7 @@ is the last line, not the first.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MASK = "***"
 _SHORTEST_SECRET = 6
@@ -28,6 +29,15 @@ def redact(text: str) -> str:
         if secret in text:
             text = text.replace(secret, MASK)
     return text
+
+
+def redacted(value: Any) -> Any:
+    """`value`, as JSON gives it, with `redact` applied to every text in it."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [redacted(item) for item in value]
+    return {redact(str(key)): redacted(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def for_log(text: str) -> str:
