@@ -190,9 +190,11 @@ def test_the_status_stream_tells_when_the_position_changes(box, web):
     with connect_sse(web, "GET", second["status_url"] + "/stream") as source:
         events = source.iter_sse()
         assert json.loads(next(events).data)["queue_position"] == 1
+        started = time.monotonic()
         with client_of(box) as other:
             other.put(first["cancel_url"])
             assert json.loads(next(events).data)["queue_position"] == 0
+            assert time.monotonic() - started < queue_api.KEEP_ALIVE_S / 2
             other.put(second["cancel_url"])
         last = [json.loads(event.data) for event in events]
     assert [status["status"] for status in last] == ["COMPLETED"]

@@ -108,6 +108,7 @@ class Delivery:
                 await self._pour(response, pieces)
             except ConnectionError:
                 self.row["note"] = self.row["note"] or "caller gone"
+                self.state.changed.ring()
         return response
 
     def _in_pieces(self, body: bytes) -> bool:

@@ -9,17 +9,23 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from sandbox.pictures.words import word_set
+
 PRODUCT_WORDS = {
-    "mug": "mug mugs cup cups coffee espresso teacup drinkware kupa fincan bardak kahve tasse becher tazza taza",
-    "shoe": "shoe shoes sneaker sneakers boot boots footwear ayakkabi schuh schuhe scarpa zapato chaussure",
-    "bottle": "bottle bottles flask thermos perfume sise matara flasche bouteille botella bottiglia",
-    "lamp": "lamp lamps lantern lighting lamba avize leuchte lampe lampara lampada",
-    "bag": "bag bags handbag backpack purse tote canta tasche sac bolso borsa",
-    "watch": "watch watches wristwatch smartwatch clock saat uhr montre reloj orologio",
-    "chair": "chair chairs stool armchair seat sandalye koltuk stuhl chaise silla sedia",
-    "shirt": "shirt shirts tshirt hoodie dress sweater jacket apparel gomlek tisort elbise hemd chemise camisa",
-    "vase": "vase vases pot planter vazo saksi jarron vaso",
-    "headphones": "headphones headphone headset earbuds earphones kulaklik kopfhoerer casque auriculares",
+    "mug": word_set(
+        "mug mugs cup cups coffee espresso teacup drinkware kupa fincan bardak kahve tasse becher tazza taza"
+    ),
+    "shoe": word_set("shoe shoes sneaker sneakers boot boots footwear ayakkabi schuh schuhe scarpa zapato chaussure"),
+    "bottle": word_set("bottle bottles flask thermos perfume sise matara flasche bouteille botella bottiglia"),
+    "lamp": word_set("lamp lamps lantern lighting lamba avize leuchte lampe lampara lampada"),
+    "bag": word_set("bag bags handbag backpack purse tote canta tasche sac bolso borsa"),
+    "watch": word_set("watch watches wristwatch smartwatch clock saat uhr montre reloj orologio"),
+    "chair": word_set("chair chairs stool armchair seat sandalye koltuk stuhl chaise silla sedia"),
+    "shirt": word_set(
+        "shirt shirts tshirt hoodie dress sweater jacket apparel gomlek tisort elbise hemd chemise camisa"
+    ),
+    "vase": word_set("vase vases pot planter vazo saksi jarron vaso"),
+    "headphones": word_set("headphones headphone headset earbuds earphones kulaklik kopfhoerer casque auriculares"),
 }
 """Words, without accents, that give a product away in a file name, a prompt or a category."""
 
@@ -66,9 +72,7 @@ CATEGORIES: dict[str, tuple[str, str, str, str, str, str]] = {
 }
 """Main type, subcategory, audience, price, use, industry; the last row is for an unknown product."""
 
-ERGONOMIC = frozenset(
-    "ergonomic ergonomics ergonomi ergonomik ergonomisch ergonomique ergonomico comfort konfor".split()
-)
+ERGONOMIC = word_set("ergonomic ergonomics ergonomi ergonomik ergonomisch ergonomique ergonomico comfort konfor")
 COLOUR_MOODS = {
     "warm": frozenset({"red", "orange", "brown", "beige", "yellow", "pink"}),
     "fresh": frozenset({"white", "grey", "green", "teal", "blue"}),
@@ -80,9 +84,9 @@ STYLES = {
     "bold": ("Bold Contemporary", "Elegant/Confident"),
 }
 MOOD_WORDS = {
-    "warm": frozenset("warm cozy cosy inviting rustic natural homely friendly".split()),
-    "fresh": frozenset("clean fresh calm minimal modern airy bright simple scandinavian".split()),
-    "bold": frozenset("bold elegant confident luxury premium urban street sleek dark contemporary".split()),
+    "warm": word_set("warm cozy cosy inviting rustic natural homely friendly"),
+    "fresh": word_set("clean fresh calm minimal modern airy bright simple scandinavian"),
+    "bold": word_set("bold elegant confident luxury premium urban street sleek dark contemporary"),
 }
 
 PLACES = {
@@ -98,17 +102,17 @@ PLACES = {
 }
 
 LANGUAGE_NAMES = {
-    "tr": "turkish turkce tr",
-    "en": "english ingilizce en",
-    "de": "german deutsch almanca de",
-    "fr": "french francais fransizca fr",
-    "es": "spanish espanol castellano ispanyolca es",
-    "it": "italian italiano italyanca it",
-    "pt": "portuguese portugues portekizce pt",
-    "nl": "dutch nederlands flemish nl",
-    "ru": "russian русскии русском rusca ru",
-    "ar": "arabic العربية عربي arapca ar",
-    "ja": "japanese 日本語 nihongo japonca ja",
+    "tr": word_set("turkish turkce tr"),
+    "en": word_set("english ingilizce en"),
+    "de": word_set("german deutsch almanca de"),
+    "fr": word_set("french francais fransizca fr"),
+    "es": word_set("spanish espanol castellano ispanyolca es"),
+    "it": word_set("italian italiano italyanca it"),
+    "pt": word_set("portuguese portugues portekizce pt"),
+    "nl": word_set("dutch nederlands flemish nl"),
+    "ru": word_set("russian русскии русском rusca ru"),
+    "ar": word_set("arabic العربية عربي arapca ar"),
+    "ja": word_set("japanese 日本語 nihongo japonca ja"),
 }
 """Names of each language, accents removed, in English, in itself and in Turkish; the last Latin one is its code."""
 
@@ -132,7 +136,8 @@ NOUNS = {
     "Эта гарнитура|Этот предмет",
     "ar": "هذا الكوب|هذا الحذاء|هذه الزجاجة|هذا المصباح|هذه الحقيبة|هذه الساعة|هذا الكرسي|هذا القميص|"
     "هذه المزهرية|هذه السماعة|هذا المنتج",
-    "ja": "このマグカップ|このシューズ|このボトル|このランプ|このバッグ|この腕時計|このチェア|このシャツ|この花瓶|このヘッドホン|このアイテム",
+    "ja": "このマグカップ|このシューズ|このボトル|このランプ|このバッグ|この腕時計|このチェア|このシャツ|この花瓶|"
+    "このヘッドホン|このアイテム",
 }
 """In the order of PRODUCT_WORDS, and last the word for anything else."""
 
@@ -245,6 +250,6 @@ def product_kind(text: str) -> str:
     """The product that a text or a file name speaks of: a key of PRODUCT_WORDS, or empty."""
     found = tokens(text)
     for kind, known in PRODUCT_WORDS.items():
-        if found & frozenset(known.split()):
+        if found & known:
             return kind
     return next((kind for kind in PRODUCT_WORDS if len(kind) > 3 and any(kind in word for word in found)), "")

@@ -17,7 +17,7 @@ import numpy as np
 
 from sandbox.phrases import product_kind
 from sandbox.pictures import camera, codec, render, surfaces
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array, floats
 from sandbox.pictures.noise import clouds
 from sandbox.pictures.props import PROPS, SIZES
 from sandbox.pictures.words import Colour
@@ -63,7 +63,7 @@ def _paper(side: int) -> Array:
     """Light grey seamless paper, brighter towards the lamp."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     level = 0.90 - 0.05 * x - 0.03 * np.abs(y - 0.6) + 0.003 * clouds(1024, 3, 2.2)[:side, :side]
-    return level[..., None] * np.array([0.99, 0.995, 1.0], np.float32)
+    return floats(level[..., None] * floats([0.99, 0.995, 1.0]))
 
 
 def _table(side: int, material: str, pitch: float) -> Array:

@@ -20,22 +20,23 @@ from sandbox.phrases import plain, product_kind, tokens
 from sandbox.pictures import words
 from sandbox.pictures.colours import main_colours
 from sandbox.pictures.cutout import picture_size
+from sandbox.pictures.words import word_set
 
 Images = list[tuple[str, bytes]]
 
 ECHO = "sandbox:echo"
 TAGGED = re.compile(r"<(\w+)>(.*)</\1>", re.DOTALL)
 KEY = re.compile(r"[\"'`]([a-z][a-z0-9]*(?:_[a-z0-9]+)*)[\"'`]")
-DESCRIBING = frozenset(
-    "description descriptions describe aciklama aciklamasi tanitim pitch copy beschreibung produktbeschreibung "
-    "description descriptif descripcion descrizione descricao beschrijving описание 説明".split()
+DESCRIBING = word_set(
+    "description descriptions describe aciklama aciklamasi tanitim pitch copy beschreibung produktbeschreibung descriptif "
+    "descripcion descrizione descricao beschrijving описание 説明"
 )
 MOST_STYLE_WORDS, MOST_PROMPT_WORDS = 30, 60
 
 
 def answer(prompt: str, system_prompt: str | None, images: Images) -> str:
     """The sandbox's text for this prompt; `images` are (file name, bytes)."""
-    data = {tag: text for tag, text in TAGGED.findall(prompt)}
+    data = dict(TAGGED.findall(prompt))
     asked = TAGGED.sub(" ", prompt)
     if ECHO in asked:
         return prompt
@@ -47,7 +48,7 @@ def answer(prompt: str, system_prompt: str | None, images: Images) -> str:
     if keys:
         return json.dumps(_classified(keys, asked, images), ensure_ascii=False)
     language = _spoken(asked) or _spoken(system_prompt or "")
-    if tokens(asked) & DESCRIBING and not (images and not language) or (language and not images):
+    if (tokens(asked) & DESCRIBING and not (images and not language)) or (language and not images):
         return _description(language or "en", data.get("product", asked), images)
     return _seen(images) if images else _reply(asked)
 
@@ -148,7 +149,7 @@ def _language(name: str) -> str:
     """The code of a language named in a tag, or the name itself when there are no phrases for it."""
     found = tokens(name)
     for code, names in phrases.LANGUAGE_NAMES.items():
-        if found & frozenset(plain(names).split()):
+        if found & names:
             return code
     return " ".join(re.findall(r"[^\W\d_]+", name)[:3])[:40] or "en"
 
@@ -157,7 +158,7 @@ def _spoken(text: str) -> str:
     """The code of a language that running text names; two-letter codes are words there, not languages."""
     found = tokens(text)
     for code, names in phrases.LANGUAGE_NAMES.items():
-        if found & frozenset(name for name in plain(names).split() if name != code):
+        if found & names - {code}:
             return code
     return ""
 

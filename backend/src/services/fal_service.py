@@ -491,7 +491,7 @@ class FalClient:
         action: Callable[[], dict[str, Any]],
         timeout: float | None,
         empty: dict[str, Any],
-        but_raise: tuple[type[FalError], ...] = (),
+        but_raise: tuple[type[FalError], ...] = (InvalidInput,),
     ) -> dict[str, Any]:
         """`action` as one call, its failure told under `error` beside the empty values of its result."""
         timeout_s = self._timeout_s(timeout)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from sandbox.pictures import interior
+from sandbox.pictures.arrays import Array, floats, mix, smoothstep
 from sandbox.pictures.camera import bokeh, soften
-from sandbox.pictures.codec import Array
-from sandbox.pictures.noise import clouds, mix, smoothstep
+from sandbox.pictures.noise import clouds
 from sandbox.pictures.words import Look
 
 WIDTH = 480
@@ -56,7 +57,7 @@ def _wall(look: Look, height: int, draw: np.random.Generator) -> Array:
         beam += smoothstep(start - 0.015, start + 0.02, slant) * smoothstep(start + 0.20, start + 0.15, slant)
     beam *= smoothstep(-0.1, 0.25, y + 0.3 * x) * smoothstep(1.3, 0.4, x + 0.2 * y)
     lit = soften(beam.astype(np.float32), 5.0)
-    return base * (shade + 0.20 * lit)[..., None] * (1 + lit[..., None] * _colour(-0.04, 0.0, 0.02))
+    return floats(base * (shade + 0.20 * lit)[..., None] * (1 + lit[..., None] * _colour(-0.04, 0.0, 0.02)))
 
 
 def _dark(look: Look, height: int, draw: np.random.Generator) -> Array:
@@ -96,8 +97,6 @@ def _lights(height: int, count: int, draw: np.random.Generator, colour: Array, s
 
 def _room(look: Look, height: int, draw: np.random.Generator) -> Array:
     """A lived-in room by a window: curtain, plant, shelf or lamp, sofa, all well out of focus."""
-    from sandbox.pictures import interior  # the furniture has a module of its own
-
     canvas = interior.furnish(look, height, WIDTH, draw)
     canvas = bokeh(canvas, WIDTH * 0.022)
     if look.season == "christmas" or look.words & {"cozy", "cosy", "hygge", "candle"}:
@@ -127,9 +126,7 @@ def _leaf_colours(look: Look) -> tuple[Array, Array, Array]:
     return _colour(0.52, 0.76, 0.66), _colour(0.24, 0.56, 0.42), _colour(0.13, 0.38, 0.25)
 
 
-def _foliage(
-    canvas: Array, colour: Array, line: float, size: float, draw: np.random.Generator, *, low: bool
-) -> Array:
+def _foliage(canvas: Array, colour: Array, line: float, size: float, draw: np.random.Generator, *, low: bool) -> Array:
     """Leaves in front of what is there: dense away from `line`, torn near it, lit from above."""
     height = canvas.shape[0]
     count = 420

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
-from sandbox.pictures.noise import mix
+from sandbox.pictures.arrays import Array, floats, mix
 
 FOCAL = 1.7
 """In frame widths (or heights, whichever is larger): a short portrait lens, as product photographers use."""
@@ -48,7 +47,7 @@ class Stage:
         down = (np.arange(self.height, dtype=np.float32) + 0.5 - self.height / 2) / focal
         slope = np.maximum(np.sin(self.pitch) + down * np.cos(self.pitch), 0.01)
         here = np.sin(self.pitch) + (self.base - 0.5) * self.height / focal * np.cos(self.pitch)
-        return (here / slope).astype(np.float32)
+        return floats(here / slope)
 
 
 def lay(stage: Stage, tile: Array, size: float, turn: float, shift: tuple[float, float]) -> Array:
@@ -76,7 +75,7 @@ def _depth(stage: Stage, rows: Array) -> Array:
     """Where each row lies on the table, away from the camera, in pixels at the product's distance."""
     focal = FOCAL * stage.side
     down = (np.arange(stage.height, dtype=np.float32) + 0.5 - stage.height / 2) / focal
-    return -rows * (np.cos(stage.pitch) - down * np.sin(stage.pitch)) * focal
+    return floats(-rows * (np.cos(stage.pitch) - down * np.sin(stage.pitch)) * focal)
 
 
 def _smaller(tile: Array, level: int) -> Array:

@@ -1,18 +1,14 @@
 """Bytes to pixels and back: the only place that knows about file formats.
 
-Pixels are numpy arrays in OpenCV's order (blue, green, red, alpha), 8 bits a channel. What the pixels show is
-the business of the other modules.
+What the pixels show is the business of the other modules.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from sandbox.pictures.arrays import Array
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 LARGEST_PIXELS = 120_000_000

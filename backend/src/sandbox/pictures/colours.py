@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from sandbox.pictures import codec
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array
 from sandbox.pictures.mask import find_object
 
 THUMBNAIL = 120
@@ -53,4 +53,4 @@ def _nearest_names(pixels: Array) -> Array:
     lab = cv2.cvtColor(pixels[None, :, :3], cv2.COLOR_BGR2LAB)[0].astype(np.float32)
     known = cv2.cvtColor(palette, cv2.COLOR_BGR2LAB)[0].astype(np.float32)
     weights = np.array([0.5, 1.0, 1.0], np.float32)
-    return np.linalg.norm((lab[:, None] - known[None]) * weights, axis=-1).argmin(axis=1)
+    return np.asarray(np.linalg.norm((lab[:, None] - known[None]) * weights, axis=-1).argmin(axis=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sandbox.pictures import codec, edges
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array
 from sandbox.pictures.header import picture_size
 from sandbox.pictures.mask import find_object
 

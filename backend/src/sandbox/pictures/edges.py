@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array, floats
 
 FULL_SIDE = 1200
 """Pixels on the long side at which edges are looked for; larger photos get theirs enlarged."""
@@ -47,7 +47,7 @@ def _matte(coarse: Array, picture: Array, reach: float) -> Array:
     trust = apart / (apart + TELLING**2) * 4 * place * (1 - place)
     score = (place - 0.5) * 2.0 + (np.clip(share, 0, 1) - 0.5) * 1.4 * trust - INWARDS
     alpha = np.clip(0.5 + score * (1.0 + 0.4 * (1 - trust)), 0, 1)
-    return cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), 0.6)
+    return cv2.GaussianBlur(floats(alpha), (0, 0), 0.6)
 
 
 def decontaminate(picture: Array, alpha: Array) -> Array:

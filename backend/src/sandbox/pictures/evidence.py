@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array, floats
 
 FRAME = 0.03
 """The frame's width, as a share of the picture's shorter side."""
@@ -76,7 +76,9 @@ def gather(picture: Array) -> Evidence:
     passable = _passable(light, strange, edge, rough, usual_hue, tolerance) | frame
     reached = _flood(passable, frame)
     brightness = float(behind[frame].mean())
-    return Evidence(light, strange, _rare(picture, frame), reached, passable & ~reached, edge, rough, tolerance, brightness)
+    return Evidence(
+        light, strange, _rare(picture, frame), reached, passable & ~reached, edge, rough, tolerance, brightness
+    )
 
 
 def frame_of(shape: tuple[int, ...]) -> Array:
@@ -98,7 +100,7 @@ def _fitted(picture: Array, frame: Array) -> Array:
     stray = np.linalg.norm(values - known @ weights, axis=-1)
     kept = stray <= np.percentile(stray, 85)
     weights = np.linalg.lstsq(known[kept], values[kept], rcond=None)[0]
-    return (terms @ weights).astype(np.float32)
+    return floats(terms @ weights)
 
 
 def hue_of(picture: Array) -> Array:
@@ -115,7 +117,8 @@ def _rare(picture: Array, frame: Array) -> Array:
     np.add.at(counts[0], (cell[frame][:, 0], cell[frame][:, 1]), 1)
     np.add.at(counts[1], (cell[..., 0].ravel(), cell[..., 1].ravel()), 1)
     on_frame, anywhere = (cv2.GaussianBlur(count / count.sum(), (0, 0), 1.2) for count in counts)
-    return (on_frame < RARE * anywhere)[cell[..., 0], cell[..., 1]]
+    rare = np.asarray(on_frame < RARE * anywhere)
+    return rare[cell[..., 0], cell[..., 1]]
 
 
 def _edges(light: Array) -> Array:
@@ -124,9 +127,7 @@ def _edges(light: Array) -> Array:
     return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)) / 8
 
 
-def _passable(
-    light: Array, strange: Array, edge: Array, rough: float, usual_hue: float, tolerance: float
-) -> Array:
+def _passable(light: Array, strange: Array, edge: Array, rough: float, usual_hue: float, tolerance: float) -> Array:
     """What may be background or its shadow: no edge, no other hue.
 
     The deeper the shadow, the steeper its rim may be; next to bare background every edge counts.

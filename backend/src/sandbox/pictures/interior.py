@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array, floats
 from sandbox.pictures.words import Look
 
 Point = tuple[float, float]
@@ -62,10 +62,10 @@ def _walls(room: Room, look: Look) -> None:
     width, height = room.size
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     light = 0.92 - 0.34 * (x / width) - 0.08 * (y / height)
-    base = (0.72, 0.80, 0.86) if look.warmth >= 0 else (0.86, 0.85, 0.84)
+    base: tuple[float, ...] = (0.72, 0.80, 0.86) if look.warmth >= 0 else (0.86, 0.85, 0.84)
     if look.strength:
         base = tuple(0.45 * wall + 0.55 * tint for wall, tint in zip(base, look.tint, strict=True))
-    room.canvas += light[..., None] * np.array(base, np.float32)
+    room.canvas += light[..., None] * floats(base)
 
 
 def _window(room: Room) -> None:
@@ -111,8 +111,8 @@ def _shelf(room: Room) -> None:
     for board in (0.26, 0.52):
         x = 0.78
         while x < 1.0:
-            colour = CLAY[int(room.draw.integers(len(CLAY)))]
-            colour = tuple(0.80 * value for value in colour)
+            clay = CLAY[int(room.draw.integers(len(CLAY)))]
+            colour = tuple(0.80 * value for value in clay)
             if room.draw.random() < 0.6:
                 thick = room.draw.uniform(0.010, 0.022)
                 room.box((x, board - room.draw.uniform(0.10, 0.17)), (x + thick, board), colour)
@@ -159,5 +159,3 @@ def _plant(room: Room, foot: Point) -> None:
         bright = 0.75 + 0.5 * float(np.cos(angle) < 0) * room.draw.random()
         colour = (0.26 * bright, 0.44 * bright, 0.34 * bright)
         room.blob(tip, 0.032, 0.011, colour, float(np.degrees(angle)))
-
-

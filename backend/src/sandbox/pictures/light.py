@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from sandbox.pictures.arrays import Array, floats, smoothstep
 from sandbox.pictures.camera import FLATTEST, STEEPEST, soften
-from sandbox.pictures.codec import Array
-from sandbox.pictures.noise import smoothstep
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def shadow(alpha: Array, foot: Foot, *, side: int, hardness: float) -> Array:
     ambient = soften(_ellipse(alpha.shape, foot, 1.06), reach * 0.07)
     contact = _contact(alpha, ground, reach)
     lost = 1 - (1 - (0.34 + 0.26 * hardness) * soft_cast) * (1 - 0.42 * ambient) * (1 - contact)
-    return np.clip(lost, 0, 1)
+    return floats(np.clip(lost, 0, 1))
 
 
 def _contact(alpha: Array, ground: Array, reach: float) -> Array:
@@ -126,7 +125,7 @@ def reflection(picture: Array, alpha: Array, foot: Foot, *, blur: float) -> tupl
     height, width = alpha.shape
     solid = alpha > 0.5
     bottom = np.where(solid.any(axis=0), height - 1 - solid[::-1].argmax(axis=0), -1).astype(np.float32)
-    bottom = cv2.GaussianBlur(bottom[None], (0, 0), 1.5)
+    bottom = floats(cv2.GaussianBlur(bottom[None], (0, 0), 1.5))
     y = np.arange(height, dtype=np.float32)[:, None] + 0 * bottom
     x = np.arange(width, dtype=np.float32)[None, :] + 0 * y
     source = (2 * bottom - y).astype(np.float32)
@@ -143,4 +142,4 @@ def wrap(picture: Array, alpha: Array, behind: Array) -> Array:
     sigma = max(1.2, max(alpha.shape) * 0.006)
     edge = alpha * (1 - soften(alpha, sigma))
     glow = soften(behind, sigma * 2.5)
-    return picture + np.maximum(glow - picture, 0) * edge[..., None] * 0.40
+    return floats(picture + np.maximum(glow - picture, 0) * edge[..., None] * 0.40)

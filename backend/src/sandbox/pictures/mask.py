@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array
 from sandbox.pictures.evidence import Evidence, frame_of, gather
 from sandbox.pictures.outline import straighten
 
@@ -61,7 +61,8 @@ def _shrink(picture: Array) -> Array:
 def _features(work: Array) -> Array:
     """Colour for GrabCut. Hue counts more than brightness: shadows and highlights change it less."""
     lab = cv2.cvtColor(cv2.bilateralFilter(work, 7, 40, 7), cv2.COLOR_BGR2LAB).astype(np.float32)
-    return np.clip((lab - 128) * (0.6, 2.0, 2.0) + 128, 0, 255).astype(np.uint8)
+    weighted: Array = np.clip((lab - 128) * (0.6, 2.0, 2.0) + 128, 0, 255)
+    return weighted.astype(np.uint8)
 
 
 def _trimap(evidence: Evidence) -> Array:
@@ -140,10 +141,9 @@ def _fill_holes(mask: Array, evidence: Evidence) -> Array:
         return solid
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid & ~mask)
     for hole in range(1, count):
-        inner = cv2.erode((labels == hole).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-        if stats[hole, cv2.CC_STAT_AREA] > 0.02 * np.count_nonzero(solid) and inner.any():
-            if np.percentile(evidence.foreign[inner], 80) < 1.0:
-                solid[labels == hole] = 0
+        large = stats[hole, cv2.CC_STAT_AREA] > 0.02 * np.count_nonzero(solid)
+        if large and np.percentile(evidence.foreign[labels == hole], 70) < 1.0:
+            solid[labels == hole] = 0
     return solid
 
 
@@ -152,7 +152,7 @@ def _see_through(evidence: Evidence) -> Array:
     outside = (~evidence.reached).astype(np.uint8)
     depth = cv2.distanceTransform(outside, cv2.DIST_L2, 5)
     result = np.zeros(outside.shape, bool)
-    size = np.sqrt(max(1, np.count_nonzero(outside)))
+    size = max(1.0, float(np.count_nonzero(outside))) ** 0.5
     count, labels, stats, _ = cv2.connectedComponentsWithStats(evidence.pockets.astype(np.uint8), connectivity=4)
     for pocket in range(1, count):
         if stats[pocket, cv2.CC_STAT_AREA] > (0.06 * size) ** 2:
@@ -176,7 +176,7 @@ def _is_opening(pocket: Array, shallow: Array, evidence: Evidence) -> bool:
     if evidence.rough < 0.0085 and evidence.brightness < 0.92 and hue < 0.15:
         return True
     thin = np.argwhere(rim & shallow)
-    if not 0.3 < len(thin) / max(1, np.count_nonzero(rim)) < 0.93:
+    if not 0.3 < len(thin) / max(1, int(np.count_nonzero(rim))) < 0.93:
         return False
     aside = np.linalg.norm(thin.mean(axis=0) - np.argwhere(pocket).mean(axis=0))
     return bool(aside > 0.12 * np.sqrt(np.count_nonzero(pocket)))

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array, floats
 
 
 @lru_cache(maxsize=24)
@@ -24,19 +24,6 @@ def clouds(size: int, seed: int, roughness: float = 1.8, along: float = 1.0, acr
     spectrum = np.exp(1j * phase) * frequency**-roughness * draw.rayleigh(size=frequency.shape)
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, s=(size, size))
-    field = (field / field.std()).astype(np.float32)
+    field = floats(field / field.std())
     field.setflags(write=False)  # it is shared by all who ask for the same field
     return field
-
-
-def smoothstep(low: float, high: float, values: Array) -> Array:
-    """0 below `low`, 1 above `high`, a soft ramp between; `low` may be the larger one."""
-    t = np.clip((values - low) / (high - low), 0.0, 1.0)
-    return (t * t * (3.0 - 2.0 * t)).astype(np.float32)
-
-
-def mix(first: Array, second: Array, share: Array) -> Array:
-    """`first` where share is 0, `second` where it is 1; share may lack the channel axis."""
-    if share.ndim == 2 and max(first.ndim, second.ndim) in (1, 3):
-        share = share[..., None]
-    return (first + (second - first) * share).astype(np.float32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array
 
 TRIES = 300
 POINTS = 360

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from sandbox.pictures import camera, light
+from sandbox.pictures.arrays import Array
 from sandbox.pictures.camera import Stage
-from sandbox.pictures.codec import Array
 from sandbox.pictures.light import Foot
 
 SMALLEST_SIDE, LARGEST_SIDE = 512, 1024

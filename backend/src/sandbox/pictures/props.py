@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from sandbox.pictures.solids import Field, Part, Stripe, Vector, blend, box, ellipsoid, hollow, moved, ring, rod, turned
 from sandbox.pictures.words import Colour
 
@@ -61,7 +59,9 @@ def shoe(colour: Colour) -> list[Part]:
         0.12,
     )
     opening = ellipsoid((-0.29, 0.56, 0), (0.20, 0.20, 0.105))
-    sole = blend([box((0.03, 0.06, 0), (0.52, 0.06, 0.165), 0.05), ellipsoid((0.48, 0.09, 0), (0.12, 0.07, 0.14))], 0.05)
+    sole = blend(
+        [box((0.03, 0.06, 0), (0.52, 0.06, 0.165), 0.05), ellipsoid((0.48, 0.09, 0), (0.12, 0.07, 0.14))], 0.05
+    )
     laces = [ring((0.02 + 0.08 * i, 0.215 - 0.035 * i, 0), 0.170 - 0.008 * i, 0.012, axis=0) for i in range(3)]
     stripes = (
         Stripe((0.74, 0.67, 0), 0.0, 0.028, WHITE),
@@ -103,7 +103,7 @@ def _puck(centre: Vector, radius: float, half: float) -> Field:
     """A short cylinder that faces the camera."""
     lying = turned([(radius, -half), (radius, half)], rounding=min(0.03, half * 0.6))
     x, y, z = centre
-    return lambda points: lying((points - np.float32([x, y, z]))[:, [0, 2, 1]])
+    return lambda points: lying((points - floats([x, y, z]))[:, [0, 2, 1]])
 
 
 def chair(colour: Colour) -> list[Part]:
@@ -122,13 +122,26 @@ def shirt(colour: Colour) -> list[Part]:
     blue, green, red = colour
     tones: list[Colour] = [(blue * t, green * t, red * t) for t in (0.62, 0.82, 1.0)]
     return [
-        Part(moved(box((0, 0.09 + 0.18 * level, 0), (0.50, 0.09, 0.36), 0.085), (0, 0, 0), 0.45 + 0.06 * level), tone, 0.02)
+        Part(
+            moved(box((0, 0.09 + 0.18 * level, 0), (0.50, 0.09, 0.36), 0.085), (0, 0, 0), 0.45 + 0.06 * level),
+            tone,
+            0.02,
+        )
         for level, tone in enumerate(tones)
     ]
 
 
 def vase(colour: Colour) -> list[Part]:
-    outer = [(0.20, 0.0), (0.32, 0.14), (0.39, 0.34), (0.35, 0.56), (0.20, 0.78), (0.12, 0.92), (0.14, 1.04), (0.21, 1.12)]
+    outer = [
+        (0.20, 0.0),
+        (0.32, 0.14),
+        (0.39, 0.34),
+        (0.35, 0.56),
+        (0.20, 0.78),
+        (0.12, 0.92),
+        (0.14, 1.04),
+        (0.21, 1.12),
+    ]
     inner = turned([(0.09, 0.86), (0.11, 1.04), (0.20, 1.2)], 0.08)
     return [Part(hollow(turned(outer, 0.16), inner), colour, 0.8)]
 

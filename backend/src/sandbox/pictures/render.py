@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
-from sandbox.pictures.noise import smoothstep
+from sandbox.pictures.arrays import Array, floats, smoothstep
 from sandbox.pictures.solids import Part
 
 STEPS = 40
@@ -98,7 +97,7 @@ def _normals(parts: Sequence[Part], points: Array) -> Array:
     for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
         step = np.array(corner, np.float32)
         normals += step * _nearest(parts, points + step * np.float32(0.003))[:, None]
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+    return floats(normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6))
 
 
 def _shade(parts: Sequence[Part], points: Array, rays: Array) -> Array:
@@ -117,7 +116,7 @@ def _shade(parts: Sequence[Part], points: Array, rays: Array) -> Array:
     mirrored = _studio(rays - 2 * (normals * rays).sum(axis=-1, keepdims=True) * normals, gloss)
     share = np.where(metal, 0.75, (0.055 + 0.7 * (1 - facing) ** 5) * gloss)
     seen = np.where(metal[:, None], colour, 1.0) * (mirrored * (0.4 + 0.6 * open_sky))[:, None]
-    return diffuse * (1 - share)[:, None] + seen * share[:, None] * 1.15
+    return floats(diffuse * (1 - share)[:, None] + seen * share[:, None] * 1.15)
 
 
 def _painted(parts: Sequence[Part], owner: Array, points: Array) -> Array:
@@ -139,7 +138,7 @@ def _studio(directions: Array, gloss: Array) -> Array:
     strip = smoothstep(0, 1, (0.07 - np.abs(x - 0.80)) / soft + 0.5)
     strip = strip * smoothstep(0, 1, (0.55 - np.abs(y - 0.3)) / soft + 0.5)
     ceiling = smoothstep(0.55, 1.0, y) * 0.7
-    return (0.16 + 0.22 * (y + 1) * 0.5 + 3.4 * window + 0.9 * strip + ceiling).astype(np.float32)
+    return floats(0.16 + 0.22 * (y + 1) * 0.5 + 3.4 * window + 0.9 * strip + ceiling)
 
 
 def _openness(parts: Sequence[Part], points: Array, normals: Array) -> Array:
@@ -172,7 +171,7 @@ def _floor_light(parts: Sequence[Part], floor: Array) -> Array:
     light = np.ones(len(floor), np.float32)
     close = np.flatnonzero(np.hypot(floor[:, 0], floor[:, 2]) < 3.5)
     points = floor[close]
-    gap = np.clip(_nearest(parts, points + np.float32([0, 0.01, 0])), 0, None)
+    gap = np.clip(_nearest(parts, points + floats([0, 0.01, 0])), 0, None)
     contact = 1 - 0.55 * np.exp(-gap / 0.05) - 0.22 * np.exp(-gap / 0.25)
     light[close] = (0.45 + 0.55 * _reaches(parts, points, soft=2.4)) * contact
     return light
@@ -185,4 +184,4 @@ def compose(shot: Shot, ground: Array) -> Array:
     toned = np.where(picture > 0.75, 0.75 + 0.25 * np.tanh((picture - 0.75) / 0.25), picture)
     grain = np.random.default_rng(0).normal(0, 0.010, picture.shape[:2]).astype(np.float32)
     soft = cv2.GaussianBlur(toned.astype(np.float32), (0, 0), 0.5)
-    return soft + cv2.GaussianBlur(grain, (0, 0), 0.6)[..., None]
+    return floats(soft + cv2.GaussianBlur(grain, (0, 0), 0.6)[..., None])

@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 
 from sandbox.pictures import camera, codec, light, setting
+from sandbox.pictures.arrays import Array, floats, mix, smoothstep
 from sandbox.pictures.camera import Stage
-from sandbox.pictures.codec import Array
 from sandbox.pictures.cutout import cut_pixels
-from sandbox.pictures.noise import mix, smoothstep
 from sandbox.pictures.placing import Cut, Product, frame_size, light_side, place, trim
 from sandbox.pictures.words import Look, read
 
@@ -94,7 +93,7 @@ def _graded(product: Product, ambient: Array, look: Look, side: int) -> Array:
     grounded = 1 - 0.12 * smoothstep(foot.y - foot.down * 2, foot.y + foot.down, y)
     across = np.clip((x - foot.x) / max(product.half_width, 1.0), -1, 1) * side
     shaded = 1 + across * (0.16 if look.dark else 0.06) - (0.10 if look.dark else 0.0)
-    return product.colours * (1 + (warmth - 1) * 0.22) * (grounded * shaded)[..., None]
+    return floats(product.colours * (1 + (warmth - 1) * 0.22) * (grounded * shaded)[..., None])
 
 
 def _finish(picture: Array, look: Look, draw: np.random.Generator) -> Array:
@@ -106,4 +105,4 @@ def _finish(picture: Array, look: Look, draw: np.random.Generator) -> Array:
     toned = picture * vignette[..., None]
     toned = np.where(toned > 0.8, 0.8 + 0.2 * np.tanh((toned - 0.8) / 0.2), toned)
     grain = draw.standard_normal((height, width, 1), dtype=np.float32) * np.float32(0.006)
-    return (toned + grain).astype(np.float32)
+    return floats(toned + grain)

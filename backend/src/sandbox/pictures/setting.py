@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from sandbox.pictures import backdrops, camera, surfaces
+from sandbox.pictures.arrays import Array, floats, mix, smoothstep
 from sandbox.pictures.camera import Stage
-from sandbox.pictures.codec import Array
-from sandbox.pictures.noise import clouds, mix, smoothstep
+from sandbox.pictures.noise import clouds
 from sandbox.pictures.words import Look
 
 TILE_SIZES = {"marble": 2.6, "wood": 2.0, "stone": 2.4, "plaster": 2.4, "cloth": 1.3, "sand": 2.0, "gloss": 3.0}
@@ -71,7 +71,7 @@ def _lit(stage: Stage, table: Array, look: Look, side: int, line: int, draw: np.
     away = (y / stage.height - stage.base) / 0.6
     if look.dark:
         level = 0.34 + 2.3 * np.exp(-(((x - 0.06) / 0.40) ** 2 + ((away + 0.12) / 0.62) ** 2))
-        return table * level[..., None].astype(np.float32)
+        return floats(table * level[..., None])
     level = (0.90 if look.surface == "marble" else 0.97) + 0.24 * x - 0.10 * np.abs(away)
     pattern = {"outdoor": "leaves", "room": "panes", "wall": "panes"}.get(look.place)
     if pattern:
@@ -80,8 +80,8 @@ def _lit(stage: Stage, table: Array, look: Look, side: int, line: int, draw: np.
         depth = 0.62 if pattern == "leaves" else 0.22
         sun = camera.soften(cast, 0.004 * stage.side)[..., None]
         warm = np.array([0.88, 0.98, 1.06], np.float32)
-        return table * level[..., None] * (1 - depth * 0.5 + depth * sun * warm)
-    return table * level[..., None].astype(np.float32)
+        return floats(table * level[..., None] * (1 - depth * 0.5 + depth * sun * warm))
+    return floats(table * level[..., None])
 
 
 def _sheen(stage: Stage, table: Array, backdrop: Array, look: Look, line: int) -> Array:
@@ -93,7 +93,7 @@ def _sheen(stage: Stage, table: Array, backdrop: Array, look: Look, line: int) -
     y = np.arange(stage.height, dtype=np.float32)[:, None, None]
     far = np.clip(1 - (y - line) / max(stage.height - line, 1), 0, 1)
     share = SHINE.get(look.surface, 0.05) * (0.25 + 0.75 * far**2) * (1.0 - 0.7 * np.sin(stage.pitch))
-    return table * (1 - 0.5 * share) + mirrored * share
+    return floats(table * (1 - 0.5 * share) + mirrored * share)
 
 
 def _tinted(picture: Array, look: Look) -> Array:
@@ -103,4 +103,4 @@ def _tinted(picture: Array, look: Look) -> Array:
         picture = picture * (1 + (tint / 0.95 - 1) * look.strength)
     elif look.strength:
         picture = picture * (1 + (tint / tint.mean() - 1) * 0.35 * look.strength)
-    return picture * (1 + np.array([-0.08, 0.0, 0.055], np.float32) * look.warmth)
+    return floats(picture * (1 + floats([-0.08, 0.0, 0.055]) * look.warmth))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sandbox.pictures.codec import Array
+from sandbox.pictures.arrays import Array, floats
 from sandbox.pictures.words import Colour
 
 Field = Callable[[Array], Array]
@@ -48,7 +48,7 @@ def ellipsoid(centre: Vector, radii: Vector) -> Field:
     def field(points: Array) -> Array:
         away = (points - middle) / size
         length = np.linalg.norm(away, axis=-1)
-        return length * (length - 1) / np.maximum(np.linalg.norm(away / size, axis=-1), 1e-4)
+        return floats(length * (length - 1) / np.maximum(np.linalg.norm(away / size, axis=-1), 1e-4))
 
     return field
 
@@ -59,7 +59,7 @@ def box(centre: Vector, half: Vector, rounding: float) -> Field:
     def field(points: Array) -> Array:
         away = np.abs(points - middle) - size
         outside = np.linalg.norm(np.maximum(away, 0), axis=-1)
-        return outside + np.minimum(away.max(axis=-1), 0) - rounding
+        return floats(outside + np.minimum(away.max(axis=-1), 0) - rounding)
 
     return field
 
@@ -72,7 +72,7 @@ def ring(centre: Vector, radius: float, thick: float, *, axis: int, squash: floa
     def field(points: Array) -> Array:
         away = points - middle
         out = np.hypot(away[:, plane[0]], away[:, plane[1]]) - radius
-        return (np.hypot(out, away[:, axis] / squash) - thick) * min(1.0, squash)
+        return floats((np.hypot(out, away[:, axis] / squash) - thick) * min(1.0, squash))
 
     return field
 
@@ -83,7 +83,7 @@ def rod(start: Vector, end: Vector, thick: float) -> Field:
     def field(points: Array) -> Array:
         away = points - first
         share = np.clip(away @ along / float(along @ along), 0, 1)
-        return np.linalg.norm(away - share[:, None] * along, axis=-1) - thick
+        return floats(np.linalg.norm(away - share[:, None] * along, axis=-1) - thick)
 
     return field
 
@@ -112,7 +112,7 @@ def turned(profile: Sequence[tuple[float, float]], smooth: float = 0.02, roundin
         out = out * np.where(np.abs(out) < 0.05, near[index], far)  # no step may jump over a bulge
         beyond = np.abs(points[:, 1] - middle) - half
         corner = np.hypot(np.maximum(out, 0), np.maximum(beyond, 0))
-        return corner + np.minimum(np.maximum(out, beyond), 0) - rounding
+        return floats(corner + np.minimum(np.maximum(out, beyond), 0) - rounding)
 
     return field
 

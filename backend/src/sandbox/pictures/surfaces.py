@@ -11,12 +11,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from sandbox.pictures.codec import Array
-from sandbox.pictures.noise import clouds, mix, smoothstep
+from sandbox.pictures.arrays import Array, floats, mix, smoothstep
+from sandbox.pictures.noise import clouds
 
 SIZE = 1024
 WOODS = {
-    "light": ((0.60, 0.73, 0.83), (0.34, 0.48, 0.60)),
+    "light": ((0.55, 0.71, 0.84), (0.29, 0.44, 0.58)),
     "mid": ((0.36, 0.52, 0.67), (0.14, 0.24, 0.37)),
     "dark": ((0.14, 0.19, 0.26), (0.035, 0.05, 0.078)),
 }
@@ -99,7 +99,7 @@ def _wood(tone: str) -> Array:
     odd = draw.normal(0, 1, planks).astype(np.float32)[plank]
     light, deep = (_colour(*colour) for colour in WOODS[tone])
     board = mix(light, deep, np.clip(0.42 + 0.24 * grain + 0.10 * odd, 0, 1))
-    return board * _joints(x, y, width, draw)[..., None]
+    return board * _joints(x, y, width)[..., None]
 
 
 def _grain(x: Array, y: Array, shift: Array) -> Array:
@@ -110,17 +110,15 @@ def _grain(x: Array, y: Array, shift: Array) -> Array:
     rings = np.sign(rings) * np.abs(rings) ** 0.8
     fibres = cv2.remap(clouds(SIZE, 13, 0.55, along=40.0), x + shift, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     patches = cv2.remap(clouds(SIZE, 14, 1.9, along=3.0), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    return rings * 0.45 + fibres * 0.8 + patches * 0.5
+    return floats(rings * 0.45 + fibres * 0.8 + patches * 0.5)
 
 
-def _joints(x: Array, y: Array, width: float, draw: np.random.Generator) -> Array:
-    """Dark gaps between the planks and at their ends, with edges a little worn."""
-    plank = np.floor(x / width).astype(int)
+def _joints(x: Array, y: Array, width: float) -> Array:
+    """Thin gaps between the boards, deeper in some places, and edges a little worn."""
     gap = np.abs((x / width + 0.5) % 1.0 - 0.5) * width
-    ends = draw.uniform(0, SIZE, 8).astype(np.float32)[plank]
-    end_gap = np.abs((y - ends + SIZE / 2) % SIZE - SIZE / 2)
-    nearest = np.minimum(gap, end_gap) + clouds(SIZE, 15, 1.2, along=6.0) * 0.5
-    return 1.0 - 0.82 * smoothstep(3.2, 0.8, nearest) - 0.12 * smoothstep(14.0, 2.0, nearest)
+    nearest = gap + clouds(SIZE, 15, 1.2, along=6.0) * 0.5
+    depth = 0.50 + 0.14 * clouds(SIZE, 16, 1.6, along=4.0)
+    return 1.0 - depth * smoothstep(2.6, 0.4, nearest) - 0.10 * smoothstep(12.0, 2.0, nearest)
 
 
 def _stone(tone: str) -> Array:
@@ -146,7 +144,7 @@ def _cloth(tone: str) -> Array:
     over = np.sin(x * threads) * np.sin(y * threads)
     uneven = clouds(SIZE, 41, 0.7, along=30.0) + clouds(SIZE, 42, 0.7, across=30.0)
     level = 0.78 + 0.03 * over + 0.028 * uneven + 0.02 * clouds(SIZE, 43, 2.2)
-    return (level * (0.25 if tone == "dark" else 1.0))[..., None] * _colour(0.90, 0.96, 1.0)
+    return floats((level * (0.25 if tone == "dark" else 1.0))[..., None] * _colour(0.90, 0.96, 1.0))
 
 
 def _sand(tone: str) -> Array:
@@ -154,7 +152,7 @@ def _sand(tone: str) -> Array:
     ripples = np.sin(y / SIZE * 2 * np.pi * 10 + clouds(SIZE, 51, 2.3) * 2.5)
     grains = clouds(SIZE, 52, 0.2)
     level = 0.88 + 0.025 * ripples + 0.05 * grains + 0.02 * clouds(SIZE, 53, 1.6)
-    return (level * (0.3 if tone == "dark" else 1.0))[..., None] * _colour(0.74, 0.89, 1.0)
+    return floats((level * (0.3 if tone == "dark" else 1.0))[..., None] * _colour(0.74, 0.89, 1.0))
 
 
 def _gloss(tone: str) -> Array:

@@ -13,24 +13,35 @@ from dataclasses import dataclass
 Colour = tuple[float, float, float]
 """Blue, green, red; 1 is full light."""
 
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a text, for tables that are easier to read as one line."""
+    return frozenset(words.split())
+
+
 PLACES = {
-    "beach": "beach sea ocean coast seaside sand tropical",
-    "outdoor": "outdoor outdoors nature natural-park garden forest park meadow field jungle foliage leaves trees "
-    "woodland mountain mountains grass picnic terrace patio spring sunlit",
-    "room": "living room lifestyle home cozy cosy kitchen scandinavian bedroom interior cafe office bathroom "
-    "apartment house indoor loft hygge breakfast desk dining shelf sofa bookshelf window christmas",
-    "dark": "dark dramatic premium luxury luxurious moody black noir night spotlight cinematic opulent "
-    "sophisticated exclusive",
-    "sweep": "studio seamless cyclorama isolated catalog catalogue plain backdrop packshot",
-    "wall": "wall plaster concrete minimal minimalist marble wood wooden stone pedestal podium",
+    "beach": word_set("beach sea ocean coast seaside sand tropical"),
+    "outdoor": word_set(
+        "outdoor outdoors nature garden forest park meadow field jungle foliage leaves trees woodland mountain mountains "
+        "grass picnic terrace patio spring sunlit"
+    ),
+    "room": word_set(
+        "living room lifestyle home cozy cosy kitchen scandinavian bedroom interior cafe office bathroom apartment house "
+        "indoor loft hygge breakfast desk dining shelf sofa bookshelf window christmas"
+    ),
+    "dark": word_set(
+        "dark dramatic premium luxury luxurious moody black noir night spotlight cinematic opulent sophisticated exclusive"
+    ),
+    "sweep": word_set("studio seamless cyclorama isolated catalog catalogue plain backdrop packshot"),
+    "wall": word_set("wall plaster concrete minimal minimalist marble wood wooden stone pedestal podium"),
 }
 SURFACES = {
-    "marble": "marble",
-    "stone": "stone rock slate granite concrete terrazzo",
-    "wood": "wood wooden table tabletop oak walnut planks rustic timber teak plank desk",
-    "cloth": "linen fabric cloth cotton textile silk velvet tablecloth",
-    "sand": "sand beach",
-    "gloss": "glossy reflective mirror acrylic glass gloss lacquer obsidian",
+    "marble": word_set("marble"),
+    "stone": word_set("stone rock slate granite concrete terrazzo"),
+    "wood": word_set("wood wooden table tabletop oak walnut planks rustic timber teak plank desk"),
+    "cloth": word_set("linen fabric cloth cotton textile silk velvet tablecloth"),
+    "sand": word_set("sand beach"),
+    "gloss": word_set("glossy reflective mirror acrylic glass gloss lacquer obsidian"),
 }
 USUAL_SURFACE = {"beach": "sand", "outdoor": "stone", "room": "wood", "dark": "gloss", "wall": "plaster"}
 TINTS: dict[str, Colour] = {
@@ -62,18 +73,18 @@ TINTS: dict[str, Colour] = {
     "silver": (0.82, 0.81, 0.80),
     "charcoal": (0.30, 0.29, 0.28),
 }
-WARM = frozenset("warm golden gold sunset cozy cosy autumn fall rustic candle candlelit amber christmas wooden".split())
-COOL = frozenset("cool cold winter snow icy frosty modern tech futuristic moonlight blue crisp".split())
+WARM = word_set("warm golden gold sunset cozy cosy autumn fall rustic candle candlelit amber christmas wooden")
+COOL = word_set("cool cold winter snow icy frosty modern tech futuristic moonlight blue crisp")
 SEASONS = {
-    "autumn": "autumn fall thanksgiving",
-    "christmas": "christmas xmas festive holiday",
-    "winter": "winter snow snowy frosty icy",
-    "summer": "summer sunny sunshine tropical",
-    "spring": "spring blossom blossoms floral flowers",
+    "autumn": word_set("autumn fall thanksgiving"),
+    "christmas": word_set("christmas xmas festive holiday"),
+    "winter": word_set("winter snow snowy frosty icy"),
+    "summer": word_set("summer sunny sunshine tropical"),
+    "spring": word_set("spring blossom blossoms floral flowers"),
 }
-RICH = frozenset("premium luxury luxurious elegant opulent exclusive sophisticated".split())
-PALE = frozenset("scandinavian nordic light oak bright airy white pale minimal minimalist clean lifestyle".split())
-BRIGHT_PLACES = frozenset({"studio", "white", "clean", "bright", "seamless", "airy"})
+RICH = word_set("premium luxury luxurious elegant opulent exclusive sophisticated")
+PALE = word_set("scandinavian nordic light oak bright airy white pale minimal minimalist clean lifestyle")
+BRIGHT = word_set("studio white clean bright seamless airy")
 
 
 @dataclass(frozen=True)
@@ -111,21 +122,23 @@ def read(prompt: str) -> Look:
         place = "wall"
     tint, strength = _tint(prompt, words, place)
     warmth = float(bool(words & WARM)) - float(bool(words & COOL))
+    if place == "sweep" and words & {"white", "clean"}:
+        warmth *= 0.25  # white paper stays white, whatever the mood
     return Look(place, surface, tint, strength, warmth, dark, _first(SEASONS, words), words)
 
 
 def _place(words: frozenset[str]) -> str:
     """The place with the most words; a named place wins over a mood, the first listed wins a draw."""
-    counts = {place: len(words & set(names.split())) for place, names in PLACES.items()}
-    counts["sweep"] += len(words & BRIGHT_PLACES)
+    counts = {place: len(words & names) for place, names in PLACES.items()}
+    counts["sweep"] += len(words & BRIGHT)
     if counts["dark"] and not (counts["outdoor"] or counts["beach"] or counts["room"] > counts["dark"]):
         return "dark"
     best = max(counts, key=lambda place: counts[place])
     return best if counts[best] else "sweep"
 
 
-def _first(table: dict[str, str], words: frozenset[str]) -> str:
-    return next((name for name, names in table.items() if words & set(names.split())), "")
+def _first(table: dict[str, frozenset[str]], words: frozenset[str]) -> str:
+    return next((name for name, names in table.items() if words & names), "")
 
 
 def _tint(prompt: str, words: frozenset[str], place: str) -> tuple[Colour, float]:
@@ -134,7 +147,7 @@ def _tint(prompt: str, words: frozenset[str], place: str) -> tuple[Colour, float
         blue, green, red = (sum(channel) / len(named) for channel in zip(*named, strict=True))
         pale = 0.45 if "pastel" in words else 0.0
         return (blue + (1 - blue) * pale, green + (1 - green) * pale, red + (1 - red) * pale), 1.0
-    if place != "sweep" or words & BRIGHT_PLACES:
+    if place != "sweep" or words & BRIGHT:
         return (1.0, 1.0, 1.0), 0.0
     digest = hashlib.sha256(prompt.encode()).digest()
     blue, green, red = (0.80 + 0.16 * byte / 255 for byte in digest[:3])

@@ -171,7 +171,7 @@ def _style(item: object) -> Style:
     if not isinstance(item, Mapping) or not {"name", "description"} <= set(item):
         raise InvalidInput(f'Each style needs "name" and "description": {str(item)[:200]!r} has not both.')
     if unknown := set(item) - {"name", "description"}:
-        raise InvalidInput(f"A style has name and description only, not {', '.join(map(repr, sorted(unknown)))}.")
+        raise InvalidInput(f"A style has name and description only, not {', '.join(sorted(map(repr, unknown)))}.")
     return Style(text(item["name"], "a style's name"), text(item["description"], "a style's description"))
 
 
@@ -200,7 +200,7 @@ def local_image(path: object, name: str = "file_path") -> LocalImage:
         raise InvalidInput(f"{name} must be the path of a picture file.")
     shown = ascii(os.fspath(path))
     try:
-        data = _read(path, shown)
+        data = _read(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidInput(f"{name} {shown} cannot be read: {reason}. Check the path.") from error
@@ -210,14 +210,14 @@ def local_image(path: object, name: str = "file_path") -> LocalImage:
     return LocalImage(data, content_type, _header_name(path))
 
 
-def _read(path: str | os.PathLike[str], shown: str) -> Any:
+def _read(path: str | os.PathLike[str]) -> Any:
     found = os.stat(path)
     if stat.S_ISDIR(found.st_mode):
-        raise InvalidInput(f"{shown} is a directory. Name a picture file.")
+        raise ValueError("it is a directory")
     if not stat.S_ISREG(found.st_mode):
-        raise InvalidInput(f"{shown} is not an ordinary file. Name a picture file.")
+        raise ValueError("it is not an ordinary file")
     if found.st_size == 0:
-        raise InvalidInput(f"{shown} is empty. Name a picture file.")
+        raise ValueError("it is empty")
     with open(path, "rb") as file:
         if found.st_size > MAP_ABOVE_BYTES:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

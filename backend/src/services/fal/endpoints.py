@@ -95,10 +95,10 @@ def chain_for(job: str, by_hand: str | None) -> tuple[Endpoint, ...]:
 class Endpoints:
     """The endpoint in use for each job of a client."""
 
-    _moved: dict[tuple[str, str], int] = {}  # noqa: RUF012 - shared: the choice lasts for the process
+    _moved: dict[tuple[int, str], int] = {}  # noqa: RUF012 - shared: the choice lasts for the process
     _lock = threading.Lock()
 
-    def __init__(self, by_hand: Mapping[str, str], account: str) -> None:
+    def __init__(self, by_hand: Mapping[str, str], account: int) -> None:
         """`account` tells apart accounts and routes to fal, for which other endpoints may be gone."""
         self._by_hand = by_hand
         self._account = account

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.fal.call import current_call
 from services.fal.endpoints import Endpoint
@@ -19,9 +19,11 @@ from services.fal.errors import (
     Unreachable,
 )
 from services.fal.jobs import Jobs, Result, Watcher
-from services.fal.results import TextEvent
 from services.fal.text_request import TextRequest
 from services.fal.wire import Wire
+
+if TYPE_CHECKING:
+    from services.fal.results import TextEvent
 
 RUN_URL = "https://fal.run"
 

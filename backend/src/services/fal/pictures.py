@@ -7,15 +7,17 @@ to it (`own_photokit.py`). Picture files are not touched here: models take and r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from services.fal.call import current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
 from services.fal.jobs import Jobs, Result, Watcher
 from services.fal.own_photokit import OwnPhotokit
-from services.fal.results import Image
 from services.fal.steps import Steps
+
+if TYPE_CHECKING:
+    from services.fal.results import Image
 
 _IMAGE_KEYS = ("url", "width", "height", "content_type", "file_size")
 
@@ -77,4 +79,4 @@ def read_picture(result: Result) -> Picture:
     if not isinstance(image, dict) or not isinstance(url, str) or not url.startswith(("https://", "http://", "data:")):
         raise BadOutput("fal's answer holds no picture.", request_id=result.request_id)
     known = {key: image.get(key) for key in _IMAGE_KEYS}
-    return Picture(Image(**known), result)  # type: ignore[typeddict-item]
+    return Picture(cast("Image", known), result)

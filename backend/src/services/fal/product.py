@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.fal import prompts
 from services.fal.call import current_call
@@ -20,10 +20,12 @@ from services.fal.jobs import Watcher
 from services.fal.language import Language, TextAnswer
 from services.fal.parallel import parallel
 from services.fal.pictures import Picture, Pictures
-from services.fal.results import StyledImage, StyleError
 from services.fal.stderr_log import logger
 from services.fal.steps import Steps
 from services.fal.text_request import TextRequest
+
+if TYPE_CHECKING:
+    from services.fal.results import StyledImage, StyleError
 
 VISION_MODEL = "google/gemini-2.5-pro"
 PROMPT_MODEL = "openai/gpt-5-mini"

@@ -1,16 +1,26 @@
 """What the methods return and the worker prints: one TypedDict each, the single source of the result shapes.
 
 Keys of the documented shapes are always there; what is only sometimes known (`usage`, `billable_units`, the fields
-of a failure) stands in a `total=False` base.
+of a failure) stands in a `total=False` base. JSON Schema, TypeScript and docs/cli.md are made from these classes and
+from the texts in them by `worker/schemas.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal, NewType, TypedDict
+
+ErrorType = NewType("ErrorType", str)
+"""The `error_type` of a class in `errors.py`."""
+IN_FAILURES = "only in a failure"
+"""Marks the part of a union that a call that succeeded never gives."""
+Nothing = Annotated[dict[str, str], IN_FAILURES]
+"""An empty object, since the call failed."""
+Stage = Annotated[str, Literal["cutout", "prompt", "picture", "description", "download"]]
+CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
 
 class Usage(TypedDict, total=False):
-    """Tokens and cost as the model's provider counts them."""
+    """Tokens and cost as the model's provider counts them; there may be more keys."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -31,7 +41,7 @@ class Billing(TypedDict, total=False):
 class Failure(TypedDict, total=False):
     """Beside `error`, when it is not None."""
 
-    error_type: str
+    error_type: ErrorType
     retryable: bool
     status_code: int | None
     hint: str | None
@@ -39,8 +49,33 @@ class Failure(TypedDict, total=False):
     trace: str
 
 
+class ErrorDetail(TypedDict, total=False):
+    detail: Any
+    """fal's own list of what was wrong, when it sent one."""
+
+
+class ErrorDocument(ErrorDetail):
+    """What a command that failed prints, beside keys of its own."""
+
+    error: str
+    """What went wrong, and what to do next."""
+    error_type: ErrorType
+    """Stable name of this kind of failure."""
+    retryable: bool
+    """Whether the same call may succeed later without paying twice for one result."""
+    status_code: int | None
+    """HTTP status of fal's answer, when there was one."""
+    request_id: str | None
+    """fal's id of the job, when it is known."""
+    hint: str | None
+    """What to do next."""
+    trace: str
+    """Python's traceback, for a request for help."""
+
+
 class TextExtras(Billing, Failure, total=False):
     usage: Usage | None
+    """None when the endpoint does not tell."""
 
 
 class TextResult(TextExtras):
@@ -49,7 +84,9 @@ class TextResult(TextExtras):
     output: str
     """The generated text; empty when the call failed."""
     reasoning: str | None
+    """What the model thought, when it shows that."""
     partial: bool
+    """Whether fal calls the text incomplete."""
     error: str | None
     raw: dict[str, Any]
     """fal's whole answer."""
@@ -59,8 +96,10 @@ class EnterpriseResult(TextExtras):
     """Of `any_llm_enterprise`."""
 
     output: str
+    """The generated text; empty when the call failed."""
     error: str | None
     raw: dict[str, Any]
+    """fal's whole answer."""
 
 
 class TextEvent(TypedDict):
@@ -75,18 +114,56 @@ class TextEvent(TypedDict):
     usage: Usage | None
 
 
-class StatusResult(TypedDict):
-    """Of `any_llm_status`."""
+class StreamLineExtras(TypedDict, total=False):
+    usage: Usage
+    """On the last line, when the endpoint tells it."""
+
+
+class StreamLine(StreamLineExtras):
+    """One line of `any-llm-stream`."""
+
+    delta: str
+    """What is new since the line before."""
+    output: str
+    """The whole text so far."""
+    partial: bool
+    """False on the last line."""
+
+
+class SubmitResult(TypedDict):
+    """Of `submit_job`."""
 
     request_id: str
-    status: str
-    """IN_QUEUE, IN_PROGRESS or COMPLETED."""
+    """fal's id of the job, for any-llm-status, any-llm-result and any-llm-cancel."""
+    endpoint: str
+    """Where the job went."""
+
+
+class JobState(TypedDict):
+    request_id: str
+    status: Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
     queue_position: int | None
     """Jobs ahead of this one, from 0, while it is IN_QUEUE."""
     logs: list[dict[str, Any]] | None
+    """fal's log lines."""
     metrics: dict[str, Any] | None
+    """fal's own figures, such as `inference_time` in seconds."""
+
+
+class StatusResult(JobState):
+    """Of `any_llm_status`."""
+
     error: str | None
     """Why the job failed, when it did."""
+    error_type: str | None
+    """fal's own name for that."""
+
+
+class FailedStatus(JobState):
+    """Of `any-llm-status`, for a job that failed: not an error document, since asking did not fail."""
+
+    error: str
+    """Why the job failed."""
     error_type: str | None
     """fal's own name for that."""
 
@@ -95,8 +172,8 @@ class CancelResult(TypedDict):
     """Of `any_llm_cancel`."""
 
     request_id: str
-    status: str
-    """cancelled, requested (it was running), too_late (it had ended) or not_found."""
+    status: CancelOutcome
+    """requested: it was running; too_late: it had ended."""
 
 
 class Categories(TypedDict):
@@ -116,7 +193,7 @@ class Categories(TypedDict):
 class AnalysisResult(TextExtras):
     """Of `analyze_product_image`."""
 
-    categories: Categories | dict[str, str]
+    categories: Categories | Nothing
     """All nine; "Unknown" where the model gave none twice. Empty when the call failed."""
     error: str | None
     raw_output: str
@@ -131,11 +208,12 @@ class PromptResult(TextExtras):
     error: str | None
 
 
-class Image(TypedDict, total=False):
+class Image(TypedDict):
     url: str
     width: int | None
     """Pixels."""
     height: int | None
+    """Pixels."""
     content_type: str | None
     file_size: int | None
     """Bytes."""
@@ -163,17 +241,20 @@ class StyledImage(StyledImageExtras):
     style_description: str
     image_url: str
     prompt: str
+    """What the picture model was asked for."""
     width: int | None
+    """Pixels."""
     height: int | None
+    """Pixels."""
 
 
 class StyleError(TypedDict):
     style: str | None
     """None when it concerns no single style."""
-    stage: str
-    """cutout, prompt, picture, description or download."""
+    stage: Stage
+    """The step that failed; after a failed prompt the picture is still made, from a plain one."""
     error: str
-    error_type: str
+    error_type: ErrorType
     retryable: bool
     request_id: str | None
 
@@ -186,12 +267,76 @@ class BackgroundsResult(TypedDict):
     total_generated: int
     total_requested: int
     errors: list[StyleError] | None
+    """What failed on the way, style by style; None when nothing did."""
     timings: dict[str, float]
+    """Seconds per step by our clock."""
 
 
 class WorkflowResult(BackgroundsResult):
     """Of `product_workflow`."""
 
     image_url: str
-    categories: Categories | dict[str, str]
+    """The photo that everything was made from."""
+    categories: Categories | Nothing
+    """All nine, as `analyze_product_image` gives them."""
     description: str
+    """Two sentences; empty when writing them failed."""
+
+
+class BackgroundsDocument(BackgroundsResult):
+    """Of `generate-multiple-bg`."""
+
+    error: str | None
+    """Set when no picture was made."""
+
+
+class WorkflowFiles(TypedDict, total=False):
+    original_path: str | None
+    """Where --save_dir put the photo; None when that failed."""
+    report_path: str
+    """The page of --report."""
+
+
+class WorkflowDocument(WorkflowResult, WorkflowFiles):
+    """Of `workflow`."""
+
+    error: str | None
+    """Set when no picture was made, or when the upload or the analysis failed."""
+
+
+class UploadResult(TypedDict):
+    """Of `upload-file`."""
+
+    url: str
+    """Public URL of the file."""
+    error: str | None
+
+
+class ResolvedSettings(TypedDict):
+    key: str
+    """Masked."""
+    timeout_s: float
+    max_concurrency: int
+    log: str
+    env_file: str | None
+    endpoints: dict[str, list[str]]
+    """By job, in the order in which they are tried."""
+
+
+class Host(TypedDict):
+    reachable: bool
+    status: int | None
+    """HTTP status of the answer; a 404 is an answer too."""
+    seconds: float
+
+
+class DoctorResult(TypedDict):
+    """Of `doctor`."""
+
+    versions: dict[str, str]
+    """Of Python and the packages."""
+    settings: ResolvedSettings
+    hosts: dict[str, Host]
+    """fal's hosts by name."""
+    error: str | None
+    """Set when a host cannot be reached or the key is refused."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.fal.call import current_call
 from services.fal.checks import LocalImage, Style
@@ -11,9 +11,11 @@ from services.fal.errors import Cancelled, FalError
 from services.fal.jobs import Watcher
 from services.fal.parallel import parallel
 from services.fal.product import ANALYSIS_TEMPERATURE, VISION_MODEL, Product, style_error
-from services.fal.results import StyleError
 from services.fal.steps import Steps
 from services.fal.wire import Wire
+
+if TYPE_CHECKING:
+    from services.fal.results import StyleError
 
 
 class Workflow:
