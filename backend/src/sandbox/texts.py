@@ -28,8 +28,8 @@ ECHO = "sandbox:echo"
 TAGGED = re.compile(r"<(\w+)>(.*)</\1>", re.DOTALL)
 KEY = re.compile(r"[\"'`]([a-z][a-z0-9]*(?:_[a-z0-9]+)*)[\"'`]")
 DESCRIBING = word_set(
-    "description descriptions describe aciklama aciklamasi tanitim pitch copy beschreibung produktbeschreibung descriptif "
-    "descripcion descrizione descricao beschrijving описание 説明"
+    "description descriptions describe aciklama aciklamasi tanitim pitch copy beschreibung produktbeschreibung "
+    "descriptif descripcion descrizione descricao beschrijving описание 説明"
 )
 MOST_STYLE_WORDS, MOST_PROMPT_WORDS = 30, 60
 

@@ -13,6 +13,9 @@ from sandbox.pictures.arrays import Array
 JPEG_MAGIC = b"\xff\xd8\xff"
 LARGEST_PIXELS = 120_000_000
 
+# A broken upload is an answer to its sender (ValueError), not news for the terminal.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 
 def decode(data: bytes) -> Array:
     """The picture as BGRA, upright; ValueError when the bytes are no picture that OpenCV can read."""

@@ -16,9 +16,10 @@ from sandbox.pictures.arrays import Array, floats
 
 FRAME = 0.03
 """The frame's width, as a share of the picture's shorter side."""
-CALM = 0.030
+CALM = 0.013
 """The steepest change of light, per pixel, in a background that hides no edges."""
-DARKEST_SHADOW = 0.22
+FLOOR = 0.04
+DARKEST_SHADOW = 0.25
 RARE = 0.4
 """On the frame, in relation to everywhere."""
 
@@ -61,9 +62,10 @@ class Evidence:
 
 def gather(picture: Array) -> Evidence:
     """The evidence in a BGR picture."""
-    smooth = cv2.bilateralFilter(picture, 7, 30, 7).astype(np.float32) / 255.0
+    # The floor keeps ratios calm where the background is nearly black.
+    smooth = cv2.bilateralFilter(picture, 7, 30, 7).astype(np.float32) / 255.0 + FLOOR
     frame = frame_of(picture.shape)
-    behind = np.clip(_fitted(smooth, frame), 0.02, None)
+    behind = np.clip(_fitted(smooth, frame), FLOOR, None)
     light = (smooth * behind).sum(axis=-1) / np.square(behind).sum(axis=-1)
     hue = np.linalg.norm(smooth - light[..., None] * behind, axis=-1) / np.linalg.norm(behind, axis=-1)
     usual = float(np.percentile(hue[frame], 95))
@@ -71,7 +73,7 @@ def gather(picture: Array) -> Evidence:
     # Dark pixels have little hue of their own: what is strange is judged in relation to the light.
     strange = hue / (0.018 + 1.6 * usual) / np.clip(light, 0.35, 1.0) ** 0.5
     edge = _edges(light)
-    rough = float(np.percentile(edge[frame], 97))
+    rough = float(np.percentile(edge[frame], 90))
     usual_hue = 2 * float(np.percentile(strange[frame], 99))
     passable = _passable(light, strange, edge, rough, usual_hue, tolerance) | frame
     reached = _flood(passable, frame)
@@ -117,8 +119,7 @@ def _rare(picture: Array, frame: Array) -> Array:
     np.add.at(counts[0], (cell[frame][:, 0], cell[frame][:, 1]), 1)
     np.add.at(counts[1], (cell[..., 0].ravel(), cell[..., 1].ravel()), 1)
     on_frame, anywhere = (cv2.GaussianBlur(count / count.sum(), (0, 0), 1.2) for count in counts)
-    rare = np.asarray(on_frame < RARE * anywhere)
-    return rare[cell[..., 0], cell[..., 1]]
+    return np.asarray((on_frame < RARE * anywhere)[cell[..., 0], cell[..., 1]])
 
 
 def _edges(light: Array) -> Array:
@@ -132,7 +133,7 @@ def _passable(light: Array, strange: Array, edge: Array, rough: float, usual_hue
 
     The deeper the shadow, the steeper its rim may be; next to bare background every edge counts.
     """
-    steepest = np.interp(light, (0.3, 0.5, 0.75, 0.97), (0.035, 0.028, 0.015, 0.007)) + 0.6 * rough
+    steepest = np.interp(light, (0.3, 0.5, 0.75, 0.97), (0.035, 0.028, 0.015, 0.007)) + rough
     # Shadows take up a little hue from the product and the room.
     hue_limit = np.clip(usual_hue + np.interp(light, (0.85, 0.95), (0.25, 0.1)), 0.2, 1.2)
     return (edge < steepest) & (strange < hue_limit) & (light < 1 + tolerance) & (light > DARKEST_SHADOW)

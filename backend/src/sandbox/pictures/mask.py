@@ -173,7 +173,7 @@ def _is_opening(pocket: Array, shallow: Array, evidence: Evidence) -> bool:
     sharp = float(np.percentile(evidence.edge[rim], 50)) > 0.02
     if not sharp or hue > 0.2 or abs(light - 1) > max(0.08, min(evidence.tolerance, 0.15)):
         return False
-    if evidence.rough < 0.0085 and evidence.brightness < 0.92 and hue < 0.15:
+    if evidence.rough < 0.006 and evidence.brightness < 0.92 and hue < 0.15:
         return True
     thin = np.argwhere(rim & shallow)
     if not 0.3 < len(thin) / max(1, int(np.count_nonzero(rim))) < 0.93:

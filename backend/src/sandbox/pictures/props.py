@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sandbox.pictures.arrays import floats
 from sandbox.pictures.solids import Field, Part, Stripe, Vector, blend, box, ellipsoid, hollow, moved, ring, rod, turned
 from sandbox.pictures.words import Colour
 

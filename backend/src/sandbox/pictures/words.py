@@ -22,15 +22,16 @@ def word_set(words: str) -> frozenset[str]:
 PLACES = {
     "beach": word_set("beach sea ocean coast seaside sand tropical"),
     "outdoor": word_set(
-        "outdoor outdoors nature garden forest park meadow field jungle foliage leaves trees woodland mountain mountains "
-        "grass picnic terrace patio spring sunlit"
+        "outdoor outdoors nature garden forest park meadow field jungle foliage leaves trees woodland mountain "
+        "mountains grass picnic terrace patio spring sunlit"
     ),
     "room": word_set(
-        "living room lifestyle home cozy cosy kitchen scandinavian bedroom interior cafe office bathroom apartment house "
-        "indoor loft hygge breakfast desk dining shelf sofa bookshelf window christmas"
+        "living room lifestyle home cozy cosy kitchen scandinavian bedroom interior cafe office bathroom apartment "
+        "house indoor loft hygge breakfast desk dining shelf sofa bookshelf window christmas"
     ),
     "dark": word_set(
-        "dark dramatic premium luxury luxurious moody black noir night spotlight cinematic opulent sophisticated exclusive"
+        "dark dramatic premium luxury luxurious moody black noir night spotlight cinematic opulent sophisticated "
+        "exclusive"
     ),
     "sweep": word_set("studio seamless cyclorama isolated catalog catalogue plain backdrop packshot"),
     "wall": word_set("wall plaster concrete minimal minimalist marble wood wooden stone pedestal podium"),

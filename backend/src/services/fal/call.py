@@ -159,6 +159,8 @@ class Exchange:
         """Whether fal may start, and bill, a job for it."""
         self.sent = False
         """Whether any byte of it was handed to a connection to `host`."""
+        self.patience_s: float | None = None
+        """The longest that any further wait may take, when less than the call has left."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._shut = False

@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ from services.fal.plain_http import SILENCE_S, Session
 from services.fal.retries import MAX_ATTEMPTS, backoff_s
 
 MAX_BYTES = 50 * 1024 * 1024
+MAX_NAME_BYTES = 120
+"""File systems take 255; the temporary name and the extension are longer."""
 EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -104,7 +107,10 @@ class Downloads:
 
 def safe_name(name: str) -> str:
     """`name` as a file name of letters, digits, dashes and underscores: it can lead nowhere else."""
-    return re.sub(r"[^\w-]+", "-", name).strip("-")[:80].lower() or "picture"
+    # Lower case leaves a dot of its own of the Turkish İ.
+    lower = unicodedata.normalize("NFC", name).lower().replace("\N{COMBINING DOT ABOVE}", "")
+    plain = re.sub(r"[^\w-]+", "-", lower).strip("-")
+    return plain.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore") or "picture"
 
 
 def _is_proxied(host: str) -> bool:
@@ -150,6 +156,7 @@ def _complete(chunks: Iterable[bytes], content_length: str | None) -> Iterator[b
 
 
 def _write(chunks: Iterable[bytes], directory: Path, name: str) -> Path:
+    name = os.fsdecode(name.encode("utf-8"))  # as this process's locale spells it
     directory.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
     try:

@@ -221,17 +221,19 @@ class Jobs:
     def _follow(self, job: Job, watch: Watcher | None) -> Status | None:
         """The final status from the stream, or None when there is no stream to be had, or it ended early."""
         url = f"{job.status_url}/stream?logs={int(watch is not None)}"
+        final: Status | None = None
         try:
             with self._wire.events("GET", url, "status") as (_, events):
                 for event in events:
                     _tell(watch, _checked(event))
                     if event["status"] == "COMPLETED":
-                        return event
+                        final = event
+                        break
         except (Cancelled, DeadlineExceeded):
             raise
         except FalError as error:
             logger.info("polling %s, since its status stream failed: %s", job.request_id, error)
-        return None
+        return final
 
     def _poll(self, job: Job, watch: Watcher | None) -> Status:
         call = current_call()

@@ -15,7 +15,7 @@ IN_FAILURES = "only in a failure"
 """Marks the part of a union that a call that succeeded never gives."""
 Nothing = Annotated[dict[str, str], IN_FAILURES]
 """An empty object, since the call failed."""
-Stage = Annotated[str, Literal["cutout", "prompt", "picture", "description", "download"]]
+Stage = Annotated[str, Literal["cutout", "prompt", "picture", "description", "download", "report"]]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
 
@@ -340,3 +340,22 @@ class DoctorResult(TypedDict):
     """fal's hosts by name."""
     error: str | None
     """Set when a host cannot be reached or the key is refused."""
+
+
+class CommandSchemas(TypedDict):
+    """JSON Schemas (2020-12) of one command, each complete in itself."""
+
+    description: str
+    options: dict[str, Any]
+    """What --json takes."""
+    result: dict[str, Any]
+    """What the command prints when it succeeds; for any-llm-stream, one line."""
+    failure: dict[str, Any]
+    """What it prints when it fails."""
+
+
+class SchemaResult(TypedDict):
+    """Of `schema`."""
+
+    commands: dict[str, CommandSchemas]
+    """By the name of the command."""

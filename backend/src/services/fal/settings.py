@@ -118,12 +118,17 @@ class _Lookup:
     """One setting after another, from the environment or the .env file."""
 
     def __init__(self, environ: Mapping[str, str], path: Path | None) -> None:
-        self._values = {name: value for name in VARIABLES if (value := environ.get(name, "").strip())}
+        self._environ = {name: value for name in VARIABLES if (value := environ.get(name, "").strip())}
+        self._values = self._environ
         if path is not None:
-            self._values = {**_read_env(path, known=self._values), **self._values}
+            self._values = {**_read_env(path, known=self._environ), **self._environ}
 
     def get(self, name: str) -> str | None:
         return self._values.get(name)
+
+    def key(self) -> tuple[str, str] | None:
+        """The key and where it came from; one of the environment, by whatever name, comes before the file's."""
+        return _key_in(self._environ) or _key_in(self._values)
 
     def parsed(self, name: str, parse: Callable[[object, str], _T], default: _T) -> _T:
         value = self.get(name)
@@ -160,13 +165,17 @@ def _read_env(path: Path, known: Mapping[str, str]) -> dict[str, str]:
 def _key(given: str | None, lookup: _Lookup) -> str:
     if given is not None:
         return _checked_key(given, 'FalClient(key="...")')
-    for name in ("FAL_KEY", "FAL_API_KEY"):
-        if value := lookup.get(name):
-            return _checked_key(value, name)
-    key_id, secret = lookup.get("FAL_KEY_ID"), lookup.get("FAL_KEY_SECRET")
-    if key_id and secret:
-        return _checked_key(f"{key_id}:{secret}", "FAL_KEY_ID and FAL_KEY_SECRET")
+    if found := lookup.key():
+        return _checked_key(*found)
     raise MissingKey(MISSING_KEY)
+
+
+def _key_in(values: Mapping[str, str]) -> tuple[str, str] | None:
+    for name in ("FAL_KEY", "FAL_API_KEY"):
+        if value := values.get(name):
+            return value, name
+    key_id, secret = values.get("FAL_KEY_ID"), values.get("FAL_KEY_SECRET")
+    return (f"{key_id}:{secret}", "FAL_KEY_ID and FAL_KEY_SECRET") if key_id and secret else None
 
 
 def _checked_key(value: str, name: str) -> str:

@@ -27,6 +27,7 @@ from services.fal.errors import (
     AmbiguousSubmit,
     BadOutput,
     FalError,
+    InvalidInput,
     Unreachable,
 )
 from services.fal.hosts import is_fal_host, is_run_host
@@ -88,6 +89,7 @@ class FalTransport(httpx.BaseTransport):
                 _log(request, response, began)
             if streams:
                 response.stream = _EventStream(response.stream, call, exchange, open_exchange.pop_all())
+                response.extensions["exchange"] = exchange
                 return response
         _raise_for_answer(_answer(request, response, paid), paid)
         return response
@@ -217,14 +219,23 @@ class _ProxyRoutes(httpx.BaseTransport):
         self._proxy = proxies.get("https") or proxies.get("all")
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive, keepalive_expiry=30.0)
         self._direct = _pool(httpx.HTTPTransport(verify=tls, limits=limits))
-        self._proxied = (
-            _pool(httpx.HTTPTransport(verify=tls, limits=limits, proxy=self._proxy)) if self._proxy else None
-        )
+        self._proxied = None
+        if self._proxy:
+            try:
+                self._proxied = _pool(httpx.HTTPTransport(verify=tls, limits=limits, proxy=self._proxy))
+            except (ValueError, httpx.InvalidURL, ImportError) as error:
+                raise InvalidInput(
+                    f"The proxy of the environment cannot be used ({type(error).__name__}). "
+                    "Check HTTPS_PROXY and ALL_PROXY: http://host:port is understood."
+                ) from error
+        self._by_host: dict[str, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if self._proxied is not None and not proxy_bypass(request.url.host):
-            return self._proxied.handle_request(request)
-        return self._direct.handle_request(request)
+        host = request.url.host
+        if host not in self._by_host:
+            proxied = None if proxy_bypass(host) else self._proxied
+            self._by_host[host] = proxied or self._direct
+        return self._by_host[host].handle_request(request)
 
     def close(self) -> None:
         self._direct.close()
@@ -314,5 +325,5 @@ def _bounded(timeout: float | None) -> float:
     exchange = current_exchange.get()
     if exchange is None or not (exchange.paid and exchange.sent):
         call.check()
-    left = max(call.remaining(), 0.001)
-    return left if timeout is None else min(timeout, left)
+    limits = [timeout, call.remaining(), None if exchange is None else exchange.patience_s]
+    return max(0.001, min(limit for limit in limits if limit is not None))

@@ -22,7 +22,7 @@ from httpx_sse import EventSource, SSEError
 
 from services.fal.answers import Answer
 from services.fal.call import Call, current_call
-from services.fal.errors import BadOutput, FalError
+from services.fal.errors import BadOutput, FalError, InvalidInput
 from services.fal.hosts import is_run_host
 from services.fal.settings import Settings
 from services.fal.transport import FalTransport, ambiguous
@@ -33,6 +33,9 @@ POLL_READ_S = 30.0
 """How long one poll may be silent before it is asked again."""
 STREAM_SILENCE_S = 25.0
 """fal sends a comment every 15 s on a status stream: longer silence means that it is broken."""
+
+DRAIN_S = 0.05
+"""How long to wait for the end of a stream whose last event has come."""
 
 
 class Wire:
@@ -87,7 +90,9 @@ class Wire:
             timeout=httpx.Timeout(None, read=silence),
             extensions={"stage": stage, "attempts": 1},
         ) as response:
-            yield response.headers.get("x-fal-request-id"), _json_events(response)
+            events = _json_events(response)
+            yield response.headers.get("x-fal-request-id"), events
+            _drain(response, events)
 
     def upload(self, data: Any, content_type: str, file_name: str) -> str:
         """Store bytes at fal and return their URL; large ones go up in parts. Costs nothing, so it is repeated."""
@@ -102,12 +107,26 @@ class Wire:
         return url
 
 
+def _drain(response: httpx.Response, events: Iterator[dict[str, Any]]) -> None:
+    """Read a stream to its end after its last event, so that its connection can be used again."""
+    response.extensions["exchange"].patience_s = DRAIN_S
+    with contextlib.suppress(FalError):
+        for _ in events:
+            pass
+
+
 def _tls_context() -> ssl.SSLContext:
     """The machine's trusted certificates: httpx's rule (SSL_CERT_FILE), and requests' variable beside it."""
-    context = httpx.create_ssl_context()
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    if bundle and bundle != os.environ.get("SSL_CERT_FILE") and os.path.isfile(bundle):
-        context.load_verify_locations(bundle)
+    try:
+        context = httpx.create_ssl_context()
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        if bundle and bundle != os.environ.get("SSL_CERT_FILE") and os.path.isfile(bundle):
+            context.load_verify_locations(bundle)
+    except OSError as error:
+        raise InvalidInput(
+            f"The trusted certificates cannot be read: {error.strerror or error}. "
+            "Check SSL_CERT_FILE, SSL_CERT_DIR and REQUESTS_CA_BUNDLE."
+        ) from error
     return context
 
 

@@ -104,13 +104,18 @@ def _joined(words: Sequence[str], command: str) -> list[str]:
     """The words with every value joined to its option."""
     if not command:
         return list(words)
-    kinds = {option.name: option.kind for option in COMMANDS[command].all_options} | {"json": "text"}
+    options = COMMANDS[command].all_options
+    kinds = {option.name: option.kind for option in options} | {"json": "text"}
+    first = next((option.name for option in options if option.first), None)
     joined: list[str] = []
     rest = iter(words)
     for word in rest:
         name, equals, value = word.partition("=")
         kind = kinds.get(name[2:].replace("-", "_")) if word.startswith("--") else None
-        if kind is None or kind == "flag":
+        if first is not None and not word.startswith("-"):
+            joined.append(f"--{first}={_MARK}{word}")
+            first = None
+        elif kind is None or kind == "flag":
             joined.append(word)
         elif (text := value if equals else next(rest, None)) is not None:
             joined.append(f"{name}={_MARK}{text}")

@@ -20,6 +20,7 @@ Document = dict[str, Any]
 Progress = Callable[[Document], None]
 Handler = Callable[["FalClient", Values, Progress], Document]
 Streamer = Callable[["FalClient", Values, Progress], Iterator[Document]]
+Local = Callable[[Values], Document]
 
 TIMEOUT = Option("timeout", "number", "total seconds for everything the command does (FAL_TIMEOUT_S, 110)")
 ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (./.env, else backend/.env)")
@@ -48,8 +49,12 @@ class Command(NamedTuple):
     handler: Handler | None = None
     streamer: Streamer | None = None
     """In place of a handler: gives the lines of a JSON Lines answer."""
+    local: Local | None = None
+    """In place of a handler: needs no client, so no key, and sends nothing."""
     when_failed: Mapping[str, Any] = MappingProxyType({})
     """The command's own keys beside an error that was raised."""
+    result: str = ""
+    """The TypedDict of its document, or of its lines, in `fal/results.py`."""
 
     @property
     def all_options(self) -> tuple[Option, ...]:
@@ -136,6 +141,12 @@ def _doctor(client: FalClient, values: Values, progress: Progress) -> Document:
     return client.doctor(**_arguments(values))
 
 
+def _schema(values: Values) -> Document:
+    from services.worker.schemas import schemas
+
+    return schemas(values.get("name"))
+
+
 def _arguments(values: Values) -> dict[str, Any]:
     """The options that the method itself takes; the others are the client's."""
     return {name: value for name, value in values.items() if name not in (ENV_FILE.name, TIMEOUT.name)}
@@ -171,7 +182,13 @@ _NO_TEXT: Document = {"output": "", "reasoning": None, "partial": False, "raw": 
 _NO_PICTURES: Document = {"images": [], "total_generated": 0, "total_requested": 0, "errors": None}
 
 COMMANDS: Mapping[str, Command] = {
-    "any-llm-complete": Command("generate text and wait for it", (*TEXT_OPTIONS, LOGS), _text, when_failed=_NO_TEXT),
+    "any-llm-complete": Command(
+        "generate text and wait for it",
+        (*TEXT_OPTIONS, LOGS),
+        _text,
+        when_failed=_NO_TEXT,
+        result="TextResult",
+    ),
     "any-llm-enterprise": Command(
         "ask a premium model, with images when there are any",
         (
@@ -185,52 +202,67 @@ COMMANDS: Mapping[str, Command] = {
         ),
         _enterprise,
         when_failed={"output": "", "raw": {}},
+        result="EnterpriseResult",
     ),
     "any-llm-stream": Command(
         "generate text as JSON Lines while it is written",
         TEXT_OPTIONS,
         streamer=_stream,
         when_failed={"delta": "", "output": "", "partial": True},
+        result="StreamLine",
     ),
     "any-llm-submit": Command(
         "submit a job and print its request id",
         (*TEXT_OPTIONS, Option("webhook_url", "text", "where fal posts the result")),
         _submit,
+        result="SubmitResult",
     ),
     "any-llm-status": Command(
         "the state of a submitted job",
         (REQUEST_ID, Option("with_logs", "flag", "with fal's log lines (true)")),
         _status,
+        result="StatusResult",
     ),
-    "any-llm-result": Command("the result of a submitted job", (REQUEST_ID,), _result, when_failed=_NO_TEXT),
-    "any-llm-cancel": Command("stop a submitted job", (REQUEST_ID,), _cancel),
+    "any-llm-result": Command(
+        "the result of a submitted job", (REQUEST_ID,), _result, when_failed=_NO_TEXT, result="TextResult"
+    ),
+    "any-llm-cancel": Command("stop a submitted job", (REQUEST_ID,), _cancel, result="CancelResult"),
     "background": Command(
-        "put the product of a photo on another background", (IMAGE_URL, PROMPT, REMOVE_BG, LOGS), _background
+        "put the product of a photo on another background",
+        (IMAGE_URL, PROMPT, REMOVE_BG, LOGS),
+        _background,
+        result="PictureResult",
     ),
-    "remove-background": Command("cut the product out of a photo", (IMAGE_URL, LOGS), _remove_background),
+    "remove-background": Command(
+        "cut the product out of a photo", (IMAGE_URL, LOGS), _remove_background, result="PictureResult"
+    ),
     "analyze-product": Command(
         "the nine categories of the product in a picture",
         (IMAGE_URL, MODEL, TEMPERATURE, LOGS),
         _analyze,
         when_failed={"categories": {}, "raw_output": ""},
+        result="AnalysisResult",
     ),
     "generate-bg-prompt": Command(
         "write a background prompt for a product",
         (CATEGORIES, Option("style_type", "text", "the style of the background", required=True), MODEL, LOGS),
         _background_prompt,
         when_failed={"prompt": ""},
+        result="PromptResult",
     ),
     "generate-multiple-bg": Command(
         "the product on several backgrounds",
         (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, LOGS),
         _multiple,
         when_failed=_NO_PICTURES,
+        result="BackgroundsDocument",
     ),
     "upload-file": Command(
         "upload a local picture",
         (Option("file_path", "path", "the picture file", required=True),),
         _upload,
         when_failed={"url": None},
+        result="UploadResult",
     ),
     "workflow": Command(
         "all of it: upload, categories, pictures, description",
@@ -244,6 +276,15 @@ COMMANDS: Mapping[str, Command] = {
         ),
         _workflow,
         when_failed={"image_url": "", "categories": {}, "description": "", **_NO_PICTURES},
+        result="WorkflowDocument",
     ),
-    "doctor": Command("versions, settings and reachability, for a request for help", (), _doctor),
+    "doctor": Command(
+        "versions, settings and reachability, for a request for help", (), _doctor, result="DoctorResult"
+    ),
+    "schema": Command(
+        "JSON Schemas of the options and documents of the commands",
+        (Option("name", "text", "one command only; the word alone does too", first=True),),
+        local=_schema,
+        result="SchemaResult",
+    ),
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.fal.downloads import safe_name
-from services.fal.errors import FalError, InvalidInput
+from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
 
 if TYPE_CHECKING:
@@ -24,24 +25,39 @@ class Gallery:
         """Raises InvalidInput when the folder cannot be written to: before any money is spent."""
         self._client = client
         self._folder = Path(folder)
+        if not folder:
+            raise InvalidInput("--save_dir is empty. Name a folder.")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidInput(f"--save_dir {folder!r} cannot be made: {error.strerror or error}.") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InvalidInput(f"--save_dir {folder!r} cannot be written to. Name another folder.")
+            # Permissions do not tell everything (a read-only disk, a folder of the system's): try it.
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"--save_dir {folder!a} cannot be written to: {reason}.") from error
 
     def save(self, document: dict[str, Any], arguments: dict[str, Any], *, report: bool) -> None:
-        """Save everything that `document` names, and tell the paths there; what fails is listed in its `errors`."""
-        errors: list[Any] = []
-        original = self._save_original(document, str(arguments["image"]), errors)
-        for number, image in enumerate(document["images"], start=1):
-            self._save_image(image, f"{number}-{safe_name(image['style_name'])}", errors)
-        document["original_path"] = None if original is None else str(original)
-        if errors:
-            document["errors"] = [*(document["errors"] or []), *errors]
+        """Save everything that `document` names, and tell the paths there; what fails is listed in its `errors`.
+
+        Raises Cancelled, with what was made and saved by then.
+        """
+        try:
+            original = self._save_files(document, str(arguments["image"]))
+        except Cancelled as error:
+            error.partial = _with_utf8_paths(document)
+            raise
         if report:
-            document["report_path"] = str(self._write_page(document, arguments, original))
+            self._save_page(document, arguments, original)
+        document.update(_with_utf8_paths(document))
+
+    def _save_files(self, document: dict[str, Any], image: str) -> Path | None:
+        errors: list[Any] = []
+        original = self._save_original(document, image, errors)
+        document["original_path"] = None if original is None else str(original)
+        for number, made in enumerate(document["images"], start=1):
+            self._save_image(made, f"{number}-{safe_name(made['style_name'])}", errors)
+        document["errors"] = [*(document["errors"] or []), *errors] or None
+        return original
 
     def _save_original(self, document: dict[str, Any], image: str, errors: list[Any]) -> Path | None:
         try:
@@ -51,29 +67,42 @@ class Gallery:
                     shutil.copyfile(image, target)
                 return target
             return self._client.save_picture(document["image_url"], self._folder, "original")
+        except Cancelled:
+            raise
         except (FalError, OSError) as error:
-            errors.append(_download_error(error, None))
+            errors.append(_error(error, "download", None))
             return None
 
     def _save_image(self, image: dict[str, Any], name: str, errors: list[Any]) -> None:
         try:
             path = self._client.save_picture(image["image_url"], self._folder, name)
             image["path"] = str(path)
+        except Cancelled:
+            raise
         except FalError as error:
-            errors.append(_download_error(error, image["style_name"]))
+            errors.append(_error(error, "download", image["style_name"]))
 
-    def _write_page(self, document: dict[str, Any], arguments: dict[str, Any], original: Path | None) -> Path:
+    def _save_page(self, document: dict[str, Any], arguments: dict[str, Any], original: Path | None) -> None:
         from services.worker.report import page
 
         path = self._folder / PAGE_NAME
         shown = {**document, "language": arguments.get("language", "Turkish")}
+        document["report_path"] = None
         try:
             path.write_text(page(shown, original), encoding="utf-8")
+            document["report_path"] = str(path)
         except OSError as error:
-            raise InvalidInput(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
-        return path
+            document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
 
 
-def _download_error(error: Exception, style: str | None) -> Any:
-    known = error if isinstance(error, FalError) else InvalidInput(f"The original cannot be saved: {error}.")
-    return style_error(known, "download", style)
+def _error(error: Exception, stage: str, style: str | None) -> Any:
+    known = error if isinstance(error, FalError) else InvalidInput(f"It cannot be saved: {error}.")
+    return style_error(known, stage, style)
+
+
+def _with_utf8_paths(document: dict[str, Any]) -> dict[str, Any]:
+    """`document` with its paths as everyone reads them, whatever this process's locale made of their bytes."""
+    names = ("original_path", "report_path", "path")
+    told = {name: os.fsencode(document[name]).decode("utf-8", "replace") for name in names if document.get(name)}
+    images = [_with_utf8_paths(image) for image in document.get("images", ())]
+    return {**document, **told, **({"images": images} if images else {})}

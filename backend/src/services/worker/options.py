@@ -27,6 +27,8 @@ class Option(NamedTuple):
     """text, path, integer, number, flag, json, or texts (may be given several times)."""
     help: str
     required: bool = False
+    first: bool = False
+    """Whether a word that stands alone behind the command is its value."""
 
 
 def _parse_integer(text: str) -> int:

@@ -1,0 +1,345 @@
+"""Settings: argument, then environment, then .env, then default; and nothing else is read, written or shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.fal.errors import InvalidInput, MissingKey
+from services.fal_service import FalClient
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+CHAINS = {
+    "text": ["openrouter/router", "fal-ai/any-llm"],
+    "enterprise": ["openrouter/router/enterprise", "fal-ai/any-llm/enterprise"],
+    "vision": ["openrouter/router/vision", "fal-ai/any-llm/vision"],
+    "photokit": ["bria/replace-background", "fal-ai/bria/background/replace"],
+    "cutout": ["fal-ai/bria/background/remove", "fal-ai/birefnet/v2"],
+}
+A_KEY = "an-id:a-secret"
+
+
+def settings_of(**given):
+    """What a client was told, as it says itself."""
+    with FalClient(**given) as client:
+        return client.doctor()["settings"]
+
+
+def key_of_length(length):
+    return "an-id:" + "k" * (length - 6)
+
+
+def key_length(**given):
+    return int(settings_of(**given)["key"].removeprefix("*** (").removesuffix(" characters)"))
+
+
+def write_env(path, **values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()), encoding="utf-8")
+    return path
+
+
+# ---------------------------------------------------------------- who wins
+
+# Name in doctor's report, argument, variable; the value as argument, in the environment, in .env; the default.
+SETTINGS = [
+    ("timeout_s", "timeout", "FAL_TIMEOUT_S", 5, "6", "7.5", 110.0),
+    ("max_concurrency", "max_concurrency", "FAL_MAX_CONCURRENCY", 2, "3", "4", 8),
+    ("log", None, "FAL_LOG", None, "info", "DEBUG", "off"),
+    *(
+        (f"endpoints.{job}", None, f"FAL_{job.upper()}_ENDPOINT", None, "own/from-env", "own/app/from.file", chain)
+        for job, chain in CHAINS.items()
+    ),
+]
+
+
+def read(settings, name):
+    for part in name.split("."):
+        settings = settings[part]
+    return settings
+
+
+def as_read(value, default):
+    if isinstance(default, list):
+        return [value]
+    return value.lower() if isinstance(default, str) else type(default)(value)
+
+
+@pytest.mark.parametrize(("name", "argument", "variable", "given", "in_env", "in_file", "default"), SETTINGS)
+def test_argument_beats_environment_beats_file_beats_default(
+    box, monkeypatch, name, argument, variable, given, in_env, in_file, default
+):
+    assert read(settings_of(), name) == default
+    write_env(Path(".env"), **{variable: in_file})
+    assert read(settings_of(), name) == as_read(in_file, default)
+    monkeypatch.setenv(variable, "  ")
+    assert read(settings_of(), name) == as_read(in_file, default)
+    monkeypatch.setenv(variable, f" {in_env} ")
+    assert read(settings_of(), name) == as_read(in_env, default)
+    if argument:
+        assert read(settings_of(**{argument: given}), name) == given
+
+
+@pytest.mark.parametrize(
+    ("argument", "in_env", "in_file", "length"),
+    [
+        ({"key": key_of_length(20)}, {"FAL_KEY": key_of_length(21)}, {"FAL_KEY": key_of_length(22)}, 20),
+        ({}, {"FAL_KEY": key_of_length(21)}, {"FAL_KEY": key_of_length(22)}, 21),
+        ({}, {}, {"FAL_KEY": key_of_length(22)}, 22),
+        ({}, {"FAL_KEY": key_of_length(23), "FAL_API_KEY": key_of_length(24)}, {}, 23),
+        ({}, {"FAL_API_KEY": key_of_length(24), "FAL_KEY_ID": "an-id", "FAL_KEY_SECRET": "s"}, {}, 24),
+        ({}, {"FAL_KEY_ID": "an-id", "FAL_KEY_SECRET": "k" * 19}, {}, 25),
+        ({}, {}, {"FAL_KEY_ID": "an-id", "FAL_KEY_SECRET": "k" * 20}, 26),
+        ({}, {}, {"FAL_API_KEY": key_of_length(27)}, 27),
+        ({}, {"FAL_API_KEY": key_of_length(28)}, {"FAL_KEY": key_of_length(22)}, 28),
+        ({}, {"FAL_KEY_ID": "an-id", "FAL_KEY_SECRET": "k" * 23}, {"FAL_KEY": key_of_length(22)}, 29),
+        ({}, {"FAL_KEY_ID": "an-id"}, {"FAL_KEY_SECRET": "k" * 24}, 30),
+        ({}, {"FAL_KEY": " \t", "FAL_API_KEY": ""}, {"FAL_KEY": key_of_length(31)}, 31),
+        ({}, {"FAL_KEY": f"  {key_of_length(32)}\r\n"}, {}, 32),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
+)
+def test_the_key_is_found_where_it_is_named_first(box, monkeypatch, argument, in_env, in_file, length):
+    monkeypatch.delenv("FAL_KEY")
+    for name, value in in_env.items():
+        monkeypatch.setenv(name, value)
+    if in_file:
+        write_env(Path(".env"), **in_file)
+    assert key_length(**argument) == length
+
+
+def test_the_key_that_was_found_is_the_one_that_is_sent(box, monkeypatch):
+    monkeypatch.delenv("FAL_KEY")
+    write_env(Path(".env"), FAL_KEY="broke:no-balance")
+    with FalClient() as client:
+        assert client.any_llm_complete("Hi")["error_type"] == "balance_exhausted"
+    monkeypatch.setenv("FAL_KEY", "bad:nobody-has-it")
+    with FalClient() as client:
+        assert client.any_llm_complete("Hi")["error_type"] == "auth"
+    with FalClient(key=A_KEY) as client:
+        assert client.any_llm_complete("Hi")["error"] is None
+
+
+# ---------------------------------------------------------------- .env files
+
+
+def test_the_env_file_here_comes_before_that_of_the_project(box, monkeypatch, tmp_path):
+    here, project = tmp_path / "here", tmp_path / "backend"
+    here.mkdir()
+    project.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("services.fal.settings._PROJECT", project)
+    write_env(project / ".env", FAL_TIMEOUT_S=21)
+    assert settings_of()["timeout_s"] == 110
+    (project / "pyproject.toml").touch()
+    assert (settings_of()["timeout_s"], settings_of()["env_file"]) == (21, str(project / ".env"))
+    write_env(here / ".env", FAL_LOG="off")
+    assert settings_of()["timeout_s"] == 110
+    assert Path(settings_of()["env_file"]).resolve() == here / ".env"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_that_is_named_is_the_only_one(box, tmp_path, kind):
+    write_env(tmp_path / ".env", FAL_TIMEOUT_S=21, FAL_MAX_CONCURRENCY=3)
+    named = write_env(tmp_path / "other" / "settings.env", FAL_TIMEOUT_S=22)
+    settings = settings_of(env_file=kind(named))
+    assert (settings["timeout_s"], settings["max_concurrency"]) == (22, 8)
+    assert settings["env_file"] == str(named)
+
+
+def test_a_file_that_is_named_and_missing_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InvalidInput, match=r"gone\.env"):
+        FalClient(env_file=tmp_path / "gone.env", key=A_KEY)
+
+
+def test_a_file_that_is_not_text_is_an_error_that_names_it(tmp_path):
+    Path(".env").write_bytes(b"FAL_KEY=\xff\xfe\x00")
+    with pytest.raises(InvalidInput, match=r"\.env"):
+        FalClient(key=A_KEY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FAL_TIMEOUT_S=33\n",
+        "\ufeffFAL_TIMEOUT_S=33",
+        "# comment\r\nexport FAL_TIMEOUT_S='33'\r\n",
+        'OTHER="a\nb"\nFAL_TIMEOUT_S = "33" # seconds\n',
+        "FAL_TIMEOUT_S=1\nFAL_TIMEOUT_S=33\n",
+    ],
+)
+def test_the_usual_forms_of_env_files_are_understood(box, text):
+    Path(".env").write_bytes(text.encode())
+    assert settings_of()["timeout_s"] == 33
+
+
+def test_a_value_is_taken_as_it_stands_and_not_expanded(box, monkeypatch):
+    monkeypatch.delenv("FAL_KEY")
+    write_env(Path(".env"), FAL_KEY="'an-id:${HOME}$HOME'")
+    assert key_length() == len("an-id:${HOME}$HOME")
+
+
+def test_nothing_is_written_into_the_environment(box, monkeypatch):
+    monkeypatch.delenv("FAL_KEY")
+    write_env(Path(".env"), FAL_KEY=A_KEY, FAL_TIMEOUT_S=9, FAL_LOG="info", SOMEBODYS_SECRET="x")
+    before = dict(os.environ)
+    with FalClient() as client:
+        assert client.any_llm_complete("Hi")["error"] is None
+    assert dict(os.environ) == before
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("found", [{}, {"FAL_KEY_ID": "an-id"}, {"FAL_KEY_SECRET": "s"}, {"FAL_KEY": ""}])
+def test_a_missing_key_names_every_remedy(monkeypatch, found):
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MissingKey) as caught:
+        FalClient()
+    message = str(caught.value)
+    assert message.startswith("FAL_KEY environment variable is required")
+    remedies = ["https://fal.ai/dashboard/keys", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET", "./.env", "backend/.env"]
+    remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/sandbox run"]
+    assert [remedy for remedy in remedies if remedy not in message] == []
+    assert (caught.value.error_type, caught.value.retryable) == ("missing_key", False)
+    assert isinstance(caught.value, ValueError)
+
+
+BAD_VALUES = [
+    *(("FAL_TIMEOUT_S", value) for value in ("soon", "0", "-1", "nan", "inf", "1e400", "86401", "10 s")),
+    *(("FAL_MAX_CONCURRENCY", value) for value in ("0", "-1", "many", "1.5", "1001", "²", "3,5")),
+    *(("FAL_LOG", value) for value in ("verbose", "1", "true")),
+    *(("FAL_TEXT_ENDPOINT", value) for value in ("router", "/a/b", "a//b", "a/../b", "a/b c", "https://own.example/x")),
+    ("FAL_ENTERPRISE_ENDPOINT", "https://own.example/x"),
+    ("FAL_VISION_ENDPOINT", "own"),
+    ("FAL_CUTOUT_ENDPOINT", "https://own.example/x"),
+    *(("FAL_PHOTOKIT_ENDPOINT", value) for value in ("http://own.example/x", "https://", "own", "https://a b/")),
+    *((name, "an-id:a secret") for name in ("FAL_KEY", "FAL_API_KEY")),
+]
+
+
+@pytest.mark.parametrize("place", ["environment", "file"])
+@pytest.mark.parametrize(("variable", "value"), BAD_VALUES)
+def test_a_value_that_makes_no_sense_is_refused_by_the_name_of_its_variable(monkeypatch, place, variable, value):
+    key = {} if "KEY" in variable else {"FAL_KEY": A_KEY}
+    if place == "environment":
+        for name, text in {**key, variable: value}.items():
+            monkeypatch.setenv(name, text)
+    else:
+        write_env(Path(".env"), **key, **{variable: f'"{value}"'})
+    with pytest.raises(InvalidInput, match=variable) as caught:
+        FalClient()
+    assert "a secret" not in str(caught.value)
+
+
+def test_a_half_of_a_key_that_makes_no_sense_names_both_variables(monkeypatch):
+    monkeypatch.setenv("FAL_KEY_ID", "an-id")
+    monkeypatch.setenv("FAL_KEY_SECRET", "a secret")
+    with pytest.raises(InvalidInput, match="FAL_KEY_ID and FAL_KEY_SECRET"):
+        FalClient()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SSL_CERT_FILE", "/no/such/ca.pem"), ("HTTPS_PROXY", "nonsense://127.0.0.1:1"), ("HTTPS_PROXY", "http://[::1")],
+)
+def test_a_broken_network_setting_of_the_machine_is_told_by_its_name(box, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv(variable.lower(), value)
+    with FalClient() as client, pytest.raises(InvalidInput, match=variable):
+        client.any_llm_status("abc")
+
+
+# ---------------------------------------------------------------- what is read when, and what is shown
+
+UNREAD = """
+import sys
+import services.fal_service as service
+heavy = ("dotenv", "fal_client", "httpx", "requests")
+print([name for name in heavy if name in sys.modules])
+for arguments in {arguments}:
+    service.FalClient(**arguments)
+    print([name for name in heavy if name in sys.modules])
+"""
+
+
+def run_python(code, **environment):
+    env = {**{name: value for name, value in os.environ.items() if not name.startswith("FAL_")}, **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**env, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_importing_reads_no_setting_and_loads_no_library(tmp_path):
+    write_env(tmp_path / ".env", FAL_TIMEOUT_S="nonsense")
+    assert run_python("import services.fal_service", FAL_KEY="not a key", FAL_MAX_CONCURRENCY="nonsense") == []
+
+
+def test_dotenv_is_loaded_only_when_the_file_can_add_something(tmp_path):
+    write_env(tmp_path / "unrelated", DATABASE_URL="x")
+    write_env(tmp_path / "known", FAL_KEY="other-id:other-secret", FAL_TIMEOUT_S=5)
+    write_env(tmp_path / "new", FAL_LOG="off")
+    arguments = [{}, {"env_file": "unrelated"}, {"env_file": "known"}, {"env_file": "new"}]
+    loaded = run_python(UNREAD.format(arguments=arguments), FAL_KEY=A_KEY, FAL_TIMEOUT_S="6")
+    assert loaded == ["[]"] * 4 + ["['dotenv']"]
+
+
+def test_a_change_of_the_environment_counts_for_the_next_client_only(box, monkeypatch):
+    with FalClient() as before:
+        monkeypatch.setenv("FAL_TIMEOUT_S", "12")
+        with FalClient() as after:
+            assert (before.doctor()["settings"]["timeout_s"], after.doctor()["settings"]["timeout_s"]) == (110, 12)
+
+
+def test_a_client_shows_its_time_out_but_not_its_key_and_cannot_be_pickled(box):
+    secret = "planted-key-id-17:planted-secret-17"
+    with FalClient(key=secret, timeout=12.5) as client:
+        shown = repr(client) + str(client) + json.dumps(client.doctor())
+        with pytest.raises(TypeError):
+            pickle.dumps(client)
+    assert repr(client) == "FalClient(timeout=12.5)"
+    assert "planted" not in shown
+
+
+@pytest.mark.parametrize(("level", "told"), [("off", False), ("info", False), ("debug", True)])
+def test_the_log_goes_to_stderr_and_no_further_than_was_asked(box, monkeypatch, capsys, level, told):
+    monkeypatch.setenv("FAL_LOG", level)
+    with FalClient() as client:
+        client.any_llm_complete("A prompt that nobody else should read")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("POST https://queue.fal.run/openrouter/router" in printed.err) is told
+    assert "nobody else" not in printed.err
+    assert "sandbox-key" not in printed.err
+
+
+def test_the_doctor_tells_versions_settings_and_hosts_without_starting_a_job(box, client):
+    report = client.doctor()
+    assert report["error"] is None
+    assert set(report["versions"]) >= {"python", "fal-client", "requests", "python-dotenv", "httpx"}
+    assert report["settings"]["endpoints"] == CHAINS
+    assert {host: row["reachable"] for host, row in report["hosts"].items()} == {
+        "queue.fal.run": True,
+        "rest.fal.ai": True,
+        "v3.fal.media": True,
+    }
+    assert box.ledger()["accepted"] == 0
+
+
+def test_the_doctor_finds_a_key_that_fal_does_not_know(box):
+    with FalClient(key="bad:nobody-has-it") as client:
+        assert client.doctor()["error_type"] == "auth"
