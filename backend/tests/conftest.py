@@ -16,10 +16,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from sandbox.server import Sandbox
+from schema_check import assert_output_is_true, assert_true_to_schema, name_of
 from services.fal import redaction
 from services.fal.endpoints import Endpoints
 from services.fal_service import FalClient
 from services.fal_worker import main
+from services.worker.commands import Command
+from services.worker.run import Running
 
 settings.register_profile(
     "test",
@@ -60,6 +63,23 @@ def quiet_log() -> Iterator[None]:
     yield
     logger.level, logger.propagate, logger.handlers[:] = before
     logger.setLevel(before[0])
+
+
+@pytest.fixture(autouse=True)
+def true_documents(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a command prints in this process, in any test, is true to its schema."""
+    printed: list[tuple[Command, str]] = []
+    write = Running._write
+
+    def write_and_remember(running: Running, text: str) -> None:
+        printed.append((running._command, text))
+        write(running, text)
+
+    monkeypatch.setattr(Running, "_write", write_and_remember)
+    yield
+    for command, text in printed:
+        document = json.loads(text)
+        assert_true_to_schema([name_of(command)], document.get("error") is not None, document)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +124,7 @@ def photo_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]:
-    """Run the worker in this process: its exit code and its one JSON document."""
+    """Run the worker in this process: its exit code and its one JSON document, which is true to its schema."""
 
     def run_worker(*argv: str) -> tuple[int, Any]:
         capfd.readouterr()
@@ -112,17 +132,19 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]:
         out = capfd.readouterr().out
         assert out.endswith("\n")
         assert out.count("\n") == 1
-        return code, json.loads(out)
+        document = json.loads(out)
+        assert_true_to_schema(argv, code, document)
+        return code, document
 
     return run_worker
 
 
 @pytest.fixture
 def run_process(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Run the worker as a process of its own, as a shell would."""
+    """Run the worker as a process of its own, as a shell would; what it printed is true to its schema."""
 
     def run_worker(*argv: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
+        ran = subprocess.run(
             [sys.executable, str(WORKER), *argv],
             capture_output=True,
             timeout=60,
@@ -130,6 +152,8 @@ def run_process(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes
             env={**os.environ, **(env or {})},
             **options,
         )
+        assert_output_is_true(argv, ran.returncode, ran.stdout)
+        return ran
 
     return run_worker
 

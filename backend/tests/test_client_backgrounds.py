@@ -164,7 +164,12 @@ def test_a_prompt_that_failed_is_replaced_by_a_plain_one_and_listed(box, client,
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[:1])
     [image], [error] = result["images"], result["errors"]
     assert set(error) == ERROR_KEYS
-    assert (error["style"], error["stage"], error["error_type"], error["retryable"]) == ("Studio", "prompt", "job_failed", True)
+    assert (error["style"], error["stage"], error["error_type"], error["retryable"]) == (
+        "Studio",
+        "prompt",
+        "job_failed",
+        True,
+    )
     assert error["request_id"] in error["error"]
     assert image["prompt"].startswith("Clean white studio background")
     assert inputs(box, PHOTOKIT)[0]["prompt"] == image["prompt"]
@@ -229,7 +234,11 @@ def test_every_step_is_told_when_it_starts_and_ends_and_a_picture_comes_with_its
         result["images"], key=lambda image: image["style_name"]
     )
     [failed] = [event for event in events if event["status"] == "failed"]
-    assert (failed["step"], failed["error_type"], failed["style"]) == ("picture", "job_failed", result["errors"][0]["style"])
+    assert (failed["step"], failed["error_type"], failed["style"]) == (
+        "picture",
+        "job_failed",
+        result["errors"][0]["style"],
+    )
     assert all(event["seconds"] >= 0 for event in events if event["status"] == "done")
 
 

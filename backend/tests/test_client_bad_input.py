@@ -81,7 +81,17 @@ WRONG = [
     *table("priority", ["fast", "", "LATENCY", 5, ["latency"], {}], ["complete", "iter", "stream", "submit"]),
     *table(
         "webhook_url",
-        ["example.com/hook", "", "/hook", "ftp://example.com/", "http://", "https://a b/", "https://[::1", 5, SURROGATE],
+        [
+            "example.com/hook",
+            "",
+            "/hook",
+            "ftp://example.com/",
+            "http://",
+            "https://a b/",
+            "https://[::1",
+            5,
+            SURROGATE,
+        ],
         ["submit"],
     ),
     *table(
@@ -305,7 +315,15 @@ def test_a_message_about_a_file_is_one_tidy_sentence_after_another(client, refus
 
 @pytest.mark.parametrize(
     "key",
-    ["an-id:a secret", "an-id:\nsecret", "an-id:a\tsecret", "an-id:sırrım", "an-id:\x7f", "“id:secret”", "an-id:\udcff"],
+    [
+        "an-id:a secret",
+        "an-id:\nsecret",
+        "an-id:a\tsecret",
+        "an-id:sırrım",
+        "an-id:\x7f",
+        "“id:secret”",
+        "an-id:\udcff",
+    ],
     ids=ascii,
 )
 def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key):

@@ -181,7 +181,8 @@ def test_a_redirect_is_not_followed(box, client, png_url, folder):
 
 
 @pytest.mark.parametrize(
-    "trouble", [{"drop": "half"}, {"drop": "before"}, {"drop": "after"}, {"drop": "connect"}, {"status": 500}, {"status": 503}]
+    "trouble",
+    [{"drop": "half"}, {"drop": "before"}, {"drop": "after"}, {"drop": "connect"}, {"status": 500}, {"status": 503}],
 )
 def test_a_download_that_failed_is_repeated_until_it_is_whole(box, client, png_url, folder, trouble):
     box.fault("download", times=2, **trouble)

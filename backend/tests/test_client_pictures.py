@@ -95,7 +95,9 @@ def test_without_remove_bg_the_photo_goes_to_the_photokit_as_it_is(box, client):
         pytest.param({"images": [IMAGE, {"url": "https://v3.fal.media/2.png"}]}, IMAGE["url"], 900, id="images"),
         pytest.param({"image": None, "images": [IMAGE]}, IMAGE["url"], 900, id="image null"),
         pytest.param({"image": {"url": "https://x/1.png"}, "images": [IMAGE]}, "https://x/1.png", None, id="both"),
-        pytest.param({"image": {"url": "data:image/png;base64,AAAA"}}, "data:image/png;base64,AAAA", None, id="data URI"),
+        pytest.param(
+            {"image": {"url": "data:image/png;base64,AAAA"}}, "data:image/png;base64,AAAA", None, id="data URI"
+        ),
     ],
 )
 def test_a_picture_is_found_wherever_an_endpoint_puts_it(box, client, output, url, width):
@@ -143,7 +145,9 @@ def test_when_the_cut_out_fails_no_picture_is_paid_for(box, client):
         ("fal-ai/somebody/new", "image_url", CUT_OUT_URL, {"image": IMAGE}),
     ],
 )
-def test_a_photokit_set_by_hand_gets_the_image_under_the_name_it_knows(box, monkeypatch, endpoint, field, value, output):
+def test_a_photokit_set_by_hand_gets_the_image_under_the_name_it_knows(
+    box, monkeypatch, endpoint, field, value, output
+):
     box.configure(any_endpoint=True)
     answers(box, CUTOUT, {"image": {"url": CUT_OUT_URL}})
     answers(box, endpoint, output)

@@ -205,7 +205,14 @@ def test_a_missing_key_names_every_remedy(monkeypatch, found):
         FalClient()
     message = str(caught.value)
     assert message.startswith("FAL_KEY environment variable is required")
-    remedies = ["https://fal.ai/dashboard/keys", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET", "./.env", "backend/.env"]
+    remedies = [
+        "https://fal.ai/dashboard/keys",
+        "FAL_API_KEY",
+        "FAL_KEY_ID",
+        "FAL_KEY_SECRET",
+        "./.env",
+        "backend/.env",
+    ]
     remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/sandbox run"]
     assert [remedy for remedy in remedies if remedy not in message] == []
     assert (caught.value.error_type, caught.value.retryable) == ("missing_key", False)

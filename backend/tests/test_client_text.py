@@ -10,9 +10,7 @@ TEXT, ENTERPRISE, VISION = "openrouter/router", "openrouter/router/enterprise", 
 ANY_LLM = "fal-ai/any-llm"
 PHOTO = "https://example.com/red-mug.jpg"
 OTHER_PHOTO = "https://example.com/shoe.png?size=1&v=2"
-PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 SEED_KEYS = {"output", "reasoning", "partial", "error", "raw"}
 EXTRA_KEYS = {"request_id", "usage", "billable_units"}
 FAILURE_KEYS = {"error_type", "retryable", "status_code", "request_id", "hint", "trace"}
@@ -136,13 +134,16 @@ def test_enterprise_sends_every_argument_as_it_was_given(box, client):
         pytest.param("What is it?", [PIXEL], [PIXEL], id="a data URI"),
         pytest.param(f"Image URL: {PHOTO}\n\nDescribe this product.", None, [PHOTO], id="a line of the prompt"),
         pytest.param(f"What's in this image? Image URL: {PHOTO}", None, [PHOTO], id="the end of a sentence"),
-        pytest.param(f"image url:{PHOTO}.\nIMAGE URL: <{OTHER_PHOTO}>", None, [PHOTO, OTHER_PHOTO], id="other spellings"),
+        pytest.param(
+            f"image url:{PHOTO}.\nIMAGE URL: <{OTHER_PHOTO}>", None, [PHOTO, OTHER_PHOTO], id="other spellings"
+        ),
         pytest.param(f"Image URL: {PHOTO}", [PHOTO], [PHOTO], id="the same in both"),
         pytest.param(f"Image URL: {OTHER_PHOTO}", [PHOTO], [PHOTO, OTHER_PHOTO], id="one in each"),
         pytest.param(f"Image URL: {PIXEL}", None, [PIXEL], id="a data URI in the prompt"),
     ],
 )
 def test_images_go_to_the_vision_endpoint_as_image_urls(box, client, prompt, given, expected):
+    box.fault("job", output={"output": "A mug."})
     result = client.any_llm_enterprise(prompt, image_urls=given)
     assert result["error"] is None
     endpoint, arguments = sent(box)
@@ -164,6 +165,7 @@ def test_a_prompt_without_an_image_line_is_a_text_question(box, client, prompt):
 
 def test_a_vision_endpoint_set_by_hand_gets_image_urls_too(box, monkeypatch):
     monkeypatch.setenv("FAL_VISION_ENDPOINT", "fal-ai/any-llm/vision")
+    box.fault("job", output={"output": "A mug."})
     with FalClient() as client:
         assert client.any_llm_enterprise("What is it?", image_urls=[PHOTO])["error"] is None
     endpoint, arguments = sent(box)
@@ -173,7 +175,9 @@ def test_a_vision_endpoint_set_by_hand_gets_image_urls_too(box, monkeypatch):
 # ---------------------------------------------------------------- failures in an answer
 
 FAILED_JOBS = [
-    pytest.param({"error": "Runner disconnected", "error_type": "runner_disconnected"}, "job_failed", True, id="runner"),
+    pytest.param(
+        {"error": "Runner disconnected", "error_type": "runner_disconnected"}, "job_failed", True, id="runner"
+    ),
     pytest.param({"error": "It crashed", "error_type": "internal_error"}, "job_failed", True, id="fal itself"),
     pytest.param({"error": "It crashed"}, "job_failed", False, id="without a type"),
     pytest.param({"error": "Bad request", "error_type": "bad_request"}, "model_rejected", False, id="a bad request"),

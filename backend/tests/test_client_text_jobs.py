@@ -141,7 +141,10 @@ def test_the_result_of_an_unfinished_job_raises_not_ready(box, client, state):
     [
         ({"error": "Runner disconnected", "error_type": "runner_disconnected"}, "job_failed"),
         ({"error": "Crash", "status": 500, "body": {"detail": "Internal Server Error"}}, "job_failed"),
-        ({"error": "Bad", "status": 422, "body": {"detail": [{"loc": ["body"], "msg": "no", "type": "x"}]}}, "model_rejected"),
+        (
+            {"error": "Bad", "status": 422, "body": {"detail": [{"loc": ["body"], "msg": "no", "type": "x"}]}},
+            "model_rejected",
+        ),
         ({"error": "Stopped", "error_type": "client_cancelled"}, "cancelled"),
     ],
 )

@@ -42,6 +42,11 @@ def texts(events):
     return [event["delta"] for event in events]
 
 
+def take(events, seen):
+    for event in events:
+        seen.append(event["delta"])
+
+
 def test_the_deltas_join_to_the_whole_text_and_only_the_last_event_is_not_partial(box, client):
     box.say(STORY)
     events = list(client.iter_any_llm("Tell a story"))
@@ -95,7 +100,9 @@ def test_a_letter_that_stdout_cannot_show_does_not_end_a_stream_that_is_paid_for
 
 
 def test_both_take_the_same_arguments():
-    plain, printing = (inspect.signature(method).parameters for method in (FalClient.iter_any_llm, FalClient.any_llm_stream))
+    plain, printing = (
+        inspect.signature(method).parameters for method in (FalClient.iter_any_llm, FalClient.any_llm_stream)
+    )
     assert dict(plain) == dict(printing)
 
 
@@ -120,8 +127,7 @@ def test_a_stream_without_its_last_event_is_truncated_and_keeps_the_text_so_far(
     box.fault("stream", cut=3, end=end)
     seen = []
     with pytest.raises(StreamTruncated) as caught:
-        for event in client.iter_any_llm("Tell a story"):
-            seen.append(event["delta"])
+        take(client.iter_any_llm("Tell a story"), seen)
     text = "".join(seen)
     assert len(seen) == 3
     assert STORY.startswith(text)
@@ -183,7 +189,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("status", "body", "expected"), REFUSED)
-def test_a_refusal_before_the_first_event_is_that_error_and_not_a_broken_stream(box, client, monkeypatch, status, body, expected):
+def test_a_refusal_before_the_first_event_is_that_error_and_not_a_broken_stream(
+    box, client, monkeypatch, status, body, expected
+):
     box.fault("stream", status=status, body=body, times=None)
     with pytest.raises(FalError) as caught:
         list(client.iter_any_llm("Hi"))

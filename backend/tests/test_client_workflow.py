@@ -138,7 +138,10 @@ def test_a_prompt_or_picture_that_failed_is_listed_beside_the_rest(box, client, 
     box.fault("job", endpoint=PHOTOKIT, output={"image": None})
     box.fault("job", endpoint=CUTOUT, output=CUT)
     result = client.product_workflow(photo_url, styles=["Studio"])
-    assert [(error["style"], error["stage"]) for error in result["errors"]] == [("Studio", "prompt"), ("Studio", "picture")]
+    assert [(error["style"], error["stage"]) for error in result["errors"]] == [
+        ("Studio", "prompt"),
+        ("Studio", "picture"),
+    ]
     assert (result["images"], result["total_generated"]) == ([], 0)
     assert result["description"]
 
@@ -146,7 +149,10 @@ def test_a_prompt_or_picture_that_failed_is_listed_beside_the_rest(box, client, 
 def test_a_cut_out_that_failed_leaves_categories_and_description(box, client, photo_url):
     box.fault("job", endpoint=CUTOUT, fail=CRASH)
     result = client.product_workflow(photo_url, styles=["Studio", "Premium"])
-    assert [(error["style"], error["stage"]) for error in result["errors"]] == [("Studio", "cutout"), ("Premium", "cutout")]
+    assert [(error["style"], error["stage"]) for error in result["errors"]] == [
+        ("Studio", "cutout"),
+        ("Premium", "cutout"),
+    ]
     assert len(result["categories"]) == 9
     assert result["description"]
     assert inputs(box, PHOTOKIT) == []

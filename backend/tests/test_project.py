@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
@@ -196,10 +196,8 @@ def _as_shape(block: str) -> ast.Dict | None:
 
 def _assert_shape(shape: ast.Dict, declared: Any) -> None:
     shown = {key.value: value for key, value in zip(shape.keys, shape.values, strict=True)}
-    known = get_type_hints(declared)
-    optional = set(get_type_hints(results.TextExtras)) | set(get_type_hints(results.StyledImageExtras))
-    assert set(shown) <= set(known)
-    assert set(shown) >= set(known) - optional
+    assert set(shown) <= set(declared.__required_keys__ | declared.__optional_keys__)
+    assert set(shown) >= declared.__required_keys__
     for key, value in shown.items():
         inner = value.elts[0] if isinstance(value, ast.List) else value
         if isinstance(inner, ast.Dict):

@@ -91,6 +91,7 @@ EXAMPLES = {
         {*MANY_KEYS, "image_url", "categories", "description", "original_path", "report_path"},
     ),
     "doctor": Example([], {"versions", "settings", "hosts", "error"}),
+    "schema": Example(["--name", "background"], {"commands"}),
 }
 
 
@@ -154,8 +155,9 @@ def _assert_sent(box: Sandbox, name: str, photo_url: str) -> None:
 
 
 def test_every_command_has_an_example_here_and_every_option_is_used_in_it():
-    assert set(EXAMPLES) == set(COMMANDS)
-    for name, command in COMMANDS.items():
+    one_shot = {name: command for name, command in COMMANDS.items() if command.program is None}
+    assert set(EXAMPLES) == set(one_shot)
+    for name, command in one_shot.items():
         used = {word[2:] for word in [*EXAMPLES[name].argv, *COMMON] if word.startswith("--")}
         assert used == {option.name for option in command.all_options}, name
 
@@ -175,7 +177,7 @@ def test_options_may_be_spelled_with_dashes_for_underscores(name, call, box, req
     _assert_sent(box, name, photo_url)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if COMMANDS[name].local is None])
 def test_a_failed_command_keeps_its_own_keys_beside_the_error(name, call, box):
     box.fault("any", status=401, times=None)
     code, document = call(name, "0a5d2f34-6baa-4455-a3e7-0682c2094cac")
@@ -331,6 +333,18 @@ def test_doctor_shows_settings_without_the_key_and_fails_when_fal_cannot_be_reac
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     code, document = run("doctor")
     assert (code, document["error_type"]) == (1, "unreachable")
+
+
+def test_schema_needs_no_key_and_takes_a_command_or_none(box, run, monkeypatch):
+    monkeypatch.delenv("FAL_KEY")
+    assert set(run("schema")[1]["commands"]) >= set(EXAMPLES)
+    for argv in (["schema", "background"], ["schema", "--name", "background"], ["schema", "--name=background"]):
+        code, document = run(*argv)
+        assert (code, set(document["commands"])) == (0, {"background"})
+    code, document = run("schema", "backgrounds")
+    assert (code, document["error_type"]) == (1, "invalid_input")
+    assert "any-llm-complete" in document["error"]
+    assert box.journal() == []
 
 
 def test_the_timeout_covers_the_whole_command(box, run):

@@ -131,7 +131,7 @@ def test_help_and_wrong_options_load_nothing_that_talks_to_fal(argv, python):
 def test_a_command_loads_only_what_it_needs(python):
     names = loaded(python, *ASK)
     assert {"fal_client", "httpx", "ssl"} <= names
-    assert not names & {"dotenv", "numpy", "cv2", "aiohttp", "sandbox"}
+    assert not names & {"dotenv", "requests", "numpy", "cv2", "aiohttp", "sandbox"}
 
 
 def loaded(python, *argv: str) -> set[str]:
@@ -216,13 +216,13 @@ def test_a_signal_at_any_moment_leaves_one_document_and_no_job(delay, started, b
     box.wait_for(lambda ledger: ledger["running"] == 0, WITHIN_S)
 
 
-@pytest.mark.parametrize("name", ["any-llm-complete", "generate-multiple-bg", "workflow"])
+@pytest.mark.parametrize("name", ["any-llm-complete", "workflow"])
 def test_a_deadline_cancels_the_jobs_and_ends_the_process(name, started, commands, box):
     argv, jobs = commands[name]
     box.configure(latency=30)
-    with started(*argv, "--timeout", "1") as worker:
+    with started(*argv, "--timeout", "2") as worker:
         box.wait_for(lambda ledger: ledger["running"] == jobs, WITHIN_S)
-        out, err = worker.communicate(timeout=2)
+        out, err = worker.communicate(timeout=2 + 1)
     document = one_document(out)
     assert (worker.returncode, document["error_type"], err) == (1, "timeout", b"")
     assert document["request_id"] in [job["request_id"] for job in box.ledger()["jobs"]]

@@ -88,7 +88,7 @@ def test_without_a_key_the_document_says_how_to_get_one(run_process):
     assert document["error"].startswith("FAL_KEY environment variable is required")
 
 
-@pytest.mark.parametrize("package", ["fal_client", "httpx", "requests"])
+@pytest.mark.parametrize("package", ["fal_client", "httpx"])
 def test_a_package_that_cannot_be_imported_is_named(package, run_process, stub):
     done = run_process(*ASK, env=stub(package, "import a_package_that_is_missing"))
     document = one_document(done.stdout)

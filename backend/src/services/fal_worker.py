@@ -20,6 +20,7 @@ if __name__ == "__main__" and not __package__:
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -30,12 +31,16 @@ from services.worker.output import JsonStdout
 
 __all__ = ["build_parser", "main", "script"]
 
+FLUSH_S = 0.1
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; prints its JSON document, returns 0, or 1 when the document carries an error."""
     with JsonStdout() as out:
         try:
             command, values = parse(sys.argv[1:] if argv is None else argv)
+            if command.program is not None:
+                return command.program(values, out)
             from services.worker.run import Running
 
             return Running(command, values, out).exit_code()
@@ -58,12 +63,19 @@ def script() -> NoReturn:
     """`main` as a process of its own: this file run directly, and the installed command `fal-worker`."""
     early_signals.install()
     code = main()
-    with contextlib.suppress(OSError):
-        if sys.stderr is not None:
-            sys.stderr.flush()
+    # A stderr that nobody reads may hold whoever flushes it.
+    flushing = threading.Thread(target=_flush_stderr, daemon=True)
+    flushing.start()
+    flushing.join(FLUSH_S)
     # Nothing is left to tidy up; a thread that still waits on the network must not hold the process, and what a
     # library in C has left in its buffer must not follow the document.
     os._exit(code)
+
+
+def _flush_stderr() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.flush()
 
 
 if __name__ == "__main__":

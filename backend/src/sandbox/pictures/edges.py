@@ -47,7 +47,8 @@ def _matte(coarse: Array, picture: Array, reach: float) -> Array:
     trust = apart / (apart + TELLING**2) * 4 * place * (1 - place)
     score = (place - 0.5) * 2.0 + (np.clip(share, 0, 1) - 0.5) * 1.4 * trust - INWARDS
     alpha = np.clip(0.5 + score * (1.0 + 0.4 * (1 - trust)), 0, 1)
-    return cv2.GaussianBlur(floats(alpha), (0, 0), 0.6)
+    pinholes_closed = cv2.morphologyEx(floats(alpha), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    return cv2.GaussianBlur(pinholes_closed, (0, 0), 0.6)
 
 
 def decontaminate(picture: Array, alpha: Array) -> Array:

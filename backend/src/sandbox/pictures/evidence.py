@@ -16,6 +16,8 @@ from sandbox.pictures.arrays import Array, floats
 
 FRAME = 0.03
 """The frame's width, as a share of the picture's shorter side."""
+USUAL_SIDE = 420
+"""Steepness is given for pictures of this side; a shadow in a smaller one is steeper."""
 CALM = 0.013
 """The steepest change of light, per pixel, in a background that hides no edges."""
 FLOOR = 0.04
@@ -63,24 +65,32 @@ class Evidence:
 def gather(picture: Array) -> Evidence:
     """The evidence in a BGR picture."""
     # The floor keeps ratios calm where the background is nearly black.
-    smooth = cv2.bilateralFilter(picture, 7, 30, 7).astype(np.float32) / 255.0 + FLOOR
+    smooth = _calmed(picture).astype(np.float32) / 255.0 + FLOOR
     frame = frame_of(picture.shape)
     behind = np.clip(_fitted(smooth, frame), FLOOR, None)
     light = (smooth * behind).sum(axis=-1) / np.square(behind).sum(axis=-1)
     hue = np.linalg.norm(smooth - light[..., None] * behind, axis=-1) / np.linalg.norm(behind, axis=-1)
     usual = float(np.percentile(hue[frame], 95))
-    tolerance = 0.03 + 2.5 * float(np.percentile(np.abs(light[frame] - 1), 90))
+    tolerance = 0.03 + 3.0 * float(np.percentile(np.abs(light[frame] - 1), 75))
     # Dark pixels have little hue of their own: what is strange is judged in relation to the light.
     strange = hue / (0.018 + 1.6 * usual) / np.clip(light, 0.35, 1.0) ** 0.5
     edge = _edges(light)
     rough = float(np.percentile(edge[frame], 90))
     usual_hue = 2 * float(np.percentile(strange[frame], 99))
-    passable = _passable(light, strange, edge, rough, usual_hue, tolerance) | frame
-    reached = _flood(passable, frame)
+    passable = _passable(light, strange, edge, rough, usual_hue, tolerance)
+    reached = _flood(passable, frame & (np.abs(light - 1) < max(0.2, tolerance)))
     brightness = float(behind[frame].mean())
     return Evidence(
         light, strange, _rare(picture, frame), reached, passable & ~reached, edge, rough, tolerance, brightness
     )
+
+
+def _calmed(picture: Array) -> Array:
+    """Without noise, and without the colour fringes that JPEG leaves around a vivid product."""
+    lab = cv2.cvtColor(cv2.bilateralFilter(picture, 7, 30, 7), cv2.COLOR_BGR2LAB)
+    light, green_red, blue_yellow = cv2.split(lab)
+    hues = (cv2.medianBlur(channel, 9) for channel in (green_red, blue_yellow))
+    return cv2.cvtColor(cv2.merge([light, *hues]), cv2.COLOR_LAB2BGR)
 
 
 def frame_of(shape: tuple[int, ...]) -> Array:
@@ -133,16 +143,17 @@ def _passable(light: Array, strange: Array, edge: Array, rough: float, usual_hue
 
     The deeper the shadow, the steeper its rim may be; next to bare background every edge counts.
     """
-    steepest = np.interp(light, (0.3, 0.5, 0.75, 0.97), (0.035, 0.028, 0.015, 0.007)) + rough
+    scale = USUAL_SIDE / min(max(light.shape), USUAL_SIDE)
+    steepest = np.interp(light, (0.3, 0.5, 0.75, 0.97), (0.034, 0.026, 0.0125, 0.0055)) * scale + rough
     # Shadows take up a little hue from the product and the room.
     hue_limit = np.clip(usual_hue + np.interp(light, (0.85, 0.95), (0.25, 0.1)), 0.2, 1.2)
     return (edge < steepest) & (strange < hue_limit) & (light < 1 + tolerance) & (light > DARKEST_SHADOW)
 
 
-def _flood(passable: Array, frame: Array) -> Array:
-    """What of `passable` hangs together with the frame; ways narrower than the kernel are closed."""
+def _flood(passable: Array, start: Array) -> Array:
+    """What of `passable` hangs together with the start; ways narrower than the kernel are closed."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-    ways = cv2.erode(passable.astype(np.uint8), kernel) | frame.astype(np.uint8)
+    ways = cv2.erode(passable.astype(np.uint8), kernel)
     _, labels = cv2.connectedComponents(ways, connectivity=4)
-    reached = np.isin(labels, np.unique(labels[frame])) & (ways > 0)
+    reached = np.isin(labels, np.unique(labels[start])) & (ways > 0)
     return (cv2.dilate(reached.astype(np.uint8), kernel) > 0) & passable

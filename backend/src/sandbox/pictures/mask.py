@@ -75,15 +75,15 @@ def _trimap(evidence: Evidence) -> Array:
         outside = evidence.reached | _see_through(evidence)
         depth = cv2.distanceTransform((~outside).astype(np.uint8), cv2.DIST_L2, 5)
         deep = depth > max(foreign.shape) * 0.02
-        shadowy = (evidence.strange < 0.6) & (evidence.light < 0.9)
-        trimap[(depth > 0) & (deep | ~shadowy)] = cv2.GC_PR_FGD
+        shadowy = (evidence.strange < 0.35) & (evidence.light < 0.9)
+        trimap[(depth > 0) & (deep | ~(shadowy | evidence.pockets))] = cv2.GC_PR_FGD
         trimap[deep & ~shadowy] = cv2.GC_FGD
         trimap[cv2.erode(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = cv2.GC_BGD
     else:
         trimap[evidence.rare] = cv2.GC_PR_FGD
+        trimap[frame_of(trimap.shape)] = cv2.GC_BGD
     if np.count_nonzero(trimap & 1) < SMALLEST * trimap.size:
         trimap[_ellipse(trimap.shape, 0.42, 0.48) > 0] = cv2.GC_PR_FGD
-    trimap[frame_of(trimap.shape)] = cv2.GC_BGD
     return trimap
 
 
@@ -170,7 +170,7 @@ def _is_opening(pocket: Array, shallow: Array, evidence: Evidence) -> bool:
     """
     light, hue = float(np.median(evidence.light[pocket])), float(np.median(evidence.strange[pocket]))
     rim = (cv2.dilate(pocket.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0) & ~pocket
-    sharp = float(np.percentile(evidence.edge[rim], 50)) > 0.02
+    sharp = float(np.percentile(evidence.edge[rim], 50)) > 0.013
     if not sharp or hue > 0.2 or abs(light - 1) > max(0.08, min(evidence.tolerance, 0.15)):
         return False
     if evidence.rough < 0.006 and evidence.brightness < 0.92 and hue < 0.15:

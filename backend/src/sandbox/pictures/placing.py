@@ -83,6 +83,6 @@ def light_side(product: Product, draw: np.random.Generator) -> int:
     half = round(product.foot.x)
     left = grey[:, :half].sum() / max(product.alpha[:, :half].sum(), 1)
     right = grey[:, half:].sum() / max(product.alpha[:, half:].sum(), 1)
-    if abs(left - right) > 0.03:
+    if abs(left - right) > 0.03 * (left + right):
         return -1 if left > right else 1
     return int(draw.choice([-1, 1]))

@@ -29,7 +29,7 @@ from services.fal.plain_http import SILENCE_S, Session
 from services.fal.retries import MAX_ATTEMPTS, backoff_s
 
 MAX_BYTES = 50 * 1024 * 1024
-MAX_NAME_BYTES = 120
+MAX_NAME_BYTES = 200
 """File systems take 255; the temporary name and the extension are longer."""
 EXTENSIONS = {
     "image/png": ".png",
@@ -110,7 +110,7 @@ def safe_name(name: str) -> str:
     # Lower case leaves a dot of its own of the Turkish İ.
     lower = unicodedata.normalize("NFC", name).lower().replace("\N{COMBINING DOT ABOVE}", "")
     plain = re.sub(r"[^\w-]+", "-", lower).strip("-")
-    return plain.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore") or "picture"
+    return plain[:80].encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore") or "picture"
 
 
 def _is_proxied(host: str) -> bool:

@@ -163,7 +163,10 @@ def as_fal_error(error: BaseException) -> FalError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return _caused(Cancelled("The call was interrupted."), error)
-    return _caused(InternalError(f"{type(error).__name__}: {error}"), error)
+    hint = None
+    if isinstance(error, ImportError):
+        hint = "Install the packages: pip install -r requirements.txt, or make setup."
+    return _caused(InternalError(f"{type(error).__name__}: {error}.", hint=hint), error)
 
 
 def _caused(wrapper: FalError, cause: BaseException) -> FalError:

@@ -154,12 +154,12 @@ class Jobs:
         """`action` on an earlier job, looked for on every endpoint that it may have gone to."""
         if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
             raise InvalidInput("request_id must be the id that any-llm-submit returned (letters, digits, dashes).")
-        missing: NotFound | None = None
+        missing: NotFound | EndpointGone | None = None
         for endpoint in self._endpoints.candidates(kind):
             try:
                 return action(self.job(endpoint, request_id))
-            except NotFound as error:
-                missing = missing or error
+            except (NotFound, EndpointGone) as error:
+                missing = error if missing is None or isinstance(error, NotFound) else missing
             except FalError as error:
                 error.request_id = request_id
                 raise

@@ -7,20 +7,24 @@ from the texts in them by `worker/schemas.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NewType, TypedDict
+from typing import Annotated, Any, Literal, NewType, TypedDict, TypeVar
 
+T = TypeVar("T")
+IN_FAILURES = "only in a failure"
+Failed = Annotated[T, IN_FAILURES]
+"""A key, or the part of a union, that only a failed call gives."""
+ALSO_IN_FAILURES = "also in a failure, when it is known by then"
+Kept = Annotated[T, ALSO_IN_FAILURES]
+"""A key that a failed command may still give, beside those that it always gives."""
 ErrorType = NewType("ErrorType", str)
 """The `error_type` of a class in `errors.py`."""
-IN_FAILURES = "only in a failure"
-"""Marks the part of a union that a call that succeeded never gives."""
-Nothing = Annotated[dict[str, str], IN_FAILURES]
-"""An empty object, since the call failed."""
 Stage = Annotated[str, Literal["cutout", "prompt", "picture", "description", "download", "report"]]
+Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description"]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
 
 class Usage(TypedDict, total=False):
-    """Tokens and cost as the model's provider counts them; there may be more keys."""
+    """Tokens and cost as the model's provider counts them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -41,12 +45,12 @@ class Billing(TypedDict, total=False):
 class Failure(TypedDict, total=False):
     """Beside `error`, when it is not None."""
 
-    error_type: ErrorType
-    retryable: bool
-    status_code: int | None
-    hint: str | None
-    detail: Any
-    trace: str
+    error_type: Failed[ErrorType]
+    retryable: Failed[bool]
+    status_code: Failed[int | None]
+    hint: Failed[str | None]
+    detail: Failed[Any]
+    trace: Failed[str]
 
 
 class ErrorDetail(TypedDict, total=False):
@@ -54,8 +58,8 @@ class ErrorDetail(TypedDict, total=False):
     """fal's own list of what was wrong, when it sent one."""
 
 
-class ErrorDocument(ErrorDetail):
-    """What a command that failed prints, beside keys of its own."""
+class ErrorSummary(ErrorDetail):
+    """What failed, without a traceback."""
 
     error: str
     """What went wrong, and what to do next."""
@@ -69,13 +73,23 @@ class ErrorDocument(ErrorDetail):
     """fal's id of the job, when it is known."""
     hint: str | None
     """What to do next."""
+
+
+class ErrorDocument(ErrorSummary):
+    """What a command that failed prints, beside keys of its own."""
+
     trace: str
     """Python's traceback, for a request for help."""
 
 
 class TextExtras(Billing, Failure, total=False):
     usage: Usage | None
-    """None when the endpoint does not tell."""
+    """When the endpoint tells it."""
+
+
+class UnusableAnswer(TypedDict, total=False):
+    raw: Failed[dict[str, Any]]
+    """fal's whole answer, when it cannot be used."""
 
 
 class TextResult(TextExtras):
@@ -87,7 +101,7 @@ class TextResult(TextExtras):
     """What the model thought, when it shows that."""
     partial: bool
     """Whether fal calls the text incomplete."""
-    error: str | None
+    error: Failed[str] | None
     raw: dict[str, Any]
     """fal's whole answer."""
 
@@ -97,7 +111,7 @@ class EnterpriseResult(TextExtras):
 
     output: str
     """The generated text; empty when the call failed."""
-    error: str | None
+    error: Failed[str] | None
     raw: dict[str, Any]
     """fal's whole answer."""
 
@@ -153,7 +167,7 @@ class JobState(TypedDict):
 class StatusResult(JobState):
     """Of `any_llm_status`."""
 
-    error: str | None
+    error: Failed[str] | None
     """Why the job failed, when it did."""
     error_type: str | None
     """fal's own name for that."""
@@ -190,22 +204,22 @@ class Categories(TypedDict):
     vibe: str
 
 
-class AnalysisResult(TextExtras):
+class AnalysisResult(TextExtras, UnusableAnswer):
     """Of `analyze_product_image`."""
 
-    categories: Categories | Nothing
+    categories: Categories | Failed[dict[str, str]]
     """All nine; "Unknown" where the model gave none twice. Empty when the call failed."""
-    error: str | None
+    error: Failed[str] | None
     raw_output: str
     """What the model wrote."""
 
 
-class PromptResult(TextExtras):
+class PromptResult(TextExtras, UnusableAnswer):
     """Of `generate_background_prompt`."""
 
     prompt: str
     """Always usable: on an error it is a plain one built from the style."""
-    error: str | None
+    error: Failed[str] | None
 
 
 class Image(TypedDict):
@@ -250,7 +264,7 @@ class StyledImage(StyledImageExtras):
 
 class StyleError(TypedDict):
     style: str | None
-    """None when it concerns no single style."""
+    """The name of the style, when it is about a single one."""
     stage: Stage
     """The step that failed; after a failed prompt the picture is still made, from a plain one."""
     error: str
@@ -267,8 +281,8 @@ class BackgroundsResult(TypedDict):
     total_generated: int
     total_requested: int
     errors: list[StyleError] | None
-    """What failed on the way, style by style; None when nothing did."""
-    timings: dict[str, float]
+    """What failed on the way, when something did."""
+    timings: Kept[dict[str, float]]
     """Seconds per step by our clock."""
 
 
@@ -277,7 +291,7 @@ class WorkflowResult(BackgroundsResult):
 
     image_url: str
     """The photo that everything was made from."""
-    categories: Categories | Nothing
+    categories: Categories | Failed[dict[str, str]]
     """All nine, as `analyze_product_image` gives them."""
     description: str
     """Two sentences; empty when writing them failed."""
@@ -286,30 +300,35 @@ class WorkflowResult(BackgroundsResult):
 class BackgroundsDocument(BackgroundsResult):
     """Of `generate-multiple-bg`."""
 
-    error: str | None
+    error: Failed[str] | None
     """Set when no picture was made."""
 
 
 class WorkflowFiles(TypedDict, total=False):
-    original_path: str | None
-    """Where --save_dir put the photo; None when that failed."""
-    report_path: str
-    """The page of --report."""
+    original_path: Kept[str | None]
+    """Where --save_dir put the photo, unless that failed."""
+    report_path: Kept[str | None]
+    """The page of --report, unless it could not be written."""
 
 
-class WorkflowDocument(WorkflowResult, WorkflowFiles):
+class UnusableAnalysis(UnusableAnswer, total=False):
+    raw_output: Failed[str]
+    """What the model wrote in place of categories."""
+
+
+class WorkflowDocument(WorkflowResult, WorkflowFiles, UnusableAnalysis):
     """Of `workflow`."""
 
-    error: str | None
+    error: Failed[str] | None
     """Set when no picture was made, or when the upload or the analysis failed."""
 
 
 class UploadResult(TypedDict):
     """Of `upload-file`."""
 
-    url: str
+    url: str | Failed[None]
     """Public URL of the file."""
-    error: str | None
+    error: Failed[str] | None
 
 
 class ResolvedSettings(TypedDict):
@@ -333,13 +352,73 @@ class Host(TypedDict):
 class DoctorResult(TypedDict):
     """Of `doctor`."""
 
-    versions: dict[str, str]
+    versions: Kept[dict[str, str]]
     """Of Python and the packages."""
-    settings: ResolvedSettings
-    hosts: dict[str, Host]
+    settings: Kept[ResolvedSettings]
+    hosts: Kept[dict[str, Host]]
     """fal's hosts by name."""
-    error: str | None
+    error: Failed[str] | None
     """Set when a host cannot be reached or the key is refused."""
+
+
+class OfStyle(TypedDict, total=False):
+    style: str
+    """The name of the style, when the step is for one."""
+
+
+class StepStarted(OfStyle):
+    """A step of `generate_multiple_backgrounds` or `product_workflow` begins."""
+
+    step: Step
+    status: Literal["started"]
+
+
+class StepMade(OfStyle, total=False):
+    image_url: str
+    """Of `upload` and `cutout`."""
+    categories: Categories
+    """Of `analysis`."""
+    prompt: str
+    """Of `prompt`."""
+    image: StyledImage
+    """Of `picture`."""
+    description: str
+    """Of `description`."""
+
+
+class StepDone(StepMade):
+    """A step is over; with what it made."""
+
+    step: Step
+    status: Literal["done"]
+    seconds: float
+
+
+class StepFailed(OfStyle, ErrorSummary):
+    """A step failed; others may go on."""
+
+    step: Step
+    status: Literal["failed"]
+
+
+class QueueEvent(TypedDict):
+    """With `with_logs`: a job's place in fal's queue."""
+
+    step: Literal["queue"]
+    queue_position: int
+    """Jobs ahead of it."""
+
+
+class LogEvent(TypedDict):
+    """With `with_logs`: a line of a job's log."""
+
+    step: Literal["log"]
+    timestamp: str
+    message: str
+
+
+ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent
+"""Of `on_progress`, and of the notification `progress` of `serve`."""
 
 
 class CommandSchemas(TypedDict):
@@ -354,8 +433,17 @@ class CommandSchemas(TypedDict):
     """What it prints when it fails."""
 
 
-class SchemaResult(TypedDict):
+class SharedSchemas(TypedDict, total=False):
+    progress: dict[str, Any]
+    """What `serve` tells of a call while it runs; when all commands are asked for."""
+
+
+class SchemaResult(SharedSchemas):
     """Of `schema`."""
 
     commands: dict[str, CommandSchemas]
     """By the name of the command."""
+
+
+OPEN = (Usage, ErrorDocument)
+"""There may be more keys than are named here: fal's own, or those of the command that failed."""

@@ -51,6 +51,8 @@ MISSING_KEY = (
     '--env_file or FalClient(env_file="..."), or pass FalClient(key="..."). '
     "To try without a key: python src/sandbox run -- COMMAND."
 )
+PLACEHOLDER = "your_fal_key_here"
+"""What .env.example holds in place of a key."""
 _PROJECT = Path(__file__).resolve().parents[3]
 _KEY = re.compile(r"[!-~]+")
 _T = TypeVar("_T")
@@ -179,9 +181,9 @@ def _key_in(values: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _checked_key(value: str, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+    key = value.strip() if isinstance(value, str) else ""
+    if key in ("", PLACEHOLDER):
         raise MissingKey(MISSING_KEY)
-    key = value.strip()
     if not _KEY.fullmatch(key):
         raise InvalidInput(
             f"The key from {name} holds a space, a line break or a character outside ASCII. "

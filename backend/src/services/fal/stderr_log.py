@@ -5,9 +5,11 @@ Warnings reach stderr without any set-up, as logging does by itself. Values of p
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from services.fal.redaction import for_log
@@ -49,21 +51,41 @@ def enable(level: str) -> None:
     logger.setLevel({"off": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}[level])
 
 
+_listener: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("log_listener", default=None)
+
+
+@contextlib.contextmanager
+def told_to(listener: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """While this lasts, the jobs of this thread tell `listener` their log in place of stderr."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 def watcher(with_logs: bool) -> Callable[[dict[str, Any]], None] | None:
-    """What writes a job's own log lines to stderr as they come, when they are wanted."""
+    """What shows a job's place in the queue and its own log lines as they come, when they are wanted."""
     if not with_logs:
         return None
     seen: set[tuple[str, str]] = set()
+    listener = _listener.get()
 
     def show(status: dict[str, Any]) -> None:
         position = status.get("queue_position")
         lines = [("queue", f"position {position}")] if isinstance(position, int) else []
-        for entry in status.get("logs") or []:
+        logs = status.get("logs")
+        for entry in logs if isinstance(logs, list) else []:
             if isinstance(entry, dict):
                 lines.append((str(entry.get("timestamp", "")), str(entry.get("message", ""))))
         for line in lines:
             if line not in seen:
                 seen.add(line)
-                _handler.write("fal: " + " ".join(line))
+                if listener is None:
+                    _handler.write("fal: " + " ".join(line))
+                elif line[0] == "queue":
+                    listener({"step": "queue", "queue_position": position})
+                else:
+                    listener({"step": "log", "timestamp": line[0], "message": line[1]})
 
     return show

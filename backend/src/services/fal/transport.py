@@ -13,7 +13,7 @@ import itertools
 import logging
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 from urllib.request import getproxies, proxy_bypass
 
@@ -36,6 +36,7 @@ from services.fal.retries import MAX_ATTEMPTS, RetryBudget, backoff_s, may_repea
 from services.fal.stderr_log import logger
 
 JSON_STAGES = ("submit", "status", "result")
+SUBMITTED = ("request_id", "response_url", "status_url", "cancel_url")
 _BILLED_HINT = (
     "It was not sent again, since fal may be running and billing it: look at https://fal.ai/dashboard/requests "
     "before you repeat the call."
@@ -127,9 +128,17 @@ def _raise_for_answer(answer: Answer, paid: bool) -> None:
         except BadOutput as error:
             failure = ambiguous(str(error), answer.request_id) if paid else error
             raise _Failed(failure, repeatable=not paid) from error
-        if answer.stage == "submit" and not isinstance(body.get("request_id"), str):
-            why = "fal answered the submit without a request id."
-            raise _Failed(ambiguous(why, answer.request_id), repeatable=False)
+        if answer.stage == "submit":
+            _check_submitted(body, answer)
+
+
+def _check_submitted(body: Mapping[str, Any], answer: Answer) -> None:
+    """fal-client needs all of these; a job that it cannot name is told with the id that we know."""
+    if missing := [name for name in SUBMITTED if name not in body]:
+        request_id = body.get("request_id")
+        known = request_id if isinstance(request_id, str) else answer.request_id
+        why = f"fal answered the submit without {', '.join(missing)}."
+        raise _Failed(ambiguous(why, known), repeatable=False)
 
 
 def ambiguous(why: str, request_id: str | None) -> AmbiguousSubmit:

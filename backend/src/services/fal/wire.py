@@ -137,7 +137,7 @@ def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
             if not isinstance(value, dict):
                 raise BadOutput("fal's stream sent something that is not a JSON object.", retryable=False)
             yield value
-    except (SSEError, ValueError) as error:
+    except (SSEError, ValueError, RecursionError) as error:
         if isinstance(error, FalError):
             raise
         raise BadOutput(
@@ -208,7 +208,12 @@ class _WithinCall(httpx.BaseTransport):
             return self._transport.handle_request(request)
 
 
-def own_url(named: str, built: str) -> str:
-    """The URL that fal's answer names for a job, or the one we build when it leads away from fal."""
-    url = httpx.URL(named)
+def own_url(named: object, built: str) -> str:
+    """The URL that fal's answer names for a job, or the one we build when it leads away from fal or is none."""
+    if not isinstance(named, str):
+        return built
+    try:
+        url = httpx.URL(named)
+    except httpx.InvalidURL:
+        return built
     return named if url.scheme == "https" and is_run_host(url.host) else built

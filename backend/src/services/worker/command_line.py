@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
 from services.worker.commands import COMMANDS, Command
-from services.worker.options import Option, parse_value, read_json_options, utf8
+from services.worker.options import Option, parse_value, read_json_options, require, utf8
 
 _MARK = "\0"
 """In front of every value; no argument of a process can hold it."""
@@ -47,9 +47,9 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in (None, name):
             for option in command.all_options:
                 _add(row, option)
-            row.add_argument(
-                "--json", metavar="-", type=_unmarked, help="read the options as one JSON object from standard input"
-            )
+            if command.program is None:
+                note = "read the options as one JSON object from standard input"
+                row.add_argument("--json", metavar="-", type=_unmarked, help=note)
     return parser
 
 
@@ -77,15 +77,13 @@ def parse(argv: Sequence[str]) -> tuple[Command, dict[str, Any]]:
     name = words[0] if words and words[0] in COMMANDS else ""
     found = vars(build_parser(name).parse_args(_joined(words, name)))
     command = COMMANDS[found.pop("command")]
-    source = found.pop("json")
+    source = found.pop("json", None)
     values = _from_argv(command, found)
     if source is not None:
         if source != "-":
             raise InvalidInput("--json takes - only: the options come from standard input.")
         values = {**read_json_options(command.all_options), **values}
-    missing = [option.name for option in command.options if option.required and option.name not in values]
-    if missing:
-        raise InvalidInput(f"Missing: {', '.join(f'--{name}' for name in missing)}.", hint="Add it, or see --help.")
+    require(command.options, values)
     return command, values
 
 
@@ -107,8 +105,8 @@ def _joined(words: Sequence[str], command: str) -> list[str]:
     options = COMMANDS[command].all_options
     kinds = {option.name: option.kind for option in options} | {"json": "text"}
     first = next((option.name for option in options if option.first), None)
-    joined: list[str] = []
-    rest = iter(words)
+    joined = [command]
+    rest = iter(words[1:])
     for word in rest:
         name, equals, value = word.partition("=")
         kind = kinds.get(name[2:].replace("-", "_")) if word.startswith("--") else None

@@ -14,6 +14,7 @@ from services.worker.options import Option
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
+    from services.worker.output import JsonStdout
 
 Values = Mapping[str, Any]
 Document = dict[str, Any]
@@ -21,6 +22,7 @@ Progress = Callable[[Document], None]
 Handler = Callable[["FalClient", Values, Progress], Document]
 Streamer = Callable[["FalClient", Values, Progress], Iterator[Document]]
 Local = Callable[[Values], Document]
+Program = Callable[[Values, "JsonStdout"], int]
 
 TIMEOUT = Option("timeout", "number", "total seconds for everything the command does (FAL_TIMEOUT_S, 110)")
 ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (./.env, else backend/.env)")
@@ -37,6 +39,8 @@ REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", 
 IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of an image", required=True)
 CATEGORIES = Option("categories", "json", "the categories, as analyze-product prints them", required=True)
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
+CONCURRENCY = Option("concurrency", "integer", "calls that run side by side (8)")
+MAX_PENDING = Option("max_pending", "integer", "calls that may wait for a place; more are answered `busy` (1000)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
 
@@ -51,6 +55,8 @@ class Command(NamedTuple):
     """In place of a handler: gives the lines of a JSON Lines answer."""
     local: Local | None = None
     """In place of a handler: needs no client, so no key, and sends nothing."""
+    program: Program | None = None
+    """In place of a handler: takes standard input and output for itself, and gives the exit code."""
     when_failed: Mapping[str, Any] = MappingProxyType({})
     """The command's own keys beside an error that was raised."""
     result: str = ""
@@ -147,9 +153,15 @@ def _schema(values: Values) -> Document:
     return schemas(values.get("name"))
 
 
+def _serve(values: Values, out: JsonStdout) -> int:
+    from services.worker.serve import serve
+
+    return serve(values, out)
+
+
 def _arguments(values: Values) -> dict[str, Any]:
-    """The options that the method itself takes; the others are the client's."""
-    return {name: value for name, value in values.items() if name not in (ENV_FILE.name, TIMEOUT.name)}
+    """The options that the method itself takes."""
+    return {name: value for name, value in values.items() if name != ENV_FILE.name}
 
 
 def _text_arguments(values: Values) -> dict[str, Any]:
@@ -286,5 +298,10 @@ COMMANDS: Mapping[str, Command] = {
         (Option("name", "text", "one command only; the word alone does too", first=True),),
         local=_schema,
         result="SchemaResult",
+    ),
+    "serve": Command(
+        "all of these as JSON-RPC methods, one message per line, until standard input ends",
+        (CONCURRENCY, MAX_PENDING),
+        program=_serve,
     ),
 }

@@ -99,6 +99,13 @@ def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[st
     return values
 
 
+def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
+    """Raises InvalidInput when an option is missing that the command cannot do without."""
+    missing = [option.name for option in options if option.required and option.name not in values]
+    if missing:
+        raise InvalidInput(f"Missing: {', '.join(f'--{name}' for name in missing)}.", hint="Add it, or see --help.")
+
+
 def _json_value(option: Option, value: Any) -> Any:
     if option.kind == "texts":
         return _texts(option, value)

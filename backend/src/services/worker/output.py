@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 from services.fal.redaction import redact
 
+LOOK_MS = 1000
+
 
 class JsonStdout:
     """Use as a context manager around a command; `write` one document, or several lines of a stream."""
@@ -52,6 +54,19 @@ class JsonStdout:
             elif self._stream is not None:
                 self._stream.write(f"{text}\n")
                 self._stream.flush()
+
+    def wait_for_the_reader_to_leave(self) -> bool:
+        """Wait until nobody reads any more: True. False when that cannot be learnt: no pipe of ours, or Windows."""
+        import select
+
+        if self._fd is None or not hasattr(select, "poll"):
+            return False
+        pipe = select.poll()
+        pipe.register(self._fd, 0)
+        while self._fd is not None:
+            for _, event in pipe.poll(LOOK_MS):
+                return bool(event & (select.POLLERR | select.POLLHUP))
+        return False
 
 
 def rendered(document: Any) -> str:

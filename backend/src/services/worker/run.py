@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -48,18 +48,24 @@ class Running:
 
     def exit_code(self) -> int:
         """Run the command; 1 when its document carries an error, else 0."""
-        with _on_signal(self.stop):
+        with on_signal(self.stop):
             early_signals.disarm()
             self._thread.start()
+            threading.Thread(target=self._watch_reader, name="fal-reader", daemon=True).start()
             self._over.wait()
             if self._last_word is not None:
                 self._last_word.cancel()
         return 1 if self._failed else 0
 
-    def stop(self, signal_name: str) -> None:
-        """Cancel the command from a signal handler."""
+    def stop(self, cause: str) -> None:
+        """Cancel the command, also from a signal handler."""
         self._call.cancel()
-        self._give_up_after(GRACE_S, Cancelled(f"The command was ended by {signal_name} and could not be tidied up."))
+        self._give_up_after(GRACE_S, Cancelled(f"The command was ended by {cause} and could not be tidied up."))
+
+    def _watch_reader(self) -> None:
+        # A parent that was killed can send no signal; its job at fal would go on for nobody.
+        if self._out.wait_for_the_reader_to_leave():
+            self.stop("the end of its reader")
 
     def _give_up_after(self, seconds: float, error: FalError) -> None:
         if self._last_word is not None:
@@ -69,7 +75,7 @@ class Running:
         self._last_word.start()
 
     def _give_up(self, error: FalError) -> None:
-        self._answer(self._failure(error))
+        self._answer(failure(self._command, error))
         self._over.set()
 
     def _work(self) -> None:
@@ -77,7 +83,7 @@ class Running:
             with self._call.resumed():
                 self._run()
         except BaseException as error:
-            self._answer(self._failure(error))
+            self._answer(failure(self._command, error))
         finally:
             self._over.set()
 
@@ -86,16 +92,13 @@ class Running:
             self._answer(self._command.local(self._values))
             return
         with _make_client(self._values) as client, new_call(client.timeout):
-            self._give_up_after(client.timeout + OVERTIME_S, _late(client.timeout))
+            self._give_up_after(client.timeout + OVERTIME_S, late(client.timeout))
             if self._command.streamer is not None:
                 for line in self._command.streamer(client, self._values, _ignore):
                     self._write(rendered(line))
                 self._answered = True
             elif self._command.handler is not None:
                 self._answer(self._command.handler(client, self._values, _ignore))
-
-    def _failure(self, error: BaseException) -> dict[str, Any]:
-        return {**self._command.when_failed, **report(as_fal_error(error))}
 
     def _answer(self, document: Mapping[str, Any]) -> None:
         """Print the command's one document, unless it has been answered."""
@@ -116,7 +119,12 @@ class Running:
             self._call.cancel()
 
 
-def _late(timeout_s: float) -> DeadlineExceeded:
+def failure(command: Command, error: BaseException) -> dict[str, Any]:
+    """The document of a command that raised `error`."""
+    return {**command.when_failed, **report(as_fal_error(error))}
+
+
+def late(timeout_s: float) -> DeadlineExceeded:
     """For what no deadline reaches from inside, such as a disk: the process does not wait for it."""
     return DeadlineExceeded(f"The command took longer than its {timeout_s:g} seconds.", hint="Raise --timeout.")
 
@@ -132,7 +140,7 @@ def _ignore(event: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _on_signal(stop: Any) -> Iterator[None]:
+def on_signal(stop: Callable[[str], object]) -> Iterator[None]:
     """While this lasts, SIGTERM and SIGINT call `stop` with the signal's name; only once."""
     if threading.current_thread() is not threading.main_thread():
         yield

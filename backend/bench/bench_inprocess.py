@@ -1,0 +1,106 @@
+"""Many calls in one process through one client at 1, 8 and 64 threads, against one `SyncClient` used the same way.
+
+python bench/bench_inprocess.py [--calls 1000] [--threads 1 8 64] [--seconds 0 0.5] [--quick] [--json]
+
+With models that take no time, the work around a call is measured. fal-client is measured twice: with a poll every
+5 ms, as fast as it can be when a job is not done at its first look, and with its default of 0.1 s, as it is mostly
+used. With models that take time, threads wait, and the question is how close the calls per second come to threads
+through model time. Every way does its calls in blocks, in turn with the others, each on a client of its own;
+connections are all that it opened.
+
+One process of Python runs one thread at a time, and the sandbox is one too: CPU a call bounds the calls per second.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from fal_client import SyncClient
+from side_by_side import (
+    Arguments,
+    Cost,
+    Report,
+    Sandbox,
+    connections,
+    cost_here,
+    cost_ratio,
+    in_turn,
+    inside_sandbox,
+    median,
+)
+
+from services.fal_service import FalClient
+
+ENDPOINT = "openrouter/router"
+AT_ONCE = 64
+BLOCKS = 4
+FAST_POLL_S = 0.005
+PROMPT = "Two sentences about a mug."
+ARGUMENTS = {"prompt": PROMPT, "model": "google/gemini-2.5-flash-lite", "temperature": 0.7}
+Call = Callable[[], object]
+
+
+def main() -> None:
+    arguments = Arguments(__doc__)
+    arguments.add_argument("--calls", type=int, help="calls of each way at model time 0 (1000; 240 with --quick)")
+    arguments.add_argument("--threads", type=int, nargs="+", default=[1, 8, 64])
+    arguments.add_argument("--seconds", type=float, nargs="+", default=[0.0, 0.5], help="model times")
+    options = arguments.parse_args()
+    inside_sandbox()
+    report, calls = Report("In one process"), options.calls or (240 if options.quick else 1000)
+    for seconds in options.seconds:
+        Sandbox().tell("config", latency=seconds)
+        rows: list[tuple[object, ...]] = []
+        for threads in options.threads:
+            block = max(calls // BLOCKS, threads) if seconds == 0 else 2 * threads
+            rows += measured(report, threads, block, seconds)
+        each = f"{calls} calls" if seconds == 0 else "8 calls a thread"
+        report.note(f"Model time {seconds:g} s; {each} of each way, in {BLOCKS} blocks.")
+        wanted = ("of the ideal",) if seconds else ()
+        header = ("threads", "way", "calls/s", *wanted, "CPU a call, ms", "ours : its time", "ours : its CPU")
+        report.table((*header, "connections"), rows, texts=2)
+    report.show(as_json=options.json)
+
+
+def measured(report: Report, threads: int, block: int, seconds: float) -> list[tuple[object, ...]]:
+    fast, usual = SyncClient(), SyncClient()
+    with FalClient(max_concurrency=AT_ONCE) as client:
+        calls: dict[str, Call] = {
+            "ours": lambda: client.any_llm_complete(PROMPT)["output"] or sys.exit("a call failed"),
+            "fal-client, 5 ms": lambda: fast.subscribe(ENDPOINT, ARGUMENTS, interval=FAST_POLL_S),
+            "fal-client, 0.1 s": lambda: usual.subscribe(ENDPOINT, ARGUMENTS),
+        }
+        opened = dict.fromkeys(calls, 0)
+        costs = in_turn({name: many(call, name, threads, block, opened) for name, call in calls.items()}, BLOCKS)
+    rows: list[tuple[object, ...]] = []
+    for name, found in costs.items():
+        cost, against = median(found), cost_ratio(costs["ours"], found)
+        if name != "ours":
+            report.guard(f"inprocess {seconds:g} s, {threads} threads, {name}", against.wall)
+            report.guard(f"inprocess {seconds:g} s, {threads} threads, {name}, cpu", against.cpu)
+        a_second = block / cost.wall
+        ideal = (f"{a_second * seconds / threads:.0%}",) if seconds else ()
+        figures = (f"{cost.cpu / block * 1e3:.2f}", f"{against.wall:.3f}", f"{against.cpu:.3f}")
+        rows.append((threads, name, f"{a_second:.0f}", *ideal, *figures, opened[name]))
+    return rows
+
+
+def many(call: Call, name: str, threads: int, count: int, opened: dict[str, int]) -> Callable[[], Cost]:
+    def calls() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            for future in [pool.submit(call) for _ in range(count)]:
+                future.result()
+
+    def run() -> Cost:
+        with connections() as peers:
+            cost = cost_here(calls)
+        opened[name] += len(peers)
+        return cost
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

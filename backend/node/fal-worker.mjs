@@ -1,0 +1,690 @@
+/**
+ * fal_worker.py from Node.js: `runFal` starts it for one command, `FalWorker` keeps it (`serve`) for many.
+ *
+ * Both take a command's name and its options, as docs/cli.md lists them, both give the document that the command
+ * prints, and both reject with a FalError when that document has an `error`. Its `errorType` is the document's
+ * `error_type`, or one that only this side knows:
+ *
+ *     start_failed    Python or fal_worker.py was not found, or did not start; nothing was sent to fal
+ *     worker_died     the process ended, or hung, before it answered
+ *     worker_closed   the FalWorker was closed before the call
+ *     bad_output      what was printed is no answer
+ *
+ * What the options mean and what is sent to fal is the worker's. No call is ever repeated here: whether that is safe,
+ * `retryable` says.
+ */
+
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const WINDOWS = process.platform === 'win32';
+const MAX_LINE_BYTES = 32 * 1024 * 1024;
+const MAX_TIMER_MS = 2 ** 31 - 1;
+const MAX_TIMEOUT_S = 86_400;
+/** For a process that was told to end, and a call that was cancelled; the worker itself needs at most 2 s. */
+const GRACE_MS = 3_000;
+/** For what is left in the pipes of a process that has ended, when another one still holds them open. */
+const PIPES_MS = 500;
+const START_TIMEOUT_MS = 30_000;
+const HANG_TIMEOUT_MS = 30_000;
+const BACK_OFF_FIRST_MS = 100;
+const BACK_OFF_MAX_MS = 5_000;
+const TAIL_LENGTH = 8_000;
+/** They cost nothing, so a lost answer is no reason not to ask again. */
+const FREE = new Set(['ping', 'any-llm-status', 'any-llm-result', 'any-llm-cancel', 'upload-file', 'doctor', 'schema']);
+const NOT_SENT = 'Nothing was sent to fal.';
+const MAY_BE_BILLED =
+  'fal may still run and bill what was sent: look at https://fal.ai/dashboard/requests before you repeat the call.';
+
+/** Every failure of this module. `data` is the worker's document, or what is known when there is none. */
+export class FalError extends Error {
+  constructor(document, { message = String(document.error), errorType, retryable, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.errorType = errorType ?? document.error_type ?? 'internal';
+    this.retryable = retryable ?? document.retryable ?? false;
+    this.requestId = document.request_id ?? null;
+    this.statusCode = document.status_code ?? null;
+    this.hint = document.hint ?? null;
+    this.data = document;
+  }
+}
+Object.defineProperty(FalError.prototype, 'name', { value: 'FalError', writable: true, configurable: true });
+
+/** A failure that only this side knows of, with the keys that every failed document has. */
+function failed(errorType, error, { retryable = false, hint = null, cause, ...facts } = {}) {
+  const known = { error, trace: '', error_type: errorType, retryable, status_code: null, request_id: null, hint };
+  return new FalError({ ...known, ...facts }, { cause });
+}
+
+// One command in a process of its own
+
+/**
+ * Run one command; its document. `onDelta` is called with each line of any-llm-stream as it comes.
+ *
+ * When `timeoutMs` passes or `signal` aborts, the process is told to end: it cancels its jobs at fal first.
+ */
+export async function runFal(command, options = {}, settings = {}) {
+  const stop = new Stop(settings);
+  const input = toJson(withTimeout(options, settings.timeoutMs));
+  stop.throwIfStopped();
+  const program = new Program([String(command), '--json', '-'], settings);
+  let last = '';
+  const flush = eachLine(program.child.stdout, (line) => {
+    if (!line.trim()) return;
+    last = line;
+    const event = settings.onDelta && parsed(line);
+    if (typeof event?.delta === 'string' && event.error == null) tell(settings.onDelta, event);
+  });
+  stop.begin(() => program.end());
+  program.child.stdin.end(input);
+  const over = await program.over;
+  stop.end();
+  flush();
+  return documentOf(program, over, parsed(last), last, stop);
+}
+
+function documentOf(program, over, document, printed, stop) {
+  const whole = isObject(document) && (over.code === 0 || document.error != null);
+  if (whole && document.error == null) return document;
+  if (stop.kind) throw stop.error(whole ? document : program.facts(over));
+  if (whole) throw new FalError(document);
+  const facts = program.facts(over, { stdout: printed.slice(-TAIL_LENGTH) });
+  if (over.signal) throw failed('worker_died', `The worker was ended by ${over.signal}. ${MAY_BE_BILLED}`, facts);
+  if (printed) throw failed('bad_output', `The worker printed no JSON document: ${shortened(printed)}`, facts);
+  throw program.didNotStart(over);
+}
+
+// Many commands in one process
+
+/**
+ * A worker process that stays. It starts with the first call (or with `FalWorker.start`, which shows at once why it
+ * cannot), starts again after it died, and ends with `close`. While no call is open it does not keep Node running.
+ */
+export class FalWorker {
+  #settings;
+  #serving = null;
+  #starting = null;
+  #failures = 0;
+  #notBefore = 0;
+  #wake = () => {};
+  #closed = false;
+  #lastId = 0;
+
+  /**
+   * `python`, `worker`, `cwd`, `env`: how the process is started; `concurrency`, `maxPending`, `timeout` (seconds per
+   * call), `envFile`: its options; `onStderr`: gets what it writes there, in place of this process's stderr;
+   * `startTimeoutMs`; `hangTimeoutMs`: after so long without a sign of life, while calls are open, it is ended.
+   */
+  constructor(settings = {}) {
+    this.#settings = settings;
+  }
+
+  /** A worker that is ready for calls. */
+  static async start(settings = {}) {
+    const worker = new FalWorker(settings);
+    await worker.ready();
+    return worker;
+  }
+
+  /** Start the process if it does not run: what it says of itself, `{version, pid, commands}`. */
+  async ready() {
+    return (await this.#served()).about;
+  }
+
+  /** The process id, while there is a process. */
+  get pid() {
+    return this.#serving?.program.child.pid;
+  }
+
+  /**
+   * Call a command; its document. `onProgress` gets its steps, `onDelta` the events of any-llm-stream.
+   *
+   * When `timeoutMs` passes or `signal` aborts, the call is cancelled, also at fal, and then rejects.
+   */
+  async call(method, params = {}, settings = {}) {
+    const stop = new Stop(settings);
+    const id = ++this.#lastId;
+    const sent = method === 'ping' ? params : withTimeout(params, settings.timeoutMs);
+    const line = `${toJson({ jsonrpc: '2.0', id, method: String(method), params: sent })}\n`;
+    if (Buffer.byteLength(line) > MAX_LINE_BYTES) {
+      throw failed('invalid_input', `The options are longer than 32 MiB. ${NOT_SENT}`);
+    }
+    stop.throwIfStopped();
+    const open = new OpenCall(id, method, settings, stop);
+    this.#served().then((serving) => serving.send(open, line), (error) => open.reject(error));
+    return open.answer;
+  }
+
+  /**
+   * The events of a call as they come, and its document as the last: for any-llm-stream the text so far, for other
+   * commands their steps. To leave the loop early cancels the call.
+   */
+  async *stream(method, params = {}, settings = {}) {
+    const leave = new AbortController();
+    const forward = () => leave.abort(settings.signal.reason);
+    if (settings.signal?.aborted) forward();
+    settings.signal?.addEventListener('abort', forward, { once: true });
+    const events = [];
+    let over = false;
+    let deltas = false;
+    let wake = () => {};
+    const push = (also) => (event) => {
+      events.push(event);
+      if (also) tell(also, event);
+      wake();
+    };
+    const onDelta = push((event) => {
+      deltas = true;
+      settings.onDelta?.(event);
+    });
+    const done = { signal: leave.signal, onDelta, onProgress: push(settings.onProgress) };
+    const answer = this.call(method, params, { ...settings, ...done });
+    const ended = () => {
+      over = true;
+      wake();
+    };
+    answer.then(ended, ended);
+    try {
+      while (events.length || !over) {
+        if (events.length) yield events.shift();
+        else await new Promise((resume) => (wake = resume));
+      }
+      const document = await answer;
+      if (!deltas) yield document;
+      return document;
+    } finally {
+      settings.signal?.removeEventListener('abort', forward);
+      leave.abort();
+      await answer.catch(() => {});
+    }
+  }
+
+  /** `{pong, version, pid, running, waiting}`, answered at once however many calls are open. */
+  ping(settings = {}) {
+    return this.call('ping', {}, settings);
+  }
+
+  /** End the process: open calls are cancelled, also at fal, and reject. It is over when this resolves. */
+  async close() {
+    this.#closed = true;
+    this.#wake();
+    await this.#serving?.close();
+  }
+
+  async #served() {
+    if (this.#closed) throw failed('worker_closed', `This FalWorker is closed. ${NOT_SENT}`);
+    if (this.#serving?.alive) return this.#serving;
+    this.#starting ??= this.#start().finally(() => (this.#starting = null));
+    return this.#starting;
+  }
+
+  async #start() {
+    const pause = this.#notBefore - Date.now();
+    if (pause > 0) {
+      await new Promise((resume) => {
+        const timer = setTimeout(resume, pause);
+        this.#wake = () => (clearTimeout(timer), resume());
+      });
+    }
+    if (this.#closed) throw failed('worker_closed', `This FalWorker is closed. ${NOT_SENT}`);
+    const serving = new Serving(this.#settings);
+    this.#serving = serving;
+    serving.program.over.then(() => {
+      this.#failures = serving.answered ? 1 : this.#failures + 1;
+      this.#notBefore = Date.now() + Math.min(BACK_OFF_MAX_MS, BACK_OFF_FIRST_MS * 2 ** (this.#failures - 1));
+    });
+    await serving.ready;
+    return serving;
+  }
+}
+if (Symbol.asyncDispose) FalWorker.prototype[Symbol.asyncDispose] = FalWorker.prototype.close;
+
+/** One process of `serve`, from its start to its end. */
+class Serving {
+  alive = true;
+  answered = false;
+  about = null;
+  #open = new Map();
+  #closing = false;
+  #lost = null;
+  #silence = 0;
+  #heartbeat = null;
+  #resolve;
+  #reject;
+
+  constructor(settings) {
+    this.ready = new Promise((resolve, reject) => ([this.#resolve, this.#reject] = [resolve, reject]));
+    this.program = new Program(serveArguments(settings), settings, settings.onStderr ?? toStderr);
+    eachLine(this.program.child.stdout, (line) => this.#take(line));
+    this.program.over.then((over) => this.#over(over));
+    const startTimeoutMs = settings.startTimeoutMs ?? START_TIMEOUT_MS;
+    this.hangTimeoutMs = settings.hangTimeoutMs ?? HANG_TIMEOUT_MS;
+    this.startTimer = setTimeout(() => {
+      const why = `The worker was not ready within ${startTimeoutMs} ms. ${NOT_SENT}`;
+      this.#lose(failed('start_failed', why, { retryable: true, ...this.program.facts() }));
+    }, startTimeoutMs);
+  }
+
+  /** Send a call, whose answer `open` then gets; unless it was stopped meanwhile. */
+  send(open, line) {
+    if (open.settled) return;
+    if (!this.alive) return open.reject(this.#died(open));
+    this.#open.set(open.id, open);
+    if (this.#open.size === 1) this.#busy();
+    open.sent(this, () => {
+      this.#open.delete(open.id);
+      if (this.#open.size === 0) this.#idle();
+    });
+    this.program.child.stdin.write(line, (error) => (open.written = !error));
+  }
+
+  cancel(id) {
+    this.#write({ method: '$/cancelRequest', params: { id } });
+  }
+
+  async close() {
+    if (!this.#closing) {
+      this.#closing = true;
+      this.program.ref();
+      if (this.about) {
+        this.#write({ method: 'shutdown' });
+        this.program.child.stdin.end();
+        this.program.killLater();
+      } else {
+        this.program.end();
+      }
+    }
+    await this.program.over;
+  }
+
+  #write(message) {
+    if (this.alive) this.program.child.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
+  }
+
+  #take(line) {
+    this.#silence = 0;
+    const message = parsed(line);
+    if (this.about) this.#takeMessage(message, line);
+    else if (message?.method === 'ready') this.#begin(message.params);
+    else this.#lose(this.#notReady(message, line));
+  }
+
+  #begin(about) {
+    this.about = about;
+    clearTimeout(this.startTimer);
+    this.#idle();
+    this.#resolve();
+  }
+
+  #notReady(message, line) {
+    const document = message?.error?.data ?? message;
+    const facts = this.program.facts(undefined, { stdout: line.slice(0, TAIL_LENGTH) });
+    if (isObject(document) && document.error) {
+      const hint = document.hint ?? (document.error_type === 'internal' ? this.program.hint : null);
+      return new FalError({ ...facts, ...document, hint });
+    }
+    return failed('start_failed', `What was started is no fal worker; it printed: ${shortened(line)}`, {
+      ...facts,
+      hint: this.program.hint,
+    });
+  }
+
+  #takeMessage(message, line) {
+    const open = this.#open.get(message?.params?.id ?? message?.id);
+    if (message?.jsonrpc !== '2.0') {
+      const why = `The worker printed what is no message: ${shortened(line)}`;
+      this.#lose(failed('worker_died', why, this.program.facts(undefined, { stdout: line.slice(0, TAIL_LENGTH) })));
+    } else if (message.method) {
+      const { id, ...event } = message.params ?? {};
+      open?.tell(message.method, event);
+    } else if (open) {
+      this.answered = true;
+      open.reply(message);
+    }
+  }
+
+  /** What no answer can be expected of any more is ended; its open calls end with it. */
+  #lose(why) {
+    this.#lost ??= why;
+    this.alive = false;
+    this.program.child.kill('SIGKILL');
+  }
+
+  #over(over) {
+    this.alive = false;
+    this.over = over;
+    clearTimeout(this.startTimer);
+    clearInterval(this.#heartbeat);
+    const closed = this.#closing && failed('worker_closed', `The worker was closed while it started. ${NOT_SENT}`);
+    this.#reject(closed || this.#lost || this.program.didNotStart(over));
+    for (const open of [...this.#open.values()]) open.reject(this.#died(open));
+  }
+
+  #died(open) {
+    const unsent = !open.written;
+    const costs = unsent ? NOT_SENT : FREE.has(open.method) ? '' : MAY_BE_BILLED;
+    const why = this.#lost?.message ?? `The worker ended (${this.over.signal ?? `exit code ${this.over.code}`}).`;
+    const facts = this.#lost?.data ?? this.program.facts(this.over);
+    const { error, error_type, retryable, ...rest } = facts;
+    return failed('worker_died', `${why} ${costs}`.trim(), { ...rest, retryable: unsent || FREE.has(open.method) });
+  }
+
+  #busy() {
+    this.program.ref();
+    this.#silence = 0;
+    const beat = () => {
+      if (this.#silence++ < 3) return this.#write({ id: 0, method: 'ping' });
+      const why = `The worker gave no sign of life for ${this.hangTimeoutMs} ms.`;
+      this.#lose(failed('worker_died', why, this.program.facts()));
+    };
+    this.#heartbeat = setInterval(beat, Math.min(MAX_TIMER_MS, this.hangTimeoutMs / 4)).unref();
+  }
+
+  #idle() {
+    clearInterval(this.#heartbeat);
+    if (!this.#closing) this.program.unref();
+  }
+}
+
+/** One call, from `call` to its answer. */
+class OpenCall {
+  settled = false;
+  written = false;
+  #stop;
+  #settings;
+  #serving = null;
+  #timer = null;
+  #forget = () => {};
+  #resolve;
+  #reject;
+
+  constructor(id, method, settings, stop) {
+    this.id = id;
+    this.method = method;
+    this.#settings = settings;
+    this.#stop = stop;
+    this.answer = new Promise((resolve, reject) => ([this.#resolve, this.#reject] = [resolve, reject]));
+    stop.begin(() => this.#cancel());
+  }
+
+  sent(serving, forget) {
+    this.#serving = serving;
+    this.#forget = forget;
+  }
+
+  tell(method, event) {
+    const listener = method === 'delta' ? this.#settings.onDelta : this.#settings.onProgress;
+    if (listener) tell(listener, event);
+  }
+
+  reply({ result, error }) {
+    if (!error) return this.#settle(() => this.#resolve(result));
+    const document = isObject(error.data) ? error.data : { error: error.message };
+    const stopped = this.#stop.kind && ['cancelled', 'timeout'].includes(document.error_type);
+    this.reject(stopped ? this.#stop.error(document) : new FalError(document));
+  }
+
+  reject(error) {
+    this.#settle(() => this.#reject(error));
+  }
+
+  #cancel() {
+    if (!this.#serving) return this.reject(this.#stop.error());
+    this.#serving.cancel(this.id);
+    this.#timer = setTimeout(() => this.reject(this.#stop.error(this.#serving.program.facts())), GRACE_MS);
+  }
+
+  #settle(how) {
+    if (this.settled) return;
+    this.settled = true;
+    clearTimeout(this.#timer);
+    this.#stop.end();
+    this.#forget();
+    how();
+  }
+}
+
+/** What may stop a call from this side: a time, or an AbortSignal; the first of them counts. */
+class Stop {
+  kind = null;
+  #settings;
+  #timer;
+  #onAbort = () => {};
+
+  constructor(settings) {
+    const { timeoutMs } = settings;
+    if (timeoutMs != null && !(typeof timeoutMs === 'number' && timeoutMs > 0)) {
+      throw failed('invalid_input', `timeoutMs must be a number of milliseconds above 0, not ${timeoutMs}.`);
+    }
+    this.#settings = settings;
+  }
+
+  throwIfStopped() {
+    this.#look();
+    if (this.kind) throw this.error();
+  }
+
+  begin(action) {
+    const { timeoutMs, signal } = this.#settings;
+    const stop = (kind) => {
+      this.kind ??= kind;
+      this.end();
+      action();
+    };
+    this.#onAbort = () => stop(this.#look());
+    signal?.addEventListener('abort', this.#onAbort, { once: true });
+    if (timeoutMs != null) this.#timer = setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS), 'timeout');
+  }
+
+  end() {
+    clearTimeout(this.#timer);
+    this.#settings.signal?.removeEventListener('abort', this.#onAbort);
+  }
+
+  /** The error of a call that was stopped: before it was sent, or confirmed by a document, or neither. */
+  error(known) {
+    const { timeoutMs, signal } = this.#settings;
+    const timedOut = this.kind === 'timeout';
+    const within = timeoutMs == null ? 'in time' : `within ${timeoutMs} ms`;
+    const what = timedOut ? `No answer came ${within}.` : 'The call was aborted.';
+    const cause = signal?.aborted ? signal.reason : undefined;
+    if (known?.error) {
+      const message = `${what} ${known.error}`;
+      return new FalError(known, { message, errorType: this.kind, retryable: timedOut, cause });
+    }
+    const retryable = timedOut && !known;
+    return failed(this.kind, `${what} ${known ? MAY_BE_BILLED : NOT_SENT}`, { retryable, cause, ...known });
+  }
+
+  #look() {
+    const { signal } = this.#settings;
+    if (signal?.aborted) this.kind ??= signal.reason?.name === 'TimeoutError' ? 'timeout' : 'cancelled';
+    return this.kind;
+  }
+}
+
+// Processes
+
+const children = new Set();
+function endChildren() {
+  // SIGTERM, also here: the worker cancels its jobs at fal, and is gone within 2 s.
+  for (const child of children) child.kill('SIGTERM');
+}
+
+/** fal_worker.py as a child process. */
+class Program {
+  #stderr = '';
+  #killer = null;
+
+  /** Throws a FalError when it can be seen beforehand that it will not start. */
+  constructor(args, settings, onStderr = () => {}) {
+    const env = merged(process.env, settings.env);
+    const { python, script, hint } = located(settings, env);
+    this.python = python;
+    this.hint = hint;
+    const cwd = settings.cwd ?? process.cwd();
+    if (!existsSync(cwd)) throw failed('start_failed', `The folder ${cwd} does not exist. ${NOT_SENT}`);
+    try {
+      this.child = spawn(python, [script, ...args], { cwd, env, stdio: 'pipe', windowsHide: true });
+    } catch (error) {
+      throw failed('start_failed', `${python} cannot be started: ${error.message}.`, { hint, python, cause: error });
+    }
+    if (children.size === 0) process.on('exit', endChildren);
+    children.add(this.child);
+    this.over = this.#whenOver();
+    if (!this.child.stdin) throw failed('start_failed', `${python} cannot be started: too many open files.`, { python });
+    // A worker that has ended does not read its input; why it ended is known from its exit.
+    this.child.stdin.on('error', () => {});
+    this.child.stderr.setEncoding('utf8').on('data', (text) => {
+      this.#stderr = (this.#stderr + text).slice(-TAIL_LENGTH);
+      tell(onStderr, text);
+    });
+  }
+
+  /** Tell it to end, and end it when it does not. */
+  end() {
+    this.child.kill('SIGTERM');
+    this.killLater();
+  }
+
+  killLater() {
+    if (children.has(this.child)) this.#killer ??= setTimeout(() => this.child.kill('SIGKILL'), GRACE_MS);
+  }
+
+  /** What is known of a process that left no document. */
+  facts({ code = null, signal = null } = {}, more = {}) {
+    return { ...more, stderr: this.#stderr, exit_code: code, signal, python: this.python };
+  }
+
+  didNotStart(over) {
+    const { error, code, signal } = over;
+    const said = this.#stderr.trim().split('\n').pop();
+    const ended = `ended (${signal ?? `exit code ${code}`}) and printed nothing.${said && ` Its stderr: ${said}`}`;
+    const why = error ? `cannot be started: ${error.message}.` : shortened(ended);
+    return failed('start_failed', `${this.python} ${why}`, { hint: this.hint, cause: error, ...this.facts(over) });
+  }
+
+  ref() {
+    for (const handle of [this.child, ...this.child.stdio]) handle?.ref?.();
+  }
+
+  unref() {
+    for (const handle of [this.child, ...this.child.stdio]) handle?.unref?.();
+  }
+
+  #whenOver() {
+    const { child } = this;
+    return new Promise((resolve) => {
+      let timer;
+      const over = (result) => {
+        clearTimeout(timer);
+        clearTimeout(this.#killer);
+        children.delete(child);
+        if (children.size === 0) process.removeListener('exit', endChildren);
+        for (const pipe of child.stdio ?? []) pipe?.destroy();
+        resolve(result);
+      };
+      child.on('error', (error) => child.pid === undefined && over({ error, code: null, signal: null }));
+      child.once('exit', (code, signal) => (timer = setTimeout(over, PIPES_MS, { code, signal })));
+      child.once('close', (code, signal) => over({ code, signal }));
+    });
+  }
+}
+
+/** Which Python runs which script; the hint names every place where they are looked for. */
+function located(settings, env) {
+  const script = resolve(settings.worker ?? env.FAL_WORKER ?? join(HERE, '..', 'src', 'services', 'fal_worker.py'));
+  if (!existsSync(script)) {
+    throw failed('start_failed', `fal_worker.py was not found: there is no ${script}. ${NOT_SENT}`, {
+      hint: 'Name it with the option `worker` or the environment variable FAL_WORKER.',
+    });
+  }
+  const backend = dirname(dirname(dirname(script)));
+  const own = WINDOWS ? join(backend, '.venv', 'Scripts', 'python.exe') : join(backend, '.venv', 'bin', 'python');
+  const named = WINDOWS ? 'python' : 'python3';
+  const python = settings.python ?? (env.FAL_PYTHON || (existsSync(own) ? own : named));
+  const hint =
+    'Python 3.10 or newer is needed, with the packages of backend/requirements.txt. It is looked for in this order: ' +
+    `the option \`python\`, the environment variable FAL_PYTHON, ${own}, and ${named} on the PATH.`;
+  return { python, script, hint };
+}
+
+function serveArguments({ concurrency, maxPending, timeout, envFile }) {
+  const options = { concurrency, max_pending: maxPending, timeout, env_file: envFile };
+  const given = Object.entries(options).filter(([, value]) => value != null);
+  return ['serve', ...given.map(([name, value]) => `--${name}=${value}`)];
+}
+
+// Small things
+
+/** `onLine` for every line of a stream of bytes; the function it gives does so for what is left at the end. */
+function eachLine(stream, onLine) {
+  let parts = [];
+  const flush = () => {
+    const line = Buffer.concat(parts).toString('utf8');
+    parts = [];
+    if (line) onLine(line);
+  };
+  stream.on('data', (chunk) => {
+    let from = 0;
+    for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, from)) {
+      parts.push(chunk.subarray(from, end));
+      from = end + 1;
+      flush();
+    }
+    if (from < chunk.length) parts.push(chunk.subarray(from));
+  });
+  return flush;
+}
+
+/** The worker's own deadline follows Node's, unless the options name one. */
+function withTimeout(options, timeoutMs) {
+  if (!isObject(options)) throw failed('invalid_input', `The options must be an object. ${NOT_SENT}`);
+  if (timeoutMs == null || options.timeout != null) return options;
+  return { ...options, timeout: Math.min(timeoutMs / 1000, MAX_TIMEOUT_S) };
+}
+
+/** A listener that fails must not lose an answer that is paid for. */
+function tell(listener, value) {
+  try {
+    listener(value);
+  } catch (error) {
+    process.emitWarning(`A listener of fal-worker failed: ${error?.stack ?? error}`);
+  }
+}
+
+function toStderr(text) {
+  process.stderr.write(text);
+}
+
+function toJson(value) {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    throw failed('invalid_input', `The options are not JSON: ${error.message}. ${NOT_SENT}`, { cause: error });
+  }
+}
+
+function parsed(line) {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
+
+function isObject(value) {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function merged(base, changes = {}) {
+  const all = { ...base, ...changes };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value != null));
+}
+
+function shortened(text) {
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+}

@@ -1,0 +1,232 @@
+"""JSON-RPC 2.0 as one message per line: what a message is, how lines are read in bounds, how answers leave.
+
+What the methods do is `serve.py`'s. Codes of errors:
+
+    -32700  the line is not JSON in UTF-8
+    -32600  it is not a request, its id is that of an open call, or it is over 32 MiB
+    -32601  there is no such method
+    -32602  wrong params: `data` is the `invalid_input` document
+    -32000  the call failed, or was not begun: `data` is its document, whose `error_type` says how
+
+`data` is always a document as the one-shot command prints it, and `message` is its `error`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn, TypeGuard
+
+from services.fal.errors import FalError, InvalidInput, report
+from services.worker.output import rendered
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+CALL_FAILED = -32000
+
+MAX_LINE_BYTES = 32 * 1024 * 1024
+MAX_BATCH = 10_000
+CHUNK_BYTES = 64 * 1024
+ROOM = 4 * 1024 * 1024
+"""Characters that may wait for a slow reader before calls wait with them."""
+
+Id = str | int | float
+Reply = Callable[[str], None]
+
+
+class Refused(Exception):
+    """A line, or a member of an array, that is answered with an error at once."""
+
+    def __init__(self, code: int, error: FalError, call_id: Id | None = None) -> None:
+        super().__init__(str(error))
+        self.code = code
+        self.error = error
+        self.call_id = call_id
+
+    def reply(self) -> str:
+        return error_reply(self.call_id, self.code, report(self.error))
+
+
+class Request(NamedTuple):
+    """A request, or a notification when `call_id` is None."""
+
+    method: str
+    params: Any
+    call_id: Id | None
+
+
+def result_reply(call_id: Id, result: Any) -> str:
+    return rendered({"jsonrpc": "2.0", "id": call_id, "result": result})
+
+
+def error_reply(call_id: Id | None, code: int, document: Mapping[str, Any]) -> str:
+    error = {"code": code, "message": str(document.get("error")), "data": document}
+    return rendered({"jsonrpc": "2.0", "id": call_id, "error": error})
+
+
+def notification(method: str, params: Mapping[str, Any]) -> str:
+    return rendered({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def read_lines(fd: int) -> Iterator[bytes | None]:
+    """The lines of `fd` to its end; None for one that is too long, of which no more than the limit is ever kept."""
+    parts: list[bytes] = []
+    size = 0
+    refused = False
+    while chunk := _read(fd):
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            if not refused:
+                yield b"".join((*parts, end)) if size + len(end) <= MAX_LINE_BYTES else None
+            parts, size, refused = [], 0, False
+        size += len(rest)
+        if size <= MAX_LINE_BYTES:
+            parts.append(rest)
+        elif not refused:
+            parts, refused = [], True
+            yield None
+    if parts:
+        yield b"".join(parts)
+
+
+def _read(fd: int) -> bytes:
+    while True:
+        try:
+            return os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            import select
+
+            select.select([fd], [], [])
+        except OSError:
+            return b""
+
+
+def parsed(line: bytes) -> Any:
+    """The JSON of a line. Raises Refused."""
+    try:
+        document = json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise refused(PARSE_ERROR, f"The line is not JSON in UTF-8 ({type(error).__name__}).") from error
+    if isinstance(document, list) and not 0 < len(document) <= MAX_BATCH:
+        raise refused(INVALID_REQUEST, f"An array holds 1 to {MAX_BATCH} requests, not {len(document)}.")
+    return document
+
+
+def too_long() -> Refused:
+    return refused(INVALID_REQUEST, f"The line is longer than {MAX_LINE_BYTES // 1024**2} MiB.")
+
+
+def as_request(member: Any) -> Request:
+    """A member of the wire as a request. Raises Refused."""
+    if not isinstance(member, dict):
+        raise refused(INVALID_REQUEST, "A request is a JSON object.")
+    call_id = member.get("id")
+    if "id" in member and not is_id(call_id):
+        raise refused(INVALID_REQUEST, "An id is a text or a number.")
+    if member.get("jsonrpc") != "2.0":
+        raise refused(INVALID_REQUEST, 'A request has "jsonrpc": "2.0".', call_id)
+    method = member.get("method")
+    if not isinstance(method, str):
+        raise refused(INVALID_REQUEST, "A request has a method, which is a text.", call_id)
+    return Request(method, member.get("params"), call_id)
+
+
+def is_id(value: Any) -> TypeGuard[Id]:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def refused(code: int, why: str, call_id: Id | None = None) -> Refused:
+    """What a line that asks for nothing sensible is answered with."""
+    return Refused(code, InvalidInput(why), call_id)
+
+
+class Batch:
+    """Collects the replies to one array; they are sent as one when the last is there."""
+
+    def __init__(self, send: Reply) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._replies: list[str] = []
+        self._missing = 1
+
+    def member(self) -> Reply:
+        """Where the reply to one more member goes."""
+        with self._lock:
+            self._missing += 1
+        return self._add
+
+    def complete(self) -> None:
+        """Every member has been read."""
+        self._add(None)
+
+    def _add(self, reply: str | None) -> None:
+        with self._lock:
+            self._missing -= 1
+            self._replies += [] if reply is None else [reply]
+            last = self._missing == 0
+        if last and self._replies:
+            self._send(f"[{','.join(self._replies)}]")
+
+
+class Outbox:
+    """Lines on their way out, written by a thread of its own: a reader that is slow holds up nobody who must react."""
+
+    def __init__(self, write: Callable[[str], None], on_broken: Callable[[], None]) -> None:
+        self._write = write
+        self._on_broken = on_broken
+        self._changed = threading.Condition()
+        self._lines: list[str] = []
+        self._size = 0
+        """Characters that were put and not yet written."""
+        self._broken = False
+        threading.Thread(target=self._work, name="fal-outbox", daemon=True).start()
+
+    def put(self, line: str) -> None:
+        """Send one line. Never waits."""
+        with self._changed:
+            if not self._broken:
+                self._lines.append(line)
+                self._size += len(line)
+                self._changed.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Wait while the reader is far behind."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._size <= ROOM)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything is written, but no longer than that."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._size == 0, timeout_s)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines)
+                lines, self._lines = self._lines, []
+            try:
+                self._write("\n".join(lines))
+            except OSError:
+                self._end()
+                return
+            with self._changed:
+                self._size -= sum(map(len, lines))
+                self._changed.notify_all()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._broken = True
+            self._lines, self._size = [], 0
+            self._changed.notify_all()
+        self._on_broken()

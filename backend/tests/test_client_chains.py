@@ -1,0 +1,170 @@
+"""Endpoints that fal retires: the next one is used, said once, remembered; and jobs are found wherever they went."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.fal.errors import EndpointGone
+from services.fal_service import FalClient
+
+PHOTO = "https://v3.fal.media/files/b/photo.png"
+PICTURE = {"output": "A text.", "image": {"url": "https://v3.fal.media/files/b/x.png"}}
+ROUTER, ANY_LLM = "openrouter/router", "fal-ai/any-llm"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+# The job, the two endpoints of its chain, the variable that replaces them, a call.
+JOBS = {
+    "text": (ROUTER, ANY_LLM, lambda client: client.any_llm_complete("Hi")),
+    "enterprise": (
+        "openrouter/router/enterprise",
+        "fal-ai/any-llm/enterprise",
+        lambda client: client.any_llm_enterprise("Hi"),
+    ),
+    "vision": (
+        "openrouter/router/vision",
+        "fal-ai/any-llm/vision",
+        lambda client: client.any_llm_enterprise("What is it?", image_urls=[PHOTO]),
+    ),
+    "photokit": (
+        "bria/replace-background",
+        "fal-ai/bria/background/replace",
+        lambda client: client.background_replace(PHOTO, prompt="white", remove_bg=False),
+    ),
+    "cutout": ("fal-ai/bria/background/remove", "fal-ai/birefnet/v2", lambda client: client.remove_background(PHOTO)),
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(box):
+    """Models answer at once, and without looking at the picture."""
+    box.fault("job", output=PICTURE, times=None)
+
+
+def asked(box):
+    """The endpoints that were asked to take a job."""
+    return [
+        row["path"].strip("/").removesuffix("/stream") for row in box.journal() if row["stage"] in ("submit", "stream")
+    ]
+
+
+@pytest.mark.parametrize("how", ["", "=410", "=deprecated"])
+@pytest.mark.parametrize("job", JOBS)
+def test_the_next_endpoint_takes_over_says_so_once_and_stays(box, client, capsys, job, how):
+    first, second, call = JOBS[job]
+    box.configure(gone=[first + how])
+    assert call(client).get("error") is None
+    assert call(client).get("error") is None
+    with FalClient() as other:
+        assert call(other).get("error") is None
+    assert asked(box) == [first, second, second, second]
+    told = capsys.readouterr().err
+    assert told.count(f"Using {second} instead") == 1
+    assert first in told
+
+
+def test_both_endpoints_are_given_the_input_that_they_take(box, client):
+    box.configure(gone=["openrouter/router", "openrouter/router/vision", "bria/replace-background"])
+    for job in ("text", "vision", "photokit"):
+        assert JOBS[job][2](client).get("error") is None
+    text, vision, photokit = (entry["input"] for entry in box.ledger()["jobs"])
+    assert text["priority"] == "latency"
+    assert vision["image_urls"] == [PHOTO]
+    assert photokit == {"image_url": PHOTO, "prompt": "white"}
+
+
+def test_another_account_finds_out_for_itself(box, client):
+    box.configure(gone=[ROUTER])
+    client.any_llm_complete("Hi")
+    with FalClient(key="other-id:other-secret") as other:
+        other.any_llm_complete("Hi")
+    assert asked(box) == [ROUTER, ANY_LLM] * 2
+
+
+def test_an_answer_that_says_deprecated_counts_as_gone_even_with_status_200(box, client):
+    box.reset()
+    box.fault("job", endpoint=ROUTER, output={"output": "", "error": "This endpoint is deprecated, use another."})
+    assert client.any_llm_complete("Hi")["error"] is None
+    assert asked(box) == [ROUTER, ANY_LLM]
+
+
+def test_a_stream_and_a_submit_share_what_was_found_out(box, client):
+    box.configure(gone=[ROUTER])
+    assert list(client.iter_any_llm("Hi"))
+    request_id = client.any_llm_submit("Hi")
+    assert asked(box) == [ROUTER, ANY_LLM, ANY_LLM]
+    assert client.submit_job("Hi")["endpoint"] == ANY_LLM
+    assert request_id in [job["request_id"] for job in box.ledger()["jobs"]]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"status": 401},
+        {"status": 403},
+        {"status": 500},
+        {"status": 422},
+        {"status": 422, "body": {"detail": [{"loc": ["body", "model"], "msg": "model is deprecated", "type": "x"}]}},
+        {"drop": "after"},
+    ],
+    ids=str,
+)
+def test_other_failures_do_not_move_to_another_endpoint(box, client, trouble):
+    box.fault("submit", **trouble)
+    assert client.any_llm_complete("Hi")["error"]
+    assert asked(box) == [ROUTER]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_an_endpoint_set_by_hand_has_no_chain(box, monkeypatch, job):
+    first, second, call = JOBS[job]
+    variable = f"FAL_{job.upper()}_ENDPOINT"
+    monkeypatch.setenv(variable, first)
+    box.configure(gone=[first])
+    with FalClient() as client:
+        try:
+            result = call(client)
+        except EndpointGone as error:
+            result = {"error": str(error), "error_type": error.error_type}
+    assert result["error_type"] == "endpoint_gone"
+    assert variable in result["error"]
+    assert asked(box) == [first]
+    box.configure(gone=[])
+    monkeypatch.setenv(variable, second)
+    with FalClient() as client:
+        assert call(client).get("error") is None
+    assert asked(box) == [first, second]
+
+
+# ---------------------------------------------------------------- jobs from before
+
+
+def test_a_job_from_before_the_move_is_still_found(box, client):
+    before, to_stop = client.any_llm_submit("Hi"), client.any_llm_submit("Hi")
+    box.configure(gone=[ROUTER])
+    client.any_llm_complete("Hi")
+    after = client.any_llm_submit("Hi")
+    for request_id in (before, after):
+        box.wait_for(lambda ledger: ledger["running"] == 0)
+        assert client.any_llm_status(request_id)["status"] == "COMPLETED"
+        assert client.any_llm_result(request_id)["output"] == "A text."
+    assert client.any_llm_cancel(to_stop)["status"] == "too_late"
+
+
+@pytest.mark.parametrize("refusal", [{"detail": 'Application "router" not found'}, {"status": "NOT_FOUND"}, None])
+def test_a_job_of_another_process_is_found_past_an_endpoint_that_is_gone(box, client, monkeypatch, refusal):
+    monkeypatch.setenv("FAL_TEXT_ENDPOINT", ANY_LLM)
+    with FalClient() as other:
+        request_id = other.any_llm_submit("Hi")
+    monkeypatch.delenv("FAL_TEXT_ENDPOINT")
+    box.wait_for(lambda ledger: ledger["running"] == 0)
+    for stage in ("status", "result", "cancel"):
+        box.fault(stage, status=404, body=refusal)
+    assert client.any_llm_status(request_id)["status"] == "COMPLETED"
+    assert client.any_llm_result(request_id)["output"] == "A text."
+    assert client.any_llm_cancel(request_id)["status"] == "too_late"
+
+
+def test_a_job_that_nobody_knows_was_looked_for_everywhere(box, client):
+    assert client.any_llm_cancel(UNKNOWN)["status"] == "not_found"
+    paths = [row["path"] for row in box.journal()]
+    assert paths == [f"/{endpoint}/requests/{UNKNOWN}/cancel" for endpoint in (ROUTER, ANY_LLM)]

@@ -1,0 +1,182 @@
+"""Submits: never sent twice once fal may have taken one, sent again when it surely did not, or when fal says so."""
+
+from __future__ import annotations
+
+import socket
+import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from services.fal.errors import AmbiguousSubmit, FalError, RateLimited, Unreachable
+from services.fal_service import FalClient
+
+PHOTO = "https://example.com/red-mug.jpg"
+NO_RETRY_AFTER_S = 3.0
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+
+
+def submits(box):
+    return [row for row in box.journal() if row["stage"] in ("submit", "stream")]
+
+
+def http_date(seconds):
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
+# Every way to start something that costs money, and what fal calls that request.
+PAID = {
+    "complete": ("submit", lambda client: client.any_llm_complete("Hi")),
+    "enterprise": ("submit", lambda client: client.any_llm_enterprise("Hi")),
+    "submit": ("submit", lambda client: client.any_llm_submit("Hi")),
+    "stream": ("stream", lambda client: list(client.iter_any_llm("Hi"))),
+    "remove": ("submit", lambda client: client.remove_background(PHOTO)),
+    "analyze": ("submit", lambda client: client.analyze_product_image(PHOTO)),
+}
+
+
+def error_type_of(call, client):
+    try:
+        result = call(client)
+    except FalError as error:
+        return error.error_type
+    return result["error_type"] if isinstance(result, dict) else None
+
+
+# ---------------------------------------------------------------- sent once
+
+LOST = [{"drop": "unread"}, {"drop": "before"}, {"drop": "after"}, {"garbage": "html"}, {"drop": "half"}]
+
+
+@pytest.mark.parametrize("how", PAID)
+@pytest.mark.parametrize("trouble", LOST[:3], ids=str)
+def test_a_request_whose_answer_is_lost_is_ambiguous_and_never_sent_again(box, client, how, trouble):
+    stage, call = PAID[how]
+    box.fault(stage, **trouble)
+    assert error_type_of(call, client) == "ambiguous_submit"
+    assert len(submits(box)) == 1
+    assert box.ledger()["accepted"] <= 1
+
+
+@pytest.mark.parametrize(
+    "trouble", [*LOST, {"garbage": "truncated"}, {"garbage": "shape"}, {"garbage": "empty"}], ids=str
+)
+def test_an_answer_to_a_submit_that_cannot_be_read_is_ambiguous_too(box, client, trouble):
+    box.fault("submit", **trouble)
+    with pytest.raises(AmbiguousSubmit) as caught:
+        client.any_llm_submit("Hi")
+    assert caught.value.retryable is False
+    assert "https://fal.ai/dashboard/requests" in caught.value.hint
+    assert len(submits(box)) == 1
+
+
+def test_a_job_whose_id_is_known_from_a_broken_answer_is_cancelled(box, client):
+    box.fault("job", stuck="IN_PROGRESS", output={})
+    box.fault("submit", garbage="html")
+    result = client.any_llm_complete("Hi")
+    [job] = box.ledger()["jobs"]
+    assert (result["error_type"], result["request_id"]) == ("ambiguous_submit", job["request_id"])
+    assert job["outcome"] == "cancelled"
+
+
+def test_a_submit_that_is_not_answered_in_time_is_ambiguous(box, client):
+    box.fault("submit", delay=30)
+    began = time.monotonic()
+    with pytest.raises(AmbiguousSubmit):
+        client.any_llm_submit("Hi", timeout=0.3)
+    assert time.monotonic() - began < NO_RETRY_AFTER_S
+    assert len(submits(box)) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 408, 409, 422, 499, 500, 502, 503, 504])
+def test_a_refusal_without_a_word_about_retrying_is_final(box, client, status):
+    box.fault("submit", status=status, times=None)
+    assert client.any_llm_complete("Hi")["status_code"] == status
+    assert len(submits(box)) == 1
+
+
+# ---------------------------------------------------------------- sent again
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"drop": "connect"},
+        {"status": 429},
+        {"status": 429, "retry_after": "0"},
+        {"status": 503, "retry_after": "0"},
+        {"status": 503, "headers": {"X-Fal-Needs-Retry": "1"}},
+        {"status": 503, "headers": {"X-Fal-Retryable": "true"}},
+    ],
+    ids=str,
+)
+def test_a_submit_that_surely_did_not_arrive_or_may_be_repeated_is_sent_again(box, client, trouble):
+    box.fault("submit", times=2, **trouble)
+    result = client.any_llm_complete("Hi")
+    assert result["error"] is None
+    assert box.ledger()["accepted"] == 1
+    assert len(box.journal()) >= 5
+
+
+def test_a_limit_that_stays_is_rate_limited_after_a_few_tries(box, client):
+    box.fault("submit", status=429, times=None)
+    result = client.any_llm_complete("Hi")
+    assert (result["error_type"], result["retryable"]) == ("rate_limited", True)
+    assert 2 <= len(submits(box)) <= 5
+
+
+def test_a_connection_that_is_refused_is_unreachable_with_what_to_check(box, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    with FalClient() as client, pytest.raises(Unreachable, match="HTTPS_PROXY") as caught:
+        client.any_llm_submit("Hi")
+    assert caught.value.retryable is True
+
+
+# ---------------------------------------------------------------- Retry-After
+
+
+def test_retry_after_in_seconds_is_waited_for(box, client):
+    box.fault("submit", status=429, retry_after="1")
+    began = time.monotonic()
+    assert client.any_llm_complete("Hi")["error"] is None
+    assert 1 <= time.monotonic() - began < 4
+
+
+def test_retry_after_as_a_date_is_waited_for(box, client):
+    at = time.time() + 2
+    box.fault("submit", status=503, retry_after=http_date(2))
+    assert client.any_llm_complete("Hi")["error"] is None
+    assert int(at) <= time.time() < at + 3
+
+
+@pytest.mark.parametrize("moment", ["0", "past", "nonsense"])
+def test_a_retry_after_that_asks_for_nothing_costs_nothing(box, client, moment):
+    box.fault("submit", status=429, retry_after=http_date(-3600) if moment == "past" else moment)
+    began = time.monotonic()
+    assert client.any_llm_complete("Hi")["error"] is None
+    assert time.monotonic() - began < NO_RETRY_AFTER_S
+
+
+@pytest.mark.parametrize("moment", ["3600", "1" + "0" * 400, "far"])
+@pytest.mark.parametrize("stage", ["submit", "result"])
+def test_a_retry_after_beyond_the_deadline_is_told_at_once(box, client, stage, moment):
+    box.fault(stage, status=429, retry_after=http_date(86_400) if moment == "far" else moment, times=None)
+    began = time.monotonic()
+    result = client.any_llm_complete("Hi")
+    assert time.monotonic() - began < NO_RETRY_AFTER_S
+    assert (result["error_type"], result["retryable"], result["status_code"]) == ("rate_limited", True, 429)
+    assert len([row for row in box.journal() if row["stage"] == stage]) == 1
+
+
+def test_a_stream_is_limited_like_a_job(box, client):
+    box.fault("stream", status=429, retry_after="3600")
+    with pytest.raises(RateLimited):
+        list(client.iter_any_llm("Hi"))
