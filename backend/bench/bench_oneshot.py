@@ -2,18 +2,23 @@
 
 python bench/bench_oneshot.py [--rounds 31] [--seconds 0 1.05] [--python PATH] [--quick] [--json]
 
-`--python` names another interpreter, such as one of an environment that has only requirements.txt: with the
-development tools installed, `import httpx` (in both ways) loads click, rich and pygments too.
+Both ways run in an environment that holds only what requirements.txt installs; `--python` names another interpreter.
+With the development tools beside it `import httpx` loads click, rich and pygments too, in both ways.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
+import re
 import tempfile
+import venv
 from collections.abc import Callable
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 from side_by_side import (
+    BACKEND,
     WORKER,
     Arguments,
     Cost,
@@ -43,17 +48,42 @@ def main() -> None:
     arguments = Arguments(__doc__)
     arguments.add_argument("--rounds", type=int, help="pairs at each model time (31; 9 with --quick)")
     arguments.add_argument("--seconds", type=float, nargs="+", default=[0.0, 1.05], help="model times")
-    arguments.add_argument("--python", default=sys.executable, help="the interpreter of both ways")
+    arguments.add_argument("--python", help="the interpreter of both ways")
     options = arguments.parse_args()
     inside_sandbox()
     rounds = options.rounds or (9 if options.quick else 31)
     report = Report("One command")
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as folder:
         # No .env of the project is found there.
-        os.chdir(empty)
-        calls(report, options.python, options.seconds, rounds)
-        starts(report, options.python, rounds)
+        os.chdir(folder)
+        python = options.python or runtime_python(Path(folder, "env"))
+        calls(report, python, options.seconds, rounds)
+        starts(report, python, rounds)
     report.show(as_json=options.json)
+
+
+def runtime_python(folder: Path) -> str:
+    """The interpreter of a virtual environment with the packages of requirements.txt alone, linked, not installed."""
+    venv.create(folder, symlinks=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    for package in runtime_packages():
+        for name in {path.parts[0] for path in package.files or ()} - {".."}:
+            (site / name).symlink_to(package.locate_file(name))
+    return str(folder / "bin" / "python")
+
+
+def runtime_packages() -> list[Distribution]:
+    """What requirements.txt names, and what those packages require."""
+    wanted = re.findall(r"^[\w.-]+", (BACKEND / "requirements.txt").read_text(), re.MULTILINE)
+    found: dict[str, Distribution] = {}
+    while wanted:
+        name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
+        if name not in found:
+            with contextlib.suppress(PackageNotFoundError):
+                found[name] = distribution(name)
+                needed = (line for line in found[name].requires or () if "extra ==" not in line)
+                wanted += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed]
+    return list(found.values())
 
 
 def calls(report: Report, python: str, model_times: list[float], rounds: int) -> None:

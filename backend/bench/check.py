@@ -1,4 +1,4 @@
-"""Has it become slower? The quick benchmarks against `baseline.json`; a ratio may be 15 % worse, but not twice in a row.
+"""Has it become slower? The quick benchmarks against `baseline.json`; no ratio may be 15 % worse twice in a row.
 
 python bench/check.py            compare; exit code 1 when a ratio is worse
 python bench/check.py --update   write what is measured now, the median of three runs, into baseline.json

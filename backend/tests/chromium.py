@@ -126,17 +126,18 @@ class Chromium:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page, awaited when it is a promise."""
-        answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True)
+        answer = self.send(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True
+        )
         assert "exceptionDetails" not in answer, f"{script}: {answer['exceptionDetails']}"
         return answer["result"].get("value")
 
-    def wait_for(self, script: str, within_s: float = WITHIN_S) -> Any:
-        """The first true value of an expression."""
+    def wait_for(self, script: str, within_s: float = WITHIN_S) -> None:
+        """Until an expression is true."""
         deadline = time.monotonic() + within_s
-        while not (value := self.run(script)):
+        while not self.run(f"Boolean({script})"):
             assert time.monotonic() < deadline, f"not within {within_s} s: {script}; the page says {self.text()!r}"
             time.sleep(0.02)
-        return value
 
     def text(self) -> str:
         return str(self.run("document.body.innerText"))
@@ -150,7 +151,9 @@ class Chromium:
         text = {"Enter": "\r", " ": " "}.get(key, "")
         about = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": codes[key]}
         modifiers = 8 if shift else 0
-        self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, modifiers=modifiers, **about)
+        self.send(
+            "Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, modifiers=modifiers, **about
+        )
         self.send("Input.dispatchKeyEvent", type="keyUp", modifiers=modifiers, **about)
 
     def show(self, width: int, height: int, *, dark: bool = False, still: bool = False) -> None:
@@ -176,7 +179,9 @@ class Chromium:
     def complaints(self) -> list[str]:
         """What the console tells of errors and warnings, of the page and of the browser about it."""
         logged = [event["entry"] for event in self.events("Log.entryAdded")]
-        said = [entry["text"] + " " + entry.get("url", "") for entry in logged if entry["level"] in ("error", "warning")]
+        said = [
+            entry["text"] + " " + entry.get("url", "") for entry in logged if entry["level"] in ("error", "warning")
+        ]
         thrown = [event["exceptionDetails"] for event in self.events("Runtime.exceptionThrown")]
         said += [details.get("exception", {}).get("description") or details["text"] for details in thrown]
         called = [event for event in self.events("Runtime.consoleAPICalled") if event["type"] in ("error", "warning")]

@@ -135,6 +135,15 @@ def test_an_endpoint_set_by_hand_has_no_chain(box, monkeypatch, job):
     assert asked(box) == [first, second]
 
 
+def test_an_endpoint_set_by_hand_does_not_mind_that_the_chain_has_moved(box, client, monkeypatch):
+    box.configure(gone=[ROUTER])
+    client.any_llm_complete("Hi")
+    monkeypatch.setenv("FAL_TEXT_ENDPOINT", "openrouter/router/enterprise")
+    with FalClient() as by_hand:
+        assert by_hand.any_llm_complete("Hi")["error"] is None
+    assert asked(box)[-1] == "openrouter/router/enterprise"
+
+
 # ---------------------------------------------------------------- jobs from before
 
 

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import ssl
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import cv2
 import numpy as np
 import pytest
-import trustme
 
 from services.fal.errors import (
-    AmbiguousSubmit,
-    AuthError,
     BadOutput,
-    FalUnavailable,
     JobFailed,
     ModelRejected,
-    RateLimited,
-    Unreachable,
 )
 from services.fal_service import FalClient
 
@@ -164,149 +152,3 @@ def test_a_cut_out_endpoint_set_by_hand_is_used(box, monkeypatch):
     with FalClient() as client:
         assert client.remove_background(PHOTO)["image"]["url"] == CUT_OUT_URL
     assert jobs(box) == [("fal-ai/birefnet/v2", {"image_url": PHOTO})]
-
-
-# ---------------------------------------------------------------- a photokit of the user's own
-
-
-class Own(ThreadingHTTPServer):
-    """An https server on this machine: what came in, and how it answers."""
-
-    daemon_threads = True
-
-    def __init__(self, authority):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(tls)
-        self.socket = tls.wrap_socket(self.socket, server_side=True)
-        self.requests = []
-        self.status, self.body, self.headers, self.hang_up = 200, {"image": IMAGE}, {}, False
-        self.url = f"https://localhost:{self.server_address[1]}/v1/replace"
-
-    def handle_error(self, request, client_address):
-        """A caller who does not trust us is none of our business."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        own = self.server
-        own.requests.append((self.path, self.headers, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-        if own.hang_up:
-            self.close_connection = True
-            return
-        body = own.body if isinstance(own.body, bytes) else json.dumps(own.body).encode()
-        self.send_response(own.status)
-        for name, value in {"Content-Length": str(len(body)), **own.headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def serving(authority):
-    server = Own(authority)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.fixture
-def authority(box, tmp_path, monkeypatch):
-    """A CA that the client trusts beside the sandbox's."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "own.pem"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "own.pem"))
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "localhost")
-    return authority
-
-
-@pytest.fixture
-def own(authority, monkeypatch):
-    with serving(authority) as server:
-        monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
-        yield server
-
-
-@pytest.fixture
-def own_client(own):
-    with FalClient(timeout=10) as client:
-        yield client
-
-
-def replace(client):
-    return client.background_replace(PHOTO, prompt="marble", remove_bg=False)
-
-
-def test_ones_own_photokit_gets_one_json_post_without_the_key(box, own, own_client):
-    answers(box, CUTOUT, {"image": {"url": CUT_OUT_URL}})
-    result = own_client.background_replace(PHOTO, prompt="mermer masa")
-    [(path, headers, given)] = own.requests
-    assert (path, given) == ("/v1/replace", {"image_url": CUT_OUT_URL, "prompt": "mermer masa"})
-    assert headers["Authorization"] is None
-    assert "sandbox-key" not in str(headers)
-    assert headers["Content-Type"] == "application/json"
-    assert result["image"] == {**IMAGE, "file_size": None}
-    assert set(result["timings"]) == {"cutout", "picture", "total"}
-    assert [endpoint for endpoint, _ in jobs(box)] == [CUTOUT]
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "error"),
-    [
-        (500, {"detail": "down"}, FalUnavailable),
-        (503, b"busy", FalUnavailable),
-        (429, {"detail": "slow down"}, RateLimited),
-        (401, {"detail": "who are you?"}, AuthError),
-        (422, {"detail": "no"}, ModelRejected),
-        (302, b"", FalUnavailable),
-        (200, b"<html>", BadOutput),
-        (200, {"image": None}, BadOutput),
-        (200, {"error": "no product"}, JobFailed),
-    ],
-)
-def test_a_failure_of_ones_own_photokit_is_told_and_not_sent_again(own, own_client, status, body, error):
-    own.status, own.body = status, body
-    own.headers = {"Retry-After": "0", "Location": "https://example.com/elsewhere"}
-    with pytest.raises(error):
-        replace(own_client)
-    assert len(own.requests) == 1
-
-
-def test_a_photokit_that_hangs_up_may_have_done_the_work_so_it_is_not_asked_again(own, own_client):
-    own.hang_up = True
-    with pytest.raises(AmbiguousSubmit, match="localhost"):
-        replace(own_client)
-    assert len(own.requests) == 1
-
-
-def test_a_photokit_that_is_not_there_was_never_reached(authority, monkeypatch):
-    with serving(authority) as server:
-        monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
-    with FalClient(timeout=10) as client, pytest.raises(Unreachable, match="localhost"):
-        replace(client)
-
-
-def test_a_photokit_with_a_certificate_that_is_not_trusted_gets_nothing(authority, monkeypatch):
-    with serving(trustme.CA()) as server:
-        monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
-        with FalClient(timeout=10) as client, pytest.raises(Unreachable):
-            replace(client)
-        assert server.requests == []
-
-
-def test_a_photokit_url_at_fal_itself_gets_the_key(box, monkeypatch):
-    answers(box, PHOTOKIT, {"image": IMAGE})
-    monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", f"https://fal.run/{PHOTOKIT}")
-    with FalClient() as client:
-        assert replace(client)["image"]["url"] == IMAGE["url"]
-    [row] = [row for row in box.journal() if row["method"] == "POST"]
-    assert (row["host"], row["headers"]["authorization"]) == ("fal.run", "Key")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -126,74 +123,6 @@ def test_the_key_that_was_found_is_the_one_that_is_sent(box, monkeypatch):
         assert client.any_llm_complete("Hi")["error"] is None
 
 
-# ---------------------------------------------------------------- .env files
-
-
-def test_the_env_file_here_comes_before_that_of_the_project(box, monkeypatch, tmp_path):
-    here, project = tmp_path / "here", tmp_path / "backend"
-    here.mkdir()
-    project.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setattr("services.fal.settings._PROJECT", project)
-    write_env(project / ".env", FAL_TIMEOUT_S=21)
-    assert settings_of()["timeout_s"] == 110
-    (project / "pyproject.toml").touch()
-    assert (settings_of()["timeout_s"], settings_of()["env_file"]) == (21, str(project / ".env"))
-    write_env(here / ".env", FAL_LOG="off")
-    assert settings_of()["timeout_s"] == 110
-    assert Path(settings_of()["env_file"]).resolve() == here / ".env"
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_file_that_is_named_is_the_only_one(box, tmp_path, kind):
-    write_env(tmp_path / ".env", FAL_TIMEOUT_S=21, FAL_MAX_CONCURRENCY=3)
-    named = write_env(tmp_path / "other" / "settings.env", FAL_TIMEOUT_S=22)
-    settings = settings_of(env_file=kind(named))
-    assert (settings["timeout_s"], settings["max_concurrency"]) == (22, 8)
-    assert settings["env_file"] == str(named)
-
-
-def test_a_file_that_is_named_and_missing_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(InvalidInput, match=r"gone\.env"):
-        FalClient(env_file=tmp_path / "gone.env", key=A_KEY)
-
-
-def test_a_file_that_is_not_text_is_an_error_that_names_it(tmp_path):
-    Path(".env").write_bytes(b"FAL_KEY=\xff\xfe\x00")
-    with pytest.raises(InvalidInput, match=r"\.env"):
-        FalClient(key=A_KEY)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "FAL_TIMEOUT_S=33\n",
-        "\ufeffFAL_TIMEOUT_S=33",
-        "# comment\r\nexport FAL_TIMEOUT_S='33'\r\n",
-        'OTHER="a\nb"\nFAL_TIMEOUT_S = "33" # seconds\n',
-        "FAL_TIMEOUT_S=1\nFAL_TIMEOUT_S=33\n",
-    ],
-)
-def test_the_usual_forms_of_env_files_are_understood(box, text):
-    Path(".env").write_bytes(text.encode())
-    assert settings_of()["timeout_s"] == 33
-
-
-def test_a_value_is_taken_as_it_stands_and_not_expanded(box, monkeypatch):
-    monkeypatch.delenv("FAL_KEY")
-    write_env(Path(".env"), FAL_KEY="'an-id:${HOME}$HOME'")
-    assert key_length() == len("an-id:${HOME}$HOME")
-
-
-def test_nothing_is_written_into_the_environment(box, monkeypatch):
-    monkeypatch.delenv("FAL_KEY")
-    write_env(Path(".env"), FAL_KEY=A_KEY, FAL_TIMEOUT_S=9, FAL_LOG="info", SOMEBODYS_SECRET="x")
-    before = dict(os.environ)
-    with FalClient() as client:
-        assert client.any_llm_complete("Hi")["error"] is None
-    assert dict(os.environ) == before
-
-
 # ---------------------------------------------------------------- errors
 
 
@@ -266,44 +195,6 @@ def test_a_broken_network_setting_of_the_machine_is_told_by_its_name(box, monkey
 
 # ---------------------------------------------------------------- what is read when, and what is shown
 
-UNREAD = """
-import sys
-import services.fal_service as service
-heavy = ("dotenv", "fal_client", "httpx", "requests")
-print([name for name in heavy if name in sys.modules])
-for arguments in {arguments}:
-    service.FalClient(**arguments)
-    print([name for name in heavy if name in sys.modules])
-"""
-
-
-def run_python(code, **environment):
-    env = {**{name: value for name, value in os.environ.items() if not name.startswith("FAL_")}, **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**env, "PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_importing_reads_no_setting_and_loads_no_library(tmp_path):
-    write_env(tmp_path / ".env", FAL_TIMEOUT_S="nonsense")
-    assert run_python("import services.fal_service", FAL_KEY="not a key", FAL_MAX_CONCURRENCY="nonsense") == []
-
-
-def test_dotenv_is_loaded_only_when_the_file_can_add_something(tmp_path):
-    write_env(tmp_path / "unrelated", DATABASE_URL="x")
-    write_env(tmp_path / "known", FAL_KEY="other-id:other-secret", FAL_TIMEOUT_S=5)
-    write_env(tmp_path / "new", FAL_LOG="off")
-    arguments = [{}, {"env_file": "unrelated"}, {"env_file": "known"}, {"env_file": "new"}]
-    loaded = run_python(UNREAD.format(arguments=arguments), FAL_KEY=A_KEY, FAL_TIMEOUT_S="6")
-    assert loaded == ["[]"] * 4 + ["['dotenv']"]
-
 
 def test_a_change_of_the_environment_counts_for_the_next_client_only(box, monkeypatch):
     with FalClient() as before:
@@ -315,7 +206,7 @@ def test_a_change_of_the_environment_counts_for_the_next_client_only(box, monkey
 def test_a_client_shows_its_time_out_but_not_its_key_and_cannot_be_pickled(box):
     secret = "planted-key-id-17:planted-secret-17"
     with FalClient(key=secret, timeout=12.5) as client:
-        shown = repr(client) + str(client) + json.dumps(client.doctor())
+        shown = repr(client) + str(client) + repr(client._settings) + json.dumps(client.doctor())
         with pytest.raises(TypeError):
             pickle.dumps(client)
     assert repr(client) == "FalClient(timeout=12.5)"

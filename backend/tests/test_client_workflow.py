@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import pytest
 
@@ -24,6 +25,16 @@ KEYS = {
     "timings",
 }
 CRASH = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
+SOON_S = 10.0
+"""Half of what the client would wait at most."""
+
+
+@pytest.fixture
+def warm(box, client):
+    """A client whose libraries are loaded and whose connection stands: for tests that count tenths of a second."""
+    client.any_llm_cancel("no-such-job")
+    box.reset()
+    return client
 
 
 @pytest.fixture
@@ -175,8 +186,10 @@ def test_an_analysis_that_failed_ends_the_workflow_with_what_was_made_by_then(bo
 def test_a_cut_out_that_nobody_needs_any_more_is_cancelled_at_fal(box, client, photo_url):
     box.fault("job", endpoint=CUTOUT, output=CUT, stuck="IN_PROGRESS")
     box.fault("job", endpoint=VISION, output={"output": "no JSON"}, delay=0.3)
+    began = time.monotonic()
     with pytest.raises(BadOutput):
         client.product_workflow(photo_url)
+    assert time.monotonic() - began < SOON_S
     outcomes = {job["endpoint"]: job["outcome"] for job in box.ledger()["jobs"]}
     assert outcomes[CUTOUT] == "cancelled"
 
@@ -196,13 +209,14 @@ def test_an_upload_that_failed_ends_the_workflow_before_any_job(box, client, pho
     assert box.ledger()["accepted"] == 0
 
 
-def test_the_deadline_covers_the_whole_workflow_and_leaves_no_job_running(box, client, photo_path):
+def test_the_deadline_covers_the_whole_workflow_and_leaves_no_job_running(box, warm, photo_path):
+    box.fault("token", delay=0.9)
     box.fault("job", endpoint=VISION, output={"output": "{}"}, stuck="IN_PROGRESS")
     box.fault("job", endpoint=CUTOUT, output=CUT, stuck="IN_PROGRESS")
     with pytest.raises(DeadlineExceeded) as caught:
-        client.product_workflow(photo_path, timeout=1)
+        warm.product_workflow(photo_path, timeout=1.3)
     assert caught.value.partial["image_url"].startswith("https://v3.fal.media/")
-    assert caught.value.partial["timings"]["total"] < 2.5
+    assert 1.2 < caught.value.partial["timings"]["total"] < 2
     assert box.ledger()["running"] == 0
 
 

@@ -40,9 +40,16 @@ def run(*command, options=(), **more):
     return python(FOLDER, "run", *options, "--", *command, **more)
 
 
-def start(*argv, **options):
+@contextmanager
+def started(*argv, **options):
     command = [sys.executable, *map(str, argv)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def line_from(process):
@@ -58,18 +65,14 @@ def line_from(process):
 @contextmanager
 def serving(*options):
     """A server, and the environment it printed."""
-    with start(FOLDER, "serve", *options) as process:
-        try:
-            variables = {}
-            while "FAL_KEY" not in variables:
-                word, assignment = shlex.split(line_from(process))
-                assert word == "export"
-                name, _, value = assignment.partition("=")
-                variables[name] = value
-            yield process, variables
-        finally:
-            if process.poll() is None:
-                process.kill()
+    with started(FOLDER, "serve", *options) as process:
+        variables = {}
+        while "FAL_KEY" not in variables:
+            word, assignment = shlex.split(line_from(process))
+            assert word == "export"
+            name, _, value = assignment.partition("=")
+            variables[name] = value
+        yield process, variables
 
 
 # ---------------------------------------------------------------- run
@@ -98,7 +101,7 @@ def test_run_leaves_standard_input_and_the_arguments_to_the_command():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_passes_signals_on_and_waits_for_the_command(number):
     script = f"trap 'echo got it; exit 5' {number.value}; echo ready; while :; do sleep 0.05; done"
-    with start(FOLDER, "run", "--", "sh", "-c", script, stdin=subprocess.DEVNULL) as process:
+    with started(FOLDER, "run", "--", "sh", "-c", script, stdin=subprocess.DEVNULL) as process:
         assert line_from(process) == "ready\n"
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == 5

@@ -50,8 +50,7 @@ def product_mask(side: int = SIDE) -> np.ndarray:
 
 def plain_ground(side: int = SIDE) -> np.ndarray:
     """Light paper, a little darker to the right."""
-    shade = np.linspace(236, 214, side)[None, :, None] * np.ones((side, 1, 3))
-    return shade
+    return np.linspace(236, 214, side)[None, :, None] * np.ones((side, 1, 3))
 
 
 def rough_ground(side: int = SIDE) -> np.ndarray:
@@ -160,7 +159,17 @@ def test_the_opening_of_a_handle_shows_the_new_background():
 def test_the_coffee_cup_is_cut_out_whole():
     alpha = alpha_of((EXAMPLES / "coffee.jpg").read_bytes())
     assert alpha.shape == (400, 600)
-    for x, y in [(285, 150), (290, 25), (180, 110), (400, 110), (290, 205), (215, 280), (100, 220), (465, 230), (280, 375)]:
+    for x, y in [
+        (285, 150),
+        (290, 25),
+        (180, 110),
+        (400, 110),
+        (290, 205),
+        (215, 280),
+        (100, 220),
+        (465, 230),
+        (280, 375),
+    ]:
         assert alpha[y, x] == 255, f"cup, rim, handle or saucer at {x}, {y}"
     assert alpha[85, 408] > 200, "the spoon's handle"
     assert alpha[300, 365] == 255, "the spoon's bowl"
@@ -222,7 +231,12 @@ def palette_png(mask: np.ndarray) -> bytes:
     height, width = mask.shape
     rows = b"".join(b"\0" + bytes(row // 255) for row in mask)
     head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    parts = [(b"IHDR", head), (b"PLTE", bytes([225, 225, 225, 190, 40, 40])), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [
+        (b"IHDR", head),
+        (b"PLTE", bytes([225, 225, 225, 190, 40, 40])),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
@@ -302,7 +316,10 @@ STYLES = {
 
 
 def test_every_style_looks_different():
-    views = {name: cv2.resize(surroundings(scene(prompt)), (24, 24), interpolation=cv2.INTER_AREA) for name, prompt in STYLES.items()}
+    views = {
+        name: cv2.resize(surroundings(scene(prompt)), (24, 24), interpolation=cv2.INTER_AREA)
+        for name, prompt in STYLES.items()
+    }
     for first in views:
         for second in views:
             if first < second:

@@ -28,6 +28,7 @@ from services.worker.schemas import DESCRIBED, LIMITS, schemas
 from services.worker.shapes import error_types
 
 BACKEND = Path(__file__).resolve().parents[1]
+WORKER = BACKEND / "src" / "services" / "fal_worker.py"
 GENERATOR = BACKEND / "docs" / "generate.py"
 VISION = "openrouter/router/vision"
 PHOTOKIT = "bria/replace-background"
@@ -52,16 +53,16 @@ def example(command: str) -> list[str]:
 
 
 @pytest.fixture
-def words(box: Sandbox, photo_path: Path, tmp_path: Path, run: Run) -> Callable[[str], list[str]]:
-    """The same, with a picture and a job that exist."""
+def words(box: Sandbox, photo_path: Path, photo_url: str, tmp_path: Path, run: Run) -> Callable[[str], list[str]]:
+    """The same, with a small picture and a job that exist."""
     (tmp_path / "examples").mkdir()
     photo_path.rename(tmp_path / "examples" / "coffee.jpg")
 
     def words_of(command: str) -> list[str]:
-        argv = example(command)
+        argv = [photo_url if word.startswith("https://example.com/") else word for word in example(command)]
         if "abc123" in argv:
             argv[argv.index("abc123")] = run("any-llm-submit", "--prompt", "Hello")[1]["request_id"]
-            box.wait_for(lambda ledger: ledger["completed"] == 1)
+            box.wait_for(lambda ledger: ledger["completed"] == ledger["accepted"])
         return argv
 
     return words_of
@@ -108,12 +109,12 @@ def test_every_limit_is_of_an_option_that_exists():
     assert set(LIMITS) <= {option.name for command in COMMANDS.values() for option in command.all_options}
 
 
-def test_the_error_types_are_those_of_the_tree():
+def test_every_error_type_is_known():
     classes, found = [FalError], set()
     while classes:
         one = classes.pop()
         found.add(one.error_type)
-        classes += [child for child in one.__subclasses__() if child.__module__ == FalError.__module__]
+        classes += [child for child in one.__subclasses__() if child.__module__.startswith("services.")]
     assert set(error_types()) == found
 
 
@@ -123,9 +124,9 @@ def test_what_a_failed_method_adds_is_what_a_failed_command_prints():
     assert fields == {name: documented[name] for name in fields}
 
 
-def test_the_schemas_are_not_loaded_by_other_commands(run_process):
+def test_the_schemas_are_not_loaded_by_other_commands():
     ran = subprocess.run(
-        [sys.executable, "-X", "importtime", str(BACKEND / "src" / "services" / "fal_worker.py"), "--help"],
+        [sys.executable, "-X", "importtime", str(WORKER), "--help"],
         capture_output=True,
         text=True,
         check=True,
@@ -289,6 +290,54 @@ def test_progress_events_are_what_their_schema_says(fault, client: FalClient, ph
     assert {"started", "done"} <= {event.get("status") for event in events}
     assert "log" in {event["step"] for event in events}
     assert bool(fault) == any(event.get("status") == "failed" for event in events)
+
+
+# What `serve` says
+
+
+@pytest.fixture
+def serve(box: Sandbox) -> Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]:
+    """Send calls to a worker that stays; its messages, until each call is answered."""
+
+    def messages(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        worker = subprocess.Popen([sys.executable, str(WORKER), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        with worker:
+            for call in calls:
+                worker.stdin.write(json.dumps({"jsonrpc": "2.0", "id": call["method"], **call}).encode() + b"\n")
+            worker.stdin.flush()
+            open_ids = {call["method"] for call in calls}
+            while open_ids:
+                message = json.loads(worker.stdout.readline())
+                open_ids.discard(message.get("id"))
+                yield message
+
+    return messages
+
+
+@pytest.mark.parametrize("fault", [None, {"status": 401}], ids=["success", "failure"])
+def test_what_serve_says_is_what_the_schemas_say(fault, serve, words, box):
+    calls = [{"method": name, "params": parse(words(name))[1]} for name in DESCRIBED]
+    if fault:
+        box.fault("any", times=None, **fault)
+    progress = Draft202012Validator(schemas()["progress"])
+    said: set[str] = set()
+    for message in serve(calls):
+        event = {key: value for key, value in message.get("params", {}).items() if key != "id"}
+        if message.get("method") == "progress":
+            assert progress.is_valid(event), event
+        elif message.get("method") == "delta":
+            assert_valid("any-llm-stream", "result", event)
+        elif "id" in message:
+            failed = "error" in message
+            assert failed == bool(fault) or message["id"] in ("any-llm-cancel", "schema"), message
+            assert_valid(
+                message["id"], *(("failure", message["error"]["data"]) if failed else ("result", message["result"]))
+            )
+        said.add(message.get("method", "reply"))
+    assert {"ready", "reply", "progress"} <= said
+    assert fault or "delta" in said
 
 
 # Options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def _install(node: str) -> None:
     path = f"{Path(node).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(dir=CACHE.parent, prefix="npm-", ignore_cleanup_errors=True) as folder:
         (Path(folder) / "package.json").write_text(json.dumps({"private": True, "dependencies": WANTED}))
-        argv = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
+        argv = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--fetch-retries=1"]
         try:
             subprocess.run(
                 argv, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, check=True, timeout=INSTALL_S
@@ -85,3 +86,22 @@ def test_the_contract_and_the_examples_of_the_readme_compile(typescript, node, t
     compiler = str(typescript / "typescript" / "bin" / "tsc")
     ran = subprocess.run([node, compiler, "-p", "."], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def test_the_module_has_what_its_types_say(node):
+    script = """
+        const module = await import(process.argv[1]);
+        const { FalWorker, FalError } = module;
+        const own = Object.getOwnPropertyNames(FalWorker).filter((name) => typeof FalWorker[name] === 'function');
+        const worker = [...own, ...Object.getOwnPropertyNames(FalWorker.prototype)];
+        const error = ['name', ...Object.keys(new FalError({ error: 'x' }))];
+        console.log(JSON.stringify({ module: Object.keys(module), FalWorker: worker, FalError: error }));
+    """
+    argv = [node, "--input-type=module", "-e", script, "--", str(NODE / "fal-worker.mjs")]
+    ran = subprocess.run(argv, capture_output=True, encoding="utf-8", check=True)
+    there = {name: set(members) for name, members in json.loads(ran.stdout).items()}
+    types = (NODE / "fal-worker.d.ts").read_text(encoding="utf-8")
+    assert there["module"] == set(re.findall(r"^export (?:class|function) (\w+)", types, re.MULTILINE))
+    for name in ("FalWorker", "FalError"):
+        body = types.partition(f"export class {name} ")[2].partition("\n}\n")[0]
+        assert there[name] == set(re.findall(r"^  (?:(?:readonly|static|get) )*(\w+)[(<:]", body, re.MULTILINE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from conftest import WORKER
+from services.fal_worker import main
 from services.worker.commands import COMMANDS
 
 WITHIN_S = 20.0
@@ -107,8 +109,13 @@ class Peer:
         return code, took
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(2 * EXIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         for thread in self._threads:
             thread.join(WITHIN_S)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -193,12 +200,14 @@ def arguments(name: str, places: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def one_shot(run_process) -> Callable[..., Any]:
+def one_shot(monkeypatch, capfd) -> Callable[..., Any]:
     """What the command prints when it is run by itself; the last line of it."""
 
     def run(name: str, params: dict[str, Any]) -> Any:
-        done = run_process(name, "--json", "-", input=json.dumps(params).encode())
-        return json.loads(done.stdout.splitlines()[-1])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(params)))
+        capfd.readouterr()
+        main([name, "--json", "-"])
+        return json.loads(capfd.readouterr().out.splitlines()[-1])
 
     return run
 
@@ -757,14 +766,14 @@ NOISY = """
 import os, sys
 os.write(1, b"noise from fd 1\\n")
 print("noise from print")
-os.system("echo noise from a child")
+os.system("echo noise from a child; cat")
 sys.path.remove(os.path.dirname(__file__))
 del sys.modules["fal_client"]
 import fal_client
 """
 
 
-def test_a_library_that_prints_does_not_reach_the_channel(start, tmp_path):
+def test_a_library_that_prints_and_reads_does_not_reach_the_channel(start, tmp_path):
     (tmp_path / "fal_client.py").write_text(NOISY)
     peer = start(env={"PYTHONPATH": str(tmp_path)})
     assert peer.wait(lambda messages: messages)[0]["method"] == "ready"

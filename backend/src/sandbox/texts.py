@@ -25,7 +25,7 @@ from sandbox.pictures.words import word_set
 Images = list[tuple[str, bytes]]
 
 ECHO = "sandbox:echo"
-TAGGED = re.compile(r"<(\w+)>(.*)</\1>", re.DOTALL)
+TAG = re.compile(r"<(\w+)>")
 KEY = re.compile(r"[\"'`]([a-z][a-z0-9]*(?:_[a-z0-9]+)*)[\"'`]")
 DESCRIBING = word_set(
     "description descriptions describe aciklama aciklamasi tanitim pitch copy beschreibung produktbeschreibung "
@@ -36,8 +36,7 @@ MOST_STYLE_WORDS, MOST_PROMPT_WORDS = 30, 60
 
 def answer(prompt: str, system_prompt: str | None, images: Images) -> str:
     """The sandbox's text for this prompt; `images` are (file name, bytes)."""
-    data = dict(TAGGED.findall(prompt))
-    asked = TAGGED.sub(" ", prompt)
+    asked, data = _split(prompt)
     if ECHO in asked:
         return prompt
     if "product" in data and "style" in data:
@@ -51,6 +50,29 @@ def answer(prompt: str, system_prompt: str | None, images: Images) -> str:
     if (tokens(asked) & DESCRIBING and not (images and not language)) or (language and not images):
         return _description(language or "en", data.get("product", asked), images)
     return _seen(images) if images else _reply(asked)
+
+
+def _split(prompt: str) -> tuple[str, dict[str, str]]:
+    """What is asked, without the tags, and what each tag holds; the first of two tags with one name counts.
+
+    A JSON value is read to its end, so that a closing tag inside one of its strings closes nothing.
+    """
+    data: dict[str, str] = {}
+    asked, position = "", 0
+    while opening := TAG.search(prompt, position):
+        closing = f"</{opening[1]}>"
+        start, end = opening.end(), prompt.find(closing, opening.end())
+        try:
+            _, json_end = json.JSONDecoder().raw_decode(prompt, start)
+        except (ValueError, RecursionError):
+            json_end = end
+        end = json_end if prompt.startswith(closing, json_end) else end
+        if end < 0:
+            asked, position = asked + prompt[position:start], start
+            continue
+        data.setdefault(opening[1], prompt[start:end])
+        asked, position = f"{asked}{prompt[position : opening.start()]} ", end + len(closing)
+    return asked + prompt[position:], data
 
 
 def _text(tagged: str) -> str:

@@ -1,6 +1,6 @@
 /**
  * The shop: one HTTP server over one worker. Settings: PORT (3000; 0 takes a free one), SHOP_HOSTS (names besides
- * localhost under which it is reached), SHOP_HEARTBEAT_S (15), LOG (warn), and those of the worker, first of all FAL_KEY.
+ * localhost under which it is reached), SHOP_HEARTBEAT_S (15), LOG (warn), and the worker's own, first of all FAL_KEY.
  *
  * It listens on this machine only: put a proxy with sign-in before it, since every product costs money at fal.
  */
@@ -8,7 +8,8 @@
 import { FalWorker } from '../../fal-worker.mjs';
 import { buildShop } from './lib/shop.mjs';
 
-const LAST_RESORT_MS = 5_000;
+/** How long an open connection may take to end once its answer has. */
+const LINGER_MS = 1_000;
 
 const worker = new FalWorker();
 const shop = await buildShop({
@@ -24,8 +25,8 @@ let ending = false;
 async function end(code) {
   if (ending) return;
   ending = true;
-  setTimeout(() => process.exit(1), LAST_RESORT_MS).unref();
   await worker.close();
+  setTimeout(() => shop.server.closeAllConnections(), LINGER_MS).unref();
   await shop.close();
   process.exit(code);
 }

@@ -147,7 +147,7 @@ def _passable(light: Array, strange: Array, edge: Array, rough: float, usual_hue
     steepest = np.interp(light, (0.3, 0.5, 0.75, 0.97), (0.034, 0.026, 0.0125, 0.0055)) * scale + rough
     # Shadows take up a little hue from the product and the room.
     hue_limit = np.clip(usual_hue + np.interp(light, (0.85, 0.95), (0.25, 0.1)), 0.2, 1.2)
-    return (edge < steepest) & (strange < hue_limit) & (light < 1 + tolerance) & (light > DARKEST_SHADOW)
+    return np.asarray((edge < steepest) & (strange < hue_limit) & (light < 1 + tolerance) & (light > DARKEST_SHADOW))
 
 
 def _flood(passable: Array, start: Array) -> Array:

@@ -123,12 +123,12 @@ def _standing_out(features: Array, mask: Array) -> Array:
 
 
 def _main_pieces(mask: Array) -> Array:
-    """The biggest piece, and any other that is at least a fifth of it."""
+    """The biggest piece, and any other that is at least a tenth of it."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     if count < 2:
         return mask
     areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = 1 + np.flatnonzero(areas >= areas.max() * 0.2)
+    kept = 1 + np.flatnonzero(areas >= areas.max() * 0.1)
     return np.where(np.isin(labels, kept), 255, 0).astype(np.uint8)
 
 

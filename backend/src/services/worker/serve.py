@@ -66,6 +66,7 @@ HEAVY = (
 
 def serve(values: Mapping[str, Any], out: JsonStdout) -> int:
     """The command: 0 after `shutdown` or the end of input, 1 after a signal, or when it could not begin."""
+    stdin = _own_stdin()
     try:
         for name in HEAVY:
             importlib.import_module(name)
@@ -74,7 +75,7 @@ def serve(values: Mapping[str, Any], out: JsonStdout) -> int:
         early_signals.disarm()
         out.write_text(jsonrpc.error_reply(None, jsonrpc.CALL_FAILED, report(as_fal_error(error))))
         return 1
-    return worker.run(_own_stdin())
+    return worker.run(stdin)
 
 
 class Worker:

@@ -26,6 +26,7 @@ const INWARD = {
   worker_died: 'The worker ended before it answered.',
   internal: 'The shop has a defect.',
 };
+const LOG = 'The shop’s log tells more.';
 /** Plainer words for some of Fastify's errors. */
 const WORDS = {
   FST_REQ_FILE_TOO_LARGE: 'The photo is larger than 20 MB. Send a smaller one.',
@@ -50,15 +51,16 @@ export function failureOf(error, folder) {
 function ofFal({ message, errorType, retryable, requestId, hint }) {
   const status = STATUS[errorType] ?? ELSE;
   const inward = INWARD[errorType];
-  const said = inward ? { error: `${inward} The shop’s log tells more.`, hint: null } : { error: message, hint };
+  const said = inward ? { error: `${inward} ${LOG}`, hint: null } : { error: message, hint };
   return { status, ...said, error_type: errorType, retryable, request_id: requestId };
 }
 
 function ofServer(error) {
   const status = error.statusCode ?? 500;
   const known = { retryable: false, request_id: null, hint: null };
-  if (status >= 500) return { status, error: `${INWARD.internal} Its log tells more.`, error_type: 'internal', ...known };
-  return { status, error: WORDS[error.code] ?? error.message, error_type: status === 404 ? 'not_found' : 'invalid_input', ...known };
+  if (status >= 500) return { status, error: `${INWARD.internal} ${LOG}`, error_type: 'internal', ...known };
+  const error_type = status === 404 ? 'not_found' : 'invalid_input';
+  return { status, error: WORDS[error.code] ?? error.message, error_type, ...known };
 }
 
 /** The worker names files by their path; a caller knows them by their name only. */

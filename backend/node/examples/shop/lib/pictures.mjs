@@ -116,8 +116,8 @@ export class Gallery {
 
 /** A name for a file, made of the words it is given. */
 export function fileName(...words) {
-  const plain = words.join(' ').normalize('NFC').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '');
-  return [...plain].slice(0, 60).join('') || 'picture';
+  const plain = words.join(' ').normalize('NFC').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
+  return [...plain.replace(/^-+|-+$/g, '')].slice(0, 60).join('') || 'picture';
 }
 
 function checked(source) {

@@ -1,4 +1,4 @@
-/** POST /v1/products: the whole workflow, told as it goes on. A failure before the first event is an ordinary answer. */
+/** POST /v1/products: the whole workflow, told as it goes on. A failure before its first event is a plain answer. */
 
 import { Refused, failureOf, withoutPaths } from './failures.mjs';
 import { EventStream } from './events.mjs';
@@ -39,8 +39,8 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
   /** A picture is told of when it can be had here. */
   async function keep(event) {
     const { image } = event;
-    const name = fileName(event.style);
-    const file = await gallery.keep(product, `${keeping.length + 1}-${name}`, image.image_url, signal).catch((error) => {
+    const name = `${keeping.length + 1}-${fileName(event.style)}`;
+    const file = await gallery.keep(product, name, image.image_url, signal).catch((error) => {
       request.log.warn({ err: error }, 'a picture was not kept');
       return { url: null, bytes: image.file_size ?? null };
     });

@@ -1,4 +1,4 @@
-/** The routes. Each is one call of the worker, which is cancelled, and its remote jobs with it, when the client leaves. */
+/** The routes. Each is one call of the worker, which is cancelled, with its jobs at fal, when the client leaves. */
 
 import { createReadStream } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -44,7 +44,7 @@ export async function buildShop({ worker, hosts = [], heartbeatMs = 15_000, logL
   const gallery = new Gallery(folder);
   const app = Fastify({
     bodyLimit: MAX_BODY,
-    forceCloseConnections: true,
+    forceCloseConnections: 'idle',
     logger: { level: logLevel, stream: process.stderr },
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false } },
     schemaErrorFormatter: (errors) => new Refused(schemas.problemOf(errors)),
@@ -59,7 +59,7 @@ export async function buildShop({ worker, hosts = [], heartbeatMs = 15_000, logL
   });
   app.setErrorHandler((error, request, reply) => {
     const { status, headers, body } = failureOf(error, folder);
-    if (status >= 500) request.log.error({ status, error_type: body.error_type, request_id: body.request_id, err: error });
+    if (status >= 500) request.log.error({ status, error_type: body.error_type, err: error });
     return reply.code(status).headers(headers).send(body);
   });
   app.setNotFoundHandler((request) => {
@@ -147,7 +147,8 @@ function descriptionPrompt({ prompt, categories, language = 'Turkish' }) {
 function refuseStrangers(request, hosts) {
   if (!hosts.includes(request.hostname)) throw new Refused(`The shop is not reached as ${request.hostname}.`, 403);
   const { origin } = request.headers;
-  if (origin !== undefined && hostOf(origin) !== request.host) throw new Refused('Another site cannot use the shop.', 403);
+  if (origin === undefined || hostOf(origin) === request.host) return;
+  throw new Refused('Another site cannot use the shop.', 403);
 }
 
 function hostOf(origin) {

@@ -27,7 +27,8 @@ let running = null;
 const state = (name) => {
   document.body.dataset.state = name;
   byId('work').hidden = name === 'empty' || name === 'chosen';
-  byId('photo').disabled = name === 'running';
+  byId('photo').hidden = name === 'running' || name === 'finished';
+  byId('photo').setAttribute('aria-labelledby', name === 'empty' ? 'choose' : 'another');
 };
 
 // Choosing a photo
@@ -44,6 +45,7 @@ function choose(file) {
   }
   photo = file;
   preview(file);
+  document.title = 'Product studio';
   announce(`${file.name} is chosen.`);
   askForChoices('Choose the scenes and the language, then make the pictures.');
 }
@@ -96,6 +98,7 @@ async function start() {
     const hadFocus = document.activeElement === byId('cancel');
     running = null;
     clock.stop(summary);
+    document.title = `${summary} · Product studio`;
     if (why !== undefined) sheet.stop(why);
     if (why !== undefined && sheet.made === 0) return askForChoices(summary);
     state('finished');
@@ -108,13 +111,15 @@ async function start() {
     });
     sheet.done(made);
     const count = made.total_generated;
-    const pictures = count === made.total_requested ? plural(count, 'picture') : `${count} of ${styles.length} pictures`;
+    const all = plural(styles.length, 'picture');
+    const pictures = count === styles.length ? all : `${count} of ${all}`;
     end(`${pictures} in ${seconds(made.timings?.total ?? clock.seconds())}`);
     announce(`Finished: ${byId('summary').textContent}.`);
   } catch (problem) {
     const cancelled = running.signal.aborted;
     const made = sheet.made ? `: ${sheet.made} of ${plural(styles.length, 'picture')}` : '';
-    end(`${cancelled ? 'Cancelled' : 'Stopped'} after ${seconds(clock.seconds())}${made}`, cancelled ? 'Cancelled.' : 'Stopped.');
+    const what = cancelled ? 'Cancelled' : 'Stopped';
+    end(`${what} after ${seconds(clock.seconds())}${made}`, `${what}.`);
     if (cancelled) announce(byId('summary').textContent);
     else showProblem(problem, start);
   }
@@ -173,7 +178,8 @@ function announce(text) {
 }
 
 function showProblem({ error, error_type: type, request_id: id, hint, retryable }, again) {
-  const about = [type, retryable ? 'may work when tried again' : '', id && !error.includes(id) ? `request id ${id}` : ''];
+  const unnamed = id && !error.includes(id) ? `request id ${id}` : '';
+  const about = [type, retryable ? 'may work when tried again' : '', unnamed];
   const retry = element('button', { type: 'button', className: 'button', id: 'retry', onclick: again }, 'Try again');
   byId('problem').replaceChildren(
     element('h2', {}, TITLES[type] ?? 'The pictures could not be made'),

@@ -73,8 +73,8 @@ export class Sheet {
   done(result) {
     for (const error of result.errors ?? []) {
       const card = this.cards.get(error.style);
-      if (error.stage === 'prompt') card?.note('Its prompt could not be written, so a plain one was used.');
-      else if (!card?.isDone) card?.failed(error);
+      if (card?.isDone && error.stage === 'prompt') card.note('Its prompt could not be written; a plain one was used.');
+      if (card && !card.isDone && error.stage !== 'prompt') card.failed(error);
       if (error.stage === 'description') this.#noDescription(error);
     }
     this.stop('');
@@ -140,8 +140,9 @@ class Step {
     this.#longest = Math.max(this.#longest, took ?? 0);
     const over = this.#ended >= this.total;
     this.row.dataset.status = !over ? 'running' : this.#failed ? 'failed' : 'done';
-    const soFar = this.total > 1 ? `${this.#ended} of ${this.total}` : 'running';
-    this.figure.textContent = !over ? soFar : this.#failed ? 'failed' : seconds(this.#longest, 2);
+    const count = `${this.#ended - this.#failed} of ${this.total}`;
+    if (over && !this.#failed) this.figure.textContent = seconds(this.#longest, 2);
+    else this.figure.textContent = this.total > 1 ? count : this.row.dataset.status;
   }
 
   stop() {
@@ -159,7 +160,8 @@ class Card {
     this.frame = element('div', { className: 'frame' });
     this.frame.style.setProperty('--ratio', ratio);
     this.about = element('p', { className: 'about' }, DOING.waiting);
-    this.row = element('li', { dataset: { status: 'waiting' } }, element('h3', { dir: 'auto' }, style), this.about, this.frame);
+    const title = element('h3', { dir: 'auto' }, style);
+    this.row = element('li', { dataset: { status: 'waiting' } }, title, this.about, this.frame);
   }
 
   doing(step) {
@@ -176,16 +178,20 @@ class Card {
       image.bytes ? element('span', { className: 'size' }, ` · ${fileSize(image.bytes)}`) : '',
       took === undefined ? '' : ` · ${seconds(took)}`,
     );
-    const prompt = element('details', {}, element('summary', {}, 'Prompt'), element('p', { dir: 'auto' }, image.prompt));
+    const words = element('p', { dir: 'auto' }, image.prompt);
+    const prompt = element('details', {}, element('summary', {}, 'Prompt'), words);
     if (image.url === null) {
-      this.frame.replaceChildren(element('p', {}, 'It was made, but could not be fetched from fal. ', openAtFal(image)));
+      const why = 'It was made, but could not be fetched from fal. ';
+      this.frame.replaceChildren(element('p', {}, why, openAtFal(image)));
       this.row.append(prompt);
       return;
     }
     const alt = `${product}, ${this.style}: ${image.style_description}`;
     const picture = element('img', { src: image.url, alt });
     const name = `${product} ${this.style}`.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
-    this.frame.replaceChildren(element('a', { href: image.url, target: '_blank', rel: 'noopener' }, picture));
+    const link = element('a', { href: image.url, target: '_blank', rel: 'noopener' }, picture);
+    // Shown when it is whole, not line by line.
+    picture.decode().catch(() => {}).then(() => this.frame.replaceChildren(link));
     const file = `${name}.${image.url.split('.').pop()}`;
     const download = element('a', { className: 'button download', href: image.url, download: file }, 'Download');
     download.setAttribute('aria-label', `Download ${this.style}`);

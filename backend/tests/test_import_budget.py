@@ -1,0 +1,182 @@
+"""What the worker's commands may load: start-up is most of what a short command takes.
+
+Of this project exactly the modules listed here; of others' packages no more than `import fal_client` itself loads. The
+standard library's own imports differ between versions of Python and are not counted.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from sandbox.server import Sandbox
+from services.fal.categories import CATEGORY_NAMES
+from services.fal_service import FalClient
+from services.worker.commands import COMMANDS
+
+WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.py"
+
+START = {
+    *("fal", "fal.errors", "fal.redaction"),
+    *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
+}
+"""Help and whatever is refused before a command begins: nothing that talks to fal."""
+CLIENT = {
+    *START,
+    *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+    *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.answers", "fal.hosts"),
+    *("fal.names", "fal.retries", "fal.jobs", "fal.language"),
+}
+PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
+PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.parallel"}
+WORKFLOW = {*PRODUCT, "fal.workflow"}
+SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads", "fal.plain_http"}
+SCHEMA = {
+    *START,
+    *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results"),
+    *("fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+}
+BUDGETS = {
+    "any-llm-complete": CLIENT,
+    "any-llm-enterprise": CLIENT,
+    "any-llm-stream": CLIENT,
+    "any-llm-submit": CLIENT,
+    "any-llm-status": CLIENT,
+    "any-llm-result": CLIENT,
+    "any-llm-cancel": CLIENT,
+    "background": PICTURES,
+    "remove-background": PICTURES,
+    "analyze-product": PRODUCT,
+    "generate-bg-prompt": PRODUCT,
+    "generate-multiple-bg": PRODUCT,
+    "upload-file": CLIENT,
+    "workflow": WORKFLOW,
+    "workflow --save_dir": SAVED,
+    "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
+    "doctor": {*CLIENT, "fal.doctor"},
+    "schema": SCHEMA,
+}
+WARMS_UP = {"serve"}
+"""Loads ahead what its calls will need."""
+DOWNLOADS = {"workflow --save_dir", "workflow --report"}
+"""What may load requests."""
+
+
+@pytest.fixture
+def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, list[str]]:
+    """Options with which each command of BUDGETS succeeds, the models' answers being ready."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"\xff\xd8\xff\xe0" + bytes(1000))
+    url = box.put_file(photo.read_bytes(), "photo.jpg", "image/jpeg")
+    for endpoint in ("bria/replace-background", "fal-ai/bria/background/remove"):
+        box.fault("job", endpoint=endpoint, times=None, output={"image": {"url": url}})
+    categories = json.dumps(dict.fromkeys(CATEGORY_NAMES, "Mugs"))
+    box.fault("job", endpoint="openrouter/router/vision", times=None, output={"output": categories})
+    prompt, image = ["--prompt", "A mug."], ["--image_url", url]
+    job = ["--request_id", client.any_llm_submit("A mug.")]
+    styles, whole = ["--styles", '["Studio"]'], ["--image", str(photo), "--styles", '["Studio"]']
+    return {
+        "any-llm-complete": prompt,
+        "any-llm-enterprise": prompt,
+        "any-llm-stream": prompt,
+        "any-llm-submit": prompt,
+        **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
+        "doctor": [],
+        "schema": [],
+        "background": [*image, *prompt],
+        "remove-background": image,
+        "analyze-product": image,
+        "generate-bg-prompt": ["--categories", categories, "--style_type", "Studio"],
+        "generate-multiple-bg": [*image, "--categories", categories, *styles],
+        "upload-file": ["--file_path", str(photo)],
+        "workflow": whole,
+        "workflow --save_dir": [*whole, "--save_dir", str(tmp_path / "saved")],
+        "workflow --report": [*whole, "--save_dir", str(tmp_path / "saved"), "--report"],
+    }
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["any-llm-complete", "--help"],
+        ["serve", "--help"],
+        ["any-llm-complete", "--promt", "A mug."],
+        ["any-llm-complete"],
+        ["workflow", "--image", "photo.jpg", "--styles", "{"],
+        ["no-such-command"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_wrong_options_load_nothing_that_talks_to_fal(argv: list[str]) -> None:
+    own, foreign = loaded(str(WORKER), *argv)
+    assert own == START
+    assert foreign == set()
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_command_loads_what_it_needs_and_no_more(name: str, options: Mapping[str, list[str]]) -> None:
+    command = name.partition(" ")[0]
+    own, foreign = loaded(str(WORKER), command, *options[name], succeeds=True)
+    assert own == BUDGETS[name]
+    assert foreign <= allowed(name)
+
+
+def test_the_env_file_is_parsed_only_when_the_key_is_in_it(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"FAL_KEY={os.environ['FAL_KEY']}\n")
+    argv = (str(WORKER), "any-llm-complete", "--prompt", "A mug.")
+    assert "dotenv" not in loaded(*argv, succeeds=True)[1]
+    assert "dotenv" in loaded(*argv, succeeds=True, without="FAL_KEY")[1]
+
+
+def test_every_command_has_a_budget() -> None:
+    assert {name.partition(" ")[0] for name in BUDGETS} | WARMS_UP == set(COMMANDS)
+
+
+def allowed(name: str) -> set[str]:
+    """Others' packages that a command of BUDGETS may load."""
+    if name == "schema":
+        return set()
+    return of_fal_client() | (of_requests() if name in DOWNLOADS else set())
+
+
+@cache
+def of_fal_client() -> set[str]:
+    return loaded("-c", "import fal_client, httpx_sse; fal_client.SyncClient(key='k')._client", succeeds=True)[1]
+
+
+@cache
+def of_requests() -> set[str]:
+    return loaded("-c", "import requests", succeeds=True)[1]
+
+
+def loaded(*argv: str, succeeds: bool = False, without: str = "") -> tuple[set[str], set[str]]:
+    """What a Python process loads: this project's modules below `services`, and other packages by name."""
+    modules = imported(argv, succeeds, without) - at_every_start()
+    own = {name.removeprefix("services.") for name in modules if name.startswith("services.")}
+    others = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - {"services"}
+    # What was looked for in vain is listed too.
+    return own, {name for name in others if importlib.util.find_spec(name) is not None}
+
+
+@cache
+def at_every_start() -> frozenset[str]:
+    """What the interpreter itself loads, and what the environment's .pth files do."""
+    return frozenset(imported(("-c", "pass"), True, ""))
+
+
+def imported(argv: tuple[str, ...], succeeds: bool, without: str) -> set[str]:
+    env = {name: value for name, value in os.environ.items() if name != without}
+    command = [sys.executable, "-X", "importtime", *argv]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False)
+    assert ran.returncode == 0 or not succeeds, ran.stdout
+    return set(re.findall(r"^import time:[^|]*\|[^|]*\| *(\S+)$", ran.stderr, re.MULTILINE))
