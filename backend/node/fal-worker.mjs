@@ -216,7 +216,7 @@ export class FalWorker {
 
   async #served() {
     if (this.#closed) throw failed('worker_closed', `This FalWorker is closed. ${NOT_SENT}`);
-    if (this.#serving?.alive) return this.#serving;
+    if (this.#serving?.about && this.#serving.alive) return this.#serving;
     this.#starting ??= this.#start().finally(() => (this.#starting = null));
     return this.#starting;
   }
@@ -596,7 +596,8 @@ class Program {
 
 /** Which Python runs which script; the hint names every place where they are looked for. */
 function located(settings, env) {
-  const script = resolve(settings.worker ?? env.FAL_WORKER ?? join(HERE, '..', 'src', 'services', 'fal_worker.py'));
+  const beside = join(HERE, '..', 'src', 'services', 'fal_worker.py');
+  const script = resolve(settings.worker ?? (env.FAL_WORKER || beside));
   if (!existsSync(script)) {
     throw failed('start_failed', `fal_worker.py was not found: there is no ${script}. ${NOT_SENT}`, {
       hint: 'Name it with the option `worker` or the environment variable FAL_WORKER.',

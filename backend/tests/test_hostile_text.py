@@ -83,7 +83,7 @@ def test_any_command_line_is_parsed_or_refused_as_invalid_input(words: list[str]
 def test_a_prompt_on_the_command_line_is_taken_as_it_is_or_refused(prompt: str) -> None:
     try:
         _, values = parse(["any-llm-complete", "--prompt", prompt])
-    except InvalidInput as error:
+    except InvalidInput:
         assert re.search("[\ud800-\udfff]", prompt)
     else:
         assert values["prompt"] == prompt

@@ -241,3 +241,16 @@ def test_node_timeout_cancels_the_job_at_fal(run_node, box):
     assert "Command failed" in ran.stderr
     ledger = box.wait_for(lambda ledger: ledger["cancelled"] == 1)
     assert (ledger["accepted"], ledger["billable"]) == (1, 0)
+
+
+def test_node_module_example_runs_the_workflow_and_ends(box, node, tmp_path):
+    [code] = [block.code for block in blocks_of("Node.js", "javascript")]
+    module = (BACKEND / "node" / "fal-worker.mjs").as_uri()
+    (tmp_path / "example.mjs").write_text(code.replace("'fal-worker'", repr(module)), encoding="utf-8")
+    env = {**os.environ, "FAL_PYTHON": sys.executable}
+    ran = subprocess.run([node, "example.mjs"], cwd=tmp_path, env=env, capture_output=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert "Sneakers" in ran.stdout.decode()
+    assert ran.stdout.count(b"https://v3.fal.media/") == 3
+    assert b"upload" not in ran.stderr
+    assert b"analysis done" in ran.stderr

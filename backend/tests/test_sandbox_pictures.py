@@ -191,7 +191,7 @@ def test_the_saucers_outline_is_one_clean_arc():
     angle = np.deg2rad(turn)
     along = ((saucer[:, 0] - x) * np.cos(angle) + (saucer[:, 1] - y) * np.sin(angle)) / (wide / 2)
     across = ((saucer[:, 1] - y) * np.cos(angle) - (saucer[:, 0] - x) * np.sin(angle)) / (high / 2)
-    assert np.percentile(np.abs(np.hypot(along, across) - 1), 95) < 0.015
+    assert np.percentile(np.abs(np.hypot(along, across) - 1), 95) < 0.007
 
 
 def test_a_transparent_background_stays_as_it_is():

@@ -489,7 +489,7 @@ def test_a_number_and_a_text_are_different_ids(busy):
 
 def test_a_call_that_takes_too_long_is_cancelled_at_fal(worker, box):
     box.configure(latency=FOREVER_S)
-    error = worker.ask("any-llm-complete", {"prompt": "x", "timeout": 0.5})["error"]
+    error = worker.ask("any-llm-complete", {"prompt": "x", "timeout": 1.5})["error"]
     (job,) = box.ledger()["jobs"]
     assert (error["data"]["error_type"], error["data"]["request_id"]) == ("timeout", job["request_id"])
     assert job["outcome"] == "cancelled"
@@ -637,6 +637,16 @@ def test_at_its_end_every_call_is_answered_and_every_job_is_cancelled(end, code,
     if peer.messages[-1]["id"] == "bye":
         assert peer.messages[-1]["result"] is None
     assert b"Traceback" not in peer.stderr
+
+
+def test_an_array_that_ends_the_worker_is_answered_too(start, box):
+    box.configure(latency=FOREVER_S)
+    peer = start()
+    call = {"jsonrpc": "2.0", "id": 1, "method": "any-llm-complete", "params": {"prompt": "x"}}
+    peer.send([call, {"jsonrpc": "2.0", "id": 2, "method": "shutdown"}])
+    assert peer.exit()[0] == 0
+    assert {one["id"] for one in peer.messages[-1]} == {1, 2}
+    assert box.ledger()["running"] == 0
 
 
 def test_an_idle_worker_ends_at_once(start):

@@ -123,21 +123,21 @@ test('garbage after the start ends the process and rejects what is open', async 
 
 test('a worker that hangs is ended, and its calls with it', async () => {
   await box.configure({ latency: FOREVER_S });
-  await using({ hangTimeoutMs: 600 }, async (worker) => {
+  await using({ hangTimeoutMs: 1500 }, async (worker) => {
     const call = failure(ask(worker));
     await box.waitFor((ledger) => ledger.running === 1);
     const { pid } = worker;
     process.kill(pid, 'SIGSTOP');
     const error = await call;
     assert.deepEqual([error.errorType, error.retryable], ['worker_died', false]);
-    assert.match(error.message, /no sign of life for 600 ms/);
+    assert.match(error.message, /no sign of life for 1500 ms/);
     await until(() => isGone(pid));
   });
 });
 
 test('a call that takes long is no hanging worker', async () => {
-  await box.configure({ latency: 1.5 });
-  await using({ hangTimeoutMs: 600 }, async (worker) => assert.ok((await ask(worker)).output));
+  await box.configure({ latency: 2.5 });
+  await using({ hangTimeoutMs: 1500 }, async (worker) => assert.ok((await ask(worker)).output));
 });
 
 test('a worker that does not answer a cancel is not waited for', async () => {

@@ -142,4 +142,4 @@ def wrap(picture: Array, alpha: Array, behind: Array) -> Array:
     sigma = max(1.2, max(alpha.shape) * 0.006)
     edge = alpha * (1 - soften(alpha, sigma))
     glow = soften(behind, sigma * 2.5)
-    return floats(picture + np.maximum(glow - picture, 0) * edge[..., None] * 0.40)
+    return floats(picture + np.maximum(glow - picture, 0) * edge[..., None] * 0.28)

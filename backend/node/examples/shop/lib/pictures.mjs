@@ -114,9 +114,9 @@ export class Gallery {
   }
 }
 
-/** A name for a file, made of the words it is given. */
-export function fileName(...words) {
-  const plain = words.join(' ').normalize('NFC').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
+/** A name for a file, made of a style's words. */
+export function fileName(words) {
+  const plain = words.normalize('NFC').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
   return [...plain.replace(/^-+|-+$/g, '')].slice(0, 60).join('') || 'picture';
 }
 

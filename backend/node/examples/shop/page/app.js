@@ -17,7 +17,12 @@ const TITLES = {
   connection: 'The shop cannot be reached',
   invalid_input: 'This cannot be used',
 };
-const DOING = { upload: 'Sending the photo', analysis: 'Looking at the product', picture: 'Making the pictures' };
+const DOING = {
+  upload: 'Sending the photo',
+  analysis: 'Looking at the product',
+  prompt: 'Writing the prompts',
+  picture: 'Making the pictures',
+};
 
 let photo = null;
 let ratio = LANDSCAPE;
@@ -106,7 +111,7 @@ async function start() {
   };
   try {
     const made = await send({ styles, language }, running.signal, (event) => {
-      clock.doing(DOING[event.step]);
+      if (event.status === 'started') clock.doing(DOING[event.step]);
       sheet.progress(event);
     });
     sheet.done(made);
