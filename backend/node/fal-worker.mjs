@@ -535,7 +535,7 @@ class Program {
     if (children.size === 0) process.on('exit', endChildren);
     children.add(this.child);
     this.over = this.#whenOver();
-    if (!this.child.stdin) throw failed('start_failed', `${python} cannot be started: too many open files.`, { python });
+    if (!this.child.stdin) throw failed('start_failed', `Too many files are open to start ${python}.`, { python });
     // A worker that has ended does not read its input; why it ended is known from its exit.
     this.child.stdin.on('error', () => {});
     this.child.stderr.setEncoding('utf8').on('data', (text) => {

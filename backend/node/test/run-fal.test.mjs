@@ -27,7 +27,8 @@ test('rejects with what the document says', async () => {
   await box.fault('submit', { status: 429, retry_after: '3600', times: null });
   const error = await failure(runFal('any-llm-complete', { prompt: 'x' }));
   assert.ok(error instanceof FalError && error instanceof Error);
-  assert.deepEqual([error.name, error.errorType, error.retryable, error.statusCode], ['FalError', 'rate_limited', true, 429]);
+  assert.deepEqual([error.name, error.errorType], ['FalError', 'rate_limited']);
+  assert.deepEqual([error.retryable, error.statusCode], [true, 429]);
   assert.equal(error.message, error.data.error);
   assert.equal(error.data.output, '');
   assert.ok('requestId' in error && 'hint' in error);
@@ -143,7 +144,8 @@ const WRONG = {
 };
 for (const [what, [script, errorType, message]] of Object.entries(WRONG)) {
   test(`a Python that ${what}`, async () => {
-    const error = await failure(runFal('any-llm-complete', { prompt: 'x'.repeat(1_000_000) }, { python: stub(script) }));
+    const options = { prompt: 'x'.repeat(1_000_000) };
+    const error = await failure(runFal('any-llm-complete', options, { python: stub(script) }));
     assert.equal(error.errorType, errorType);
     assert.match(error.message, message);
     assert.equal(typeof error.data.stderr, 'string');
