@@ -1,6 +1,7 @@
 """One command as a process of its own, against the smallest script that does the same with bare fal-client.
 
-python bench/bench_oneshot.py [--rounds 31] [--seconds 0 1.05] [--python PATH] [--quick] [--json]
+python bench/bench_oneshot.py [--rounds 31] [--seconds 0 1.05] [--python PATH] [--certificates FILE]
+                               [--quick] [--json]
 
 Both ways run in an environment that holds only what requirements.txt installs; `--python` names another interpreter.
 With the development tools beside it `import httpx` loads click, rich and pygments too, in both ways.
@@ -49,6 +50,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, help="pairs at each model time (31; 9 with --quick)")
     arguments.add_argument("--seconds", type=float, nargs="+", default=[0.0, 1.05], help="model times")
     arguments.add_argument("--python", help="the interpreter of both ways")
+    arguments.add_argument("--certificates", help="a bundle that both ways load beside the sandbox's one certificate")
     options = arguments.parse_args()
     inside_sandbox()
     rounds = options.rounds or (9 if options.quick else 31)
@@ -56,10 +58,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # No .env of the project is found there.
         os.chdir(folder)
+        if options.certificates:
+            trust(Path(options.certificates), Path(folder, "bundle.pem"))
         python = options.python or runtime_python(Path(folder, "env"))
         calls(report, python, options.seconds, rounds)
         starts(report, python, rounds)
     report.show(as_json=options.json)
+
+
+def trust(more: Path, bundle: Path) -> None:
+    """Have both ways load certificates as off the sandbox; bare fal-client loads them twice behind a proxy."""
+    bundle.write_bytes(more.read_bytes() + Path(os.environ["SSL_CERT_FILE"]).read_bytes())
+    os.environ.update(dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(bundle)))
 
 
 def runtime_python(folder: Path) -> str:

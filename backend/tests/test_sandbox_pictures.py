@@ -279,7 +279,7 @@ def test_a_photo_taken_sideways_is_turned_upright():
 
 
 def test_the_cut_out_has_the_photos_size():
-    for width, height in [(1, 1), (3, 200), (301, 77), (640, 480)]:
+    for width, height in [(1, 1), (3, 3), (3, 200), (301, 77), (640, 480)]:
         picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
         assert picture_size(cut_out(png(picture))) == (width, height)
 
@@ -331,8 +331,9 @@ def test_the_studio_is_bright_and_the_premium_scene_is_dark():
     assert surroundings(scene(STYLES["dark"])).mean() < 60
 
 
-def test_a_white_studio_is_even_and_without_colour():
-    around = surroundings(scene(STYLES["studio"]))
+@pytest.mark.parametrize("mood", ["", ", cozy and warm"])
+def test_a_white_studio_is_even_and_without_colour(mood):
+    around = surroundings(scene(STYLES["studio"] + mood))
     assert around.std() < 15
     assert np.ptp(around.mean(axis=(0, 1))) < 6
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from sandbox.pictures import codec
 from sandbox.pictures.arrays import Array, floats
 
 FULL_SIDE = 1200
@@ -21,16 +22,11 @@ INWARDS = 0.12
 
 def soften(mask: Array, picture: Array) -> Array:
     """The mask as alpha (0 to 255), of the picture's size."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, FULL_SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = picture if scale == 1.0 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(mask, size, interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255.0
-    reach = max(2.0, 0.9 * max(size) / max(mask.shape), max(size) / 300)
-    alpha = _matte(coarse, small, reach)
-    if scale < 1.0:
-        alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(alpha * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    small = _small(picture)
+    height, width = small.shape[:2]
+    coarse = floats(cv2.resize(mask, (width, height), interpolation=cv2.INTER_CUBIC)) / 255.0
+    reach = max(2.0, 0.9 * max(height, width) / max(mask.shape), max(height, width) / 300)
+    return _enlarged(codec.to_bytes(_matte(coarse, small, reach)), picture)
 
 
 def _matte(coarse: Array, picture: Array, reach: float) -> Array:
@@ -53,14 +49,32 @@ def _matte(coarse: Array, picture: Array, reach: float) -> Array:
 
 def decontaminate(picture: Array, alpha: Array) -> Array:
     """BGR with the colours of the edge, and just outside it, taken from inside the product."""
-    reach = max(2.0, max(alpha.shape) / 350)
-    inner = _eroded(alpha > 250, reach)
+    small, small_alpha = _small(picture), _small(alpha)
+    reach = max(2.0, max(small_alpha.shape) / 350)
+    inner = _eroded(small_alpha > 250, reach)
     if not inner.any():
         return picture
-    carried = spread(picture, inner, reach)
-    keep = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), reach * 0.5)[..., None]
-    keep = np.where(inner[..., None], np.clip(keep * 2 - 1, 0, 1), 0.0)
-    return (picture * keep + carried * (1 - keep) + 0.5).astype(np.uint8)
+    carried = _enlarged(np.clip(spread(small, inner, reach) + 0.5, 0, 255).astype(np.uint8), picture)
+    deep = cv2.GaussianBlur(floats(inner), (0, 0), reach * 0.5)
+    keep = _enlarged(np.where(inner, np.clip(deep * 2 - 1, 0, 1), floats(0.0)), picture)
+    return cv2.blendLinear(picture, carried, keep, 1 - keep)
+
+
+def _small(picture: Array) -> Array:
+    height, width = picture.shape[:2]
+    scale = FULL_SIDE / max(height, width)
+    if scale >= 1:
+        return picture
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _enlarged(small: Array, picture: Array) -> Array:
+    """To the picture's size; what has it already is left alone."""
+    height, width = picture.shape[:2]
+    if small.shape[:2] == (height, width):
+        return small
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def spread(picture: Array, known: Array, reach: float) -> Array:

@@ -25,7 +25,6 @@ const DOING = {
 };
 
 let photo = null;
-let ratio = LANDSCAPE;
 /** What stops the work that is going on. */
 let running = null;
 
@@ -74,8 +73,9 @@ function preview(file) {
   byId('preview').hidden = false;
 }
 
-function shown(can, itsRatio) {
-  ratio = itsRatio;
+/** The pictures' frames get the shape of the photo before there is a picture in them. */
+function shown(can, ratio) {
+  byId('cards').style.setProperty('--ratio', ratio);
   byId('preview-image').hidden = !can;
   byId('preview-missing').hidden = can;
 }
@@ -94,7 +94,7 @@ async function start() {
   hideProblem();
   byId('start').blur();
   state('running');
-  const sheet = new Sheet({ styles, ratio, announce, language: { name: language, code: selectedOptions[0].lang } });
+  const sheet = new Sheet({ styles, announce, language: { name: language, code: selectedOptions[0].lang } });
   running = new AbortController();
   const clock = startClock();
   byId('cancel').focus();

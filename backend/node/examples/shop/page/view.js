@@ -41,14 +41,14 @@ export const fileSize = (bytes) =>
 
 /** The sheet of one product, from its first event to its last. */
 export class Sheet {
-  /** `ratio`: width by height of the photo, which the pictures will have too. `announce`: tells what cannot be seen. */
-  constructor({ styles, language, ratio, announce }) {
+  /** `announce` tells those who listen. */
+  constructor({ styles, language, announce }) {
     this.language = language;
     this.announce = announce;
     this.made = 0;
     this.product = 'Product';
     this.steps = Object.fromEntries(Object.entries(STEPS).map(([key, label]) => [key, new Step(label)]));
-    this.cards = new Map(styles.map((style) => [style, new Card(style, ratio)]));
+    this.cards = new Map(styles.map((style) => [style, new Card(style)]));
     this.steps.prompt.total = this.steps.picture.total = styles.length;
     byId('steps').replaceChildren(...Object.values(this.steps).map((step) => step.row));
     byId('cards').replaceChildren(...[...this.cards.values()].map((card) => card.row));
@@ -155,10 +155,9 @@ class Step {
 class Card {
   isDone = false;
 
-  constructor(style, ratio) {
+  constructor(style) {
     this.style = style;
     this.frame = element('div', { className: 'frame' });
-    this.frame.style.setProperty('--ratio', ratio);
     this.about = element('p', { className: 'about' }, DOING.waiting);
     const title = element('h3', { dir: 'auto' }, style);
     this.row = element('li', { dataset: { status: 'waiting' } }, title, this.about, this.frame);
