@@ -5,8 +5,8 @@ python bench/bench_inprocess.py [--calls 1000] [--threads 1 8 64] [--seconds 0 0
 With models that take no time, the work around a call is measured. fal-client is measured twice: with a poll every
 5 ms, as fast as it can be when a job is not done at its first look, and with its default of 0.1 s, as it is mostly
 used. With models that take time, threads wait, and the question is how close the calls per second come to threads
-through model time. Every way does its calls in blocks, in turn with the others, each on a client of its own;
-connections are all that it opened.
+through model time. Every way does its calls in blocks, in turn with the others, each on a client of its own.
+The last columns are the connections that it opened, and how many were open at once.
 
 One process of Python runs one thread at a time, and the sandbox is one too: CPU a call bounds the calls per second.
 """
@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from fal_client import SyncClient
 from side_by_side import (
     Arguments,
+    Connections,
     Cost,
     Report,
     Sandbox,
-    connections,
     cost_here,
     cost_ratio,
     in_turn,
@@ -59,7 +59,7 @@ def main() -> None:
         report.note(f"Model time {seconds:g} s; {calls if seconds == 0 else '4 times as many as threads'} calls a way.")
         wanted = ("of the ideal",) if seconds else ()
         header = ("threads", "way", "calls/s", *wanted, "CPU a call, ms", "ours : its time", "ours : its CPU")
-        report.table((*header, "connections"), rows, texts=2)
+        report.table((*header, "opened", "at once"), rows, texts=2)
     report.show(as_json=options.json)
 
 
@@ -71,8 +71,8 @@ def measured(report: Report, threads: int, block: int, blocks: int, seconds: flo
             FAST: lambda: fast.subscribe(ENDPOINT, ARGUMENTS, interval=FAST_POLL_S),
             "fal-client, 0.1 s": lambda: usual.subscribe(ENDPOINT, ARGUMENTS),
         }
-        opened = dict.fromkeys(calls, 0)
-        costs = in_turn({name: many(call, name, threads, block, opened) for name, call in calls.items()}, blocks)
+        opened = {name: Connections() for name in calls}
+        costs = in_turn({name: many(call, threads, block, opened[name]) for name, call in calls.items()}, blocks)
     rows: list[tuple[object, ...]] = []
     for name, found in costs.items():
         cost, against = median(found), cost_ratio(costs["ours"], found)
@@ -84,21 +84,19 @@ def measured(report: Report, threads: int, block: int, blocks: int, seconds: flo
         a_second = block / cost.wall
         ideal = (f"{a_second * seconds / threads:.0%}",) if seconds else ()
         figures = (f"{cost.cpu / block * 1e3:.2f}", f"{against.wall:.3f}", f"{against.cpu:.3f}")
-        rows.append((threads, name, f"{a_second:.0f}", *ideal, *figures, opened[name]))
+        rows.append((threads, name, f"{a_second:.0f}", *ideal, *figures, opened[name].opened, opened[name].most))
     return rows
 
 
-def many(call: Call, name: str, threads: int, count: int, opened: dict[str, int]) -> Callable[[], Cost]:
+def many(call: Call, threads: int, count: int, connections: Connections) -> Callable[[], Cost]:
     def calls() -> None:
         with ThreadPoolExecutor(threads) as pool:
             for future in [pool.submit(call) for _ in range(count)]:
                 future.result()
 
     def run() -> Cost:
-        with connections() as peers:
-            cost = cost_here(calls)
-        opened[name] += len(peers)
-        return cost
+        with connections.counted():
+            return cost_here(calls)
 
     return run
 

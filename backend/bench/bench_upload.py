@@ -3,24 +3,23 @@
 python bench/bench_upload.py [--megabytes 5 150] [--rounds N] [--quick] [--json]
 
 Both clients live in this process and are warm. The sandbox at the other end takes most of the time of a large upload;
-CPU is this process's own. Connections and upload tokens are counted over all uploads of a way.
+CPU is this process's own; the connections opened are those of all uploads of a way.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from fal_client import SyncClient
 from side_by_side import (
     Arguments,
+    Connections,
     Cost,
     Report,
     Sandbox,
-    connections,
     cost_here,
     cost_ratio,
     in_turn,
@@ -50,7 +49,7 @@ def main() -> None:
             path = written(Path(folder), megabytes)
             rows.append(measured(report, client, path, megabytes, options.rounds or usual))
     header = ("file", "uploads", "ours, ms", "bare, ms", "ratio", "target", "ours CPU, ms", "bare CPU, ms", "CPU ratio")
-    report.table((*header, "connections, ours : bare"), rows)
+    report.table((*header, "opened, ours : bare"), rows)
     report.show(as_json=options.json)
 
 
@@ -63,10 +62,10 @@ def written(folder: Path, megabytes: int) -> Path:
 
 
 def measured(report: Report, client: FalClient, path: Path, megabytes: int, rounds: int) -> tuple[object, ...]:
-    bare, opened = SyncClient(), Counter[str]()
+    bare, ours_open, bare_open = SyncClient(), Connections(), Connections()
     ways = {
-        "ours": upload(lambda: client.upload_file(path), "ours", opened),
-        "bare": upload(lambda: bare.upload_file(path), "bare", opened),
+        "ours": upload(lambda: client.upload_file(path), ours_open),
+        "bare": upload(lambda: bare.upload_file(path), bare_open),
     }
     costs = in_turn(ways, rounds)
     found, ours, theirs = cost_ratio(costs["ours"], costs["bare"]), median(costs["ours"]), median(costs["bare"])
@@ -74,17 +73,15 @@ def measured(report: Report, client: FalClient, path: Path, megabytes: int, roun
     report.guard(f"upload {megabytes} MB cpu", found.cpu)
     walls = (ms(ours.wall), ms(theirs.wall), f"{found.wall:.3f}", TARGET)
     cpus = (ms(ours.cpu), ms(theirs.cpu), f"{found.cpu:.3f}")
-    return f"{megabytes} MB", rounds, *walls, *cpus, f"{opened['ours']} : {opened['bare']}"
+    return f"{megabytes} MB", rounds, *walls, *cpus, f"{ours_open.opened} : {bare_open.opened}"
 
 
-def upload(action: Callable[[], str], name: str, opened: Counter[str]) -> Callable[[], Cost]:
+def upload(action: Callable[[], str], connections: Connections) -> Callable[[], Cost]:
     def run() -> Cost:
         # The sandbox keeps files in memory.
         Sandbox().tell("reset")
-        with connections() as peers:
-            cost = cost_here(action)
-        opened[name] += len(peers)
-        return cost
+        with connections.counted():
+            return cost_here(action)
 
     return run
 

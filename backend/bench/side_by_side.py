@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
-import httpcore
+from httpcore._backends.sync import SyncBackend, SyncStream
 
 BACKEND = Path(__file__).resolve().parents[1]
 SANDBOX = BACKEND / "src" / "sandbox"
@@ -105,21 +106,28 @@ def cost_here(action: Callable[[], object]) -> Cost:
     return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-@contextlib.contextmanager
-def connections() -> Iterator[list[str]]:
-    """The peers of the connections that httpx opens meanwhile, ours and fal-client's alike."""
-    opened: list[str] = []
-    connect = httpcore.SyncBackend.connect_tcp
+class Connections:
+    """Counts the connections that httpx opens and closes while `counted`, ours and fal-client's alike."""
 
-    def counted(self: httpcore.SyncBackend, host: str, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        opened.append(host)
-        return connect(self, host, *args, **options)
+    def __init__(self) -> None:
+        self.opened = self.now = self.most = 0
 
-    httpcore.SyncBackend.connect_tcp = counted  # type: ignore[method-assign]
-    try:
-        yield opened
-    finally:
-        httpcore.SyncBackend.connect_tcp = connect  # type: ignore[method-assign]
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        connect, close = SyncBackend.connect_tcp, SyncStream.close
+
+        def connected(*args: Any, **options: Any) -> Any:
+            stream = connect(*args, **options)
+            self.opened, self.now = self.opened + 1, self.now + 1
+            self.most = max(self.most, self.now)
+            return stream
+
+        def closed(stream: SyncStream) -> None:
+            self.now -= 1
+            close(stream)
+
+        with patch.object(SyncBackend, "connect_tcp", connected), patch.object(SyncStream, "close", closed):
+            yield
 
 
 def in_turn(ways: Mapping[str, Callable[[], T]], rounds: int, warm_up: int = 1) -> dict[str, list[T]]:

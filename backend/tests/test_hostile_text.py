@@ -33,6 +33,7 @@ wrapped = st.builds(lambda before, value, after: f"{before}{json.dumps(value)}{a
 
 
 @given(anything | wrapped)
+@settings(max_examples=5 * settings().max_examples)
 def test_the_parser_raises_only_bad_output_and_invents_no_value(text: str) -> None:
     try:
         found = read_categories(text)
