@@ -36,6 +36,8 @@ from services.fal_service import FalClient
 ENDPOINT = "openrouter/router"
 AT_ONCE = 64
 BLOCKS = 20
+WAITING = 5
+"""Calls a thread in a block, when models take time."""
 FAST, FAST_POLL_S = "fal-client, 5 ms", 0.005
 PROMPT = "Two sentences about a mug."
 ARGUMENTS = {"prompt": PROMPT, "model": "google/gemini-2.5-flash-lite", "temperature": 0.7}
@@ -54,9 +56,10 @@ def main() -> None:
         Sandbox().tell("config", latency=seconds)
         rows: list[tuple[object, ...]] = []
         for threads in options.threads or ((1, 64) if options.quick else (1, 8, 64)):
-            block = max(calls // BLOCKS, threads) if seconds == 0 else threads
-            rows += measured(report, threads, block, -(-calls // block) if seconds == 0 else 4, seconds)
-        report.note(f"Model time {seconds:g} s; {calls if seconds == 0 else '4 times as many as threads'} calls a way.")
+            block = max(calls // BLOCKS, threads) if seconds == 0 else WAITING * threads
+            rows += measured(report, threads, block, -(-calls // block) if seconds == 0 else 2, seconds)
+        each = f"{calls} calls" if seconds == 0 else f"{2 * WAITING} calls a thread"
+        report.note(f"Model time {seconds:g} s; {each} of each way.")
         wanted = ("of the ideal",) if seconds else ()
         header = ("threads", "way", "calls/s", *wanted, "CPU a call, ms", "ours : its time", "ours : its CPU")
         report.table((*header, "opened", "at once"), rows, texts=2)

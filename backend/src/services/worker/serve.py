@@ -13,6 +13,7 @@ the process ends: by `shutdown`, the end of input, a signal, or a stdout that no
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import queue
@@ -70,6 +71,8 @@ def serve(values: Mapping[str, Any], out: JsonStdout) -> int:
     try:
         for name in HEAVY:
             importlib.import_module(name)
+        gc.freeze()
+        gc.enable()
         worker = Worker(values, out)
     except BaseException as error:
         early_signals.disarm()
