@@ -16,7 +16,7 @@ import pytest
 import urllib3
 from requests.adapters import HTTPAdapter
 
-WHY = "services/fal/wire.py and transport.py stand on this; read what changed before you adapt them"
+WHY = "services/fal/wire.py, transport.py and connections.py stand on this; read what changed before you adapt them"
 
 
 def parameters(function):
@@ -45,7 +45,7 @@ def test_fal_clients_sync_client_keeps_its_connections_where_ours_are_put():
         (fal_client.client.CDNTokenManager.__init__, {"auth"}),
         (fal_client.client.CDNTokenManager._refresh_token, {"self"}),
         (fal_client.client.CDNToken, {"token", "token_type", "base_upload_url", "expires_at"}),
-        (fal_client.client.BackupDomainTransport.__init__, {"transport"}),
+        (httpx.Client.send, {"request"}),
         (httpx.HTTPTransport.__init__, {"verify", "limits", "proxy"}),
         (httpx_sse.EventSource.__init__, {"response"}),
         (HTTPAdapter.build_connection_pool_key_attributes, {"request", "verify", "cert"}),
@@ -94,6 +94,15 @@ def test_httpx_pools_connect_through_the_network_backend_that_they_are_given(pro
         transport._pool._network_backend = Backend()
         with httpx.Client(transport=transport) as web, pytest.raises(httpx.ConnectError, match="asked for"):
             web.get("https://queue.fal.run/")
+
+
+def test_httpx_clients_send_every_request_through_the_method_that_we_replace():
+    class Client(httpx.Client):
+        def send(self, request, **_):
+            return httpx.Response(418, request=request)
+
+    with Client() as web:
+        assert web.post("https://queue.fal.run/").status_code == 418, WHY
 
 
 def test_httpcores_backend_and_streams_have_the_methods_that_we_wrap():

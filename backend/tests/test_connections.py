@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpcore
 import pytest
 
 from sandbox.server import Sandbox
-from services.fal import retries
+from services.fal import connections, retries, transport
 from services.fal_service import FalClient
 
 
@@ -36,17 +39,76 @@ def test_an_idle_connection_that_the_server_closed_is_noticed_before_it_is_used_
 
 def open_connections(client: FalClient) -> bool:
     """Whether the client holds a connection that its server has not closed yet."""
+    return any(not connection.has_expired() for connection in kept(client))
+
+
+def kept(client: FalClient) -> list[Any]:
+    """The open connections that no request uses."""
     assert client._core is not None
-    routes = client._core.wire._transport._wire._client._transport
-    return any(not connection.has_expired() for connection in routes._proxied._pool.connections)
+    free = client._core.wire._transport._connections._free
+    return [connection for stack in free.values() for _, kept in stack for connection in kept._pool.connections]
 
 
 def test_calls_in_a_row_share_one_connection(client: FalClient, box: Sandbox) -> None:
     for _ in range(5):
         assert client.any_llm_complete("hi")["error"] is None
-    assert client._core is not None
-    pool = client._core.wire._transport._wire._client._transport._proxied._pool
-    assert len(pool.connections) == 1
+    assert len(kept(client)) == 1
+
+
+def test_a_host_that_cannot_be_connected_to_is_reached_under_its_other_name(
+    client: FalClient, box: Sandbox, no_route: list[Exception]
+) -> None:
+    no_route.append(httpcore.ConnectError("no route"))
+    assert client.any_llm_complete("hi")["error"] is None
+    assert [row["host"] for row in box.journal() if row["stage"] == "submit"] == ["queue.falrun.com"]
+    assert box.ledger()["accepted"] == 1
+
+
+def test_when_the_other_name_cannot_be_connected_to_either_the_first_is_named(
+    client: FalClient, box: Sandbox, no_route: list[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_ATTEMPTS", 1)
+    no_route += [httpcore.ConnectTimeout("no route")] * 2
+    answer = client.any_llm_complete("hi", timeout=2)
+    assert (answer["error_type"], answer["retryable"]) == ("unreachable", True)
+    assert "queue.fal.run cannot be reached" in answer["error"]
+    assert box.ledger()["accepted"] == 0
+
+
+@pytest.fixture
+def no_route(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """What the next connections fail with."""
+    connect, failures = connections._Backend.connect_tcp, list[Exception]()
+
+    def connected(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return connect(*args, **options)
+
+    monkeypatch.setattr(connections._Backend, "connect_tcp", connected)
+    return failures
+
+
+def test_a_client_opens_a_connection_for_each_call_at_once_and_closes_them_with_itself(box: Sandbox) -> None:
+    box.configure(latency=0.2)
+    with FalClient(max_concurrency=12, timeout=20) as client, ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(client.any_llm_complete, ["hi"] * 36))
+        opened = kept(client)
+    assert [answer["error"] for answer in answers] == [None] * 36
+    assert len(opened) == 12
+    assert all(connection.is_closed() for connection in opened)
+
+
+def test_connections_that_were_not_used_for_a_while_are_closed_one_by_one(
+    box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.configure(latency=0.2)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(client.any_llm_complete, ["hi"] * 4))
+    assert len(kept(client)) == 4
+    monkeypatch.setattr(connections, "IDLE_S", 0.0)
+    client.any_llm_complete("hi")
+    assert len(kept(client)) == 1
 
 
 def test_64_threads_against_a_failing_fal_send_a_small_multiple_of_one_request_each(

@@ -53,15 +53,17 @@ class Call:
     def cancelled(self) -> bool:
         return self._stopped.is_set()
 
-    def check(self) -> None:
-        """Raise Cancelled or DeadlineExceeded when this call must not go on."""
+    def check(self) -> float:
+        """Seconds until the deadline; raises Cancelled or DeadlineExceeded when this call must not go on."""
         if self.cancelled:
             raise Cancelled("The call was cancelled.")
-        if self.remaining() <= DEADLINE_SLACK_S:
+        remaining = self.remaining()
+        if remaining <= DEADLINE_SLACK_S:
             raise DeadlineExceeded(
                 f"The call took longer than its {self.timeout_s:g} seconds.",
                 hint="Raise --timeout or FAL_TIMEOUT_S when fal needs longer.",
             )
+        return remaining
 
     def sleep(self, seconds: float) -> None:
         """Pause, but not past the deadline, and not when the call is cancelled meanwhile."""

@@ -2,8 +2,8 @@
 
 It is an httpx transport, so fal-client's own requests pass through it too. Whatever fails here is raised as one of
 our errors, which fal-client's retry loop does not catch: that loop would send a submit again whose answer was lost.
-Below it stand fal-client's backup domains, and below them httpx's connection pools over a network backend that
-gives every read, write and handshake no longer than the current call has left.
+Below it stand httpx's connection pools over a network backend that gives every read, write and handshake no longer
+than the current call has left.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import logging
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, NoReturn, cast
 
-import httpcore
 import httpx
-from fal_client.client import BackupDomainTransport
 
 from services.fal.answers import Answer, error_of, retry_after_s
 from services.fal.call import Call, Exchange, current_call, current_exchange
+from services.fal.connections import Connections
 from services.fal.errors import (
     AmbiguousSubmit,
     BadOutput,
     FalError,
-    InvalidInput,
     Unreachable,
 )
 from services.fal.hosts import is_fal_host, is_run_host
-from services.fal.names import addresses_of
 from services.fal.retries import MAX_ATTEMPTS, RetryBudget, backoff_s, may_repeat_answer, may_repeat_failure
 from services.fal.stderr_log import logger
 
+BACKUP_HOSTS = {"fal.run": "falrun.com", "queue.fal.run": "queue.falrun.com"}
+"""fal's other names for its hosts, tried when the first cannot be connected to."""
+CONNECT_S = 5.0
+"""How long to try to connect to a host that has another name."""
 JSON_STAGES = ("submit", "status", "result")
 SUBMITTED = ("request_id", "response_url", "status_url", "cancel_url")
 _BILLED_HINT = (
@@ -49,12 +49,12 @@ class FalTransport(httpx.BaseTransport):
     Request extensions: `stage` names what is asked for (see `Answer.stage`), `attempts` bounds the tries.
     """
 
-    def __init__(self, tls: ssl.SSLContext, keep_alive: int) -> None:
-        self._wire = BackupDomainTransport(transport=_ProxyRoutes(tls, keep_alive))
+    def __init__(self, tls: ssl.SSLContext, keep: int) -> None:
+        self._connections = Connections(tls, keep)
         self._budget = RetryBudget()
 
     def close(self) -> None:
-        self._wire.close()
+        self._connections.close()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if not is_fal_host(request.url.host):
@@ -80,7 +80,9 @@ class FalTransport(httpx.BaseTransport):
             open_exchange.enter_context(call.open(exchange))
             try:
                 with _in_exchange(exchange):
-                    response = self._wire.handle_request(request)
+                    response = self._reach(request, open_exchange)
+                    stream = cast("httpx.SyncByteStream", response.stream)
+                    open_exchange.callback(stream.close)
                     streams = response.is_success and _is_event_stream(response)
                     if not streams:
                         response.read()
@@ -89,11 +91,29 @@ class FalTransport(httpx.BaseTransport):
             finally:
                 _log(request, response, began)
             if streams:
-                response.stream = _EventStream(response.stream, call, exchange, open_exchange.pop_all())
+                response.stream = _EventStream(stream, call, exchange, open_exchange.pop_all())
                 response.extensions["exchange"] = exchange
                 return response
-        _raise_for_answer(_answer(request, response, paid), paid)
+        answer = _answer(request, response, paid)
+        _raise_for_answer(answer, paid)
+        response.extensions["answer"] = answer
         return response
+
+    def _reach(self, request: httpx.Request, open_exchange: contextlib.ExitStack) -> httpx.Response:
+        """Send to fal's own host, or to its backup domain when that cannot be connected to."""
+        host = request.url.host
+        if (backup_host := BACKUP_HOSTS.get(host)) is None:
+            return open_exchange.enter_context(self._connections.one(host)).handle_request(request)
+        timeouts = request.extensions["timeout"]
+        request.extensions["timeout"] = {**timeouts, "connect": min(timeouts["connect"] or CONNECT_S, CONNECT_S)}
+        try:
+            return open_exchange.enter_context(self._connections.one(host)).handle_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            logger.warning("%s cannot be reached (%s); trying %s", host, type(error).__name__, backup_host)
+            moved = _moved_to(backup_host, request)
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return open_exchange.enter_context(self._connections.one(backup_host)).handle_request(moved)
+            raise
 
     def _pause_or_raise(self, call: Call, failed: _Failed, attempt: int, attempts: int) -> None:
         if not failed.repeatable or attempt >= attempts or not self._budget.take():
@@ -171,6 +191,13 @@ def _answer(request: httpx.Request, response: httpx.Response, paid: bool) -> Ans
     return Answer(response.status_code, headers, response.content, stage)
 
 
+def _moved_to(host: str, request: httpx.Request) -> httpx.Request:
+    headers = request.headers.copy()
+    headers["Host"] = host
+    url = request.url.copy_with(host=host)
+    return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=request.extensions)
+
+
 def _is_event_stream(response: httpx.Response) -> bool:
     return str(response.headers.get("content-type", "")).startswith("text/event-stream")
 
@@ -193,7 +220,9 @@ def _in_exchange(exchange: Exchange) -> Iterator[None]:
 class _EventStream(httpx.SyncByteStream):
     """A body that is read as it comes, still bounded and stopped by its call."""
 
-    def __init__(self, stream: Any, call: Call, exchange: Exchange, open_exchange: contextlib.ExitStack) -> None:
+    def __init__(
+        self, stream: httpx.SyncByteStream, call: Call, exchange: Exchange, open_exchange: contextlib.ExitStack
+    ) -> None:
         self._stream = stream
         self._call = call
         self._exchange = exchange
@@ -216,123 +245,4 @@ class _EventStream(httpx.SyncByteStream):
         raise Unreachable(f"The stream from {self._exchange.host} broke ({type(error).__name__}).") from error
 
     def close(self) -> None:
-        self._stream.close()
         self._open_exchange.close()
-
-
-class _ProxyRoutes(httpx.BaseTransport):
-    """A connection pool per proxy of the environment (HTTPS_PROXY, NO_PROXY), or one without any."""
-
-    def __init__(self, tls: ssl.SSLContext, keep_alive: int) -> None:
-        proxies = getproxies()
-        self._proxy = proxies.get("https") or proxies.get("all")
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep_alive, keepalive_expiry=30.0)
-        self._direct = _pool(httpx.HTTPTransport(verify=tls, limits=limits))
-        self._proxied = None
-        if self._proxy:
-            try:
-                self._proxied = _pool(httpx.HTTPTransport(verify=tls, limits=limits, proxy=self._proxy))
-            except (ValueError, httpx.InvalidURL, ImportError) as error:
-                raise InvalidInput(
-                    f"The proxy of the environment cannot be used ({type(error).__name__}). "
-                    "Check HTTPS_PROXY and ALL_PROXY: http://host:port is understood."
-                ) from error
-        self._by_host: dict[str, httpx.HTTPTransport] = {}
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host
-        if host not in self._by_host:
-            proxied = None if proxy_bypass(host) else self._proxied
-            self._by_host[host] = proxied or self._direct
-        return self._by_host[host].handle_request(request)
-
-    def close(self) -> None:
-        self._direct.close()
-        if self._proxied is not None:
-            self._proxied.close()
-
-
-def _pool(transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
-    # httpx has no argument for the network backend; a test pins this attribute.
-    transport._pool._network_backend = _Backend()
-    return transport
-
-
-class _Backend(httpcore.NetworkBackend):
-    """Connections whose every wait is bounded by the current call."""
-
-    def __init__(self) -> None:
-        self._inner = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.NetworkStream:
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in _addresses(host, port, _bounded(timeout)):
-            try:
-                stream = self._inner.connect_tcp(address, port, _bounded(timeout), local_address, socket_options)
-                return _Stream(stream, peer=None)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-
-def _addresses(host: str, port: int, timeout_s: float) -> list[str]:
-    try:
-        return addresses_of(host, port, timeout_s)
-    except TimeoutError as error:
-        raise httpcore.ConnectTimeout(str(error)) from error
-    except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
-
-
-class _Stream(httpcore.NetworkStream):
-    """One connection; tells the current exchange which socket it waits on and that something was sent."""
-
-    def __init__(self, inner: httpcore.NetworkStream, peer: str | None) -> None:
-        self._inner = inner
-        self._peer = peer
-        """The host at the end of the TLS connection; None before TLS, where a proxy is spoken to."""
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with self._used():
-            return self._inner.read(max_bytes, _bounded(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with self._used() as exchange:
-            self._inner.write(buffer, _bounded(timeout))
-            if exchange is not None and buffer and self._peer is not None and is_run_host(self._peer):
-                exchange.sent = True
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        with self._used():
-            return _Stream(self._inner.start_tls(ssl_context, server_hostname, _bounded(timeout)), server_hostname)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
-
-    @contextlib.contextmanager
-    def _used(self) -> Iterator[Exchange | None]:
-        exchange = current_exchange.get()
-        if exchange is not None:
-            exchange.use(self._inner.get_extra_info("socket"))
-        yield exchange
-
-
-def _bounded(timeout: float | None) -> float:
-    call = current_call()
-    exchange = current_exchange.get()
-    if exchange is None or not (exchange.paid and exchange.sent):
-        call.check()
-    limits = [timeout, call.remaining(), None if exchange is None else exchange.patience_s]
-    return max(0.001, min(limit for limit in limits if limit is not None))

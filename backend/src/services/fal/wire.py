@@ -17,7 +17,13 @@ from typing import Any
 
 import httpx
 from fal_client import SyncClient
-from fal_client.client import USER_AGENT, CDNToken, CDNTokenManager, SyncRequestHandle
+from fal_client.client import (
+    MULTIPART_MAX_CONCURRENCY,
+    USER_AGENT,
+    CDNToken,
+    CDNTokenManager,
+    SyncRequestHandle,
+)
 from httpx_sse import EventSource, SSEError
 
 from services.fal.answers import Answer
@@ -43,12 +49,12 @@ class Wire:
 
     def __init__(self, settings: Settings) -> None:
         self.tls = _tls_context()
-        self._transport = FalTransport(self.tls, keep_alive=settings.max_concurrency)
+        self._transport = FalTransport(self.tls, keep=max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY))
         self._client = _SafeClient(settings.key, self._transport)
-        self._http = self._client.http
+        self._headers = {**_headers(f"Key {settings.key}"), "Accept-Encoding": "gzip, deflate"}
 
     def close(self) -> None:
-        self._http.close()
+        self._transport.close()
 
     def submit(
         self,
@@ -71,28 +77,27 @@ class Wire:
 
     def ask(self, method: str, url: str, stage: str, *, attempts: int = POLL_ATTEMPTS) -> Answer:
         """One request about a job. Raises FalError for every answer that is not a success."""
-        extensions = {"stage": stage, "attempts": attempts}
-        response = self._http.request(method, url, timeout=httpx.Timeout(POLL_READ_S), extensions=extensions)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, headers, response.content, stage)
+        response = self._send(httpx.Request(method, url, headers=self._headers), stage, attempts, POLL_READ_S)
+        answer: Answer = response.extensions["answer"]
+        return answer
 
     @contextlib.contextmanager
     def events(
         self, method: str, url: str, stage: str, *, body: Mapping[str, Any] | None = None
     ) -> Iterator[tuple[str | None, Iterator[dict[str, Any]]]]:
         """A server-sent event stream: its request id and its JSON objects. It is opened once, never again."""
-        silence = STREAM_SILENCE_S if method == "GET" else None
-        with self._http.stream(
-            method,
-            url,
-            json=body,
-            headers={"Accept": "text/event-stream", "Cache-Control": "no-store"},
-            timeout=httpx.Timeout(None, read=silence),
-            extensions={"stage": stage, "attempts": 1},
-        ) as response:
+        silence_s = STREAM_SILENCE_S if method == "GET" else None
+        headers = {**self._headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
+        request = httpx.Request(method, url, headers=headers, json=body)
+        with contextlib.closing(self._send(request, stage, 1, silence_s)) as response:
             events = _json_events(response)
             yield response.headers.get("x-fal-request-id"), events
             _drain(response, events)
+
+    def _send(self, request: httpx.Request, stage: str, attempts: int, silence_s: float | None) -> httpx.Response:
+        """Without fal-client or an httpx.Client above the transport: they would only add time to every poll."""
+        request.extensions = {"stage": stage, "attempts": attempts, "timeout": httpx.Timeout(silence_s).as_dict()}
+        return self._transport.handle_request(request)
 
     def upload(self, data: Any, content_type: str, file_name: str) -> str:
         """Store bytes at fal and return their URL; large ones go up in parts. Costs nothing, so it is repeated."""
@@ -145,6 +150,10 @@ def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
         ) from error
 
 
+def _headers(authorization: str) -> dict[str, str]:
+    return {"Authorization": authorization, "User-Agent": USER_AGENT}
+
+
 def _start_deadline(seconds: float) -> dict[str, str]:
     """Ask fal not to start the job later than that: nobody would be waiting for it any more."""
     return {
@@ -158,25 +167,28 @@ class _SafeClient(SyncClient):
 
     def __init__(self, key: str, transport: FalTransport) -> None:
         super().__init__(key=key)
-        http = httpx.Client(
-            transport=transport,
-            headers={"Authorization": f"Key {key}", "User-Agent": USER_AGENT},
-            timeout=self.default_timeout,
-            follow_redirects=False,
-        )
+        http = _HttpClient(transport, f"Key {key}", self.default_timeout)
         tokens = _TokenManager(self._auth, http)
         # The dataclass is frozen; its cached properties look here first.
-        self.__dict__.update(http=http, _client=http, _token_manager=tokens, _transport=transport)
-
-    http: httpx.Client
+        self.__dict__.update(_client=http, _token_manager=tokens, _transport=transport)
 
     def _get_cdn_client(self) -> httpx.Client:
         token = self._token_manager.get_token()
-        return httpx.Client(
-            transport=_WithinCall(self.__dict__["_transport"], current_call()),
-            headers={"Authorization": f"{token.token_type} {token.token}", "User-Agent": USER_AGENT},
-            timeout=self.default_timeout,
-        )
+        transport = _WithinCall(self.__dict__["_transport"], current_call())
+        return _HttpClient(transport, f"{token.token_type} {token.token}", self.default_timeout)
+
+
+class _HttpClient(httpx.Client):
+    """httpx's client for fal-client, without what fal has no use for: cookies, redirects, authentication flows."""
+
+    def __init__(self, transport: httpx.BaseTransport, authorization: str, timeout_s: float) -> None:
+        super().__init__(transport=transport, headers=_headers(authorization), timeout=timeout_s)
+        self._to_fal = transport
+
+    def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
+        response = self._to_fal.handle_request(request)
+        response.request = request
+        return response
 
 
 class _TokenManager(CDNTokenManager):
@@ -210,7 +222,7 @@ class _WithinCall(httpx.BaseTransport):
 
 def own_url(named: object, built: str) -> str:
     """The URL that fal's answer names for a job, or the one we build when it leads away from fal or is none."""
-    if not isinstance(named, str):
+    if named == built or not isinstance(named, str):
         return built
     try:
         url = httpx.URL(named)
