@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from services.fal.errors import AuthError, BadOutput, DeadlineExceeded, FalUnavailable
+from services.fal import checks
+from services.fal.errors import AuthError, BadOutput, DeadlineExceeded, FalUnavailable, InvalidInput
 from services.fal_service import FalClient
 
 MIB = 1024 * 1024
@@ -109,6 +110,26 @@ def test_a_large_file_goes_up_in_parts_and_arrives_whole(box, client, tmp_path):
     assert data.count(0) == len(data) - sum(len(mark) - mark.count(0) for mark in marks.values())
     assert (len(rows(box, "part")), len(rows(box, "complete"))) == (13, 1)
     assert {row["headers"]["authorization"] for row in box.journal() if row["host"] == "v3.fal.media"} == {"Bearer"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda path: os.truncate(path, 15 * MIB), "became shorter"),
+        (lambda path: path.unlink(), "cannot be read any more: No such file"),
+    ],
+    ids=["cut short", "removed"],
+)
+def test_a_large_file_that_changes_while_it_goes_up_is_an_error(box, client, tmp_path, monkeypatch, change, said):
+    path = tmp_path / "large.png"
+    path.write_bytes(PNG)
+    os.truncate(path, 101 * MIB)
+    image = checks.local_image(path)
+    monkeypatch.setattr(checks, "local_image", lambda _: image)
+    change(path)
+    with pytest.raises(InvalidInput, match=said):
+        client.upload_file(path)
+    assert rows(box, "complete") == []
 
 
 # ---------------------------------------------------------------- the other way in

@@ -5,7 +5,6 @@ A local path is only ever read where a path was asked for; an image URL never is
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import stat
@@ -20,8 +19,8 @@ PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
 MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 """fal's own limit for inputs given as a data URI."""
-MAP_ABOVE_BYTES = 100 * 1024 * 1024
-"""Larger files are mapped, not read: fal-client uploads them in slices."""
+SLICE_ABOVE_BYTES = 100 * 1024 * 1024
+"""Larger files are read in slices: so fal-client uploads them."""
 
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -188,7 +187,7 @@ class LocalImage:
     """A picture file of the user's, read and recognised."""
 
     data: Any
-    """bytes, or a memory map of a large file."""
+    """bytes, or the `Slices` of a large file."""
     content_type: str
     file_name: str
     """In ASCII, for a header."""
@@ -204,7 +203,7 @@ def local_image(path: object, name: str = "file_path") -> LocalImage:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidInput(f"{name} {shown} cannot be read: {reason}. Check the path.") from error
-    content_type = _recognise(bytes(data[:16]))
+    content_type = _recognise(data[:16])
     if content_type is None:
         raise InvalidInput(f"{name} {shown} is not a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC).")
     return LocalImage(data, content_type, _header_name(path))
@@ -219,9 +218,30 @@ def _read(path: str | os.PathLike[str]) -> Any:
     if found.st_size == 0:
         raise ValueError("it is empty")
     with open(path, "rb") as file:
-        if found.st_size > MAP_ABOVE_BYTES:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return file.read()
+        return file.read() if found.st_size <= SLICE_ABOVE_BYTES else Slices(path, found.st_size)
+
+
+class Slices:
+    """A large file as something to slice, read when it is: a memory map of it would kill us when it is cut short."""
+
+    def __init__(self, path: str | os.PathLike[str], size: int) -> None:
+        self._path = path
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                file.seek(start)
+                data = file.read(stop - start)
+        except OSError as error:
+            raise InvalidInput(f"The file cannot be read any more: {error.strerror}.") from error
+        if len(data) < stop - start:
+            raise InvalidInput("The file became shorter while it was uploaded. Upload it again when it is complete.")
+        return data
 
 
 def _recognise(head: bytes) -> str | None:
