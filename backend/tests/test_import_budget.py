@@ -33,7 +33,8 @@ START = {
 CLIENT = {
     *START,
     *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
-    *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.connections", "fal.transport", "fal.answers", "fal.hosts"),
+    *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
+    "fal.hosts",
     *("fal.names", "fal.retries", "fal.jobs", "fal.language"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
