@@ -18,7 +18,6 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -159,7 +158,7 @@ class FalClient:
         images = checks.image_urls(image_urls)
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens)
         images += [url for url in checks.image_urls(image_urls_in(prompt)) if url not in images]
-        request = replace(request, image_urls=tuple(images))
+        request = request._replace(image_urls=tuple(images))
 
         def ask() -> dict[str, Any]:
             answer = self._ready().language.ask("enterprise", request, stderr_log.watcher(with_logs))

@@ -12,8 +12,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.fal.errors import (
     AuthError,
@@ -37,8 +36,7 @@ _JOB_STAGES = ("status", "result", "cancel")
 _RETRY_HINT = "Try again in a moment; https://status.fal.ai tells about outages."
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One HTTP answer, whichever library brought it."""
 
     status: int

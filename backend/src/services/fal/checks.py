@@ -9,8 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
@@ -37,8 +36,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """A background style: its name, and what a prompt is written from."""
 
     name: str
@@ -182,8 +180,7 @@ def _default_style(name: str) -> Style:
     raise InvalidInput(f"There is no style named {name[:100]!r}. Known: {known}; or give name and description.")
 
 
-@dataclass(frozen=True)
-class LocalImage:
+class LocalImage(NamedTuple):
     """A picture file of the user's, read and recognised."""
 
     data: Any

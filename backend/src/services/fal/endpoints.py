@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.fal.errors import EndpointGone, InvalidInput
 from services.fal.stderr_log import logger
@@ -18,8 +18,7 @@ from services.fal.stderr_log import logger
 JOBS = ("text", "enterprise", "vision", "photokit", "cutout")
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """What a caller of one endpoint has to know."""
 
     path: str

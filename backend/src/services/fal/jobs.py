@@ -10,8 +10,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from services.fal.answers import job_error, says_deprecated
 from services.fal.call import cleanup, current_call
@@ -46,8 +45,7 @@ Watcher = Callable[[Status], None]
 """Told every status of a job as it comes."""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A job that fal has accepted."""
 
     request_id: str
@@ -57,8 +55,7 @@ class Job:
     cancel_url: str
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What a finished job left."""
 
     request_id: str | None

@@ -6,8 +6,7 @@ Which endpoint answers is decided by `jobs.py`'s chain; what the prompts say sta
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.fal.call import current_call
 from services.fal.endpoints import Endpoint
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 RUN_URL = "https://fal.run"
 
 
-@dataclass(frozen=True)
-class TextAnswer:
+class TextAnswer(NamedTuple):
     """What a model wrote, and what fal said about it."""
 
     output: str

@@ -6,8 +6,7 @@ to it (`own_photokit.py`). Picture files are not touched here: models take and r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal.call import current_call
 from services.fal.endpoints import Endpoint, Endpoints
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 _IMAGE_KEYS = ("url", "width", "height", "content_type", "file_size")
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One picture that a model made."""
 
     image: Image

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.fal import prompts
 from services.fal.call import current_call
@@ -34,8 +34,7 @@ ANALYSIS_TEMPERATURE = 0.3
 TEXT_TEMPERATURE = 0.7
 
 
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(NamedTuple):
     """The categories of a product, and what the model wrote."""
 
     categories: dict[str, str]

@@ -11,9 +11,9 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 from services.fal.endpoints import check_endpoint
 from services.fal.errors import InvalidInput, MissingKey
@@ -58,20 +58,23 @@ _KEY = re.compile(r"[!-~]+")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What a client was told, checked."""
 
-    key: str = field(repr=False)
+    key: str
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_concurrency: int = DEFAULT_CONCURRENCY
-    endpoints: Mapping[str, str] = field(default_factory=dict)
+    endpoints: Mapping[str, str] = MappingProxyType({})
     """Endpoints that were set by hand, by job."""
     log: str = "off"
     download_hosts: frozenset[str] = frozenset()
     """Hosts beside fal's own from which pictures may be downloaded."""
     env_file: Path | None = None
     """The .env file that applies, whether or not it had to be parsed."""
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self._asdict().items() if name != 'key')})"
 
 
 def resolve(

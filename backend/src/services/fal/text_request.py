@@ -6,16 +6,14 @@ Light to import: it is made before anything is sent. Asking is `language.py`'s.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.fal.endpoints import Endpoint
 
 _IMAGE_LINE = re.compile(r"image url:\s*<?((?:https?://|data:image/)[^\s<>\"']+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class TextRequest:
+class TextRequest(NamedTuple):
     """One question to a model."""
 
     prompt: str
