@@ -581,6 +581,8 @@ export interface GenerateMultipleBgOptions {
 export interface UploadFileOptions {
   /** The picture file. */
   file_path: string;
+  /** Send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false). */
+  shrink?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (./.env, else backend/.env). */
@@ -597,6 +599,8 @@ export interface WorkflowOptions {
   })[] | null;
   /** The language of the description (Turkish). */
   language?: string | null;
+  /** Send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false). */
+  shrink?: boolean | null;
   /** A folder to save the original and the pictures in. */
   save_dir?: string | null;
   /** Also write a page with all of it into --save_dir. */

@@ -35,7 +35,7 @@ PROJECT = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8")
 
 OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3"}
 """Packages that come with the three runtime packages and that services import themselves."""
-IMPORT_NAMES = {"python-dotenv": "dotenv", "opencv-python-headless": "cv2"}
+IMPORT_NAMES = {"python-dotenv": "dotenv", "opencv-python-headless": "cv2", "pillow": "PIL"}
 FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/")
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)]
@@ -260,7 +260,8 @@ def test_sandbox_knows_every_endpoint_of_the_services():
 
 def test_requirements_are_those_of_the_package():
     assert _requirements("requirements.txt") == PROJECT["dependencies"]
-    assert set(PROJECT["optional-dependencies"]["sandbox"]) <= set(_requirements("requirements-dev.txt"))
+    extras = {requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra}
+    assert extras <= set(_requirements("requirements-dev.txt"))
 
 
 def _requirements(name: str) -> list[str]:
@@ -271,7 +272,11 @@ def _requirements(name: str) -> list[str]:
 def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
-    assert _foreign_imports(SRC / "services") <= allowed
+    extra = {_import_name(_package(requirement)) for requirement in PROJECT["optional-dependencies"]["image"]}
+    assert _foreign_imports(SRC / "services") - extra <= allowed
+    assert {path.name for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")} == {
+        "shrinking.py"
+    }
     assert {_import_name(name) for name in _with_their_own(runtime)} >= OWN_DEPENDENCIES_USED
 
 

@@ -85,9 +85,9 @@ EXAMPLES = {
         MANY_KEYS,
         {CUTOUT: {"image_url": "{photo_url}"}},
     ),
-    "upload-file": Example(["--file_path", "{photo_path}"], {"url", "error"}),
+    "upload-file": Example(["--file_path", "{photo_path}", "--shrink"], {"url", "error"}),
     "workflow": Example(
-        ["--image", "{photo_path}", "--styles", '["Studio"]', "--language", "German", *SAVE, *LOGS],
+        ["--image", "{photo_path}", "--styles", '["Studio"]', "--language", "German", "--shrink", *SAVE, *LOGS],
         {*MANY_KEYS, "image_url", "categories", "description", "original_path", "report_path"},
     ),
     "doctor": Example([], {"versions", "settings", "hosts", "error"}),

@@ -309,10 +309,17 @@ class FalClient:
 
     # Pictures
 
-    def upload_file(self, path: str | PathLike[str], *, timeout: float | None = None) -> str:
-        """Upload a local picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) to fal's storage; its public URL."""
-        image = checks.local_image(path)
+    def upload_file(self, path: str | PathLike[str], *, shrink: bool = False, timeout: float | None = None) -> str:
+        """Upload a local picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) to fal's storage; its public URL.
+
+        With `shrink`, a photo of more than 4,096 pixels a side or 8 MB is sent smaller (needs Pillow).
+        """
+        image, shrink = checks.local_image(path), checks.flag(shrink, "shrink")
         with self._call(timeout):
+            if shrink:
+                from services.fal.shrinking import shrunk
+
+                image = shrunk(image)
             return self._ready().wire.upload(image.data, image.content_type, image.file_name)
 
     def background_replace(
@@ -445,18 +452,26 @@ class FalClient:
         *,
         styles: Styles | None = None,
         language: str = "Turkish",
+        shrink: bool = False,
         with_logs: bool = False,
         timeout: float | None = None,
         on_progress: Progress | None = None,
     ) -> WorkflowResult:
         """All of it from one photo, a local path or a URL: upload, categories, pictures, description.
 
+        `shrink` is for a local photo, as `upload_file` has it.
+
         Returns `{"image_url", "categories", "images", "description", "total_generated", "total_requested", "errors",
         "timings"}`. Raises when the upload or the analysis fails; what was made by then is in `error.partial`.
         """
         wanted, language = checks.styles(styles), checks.text(language, "language")
         source = checks.image_url(image, "image") if _is_url(image) else checks.local_image(image, "image")
+        shrink = checks.flag(shrink, "shrink")
         with self._call(timeout):
+            if shrink:
+                from services.fal.shrinking import shrunk
+
+                source = shrunk(source)
             return cast(
                 "WorkflowResult",
                 self._ready().workflow.run(source, wanted, language, Steps(on_progress), stderr_log.watcher(with_logs)),

@@ -41,6 +41,7 @@ CATEGORIES = Option("categories", "json", "the categories, as analyze-product pr
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
 CONCURRENCY = Option("concurrency", "integer", "calls that run side by side (8)")
 MAX_PENDING = Option("max_pending", "integer", "calls that may wait for a place; more are answered `busy` (1000)")
+SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
 
@@ -271,7 +272,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "upload-file": Command(
         "upload a local picture",
-        (Option("file_path", "path", "the picture file", required=True),),
+        (Option("file_path", "path", "the picture file", required=True), SHRINK),
         _upload,
         when_failed={"url": None},
         result="UploadResult",
@@ -282,6 +283,7 @@ COMMANDS: Mapping[str, Command] = {
             Option("image", "path", "the photo: a local path or a URL", required=True),
             STYLES,
             Option("language", "text", "the language of the description (Turkish)"),
+            SHRINK,
             Option("save_dir", "path", "a folder to save the original and the pictures in"),
             Option("report", "flag", "also write a page with all of it into --save_dir"),
             LOGS,

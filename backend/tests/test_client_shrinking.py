@@ -1,0 +1,168 @@
+"""Photos that are larger than a model uses: sent as they are, or smaller when that was asked for."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from services.fal.errors import InvalidInput
+
+MAX_BYTES = 8_000_000
+
+
+def scene(width, height, mode="RGB"):
+    """A picture with soft colours and one hard edge; the upper left corner is red."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    channels = [across, down, 255 - across]
+    pixels = np.stack(channels, axis=-1).astype(np.uint8)
+    pixels[: height // 4, : width // 4] = (255, 0, 0)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def noise(width, height, channels):
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, channels), dtype=np.uint8))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(picture, name="photo.jpg", **options):
+        path = tmp_path / name
+        picture.save(path, **options)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def sent(box, client):
+    """Uploads a photo with `shrink`; the picture that arrived, its bytes, and its content type."""
+
+    def upload(path):
+        data = box.file(client.upload_file(path, shrink=True))
+        [row] = [row for row in box.journal() if row["stage"] == "upload"]
+        return Image.open(io.BytesIO(data)), data, row["headers"]["content-type"]
+
+    return upload
+
+
+@pytest.mark.parametrize(
+    ("size", "becomes"), [((5000, 500), (4096, 410)), ((200, 8000), (102, 4096)), ((9000, 900), (4096, 410))]
+)
+def test_a_photo_with_too_many_pixels_is_sent_with_4096_on_its_longer_side(size, becomes, saved, sent):
+    path = saved(scene(*size))
+    picture, _, content_type = sent(path)
+    assert (picture.size, picture.format, content_type) == (becomes, "JPEG", "image/jpeg")
+    expected = scene(*becomes).resize((64, 64))
+    assert np.abs(np.asarray(picture.resize((64, 64)), int) - np.asarray(expected, int)).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1"])
+def test_every_usual_kind_of_picture_can_be_sent_smaller(mode, saved, sent):
+    picture, _, _ = sent(saved(scene(4200, 100, mode), "photo.tiff"))
+    assert (picture.mode, picture.size[0]) == ("RGB", 4096)
+
+
+def test_a_photo_with_too_many_bytes_is_sent_with_fewer(saved, sent):
+    path = saved(noise(1700, 1700, 3), "photo.png")
+    assert path.stat().st_size > MAX_BYTES
+    picture, data, content_type = sent(path)
+    assert (picture.format, content_type) == ("JPEG", "image/jpeg")
+    assert (len(data) <= MAX_BYTES, picture.size) == (True, (1700, 1700))
+
+
+def test_what_is_transparent_stays_transparent(saved, sent):
+    clear = noise(1600, 1400, 4)
+    clear.paste((0, 0, 0, 0), (0, 0, 100, 100))
+    path = saved(clear, "photo.png")
+    assert path.stat().st_size > MAX_BYTES
+    picture, data, content_type = sent(path)
+    assert (picture.format, content_type, picture.mode) == ("PNG", "image/png", "RGBA")
+    assert len(data) <= MAX_BYTES
+    assert picture.getpixel((5, 5))[3] == 0
+    assert picture.width / picture.height == pytest.approx(1600 / 1400, rel=0.01)
+
+
+def test_a_photo_that_was_taken_upright_is_sent_upright(saved, sent):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter to the right
+    picture, _, _ = sent(saved(scene(5000, 500), exif=exif))
+    assert picture.size == (410, 4096)
+    assert picture.getexif().get(0x0112, 1) == 1
+    red, green, blue = picture.getpixel((picture.width - 20, 20))
+    assert red > 200 > 60 > max(green, blue)
+
+
+def test_the_colour_profile_stays_with_the_photo(saved, sent):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture, _, _ = sent(saved(scene(4200, 50), icc_profile=profile))
+    assert picture.info["icc_profile"] == profile
+
+
+def test_a_photo_that_is_small_enough_is_sent_as_it_is(saved, sent):
+    path = saved(scene(4096, 300))
+    _, data, _ = sent(path)
+    assert data == path.read_bytes()
+
+
+def test_without_shrink_every_photo_is_sent_as_it_is(box, client, saved):
+    path = saved(scene(5000, 60))
+    assert box.file(client.upload_file(path)) == path.read_bytes()
+
+
+BROKEN = {
+    "no picture inside": b"\xff\xd8\xff\xe0" + b"nothing",
+    "HEIC": b"\x00\x00\x00\x20ftypheic\x00\x00\x00\x00",
+    "more bits a channel": None,
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_photo_that_cannot_be_made_smaller_is_an_error_before_anything_is_sent(what, box, client, tmp_path):
+    path = tmp_path / "photo.tiff"
+    if (data := BROKEN[what]) is not None:
+        path.write_bytes(data)
+    else:
+        Image.fromarray(np.zeros((10, 5000), np.float32)).save(path)
+    with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.* Convert it, or leave shrink out"):
+        client.upload_file(path, shrink=True)
+    assert box.journal() == []
+
+
+def test_without_pillow_the_error_says_what_to_install(box, client, saved, monkeypatch):
+    path = saved(scene(50, 50))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    for call in (client.upload_file, client.product_workflow):
+        with pytest.raises(InvalidInput, match="pip install pillow"):
+            call(path, shrink=True)
+    assert box.journal() == []
+
+
+def test_a_url_is_not_made_smaller(box, client):
+    with pytest.raises(InvalidInput, match="Leave it out for a URL"):
+        client.product_workflow("https://v3.fal.media/files/a/mug.jpg", shrink=True)
+    assert box.journal() == []
+
+
+@pytest.mark.parametrize("shrink", ["yes", 1, None])
+def test_shrink_is_true_or_false(box, client, saved, shrink):
+    path = saved(scene(50, 50))
+    for call in (client.upload_file, client.product_workflow):
+        with pytest.raises(InvalidInput, match="shrink must be true or false"):
+            call(path, shrink=shrink)
+    assert box.journal() == []
+
+
+def test_the_commands_that_upload_take_it(box, run, saved, tmp_path):
+    path = saved(scene(4200, 600))
+    code, uploaded = run("upload-file", "--file_path", str(path), "--shrink")
+    assert (code, Image.open(io.BytesIO(box.file(uploaded["url"]))).size) == (0, (4096, 585))
+    more = ("--shrink", "--styles", '["Studio"]', "--save_dir", str(tmp_path / "out"))
+    code, document = run("workflow", "--image", str(path), *more)
+    assert (code, document["total_generated"]) == (0, 1)
+    assert Image.open(io.BytesIO(box.file(document["image_url"]))).size == (4096, 585)
+    assert (tmp_path / "out" / "original.jpg").read_bytes() == path.read_bytes()
