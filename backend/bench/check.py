@@ -15,7 +15,14 @@ from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
 BASELINE = BENCH / "baseline.json"
-SCRIPTS = ("bench_oneshot.py", "bench_done.py", "bench_fanout.py", "bench_upload.py", "bench_inprocess.py")
+SCRIPTS = (
+    "bench_oneshot.py",
+    "bench_done.py",
+    "bench_fanout.py",
+    "bench_upload.py",
+    "bench_inprocess.py",
+    "bench_node.py",
+)
 ALLOWED = 1.15
 RUNS_FOR_BASELINE = 3
 
