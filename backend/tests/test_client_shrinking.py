@@ -62,8 +62,14 @@ def test_a_photo_with_too_many_pixels_is_sent_with_4096_on_its_longer_side(size,
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1"])
 def test_every_usual_kind_of_picture_can_be_sent_smaller(mode, saved, sent):
-    picture, _, _ = sent(saved(scene(4200, 100, mode), "photo.tiff"))
-    assert (picture.mode, picture.size[0]) == ("RGB", 4096)
+    picture, _, _ = sent(saved(scene(8192, 200, mode), "photo.tiff"))
+    assert (picture.mode, picture.size) == ("RGB", (4096, 100))
+    grey = [np.asarray(one.convert("L"), int) for one in (picture, scene(4096, 100))]
+    assert np.abs(grey[0] - grey[1]).mean() < LARGEST_CHANGE[mode]
+
+
+LARGEST_CHANGE = {"L": 1, "P": 4, "CMYK": 1, "1": 30}
+"""Levels of 255. Few colours come as a pattern of dots, which a good reduction makes smooth."""
 
 
 def test_a_photo_with_too_many_bytes_is_sent_with_fewer(saved, sent):
@@ -94,6 +100,12 @@ def test_a_photo_that_was_taken_upright_is_sent_upright(saved, sent):
     assert picture.getexif().get(0x0112, 1) == 1
     red, green, blue = picture.getpixel((picture.width - 20, 20))
     assert red > 200 > 60 > max(green, blue)
+
+
+def test_a_profile_for_other_channels_does_not_stay(saved, sent):
+    grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    picture, _, _ = sent(saved(scene(4200, 50, "L"), icc_profile=grey))
+    assert "icc_profile" not in picture.info
 
 
 def test_the_colour_profile_stays_with_the_photo(saved, sent):

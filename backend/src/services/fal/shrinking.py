@@ -43,12 +43,13 @@ def shrunk(image: LocalImage | str) -> LocalImage:
             if len(data) <= MAX_BYTES and max(opened.size) <= MAX_SIDE:
                 return image
             if opened.mode not in _MODES:
-                raise ValueError("it has more than 8 bits a channel")
-            clear = opened.has_transparency_data
-            picture = opened.convert("RGBA") if clear else opened
+                raise ValueError(f"its pixels are of the kind {opened.mode}")
+            clear, mode = opened.has_transparency_data, opened.mode
+            profile = opened.info.get("icc_profile") if mode.startswith(("RGB", "P")) else None
+            # A JPEG is left as it is here, since it can be read at a fraction of its size.
+            picture = opened if opened.format == "JPEG" else opened.convert("RGBA" if clear else "RGB")
             picture.thumbnail((MAX_SIDE, MAX_SIDE), PIL.Image.Resampling.LANCZOS)
             picture = PIL.ImageOps.exif_transpose(picture)
-            profile = None if opened.mode == "CMYK" else opened.info.get("icc_profile")
             smaller = _encoded(picture if clear else picture.convert("RGB"), profile)
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise InvalidInput(
