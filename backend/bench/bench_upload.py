@@ -33,19 +33,19 @@ from services.fal_service import FalClient
 JPEG, PNG = b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"
 TARGET = 1.0
 LARGE_MB = 50
-"""From here on a file is written sparse, and uploaded less often."""
+"""From here on a file is written sparse."""
 
 
 def main() -> None:
     arguments = Arguments(__doc__)
     arguments.add_argument("--megabytes", type=int, nargs="+", default=[5, 150], help="sizes of the files")
-    arguments.add_argument("--rounds", type=int, help="uploads of each way (15, large ones 5; 7 and 2 with --quick)")
+    arguments.add_argument("--rounds", type=int, help="uploads of each way (15; 7, of large ones 5, with --quick)")
     options = arguments.parse_args()
     inside_sandbox()
     report, rows = Report("Uploads"), []
     with tempfile.TemporaryDirectory() as folder, FalClient() as client:
         for megabytes in options.megabytes:
-            usual = (2 if options.quick else 5) if megabytes >= LARGE_MB else (7 if options.quick else 15)
+            usual = (5 if megabytes >= LARGE_MB else 7) if options.quick else 15
             path = written(Path(folder), megabytes)
             rows.append(measured(report, client, path, megabytes, options.rounds or usual))
     header = ("file", "uploads", "ours, ms", "bare, ms", "ratio", "target", "ours CPU, ms", "bare CPU, ms", "CPU ratio")

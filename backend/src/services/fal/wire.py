@@ -167,7 +167,7 @@ class _SafeClient(SyncClient):
 
     def __init__(self, key: str, transport: FalTransport) -> None:
         super().__init__(key=key)
-        http = _HttpClient(transport, f"Key {key}", self.default_timeout)
+        http = _HttpClient(transport, _headers(f"Key {key}"), self.default_timeout)
         tokens = _TokenManager(self._auth, http)
         # The dataclass is frozen; its cached properties look here first.
         self.__dict__.update(_client=http, _token_manager=tokens, _transport=transport)
@@ -175,14 +175,15 @@ class _SafeClient(SyncClient):
     def _get_cdn_client(self) -> httpx.Client:
         token = self._token_manager.get_token()
         transport = _WithinCall(self.__dict__["_transport"], current_call())
-        return _HttpClient(transport, f"{token.token_type} {token.token}", self.default_timeout)
+        headers = _headers(f"{token.token_type} {token.token}")
+        return httpx.Client(transport=transport, headers=headers, timeout=self.default_timeout)
 
 
 class _HttpClient(httpx.Client):
     """httpx's client for fal-client, without what fal has no use for: cookies, redirects, authentication flows."""
 
-    def __init__(self, transport: httpx.BaseTransport, authorization: str, timeout_s: float) -> None:
-        super().__init__(transport=transport, headers=_headers(authorization), timeout=timeout_s)
+    def __init__(self, transport: httpx.BaseTransport, headers: Mapping[str, str], timeout_s: float) -> None:
+        super().__init__(transport=transport, headers=headers, timeout=timeout_s)
         self._to_fal = transport
 
     def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
