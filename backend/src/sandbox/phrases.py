@@ -238,6 +238,8 @@ SENTENCES = {
 def plain(text: str) -> str:
     """Lower case without accents, so that "TÜRKÇE", "Türkçe" and "turkce" are one word."""
     folded = text.replace("ı", "i").replace("İ", "i").casefold()
+    if folded.isascii():
+        return folded
     return "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c))
 
 
