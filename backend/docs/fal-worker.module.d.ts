@@ -15,6 +15,8 @@ export interface ProcessFailure extends Omit<ErrorDocument, "error_type"> {
   signal?: string | null;
   /** The Python that was started. */
   python?: string;
+  /** The call's jobs at fal, as far as the worker told them by then; `request_id` is the only one. */
+  request_ids?: string[];
 }
 
 /** Every failure of this module. */

@@ -198,18 +198,22 @@ export interface StepFailed {
   detail?: unknown;
 }
 
-/** With `with_logs`: a job's place in fal's queue. */
+/** Only from `serve`: a job's place in fal's queue, when it is another than before. */
 export interface QueueEvent {
   step: "queue";
-  /** Jobs ahead of it. */
+  /** Jobs ahead of it; 0 also when it runs. */
   queue_position: number;
+  /** fal's id of the job. */
+  request_id: string;
 }
 
-/** With `with_logs`: a line of a job's log. */
+/** Only from `serve`, with `with_logs`: a line of a job's log. */
 export interface LogEvent {
   step: "log";
   timestamp: string;
   message: string;
+  /** fal's id of the job. */
+  request_id: string;
 }
 
 /** Of any-llm-complete and any-llm-result. */
@@ -809,6 +813,8 @@ export interface ProcessFailure extends Omit<ErrorDocument, "error_type"> {
   signal?: string | null;
   /** The Python that was started. */
   python?: string;
+  /** The call's jobs at fal, as far as the worker told them by then; `request_id` is the only one. */
+  request_ids?: string[];
 }
 
 /** Every failure of this module. */

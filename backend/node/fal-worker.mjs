@@ -369,7 +369,8 @@ class Serving {
     const why = this.#lost?.message ?? `The worker ended (${this.over.signal ?? `exit code ${this.over.code}`}).`;
     const facts = this.#lost?.data ?? this.program.facts(this.over);
     const { error, error_type, retryable, ...rest } = facts;
-    return failed('worker_died', `${why} ${costs}`.trim(), { ...rest, retryable: unsent || FREE.has(open.method) });
+    const known = { ...rest, ...open.jobs(), retryable: unsent || FREE.has(open.method) };
+    return failed('worker_died', `${why} ${costs}`.trim(), known);
   }
 
   #busy() {
@@ -396,6 +397,7 @@ class OpenCall {
   #stop;
   #settings;
   #serving = null;
+  #jobIds = new Set();
   #timer = null;
   #forget = () => {};
   #resolve;
@@ -416,8 +418,15 @@ class OpenCall {
   }
 
   tell(method, event) {
+    if (event.step === 'queue') this.#jobIds.add(event.request_id);
     const listener = method === 'delta' ? this.#settings.onDelta : this.#settings.onProgress;
     if (listener) tell(listener, event);
+  }
+
+  /** Its jobs at fal, as far as the worker has told them: for a call that ends without a document. */
+  jobs() {
+    const ids = [...this.#jobIds];
+    return { request_id: ids.length === 1 ? ids[0] : null, request_ids: ids };
   }
 
   reply({ result, error }) {
@@ -434,7 +443,8 @@ class OpenCall {
   #cancel() {
     if (!this.#serving) return this.reject(this.#stop.error());
     this.#serving.cancel(this.id);
-    this.#timer = setTimeout(() => this.reject(this.#stop.error(this.#serving.program.facts())), GRACE_MS);
+    const giveUp = () => this.reject(this.#stop.error({ ...this.#serving.program.facts(), ...this.jobs() }));
+    this.#timer = setTimeout(giveUp, GRACE_MS);
   }
 
   #settle(how) {

@@ -562,14 +562,24 @@ def test_the_steps_of_a_command_are_told_with_the_id_of_its_call(worker, photo_u
         assert worker.messages[-1] == replies(worker.messages, worker.messages[-1].get("id"))[0]
 
 
-def test_the_place_in_the_queue_and_the_log_are_told_when_asked_for(worker, box):
+def test_a_jobs_place_in_the_queue_is_told_with_its_id_and_its_log_when_asked_for(worker, box):
     box.configure(queue=0.2)
+    request_id = worker.ask("any-llm-complete", {"prompt": "x"})["result"]["request_id"]
+    place = {"step": "queue", "queue_position": 0, "request_id": request_id, "id": "call"}
+    assert told(worker.messages, "progress") == [place]
+    request_id = worker.ask("any-llm-complete", {"prompt": "x", "with_logs": True})["result"]["request_id"]
+    place, *logs = told(worker.messages, "progress")
+    assert place == {"step": "queue", "queue_position": 0, "request_id": request_id, "id": "call"}
+    assert {(event["step"], event["request_id"]) for event in logs} == {("log", request_id)}
+    assert all(event["message"] for event in logs)
+
+
+def test_a_place_in_the_queue_is_told_once(worker, box):
+    box.fault("status_stream", status=405)
+    for place in (2, 2, 1, 0):
+        box.fault("status", status=202, body={"status": "IN_QUEUE", "queue_position": place})
     worker.ask("any-llm-complete", {"prompt": "x"})
-    assert told(worker.messages, "progress") == []
-    worker.ask("any-llm-complete", {"prompt": "x", "with_logs": True})
-    events = told(worker.messages, "progress")
-    assert {"step": "queue", "queue_position": 0, "id": "call"} in events
-    assert any(event["step"] == "log" and event["message"] for event in events)
+    assert [event["queue_position"] for event in told(worker.messages, "progress")] == [2, 1, 0]
 
 
 def test_a_stream_tells_each_event_and_replies_with_the_last(worker, box):

@@ -1,7 +1,7 @@
 // What the tests share: the sandbox's own prefix, stubs in Python's place, and processes of the tests' own.
 
 import { spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -40,9 +40,14 @@ export async function failure(promise) {
   return value.error;
 }
 
+const STUBS = mkdtempSync(join(tmpdir(), 'fal-stub-'));
+process.once('exit', () => rmSync(STUBS, { recursive: true, force: true }));
+let stubs = 0;
+
 /** A shell script that stands in for Python. */
 export function stub(script) {
-  const path = join(mkdtempSync(join(tmpdir(), 'fal-stub-')), 'python');
+  const path = join(STUBS, `${++stubs}`, 'python');
+  mkdirSync(dirname(path));
   writeFileSync(path, `#!/bin/sh\n${script}\n`);
   chmodSync(path, 0o755);
   return path;

@@ -23,13 +23,15 @@ const READY = `echo '{"jsonrpc": "2.0", "method": "ready", "params": {"version":
 test('kill -9 in mid-call: the call rejects, and the next one gets a new process', async () => {
   await box.configure({ latency: FOREVER_S });
   await using({}, async (worker) => {
-    const call = failure(ask(worker));
-    await box.waitFor((ledger) => ledger.running === 1);
+    const jobs = [];
+    const call = failure(ask(worker, { onProgress: (event) => jobs.push(event.request_id) }));
+    await until(() => jobs.length);
     const { pid } = worker;
     process.kill(pid, 'SIGKILL');
     const error = await call;
     assert.deepEqual([error.errorType, error.retryable, error.data.signal], ['worker_died', false, 'SIGKILL']);
     assert.match(error.message, /bill/);
+    assert.equal((await worker.call('any-llm-cancel', { request_id: error.requestId })).status, 'requested');
     await box.configure({ latency: 0 });
     assert.ok((await ask(worker)).output);
     assert.notEqual(worker.pid, pid);

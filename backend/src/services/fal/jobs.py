@@ -30,7 +30,7 @@ from services.fal.errors import (
     ServiceError,
     Unreachable,
 )
-from services.fal.stderr_log import logger
+from services.fal.stderr_log import Watcher, logger
 from services.fal.wire import POLL_ATTEMPTS, Wire, own_url
 
 POLL_FIRST_S = 0.05
@@ -41,8 +41,6 @@ POLL_BAD_ANSWERS = 5
 
 Status = dict[str, Any]
 T = TypeVar("T")
-Watcher = Callable[[Status], None]
-"""Told every status of a job as it comes."""
 
 
 class Job(NamedTuple):
@@ -217,12 +215,12 @@ class Jobs:
 
     def _follow(self, job: Job, watch: Watcher | None) -> Status | None:
         """The final status from the stream, or None when there is no stream to be had, or it ended early."""
-        url = f"{job.status_url}/stream?logs={int(watch is not None)}"
+        url = f"{job.status_url}/stream?logs={int(_wants_logs(watch))}"
         final: Status | None = None
         try:
             with self._wire.events("GET", url, "status") as (_, events):
                 for event in events:
-                    _tell(watch, _checked(event))
+                    _tell(watch, job, _checked(event))
                     if event["status"] == "COMPLETED":
                         final = event
                         break
@@ -235,8 +233,8 @@ class Jobs:
     def _poll(self, job: Job, watch: Watcher | None) -> Status:
         call = current_call()
         for pause in _poll_pauses():
-            status = self._readable_status(job, with_logs=watch is not None)
-            _tell(watch, status)
+            status = self._readable_status(job, with_logs=_wants_logs(watch))
+            _tell(watch, job, status)
             if status["status"] == "COMPLETED":
                 return status
             call.sleep(pause)
@@ -301,6 +299,10 @@ def _poll_pauses() -> Iterator[float]:
         pause = min(pause * POLL_GROWTH, POLL_MAX_S)
 
 
-def _tell(watch: Watcher | None, status: Status) -> None:
+def _wants_logs(watch: Watcher | None) -> bool:
+    return watch is not None and watch.with_logs
+
+
+def _tell(watch: Watcher | None, job: Job, status: Status) -> None:
     if watch is not None:
-        watch(status)
+        watch(job.request_id, status)

@@ -17,7 +17,8 @@ from services.fal.errors import (
     StreamTruncated,
     Unreachable,
 )
-from services.fal.jobs import Jobs, Result, Watcher
+from services.fal.jobs import Jobs, Result
+from services.fal.stderr_log import Watcher
 from services.fal.text_request import TextRequest
 from services.fal.wire import Wire
 

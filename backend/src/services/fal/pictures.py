@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from services.fal.call import current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
-from services.fal.jobs import Jobs, Result, Watcher
+from services.fal.jobs import Jobs, Result
 from services.fal.own_photokit import OwnPhotokit
+from services.fal.stderr_log import Watcher
 from services.fal.steps import Steps
 
 if TYPE_CHECKING:

@@ -16,11 +16,10 @@ from services.fal.call import current_call
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
 from services.fal.checks import Style
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
-from services.fal.jobs import Watcher
 from services.fal.language import Language, TextAnswer
 from services.fal.parallel import parallel
 from services.fal.pictures import Picture, Pictures
-from services.fal.stderr_log import logger
+from services.fal.stderr_log import Watcher, logger
 from services.fal.steps import Steps
 from services.fal.text_request import TextRequest
 

@@ -402,19 +402,23 @@ class StepFailed(OfStyle, ErrorSummary):
 
 
 class QueueEvent(TypedDict):
-    """With `with_logs`: a job's place in fal's queue."""
+    """Only from `serve`: a job's place in fal's queue, when it is another than before."""
 
     step: Literal["queue"]
     queue_position: int
-    """Jobs ahead of it."""
+    """Jobs ahead of it; 0 also when it runs."""
+    request_id: str
+    """fal's id of the job."""
 
 
 class LogEvent(TypedDict):
-    """With `with_logs`: a line of a job's log."""
+    """Only from `serve`, with `with_logs`: a line of a job's log."""
 
     step: Literal["log"]
     timestamp: str
     message: str
+    request_id: str
+    """fal's id of the job."""
 
 
 ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from services.fal.call import current_call
 from services.fal.checks import LocalImage, Style
 from services.fal.errors import Cancelled, FalError
-from services.fal.jobs import Watcher
 from services.fal.parallel import parallel
 from services.fal.product import ANALYSIS_TEMPERATURE, VISION_MODEL, Product, style_error
+from services.fal.stderr_log import Watcher
 from services.fal.steps import Steps
 from services.fal.wire import Wire
 

@@ -2,7 +2,7 @@
 
 A method is a command's name, `params` what the command takes with `--json -`, the result the document it prints; when
 that has an `error`, it is the `data` of a JSON-RPC error. The first line out is `ready`. Beside replies go out, each
-with the call's `id`: `progress` (a command's steps; with `with_logs` also its place in fal's queue and its log) and
+with the call's `id`: `progress` (a command's steps, its jobs' places in fal's queue, with `with_logs` their log) and
 `delta` (the events of any-llm-stream, whose reply is the last one again). In come also `ping`, `shutdown` and the
 notification `$/cancelRequest`. A command that comes without an id is not run: nobody could learn what it cost.
 

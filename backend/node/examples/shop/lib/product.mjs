@@ -49,7 +49,8 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
   }
 
   function onProgress(event) {
-    if (event.step === undefined) return;
+    // A job's place in fal's queue is no step.
+    if (event.status === undefined) return;
     if (event.step === 'picture' && event.status === 'done') keeping.push(keep(event));
     else stream.send('progress', withoutPaths(picked(event, [...TOLD, ...TOLD_FAILURE]), folder));
   }
