@@ -23,7 +23,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from services.fal.errors import as_fal_error, report
 from services.worker import early_signals
@@ -33,6 +33,8 @@ from services.worker.output import JsonStdout
 __all__ = ["build_parser", "main", "script"]
 
 FLUSH_S = 0.1
+OPTIONAL = ("httpx._main", "anyio", "trio")
+"""httpx's own command line, with click, rich and pygments, and httpcore's event loops: both do without."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,6 +67,8 @@ def script() -> NoReturn:
     early_signals.install()
     # Looking for cycles among what the imports make takes 7 % of a short command, and finds none.
     gc.disable()
+    # What is None there is not installed, for whoever imports it.
+    sys.modules.update(dict.fromkeys(OPTIONAL, cast("Any", None)))
     code = main()
     # A stderr that nobody reads may hold whoever flushes it.
     flushing = threading.Thread(target=_flush_stderr, daemon=True)
