@@ -10,6 +10,7 @@ from typing import Any
 
 import httpcore
 import pytest
+from httpcore._backends.sync import SyncStream
 
 from sandbox.server import Sandbox
 from services.fal import connections, retries, transport
@@ -53,6 +54,23 @@ def test_calls_in_a_row_share_one_connection(client: FalClient, box: Sandbox) ->
     for _ in range(5):
         assert client.any_llm_complete("hi")["error"] is None
     assert len(kept(client)) == 1
+
+
+@pytest.mark.parametrize(("size", "writes"), [(10, 3), (20_000, 4)])
+def test_a_request_leaves_in_one_piece_unless_it_is_long(
+    client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch, size: int, writes: int
+) -> None:
+    client.any_llm_complete("hi")
+    sent, write = list[int](), SyncStream.write
+
+    def counted(stream: SyncStream, buffer: bytes, timeout: float | None = None) -> None:
+        sent.append(len(buffer))
+        write(stream, buffer, timeout)
+
+    monkeypatch.setattr(SyncStream, "write", counted)
+    assert client.any_llm_complete("x" * size)["error"] is None
+    assert len(sent) == writes
+    assert sum(row["stage"] == "submit" for row in box.journal()) == 2
 
 
 def test_a_host_that_cannot_be_connected_to_is_reached_under_its_other_name(

@@ -25,6 +25,8 @@ from services.fal.names import addresses_of
 
 IDLE_S = 30.0
 """How long a connection that nobody uses is kept."""
+TLS_RECORD_BYTES = 16 * 1024
+"""What is no longer than a TLS record arrives whole or not at all: when it cannot be written, it was not received."""
 
 
 class Connections:
@@ -126,18 +128,38 @@ def _addresses(host: str, port: int, timeout_s: float) -> list[str]:
 
 
 class _Stream(httpcore.NetworkStream):
-    """One connection; tells the current exchange which socket it waits on and that something was sent."""
+    """One connection; tells the current exchange which socket it waits on and that something was sent.
+
+    A request's head and body leave together, when its answer is waited for: httpcore writes them one by one, and each
+    would be a TLS record, a packet and a system call of its own.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream, peer: str | None) -> None:
         """`peer` is the host at the end of the TLS connection; None before TLS, where a proxy is spoken to."""
         self._inner = inner
         self._socket = inner.get_extra_info("socket")
         self._starts_jobs = peer is not None and is_run_host(peer)
+        self._unsent = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        # As in httpcore: who cannot be written to may have answered already, and that says why.
+        with contextlib.suppress(httpcore.WriteError):
+            self._flush(timeout)
         return self._inner.read(max_bytes, self._wait(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if len(self._unsent) + len(buffer) <= TLS_RECORD_BYTES:
+            self._unsent += buffer
+        else:
+            self._flush(timeout)
+            self._send(buffer, timeout)
+
+    def _flush(self, timeout: float | None) -> None:
+        unsent, self._unsent = self._unsent, b""
+        if unsent:
+            self._send(unsent, timeout)
+
+    def _send(self, buffer: bytes, timeout: float | None) -> None:
         self._inner.write(buffer, self._wait(timeout))
         exchange = current_exchange.get()
         if buffer and self._starts_jobs and exchange is not None:
