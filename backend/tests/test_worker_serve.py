@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from services.worker.commands import COMMANDS
 WITHIN_S = 20.0
 """For what comes at once, but on a busy machine a little later."""
 EXIT_S = 2.0
+PAUSE_S = 0.4
 FOREVER_S = 60
 DOCUMENT = {"error", "trace", "error_type", "retryable", "status_code", "request_id", "hint"}
 VOLATILE = {"request_id", "trace", "timings", "seconds"}
@@ -356,6 +358,13 @@ def test_an_id_comes_back_as_it_was(call_id, worker):
     assert worker.reply(call_id)["result"]["pong"]
 
 
+def test_a_key_of_digits_spoils_no_number(start):
+    peer = start(env={"FAL_KEY": "123456:7654321"})
+    assert peer.ask("ping", call_id=123456)["result"]["pong"]
+    error = peer.ask("any-llm-complete", {"prompt": "x", "model": "7654321", "timeout": "7654321"})["error"]
+    assert "7654321" not in json.dumps(error)
+
+
 def test_windows_line_ends_and_a_byte_order_mark_are_no_harm(worker):
     (reply,) = worker.after(b"\xef\xbb\xbf" + request(id=1).strip() + b"\r\n")
     assert reply["result"]["pong"]
@@ -393,6 +402,17 @@ def test_a_line_of_just_32_mib_is_taken(start):
     frame = request(params={"pad": ""}, id=1)
     peer.write(frame.replace(b'""', b'"' + b"x" * (32 * 1024 * 1024 + 1 - len(frame)) + b'"'))
     assert peer.reply(1)["result"]["pong"]
+
+
+def test_a_line_for_which_there_is_no_memory_is_refused_and_disturbs_nothing(start):
+    peer = start()
+    peer.wait(lambda messages: messages)
+    resource.prlimit(peer.process.pid, resource.RLIMIT_AS, (900 * 1024 * 1024, -1))
+    peer.write(b"[" + b"[]," * (10 * 1024 * 1024) + b"[]]\n")
+    error = peer.reply(None)["error"]
+    assert (error["code"], error["data"]["error_type"]) == (-32600, "internal")
+    assert "MemoryError" in error["message"]
+    assert peer.ask("ping")["result"]["pong"]
 
 
 def test_an_array_is_answered_by_an_array_when_all_of_it_is_done(worker, box):
@@ -501,6 +521,38 @@ def test_the_time_a_call_waits_for_a_place_counts(busy, box):
     assert (error["data"]["error_type"], error["data"]["retryable"]) == ("timeout", True)
     assert "Nothing was sent" in error["message"]
     assert box.ledger()["accepted"] == 1
+
+
+def test_as_many_jobs_run_at_once_as_calls_may(start, box):
+    box.configure(latency=FOREVER_S)
+    peer = start("--concurrency", "12")
+    for call_id in range(12):
+        peer.call("any-llm-complete", {"prompt": "x"}, call_id)
+    box.wait_for(lambda ledger: ledger["running"] == 12, WITHIN_S)
+
+
+def test_a_submit_that_is_cancelled_while_its_answer_is_on_its_way_leaves_no_job(worker, box):
+    box.configure(latency=FOREVER_S)
+    box.fault("submit", delay=0.4, accept=True)
+    worker.messages.clear()
+    worker.call("any-llm-submit", {"prompt": "x"})
+    box.wait_for(lambda ledger: ledger["accepted"] == 1, WITHIN_S)
+    worker.notify("$/cancelRequest", {"id": "call"})
+    error = worker.reply()["error"]["data"]
+    (job,) = box.ledger()["jobs"]
+    assert (error["error_type"], error["request_id"]) == ("cancelled", job["request_id"])
+    assert job["outcome"] == "cancelled"
+
+
+def test_another_env_file_brings_its_own_timeout(start, box, tmp_path):
+    box.configure(latency=1.5)
+    for name, seconds in (("short", 1), ("long", 20)):
+        (tmp_path / name).write_text(f"FAL_KEY={box.env()['FAL_KEY']}\nFAL_TIMEOUT_S={seconds}\n")
+    peer = start("--env_file", str(tmp_path / "short"))
+    peer.call("any-llm-complete", {"prompt": "x"}, "short")
+    peer.call("any-llm-complete", {"prompt": "x", "env_file": str(tmp_path / "long")}, "long")
+    assert peer.reply("short")["error"]["data"]["error_type"] == "timeout"
+    assert peer.reply("long")["result"]["output"]
 
 
 def test_a_timeout_may_be_longer_than_the_workers_own(start, box):
@@ -659,6 +711,31 @@ def test_an_array_that_ends_the_worker_is_answered_too(start, box):
     assert box.ledger()["running"] == 0
 
 
+def test_an_array_that_begins_with_the_end_is_answered_whole(start):
+    peer = start()
+    members = [{"jsonrpc": "2.0", "id": 0, "method": "shutdown"}]
+    members += [{**PING, "id": number} for number in range(1, 3000)]
+    peer.send([*members, {"jsonrpc": "2.0", "id": 3000, "method": "any-llm-complete", "params": {"prompt": "x"}}])
+    assert peer.exit()[0] == 0
+    by_id = {one["id"]: one for one in peer.messages[-1]}
+    assert set(by_id) == set(range(3001))
+    assert by_id[3000]["error"]["data"]["error_type"] == "cancelled"
+
+
+def test_the_last_answers_wait_for_a_reader_that_pauses(start, box):
+    box.configure(latency=FOREVER_S)
+    peer = start(reads=False)
+    for call_id in range(1008):
+        peer.call("any-llm-complete", {"prompt": "x"}, call_id)
+    box.wait_for(lambda ledger: ledger["running"] == 8, WITHIN_S)
+    end_of_input(peer)
+    box.wait_for(lambda ledger: ledger["cancelled"] == 8, WITHIN_S)
+    time.sleep(PAUSE_S)
+    answered = {json.loads(line).get("id") for line in peer.process.stdout}
+    assert answered - {None} == set(range(1008))
+    assert peer.exit()[0] == 0
+
+
 def test_an_idle_worker_ends_at_once(start):
     peer = start()
     peer.wait(lambda messages: messages)
@@ -685,23 +762,37 @@ def test_a_parent_that_stops_reading_still_cancels_and_ends_the_worker(start, bo
     for call_id in (1, 2):
         peer.call("any-llm-complete", {"prompt": "x"}, call_id)
     box.wait_for(lambda ledger: ledger["running"] == 2, WITHIN_S)
-    peer.write(request(id="p") * 5000)
-    peer.notify("$/cancelRequest", {"id": 1})
-    box.wait_for(lambda ledger: ledger["cancelled"] == 1, WITHIN_S)
+    # More than a pipe and the outbox hold: from here on, whoever has something to tell waits.
+    peer.write(request(id="p") * 60_000)
+    for call_id in (3, 4):
+        peer.call("any-llm-complete", {"prompt": "x", "with_logs": True}, call_id)
+    box.wait_for(lambda ledger: ledger["running"] == 4, WITHIN_S)
+    for call_id in (1, 3):
+        peer.notify("$/cancelRequest", {"id": call_id})
+    box.wait_for(lambda ledger: ledger["cancelled"] == 2, WITHIN_S)
     end_of_input(peer)
     code, took = peer.exit()
     assert code == 0
     assert took < EXIT_S
-    assert box.ledger()["cancelled"] == 2
+    assert box.ledger()["cancelled"] == 4
+
+
+def test_a_call_that_cannot_tell_its_progress_still_keeps_its_deadline(start, box):
+    box.configure(latency=FOREVER_S)
+    peer = start(reads=False)
+    peer.write(request(id="p") * 60_000)
+    peer.call("any-llm-complete", {"prompt": "x", "with_logs": True, "timeout": 0.3})
+    box.wait_for(lambda ledger: ledger["cancelled"] == 1, WITHIN_S)
 
 
 def test_a_parent_that_closed_its_end_of_stdout_ends_the_worker(start, box):
     box.configure(latency=FOREVER_S)
     peer = start(reads=False)
     peer.call("any-llm-complete", {"prompt": "x"})
-    box.wait_for(lambda ledger: ledger["running"] == 1, WITHIN_S)
+    while json.loads(peer.process.stdout.readline())["method"] != "progress":
+        pass
+    # It has said all that it has to say.
     peer.process.stdout.close()
-    peer.send(PING)
     assert peer.exit()[0] == 1
     assert box.ledger()["cancelled"] == 1
     assert peer.stderr == b""
@@ -779,7 +870,17 @@ def test_a_number_that_makes_no_sense_is_refused(argv, refusal):
 
 
 def test_its_options_cannot_come_over_the_input_that_its_calls_come_over(refusal):
-    assert "--json" in refusal("--json", "-")["error"]
+    line = refusal("--json", "-")
+    assert (line["jsonrpc"], line["id"], line["error"]["data"]["error_type"]) == ("2.0", None, "invalid_input")
+    assert "--json" in line["error"]["message"]
+
+
+def test_a_signal_before_it_is_ready_ends_it_with_a_reply(refusal, tmp_path):
+    stop = "import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+    (tmp_path / "fal_client.py").write_text(stop)
+    line = refusal(env={"PYTHONPATH": str(tmp_path)})
+    assert (line["jsonrpc"], line["id"], line["error"]["data"]["error_type"]) == ("2.0", None, "cancelled")
+    assert line["error"]["message"] == line["error"]["data"]["error"]
 
 
 NOISY = """

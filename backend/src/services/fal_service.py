@@ -95,6 +95,11 @@ class FalClient:
         """Seconds that a call may take when it is not told otherwise."""
         return self._settings.timeout_s
 
+    @property
+    def max_concurrency(self) -> int:
+        """Model calls that run at once."""
+        return self._settings.max_concurrency
+
     def __enter__(self) -> FalClient:
         return self
 

@@ -39,9 +39,10 @@ OPTIONAL = ("httpx._main", "anyio", "trio")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; prints its JSON document, returns 0, or 1 when the document carries an error."""
+    words = sys.argv[1:] if argv is None else argv
     with JsonStdout() as out:
         try:
-            command, values = parse(sys.argv[1:] if argv is None else argv)
+            command, values = parse(words)
             if command.program is not None:
                 return command.program(values, out)
             from services.worker.run import Running
@@ -50,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except HelpWanted as asked:
             return _printed(out.write_text, str(asked), 0)
         except Exception as error:
-            return _printed(out.write, report(as_fal_error(error)), 1)
+            document = report(as_fal_error(error))
+            if list(words[:1]) == [early_signals.SERVE]:
+                from services.worker.jsonrpc import CALL_FAILED, error_reply
+
+                return _printed(out.write_text, error_reply(None, CALL_FAILED, document), 1)
+            return _printed(out.write, document, 1)
 
 
 def _printed(write: Callable[[Any], None], document: object, code: int) -> int:

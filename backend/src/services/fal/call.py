@@ -159,8 +159,10 @@ class Exchange:
         self.host = host
         self.paid = paid
         """Whether fal may start, and bill, a job for it."""
+        self.sending = False
+        """Whether any byte of it may have been handed to a connection to `host`."""
         self.sent = False
-        """Whether any byte of it was handed to a connection to `host`."""
+        """Whether it surely was."""
         self.patience_s: float | None = None
         """The longest that any further wait may take, when less than the call has left."""
         self._lock = threading.Lock()
@@ -170,12 +172,19 @@ class Exchange:
 
     def interrupt(self) -> None:
         """Wake the thread that waits on this request; a submit that was sent gets its moment first."""
-        if self.paid and self.sent:
-            self._timer = threading.Timer(SUBMIT_GRACE_S, self._shut_down)
-            self._timer.daemon = True
-            self._timer.start()
-        else:
-            self._shut_down()
+        with self._lock:
+            if not (self.paid and self.sending):
+                self._shut = True
+                self._shut_socket()
+                return
+        self._timer = threading.Timer(SUBMIT_GRACE_S, self._shut_down)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def begin_sending(self) -> None:
+        """From now on a submit gets its moment; one that was interrupted before finds its socket shut."""
+        with self._lock:
+            self.sending = True
 
     def end(self) -> None:
         """The request is over: its socket may serve another one now."""

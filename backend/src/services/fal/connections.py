@@ -160,10 +160,13 @@ class _Stream(httpcore.NetworkStream):
             self._send(unsent, timeout)
 
     def _send(self, buffer: bytes, timeout: float | None) -> None:
-        self._inner.write(buffer, self._wait(timeout))
-        exchange = current_exchange.get()
-        if buffer and self._starts_jobs and exchange is not None:
-            exchange.sent = True
+        wait_s, exchange = self._wait(timeout), current_exchange.get()
+        if not self._starts_jobs or exchange is None:
+            self._inner.write(buffer, wait_s)
+            return
+        exchange.begin_sending()
+        self._inner.write(buffer, wait_s)
+        exchange.sent = True
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None

@@ -132,13 +132,17 @@ class Jobs:
         if not isinstance(handle.request_id, str) or not _REQUEST_ID.fullmatch(handle.request_id):
             raise AmbiguousSubmit("fal's answer to the submit has no usable request id.")
         built = self.job(endpoint, handle.request_id)
-        return Job(
+        job = Job(
             handle.request_id,
             endpoint,
             own_url(handle.status_url, built.status_url),
             own_url(handle.response_url, built.result_url),
             own_url(handle.cancel_url, built.cancel_url),
         )
+        if current_call().cancelled:
+            self._abandon(job)
+            raise Cancelled("The call was cancelled.", request_id=job.request_id)
+        return job
 
     def job(self, endpoint: Endpoint, request_id: str) -> Job:
         """A job that was submitted earlier."""

@@ -114,6 +114,10 @@ class Calls:
         call.call.cancel()
         return True
 
+    def take_no_more(self) -> None:
+        with self._lock:
+            self._closed = True
+
     def close(self) -> None:
         """Take no more, stop all calls, and wait until each is answered, which takes no longer than the grace."""
         with self._lock:

@@ -1,6 +1,7 @@
 """The first moments of the process: its three standard streams are taken, and a signal is answered.
 
-A worker that is ended before its command began still prints its one document.
+A worker that is ended before its command began still prints its one document; `serve` prints it as the error of a
+JSON-RPC reply.
 
 Installed by the script before anything else is imported; nothing has been sent to fal then, so there is nothing to
 cancel. Once a command runs, `run.py` handles the signals. The few milliseconds in which Python itself starts are
@@ -11,12 +12,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
+WHY = b"The worker was ended by a signal before its command began. Nothing was sent to fal."
 DOCUMENT = (
-    b'{"error": "The worker was ended by a signal before its command began. Nothing was sent to fal.", "trace": "", '
-    b'"error_type": "cancelled", "retryable": false, "status_code": null, "request_id": null, "hint": null}\n'
+    b'{"error": "%s", "trace": "", "error_type": "cancelled", "retryable": false, "status_code": null, '
+    b'"request_id": null, "hint": null}' % WHY
 )
+SERVE = "serve"
+REPLY = b'{"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "%s", "data": %s}}' % (WHY, DOCUMENT)
 
 _stdout: int | None = None
 
@@ -50,6 +55,6 @@ def _occupy_closed_streams() -> None:
 def _end(number: int, frame: FrameType | None) -> None:
     if _stdout is not None:
         try:
-            os.write(_stdout, DOCUMENT)
+            os.write(_stdout, (REPLY if sys.argv[1:2] == [SERVE] else DOCUMENT) + b"\n")
         finally:
             os._exit(1)

@@ -3,7 +3,7 @@
 What the methods do is `serve.py`'s. Codes of errors:
 
     -32700  the line is not JSON in UTF-8
-    -32600  it is not a request, its id is that of an open call, or it is over 32 MiB
+    -32600  it is not a request, its id is that of an open call, or it is over 32 MiB or the memory there is
     -32601  there is no such method
     -32602  wrong params: `data` is the `invalid_input` document
     -32000  the call failed, or was not begun: `data` is its document, whose `error_type` says how
@@ -13,6 +13,7 @@ What the methods do is `serve.py`'s. Codes of errors:
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -34,6 +35,7 @@ MAX_BATCH = 10_000
 CHUNK_BYTES = 64 * 1024
 ROOM = 4 * 1024 * 1024
 """Characters that may wait for a slow reader before calls wait with them."""
+LOOK_S = 0.05
 
 Id = str | int | float
 Reply = Callable[[str], None]
@@ -108,10 +110,14 @@ def _read(fd: int) -> bytes:
 
 def parsed(line: bytes) -> Any:
     """The JSON of a line. Raises Refused."""
+    # Looking for cycles among millions of new values takes longer than making them.
+    gc.disable()
     try:
         document = json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise refused(PARSE_ERROR, f"The line is not JSON in UTF-8 ({type(error).__name__}).") from error
+    finally:
+        gc.enable()
     if isinstance(document, list) and not 0 < len(document) <= MAX_BATCH:
         raise refused(INVALID_REQUEST, f"An array holds 1 to {MAX_BATCH} requests, not {len(document)}.")
     return document
@@ -200,10 +206,11 @@ class Outbox:
                 self._size += len(line)
                 self._changed.notify_all()
 
-    def wait_for_room(self) -> None:
-        """Wait while the reader is far behind."""
+    def wait_for_room(self, enough: Callable[[], bool] = lambda: False) -> None:
+        """Wait while the reader is far behind, and not yet `enough`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._size <= ROOM)
+            while self._size > ROOM and not enough():
+                self._changed.wait(LOOK_S)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until everything is written, but no longer than that."""

@@ -19,6 +19,7 @@ import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.fal import stderr_log
 from services.fal.errors import FalError, InvalidInput, as_fal_error, report
-from services.fal.settings import check_timeout
+from services.fal.settings import MAX_TIMEOUT_S, check_timeout
 from services.worker import early_signals, jsonrpc
 from services.worker.calls import Calls, OpenCall
 from services.worker.commands import COMMANDS, CONCURRENCY, ENV_FILE, MAX_PENDING, TIMEOUT, Command
@@ -42,9 +43,10 @@ DEFAULT_CONCURRENCY = 8
 DEFAULT_PENDING = 1000
 MOST_CONCURRENCY = 1000
 MOST_PENDING = 1_000_000
-FLUSH_S = 0.2
 EXIT_S = 1.9
 """However the worker ends, it takes no longer."""
+LAST_LINE_S = 0.1
+"""Of that, what is left for the process's own end when the reader is far behind."""
 
 PING = "ping"
 SHUTDOWN = "shutdown"
@@ -91,11 +93,16 @@ class Worker:
         concurrency = _whole(values, CONCURRENCY.name, DEFAULT_CONCURRENCY, 1, MOST_CONCURRENCY)
         max_pending = _whole(values, MAX_PENDING.name, DEFAULT_PENDING, 0, MOST_PENDING)
         self._env_file = values.get(ENV_FILE.name)
-        self._client = FalClient(timeout=values.get(TIMEOUT.name), env_file=self._env_file)
+        about = {"timeout": values.get(TIMEOUT.name), "env_file": self._env_file}
+        self._client = FalClient(**about)
+        if concurrency > self._client.max_concurrency and CONCURRENCY.name in values:
+            self._client = FalClient(**about, max_concurrency=concurrency)
         self._about = {"version": _version(), "pid": os.getpid()}
         self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Why the worker ends; a signal handler may put into it at any moment."""
+        self._shutting_down = False
         self._farewells: list[Callable[[], None]] = []
+        self._out = out
         self._outbox = Outbox(out.write_text, lambda: self._ends.put(NOBODY_READS))
         self._calls = Calls(
             self._reply_to,
@@ -111,29 +118,45 @@ class Worker:
             early_signals.disarm()
             self._outbox.put(jsonrpc.notification("ready", {**self._about, "commands": list(METHODS)}))
             threading.Thread(target=self._read, args=(stdin,), name="fal-reader", daemon=True).start()
+            threading.Thread(target=self._watch_reader, name="fal-watch-reader", daemon=True).start()
             code = 0 if self._ends.get() in (SHUTDOWN, END_OF_INPUT) else 1
+            ends_at = time.monotonic() + EXIT_S
             last_resort = threading.Timer(EXIT_S, os._exit, args=(code,))
             last_resort.daemon = True
             last_resort.start()
             self._calls.close()
             for say_farewell in self._farewells:
                 say_farewell()
-            self._outbox.flush(FLUSH_S)
+            self._outbox.flush(ends_at - LAST_LINE_S - time.monotonic())
             last_resort.cancel()
         return code
 
     # What comes in
 
     def _read(self, stdin: int) -> None:
-        for line in jsonrpc.read_lines(stdin):
-            try:
-                if line is None:
-                    raise jsonrpc.too_long()
-                if line.strip():
-                    self._take_line(jsonrpc.parsed(line))
-            except Refused as refused:
-                self._outbox.put(refused.reply())
-        self._ends.put(END_OF_INPUT)
+        try:
+            for line in jsonrpc.read_lines(stdin):
+                self._answer_line(line)
+                if self._shutting_down:
+                    self._ends.put(SHUTDOWN)
+        finally:
+            self._ends.put(END_OF_INPUT)
+
+    def _answer_line(self, line: bytes | None) -> None:
+        try:
+            if line is None:
+                raise jsonrpc.too_long()
+            if line.strip():
+                self._take_line(jsonrpc.parsed(line))
+        except Refused as refused:
+            self._outbox.put(refused.reply())
+        except Exception as error:  # no memory for it, for one: the lines after it are not its fault
+            self._outbox.put(jsonrpc.error_reply(None, jsonrpc.INVALID_REQUEST, report(as_fal_error(error))))
+
+    def _watch_reader(self) -> None:
+        # Nobody reads any more, and what runs would be paid for in vain; its own output may be far away.
+        if self._out.wait_for_the_reader_to_leave():
+            self._ends.put(NOBODY_READS)
 
     def _take_line(self, document: Any) -> None:
         if not isinstance(document, list):
@@ -179,18 +202,27 @@ class Worker:
             raise jsonrpc.refused(jsonrpc.METHOD_NOT_FOUND, why, call_id)
         values = _values(command, request.params, call_id)
         try:
-            timeout = values.get(TIMEOUT.name)
-            timeout_s = self._client.timeout if timeout is None else check_timeout(timeout)
-            self._calls.add(OpenCall(call_id, command, values, timeout_s, reply))
+            self._calls.add(OpenCall(call_id, command, values, self._timeout_s(command, values), reply))
         except FalError as error:
             reply(_failure_reply(call_id, command, error))
+
+    def _timeout_s(self, command: Command, values: Mapping[str, Any]) -> float:
+        """How long a call may take, its wait for a place included. Raises InvalidInput."""
+        if command.local is not None:
+            return MAX_TIMEOUT_S
+        if (timeout := values.get(TIMEOUT.name)) is not None:
+            return check_timeout(timeout)
+        # Another .env file is read when the call begins; until then its own time-out is not known.
+        return self._client.timeout if self._has_our_client(values) else MAX_TIMEOUT_S
 
     def _own(self, request: Request, reply: Reply) -> None:
         """The methods that are no commands: answered by the reader itself, without a place."""
         call_id = 0 if request.call_id is None else request.call_id
         if request.method == SHUTDOWN:
+            # The end itself comes after this line, of which it may be but a part.
             self._farewells.append(lambda: reply(jsonrpc.result_reply(call_id, None)))
-            self._ends.put(SHUTDOWN)
+            self._shutting_down = True
+            self._calls.take_no_more()
         elif request.method == PING:
             reply(jsonrpc.result_reply(call_id, {"pong": True, **self._about, **self._calls.counts()}))
         else:
@@ -222,7 +254,7 @@ class Worker:
 
     def _tell(self, call: OpenCall, method: str, event: Mapping[str, Any]) -> None:
         line = jsonrpc.notification(method, {**event, "id": call.call_id})
-        self._outbox.wait_for_room()
+        self._outbox.wait_for_room(lambda: call.call.cancelled or call.call.remaining() == 0)
         with self._calls.while_open(call) as is_open:
             if is_open:
                 self._outbox.put(line)
@@ -230,14 +262,16 @@ class Worker:
     @contextlib.contextmanager
     def _client_for(self, values: Mapping[str, Any]) -> Iterator[FalClient]:
         """The client that all calls share, or one of its own for a call that names another .env file."""
-        env_file = values.get(ENV_FILE.name, self._env_file)
-        if env_file == self._env_file:
+        if self._has_our_client(values):
             yield self._client
             return
         from services.fal_service import FalClient
 
-        with FalClient(timeout=values.get(TIMEOUT.name), env_file=env_file) as client:
+        with FalClient(timeout=values.get(TIMEOUT.name), env_file=values[ENV_FILE.name]) as client:
             yield client
+
+    def _has_our_client(self, values: Mapping[str, Any]) -> bool:
+        return bool(values.get(ENV_FILE.name, self._env_file) == self._env_file)
 
 
 def _values(command: Command, params: Any, call_id: Id) -> dict[str, Any]:
