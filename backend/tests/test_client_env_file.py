@@ -132,7 +132,8 @@ def test_importing_reads_no_setting_and_loads_no_library(tmp_path):
 def test_dotenv_is_loaded_only_when_the_file_can_add_something(tmp_path):
     write_env(tmp_path / "unrelated", DATABASE_URL="x")
     write_env(tmp_path / "known", FAL_KEY="other-id:other-secret", FAL_TIMEOUT_S=5)
+    (tmp_path / "template").write_text("# FAL_LOG=info\n#FAL_API_KEY=\nFAL_KEY_ID=an-id\n")
     write_env(tmp_path / "new", FAL_LOG="off")
-    arguments = [{}, {"env_file": "unrelated"}, {"env_file": "known"}, {"env_file": "new"}]
+    arguments = [{}, *({"env_file": name} for name in ("unrelated", "known", "template", "new"))]
     loaded = run_python(UNREAD.format(arguments=arguments), FAL_KEY=A_KEY, FAL_TIMEOUT_S="6")
-    assert loaded == ["[]"] * 4 + ["['dotenv']"]
+    assert loaded == ["[]"] * 5 + ["['dotenv']"]

@@ -92,6 +92,13 @@ def test_what_is_transparent_stays_transparent(saved, sent):
     assert picture.width / picture.height == pytest.approx(1600 / 1400, rel=0.01)
 
 
+def test_an_alpha_channel_in_which_nothing_is_transparent_makes_no_png(saved, sent):
+    path = saved(noise(1700, 1700, 3).convert("RGBA"), "photo.png")
+    assert path.stat().st_size > MAX_BYTES
+    picture, _, content_type = sent(path)
+    assert (picture.mode, picture.size, content_type) == ("RGB", (1700, 1700), "image/jpeg")
+
+
 def test_a_photo_that_was_taken_upright_is_sent_upright(saved, sent):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter to the right
@@ -129,18 +136,29 @@ BROKEN = {
     "no picture inside": b"\xff\xd8\xff\xe0" + b"nothing",
     "HEIC": b"\x00\x00\x00\x20ftypheic\x00\x00\x00\x00",
     "more bits a channel": None,
+    "AVIF with a hole": None,
 }
+
+
+def broken(what):
+    if (data := BROKEN[what]) is not None:
+        return data
+    file = io.BytesIO()
+    if what == "more bits a channel":
+        Image.fromarray(np.zeros((10, 5000), np.float32)).save(file, "TIFF")
+        return file.getvalue()
+    scene(4200, 400).save(file, "AVIF")
+    whole = file.getvalue()
+    return whole[:600] + bytes(8) + whole[608:]
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_photo_that_cannot_be_made_smaller_is_an_error_before_anything_is_sent(what, box, client, tmp_path):
     path = tmp_path / "photo.tiff"
-    if (data := BROKEN[what]) is not None:
-        path.write_bytes(data)
-    else:
-        Image.fromarray(np.zeros((10, 5000), np.float32)).save(path)
-    with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.* Convert it, or leave shrink out"):
+    path.write_bytes(broken(what))
+    with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.*[^.]\. Convert it, or leave") as raised:
         client.upload_file(path, shrink=True)
+    assert " at 0x" not in str(raised.value)
     assert box.journal() == []
 
 

@@ -35,7 +35,7 @@ CLIENT = {
     *START,
     *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
     *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
-    "fal.hosts",
+    *("fal.fields", "fal.hosts"),
     *("fal.names", "fal.retries", "fal.jobs", "fal.language"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}

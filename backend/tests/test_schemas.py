@@ -172,6 +172,50 @@ def test_the_lines_of_a_stream_have_usage_only_on_the_last(box, capfd):
     assert "usage" in last
 
 
+TEXT = "openrouter/router"
+PICTURE = {
+    "url": "https://v3.fal.media/files/x.png",
+    "width": "900",
+    "height": 9.5,
+    "content_type": 5,
+    "file_size": True,
+}
+OF_ANOTHER_KIND = [
+    (
+        "any-llm-complete",
+        TEXT,
+        {"output": "x", "reasoning": {"why": 1}, "usage": {"cost": "0.1", "total_tokens": None}},
+    ),
+    ("any-llm-complete", TEXT, {"output": "x", "usage": [1]}),
+    ("any-llm-enterprise", f"{TEXT}/enterprise", {"output": "x", "usage": "x"}),
+    ("generate-bg-prompt", f"{TEXT}/enterprise", {"output": "x", "usage": {"prompt_tokens": 1.5}}),
+    ("background", PHOTOKIT, {"image": PICTURE}),
+    ("remove-background", "fal-ai/bria/background/remove", {"image": PICTURE}),
+    ("generate-multiple-bg", PHOTOKIT, {"images": [PICTURE]}),
+]
+
+
+@pytest.mark.parametrize(("name", "endpoint", "output"), OF_ANOTHER_KIND, ids=lambda value: str(value)[:30])
+def test_what_fal_answers_in_another_kind_than_it_promises_is_not_passed_on(name, endpoint, output, words, run, box):
+    box.fault("job", endpoint=endpoint, times=None, output=output)
+    code, document = run(*words(name))
+    assert code == 0, document
+
+
+@pytest.mark.parametrize(
+    ("odd", "code"),
+    [
+        ({"queue_position": "3", "logs": "x", "metrics": [1]}, 0),
+        ({"queue_position": 2.5, "logs": ["line"], "error": False, "error_type": 7}, 0),
+        ({"status": "COMPLETED", "error": {"message": "broke"}, "error_type": ["y"]}, 1),
+    ],
+)
+def test_a_status_of_other_kinds_is_told_in_those_that_are_known(odd, code, words, run, box):
+    argv = words("any-llm-status")
+    box.fault("status", status=200, body={"status": "IN_QUEUE", **odd})
+    assert run(*argv)[0] == code
+
+
 # Documents of commands that fail
 
 
@@ -205,7 +249,12 @@ def test_no_key_is_a_failure_of_its_command(name, words, run, monkeypatch):
     failed(run, argv, "missing_key")
 
 
-@pytest.mark.parametrize("fault", [{"status": 401}, {"status": 422}, {"status": 500}, {"drop": "before"}], ids=str)
+ODD_REFUSAL = {"status": 422, "body": {"detail": "no", "request_id": 5}}
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 401}, {"status": 422}, ODD_REFUSAL, {"status": 500}, {"drop": "before"}], ids=str
+)
 @pytest.mark.parametrize("name", [name for name in ASKS_FAL if name != "doctor"])
 def test_a_refusal_or_an_outage_is_a_failure_of_its_command(name, fault, words, run, box):
     argv = [*words(name), "--timeout", "0.6"]
@@ -373,12 +422,20 @@ REFUSED = [
     (COMPLETE, {"prompt": "x", "timeout": 86_401}),
     ("any-llm-enterprise", {"prompt": "x", "image_url": [1]}),
     ("any-llm-enterprise", {"prompt": "x", "image_url": [""]}),
+    ("any-llm-enterprise", {"prompt": "x", "image_url": [IMAGE, "/etc/passwd"]}),
     ("any-llm-submit", {"prompt": "x", "webhook_url": "shop"}),
+    ("any-llm-submit", {"prompt": "x", "webhook_url": "https://"}),
+    ("any-llm-submit", {"prompt": "x", "webhook_url": "https://a b"}),
+    ("remove-background", {"image_url": "mug.jpg"}),
+    ("remove-background", {"image_url": "data:text/html,x"}),
+    ("workflow", {"image": IMAGE, "report": True}),
+    ("workflow", {"image": IMAGE, "report": True, "save_dir": None}),
     ("any-llm-result", {"request_id": "../x"}),
     ("any-llm-result", {"request_id": "x" * 129}),
     (STYLES, {"image_url": IMAGE}),
     (STYLES, {**PRODUCT, "categories": {}}),
     (STYLES, {**PRODUCT, "categories": {"vibe": 1}}),
+    (STYLES, {**PRODUCT, "categories": {" ": "Cozy"}}),
     (STYLES, {**PRODUCT, "categories": ["Cozy"]}),
     (STYLES, {**PRODUCT, "styles": []}),
     (STYLES, {**PRODUCT, "styles": ["Beach"]}),
@@ -392,7 +449,9 @@ ACCEPTED = [
     (COMPLETE, {"prompt": "x", "temperature": 0, "max_tokens": 1, "timeout": 86_400, "priority": "throughput"}),
     (COMPLETE, {"prompt": "x", "temperature": 2, "max_tokens": 5.0, "model": None, "timeout": 0.5}),
     ("any-llm-enterprise", {"prompt": "x", "image_url": IMAGE}),
-    ("any-llm-enterprise", {"prompt": "x", "image_url": [IMAGE, IMAGE]}),
+    ("any-llm-enterprise", {"prompt": "x", "image_url": [IMAGE, f" {IMAGE.upper()}\n"]}),
+    ("any-llm-submit", {"prompt": "x", "webhook_url": "HTTPS://a.example.com"}),
+    ("workflow", {"image": IMAGE, "styles": ["Studio"], "report": False}),
     (STYLES, {**PRODUCT, "styles": ["Premium"], "remove_bg": False}),
     (STYLES, {**PRODUCT, "styles": [{"name": "Beach", "description": "Sea"}, "Studio"]}),
     ("schema", {}),

@@ -292,8 +292,9 @@ class FalClient:
         with self._call(timeout):
             jobs = self._ready().jobs
             found = jobs.find("text", request_id, lambda job: jobs.status(job, with_logs=with_logs))
-        keys = ("status", "queue_position", "logs", "metrics", "error", "error_type")
-        return cast("StatusResult", {"request_id": request_id, **{key: found.get(key) for key in keys}})
+        from services.fal.fields import job_state
+
+        return cast("StatusResult", {"request_id": request_id, **job_state(found)})
 
     def any_llm_result(self, request_id: str, *, timeout: float | None = None) -> TextResult:
         """The result of a submitted job, as `any_llm_complete` returns it. Raises NotReady while it runs."""
@@ -473,13 +474,14 @@ class FalClient:
         source = checks.image_url(image, "image") if _is_url(image) else checks.local_image(image, "image")
         shrink = checks.flag(shrink, "shrink")
         with self._call(timeout):
+            steps = Steps(on_progress)
             if shrink:
                 from services.fal.shrinking import shrunk
 
                 source = shrunk(source)
             return cast(
                 "WorkflowResult",
-                self._ready().workflow.run(source, wanted, language, Steps(on_progress), stderr_log.watcher(with_logs)),
+                self._ready().workflow.run(source, wanted, language, steps, stderr_log.watcher(with_logs)),
             )
 
     def save_picture(self, url: str, directory: Path, name: str, *, timeout: float | None = None) -> Path:
@@ -568,7 +570,7 @@ def _text_result(answer: Any) -> dict[str, Any]:
     raw = answer.result.output
     return {
         "output": answer.output,
-        "reasoning": raw.get("reasoning"),
+        "reasoning": raw.get("reasoning") if isinstance(raw.get("reasoning"), str) else None,
         "partial": bool(raw.get("partial", False)),
         "error": None,
         "raw": raw,

@@ -29,6 +29,7 @@ from services.fal.errors import (
     NotReady,
     RateLimited,
 )
+from services.fal.fields import as_text
 
 _DEPRECATED = re.compile(r"\bdeprecated\b|no longer (supported|available)", re.IGNORECASE)
 _TRANSIENT_4XX = (408, 409)
@@ -80,7 +81,7 @@ def error_of(answer: Answer) -> FalError:
     text = _text(answer, body)
     common: dict[str, Any] = {
         "status_code": answer.status,
-        "request_id": body.get("request_id") or answer.request_id,
+        "request_id": as_text(body.get("request_id")) or answer.request_id,
         "detail": detail if isinstance(detail, list | dict) else None,
     }
     if 300 <= answer.status < 400:

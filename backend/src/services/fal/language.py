@@ -17,6 +17,7 @@ from services.fal.errors import (
     StreamTruncated,
     Unreachable,
 )
+from services.fal.fields import usage_of
 from services.fal.jobs import Jobs, Result
 from services.fal.stderr_log import Watcher
 from services.fal.text_request import TextRequest
@@ -37,7 +38,7 @@ class TextAnswer(NamedTuple):
     def fields(self) -> dict[str, Any]:
         """What results carry beside their own keys."""
         return {
-            "usage": self.result.output.get("usage"),
+            "usage": usage_of(self.result.output),
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
         }
@@ -123,7 +124,7 @@ def _read_event(event: dict[str, Any], text: str, request_id: str | None) -> Tex
         "delta": output[len(text) :] if output.startswith(text) else output,
         "output": output,
         "partial": event.get("partial") is not False,
-        "usage": event.get("usage"),
+        "usage": usage_of(event),
     }
 
 

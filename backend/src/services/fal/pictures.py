@@ -6,11 +6,12 @@ to it (`own_photokit.py`). Picture files are not touched here: models take and r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.fal.call import current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
+from services.fal.fields import as_text, as_whole
 from services.fal.jobs import Jobs, Result
 from services.fal.own_photokit import OwnPhotokit
 from services.fal.stderr_log import Watcher
@@ -18,8 +19,6 @@ from services.fal.steps import Steps
 
 if TYPE_CHECKING:
     from services.fal.results import Image
-
-_IMAGE_KEYS = ("url", "width", "height", "content_type", "file_size")
 
 
 class Picture(NamedTuple):
@@ -77,5 +76,11 @@ def read_picture(result: Result) -> Picture:
     url = image.get("url") if isinstance(image, dict) else None
     if not isinstance(image, dict) or not isinstance(url, str) or not url.startswith(("https://", "http://", "data:")):
         raise BadOutput("fal's answer holds no picture.", request_id=result.request_id)
-    known = {key: image.get(key) for key in _IMAGE_KEYS}
-    return Picture(cast("Image", known), result)
+    known: Image = {
+        "url": url,
+        "width": as_whole(image.get("width")),
+        "height": as_whole(image.get("height")),
+        "content_type": as_text(image.get("content_type")),
+        "file_size": as_whole(image.get("file_size")),
+    }
+    return Picture(known, result)

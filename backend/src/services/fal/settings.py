@@ -32,11 +32,9 @@ ENDPOINT_VARIABLES = {
     "photokit": "FAL_PHOTOKIT_ENDPOINT",
     "cutout": "FAL_CUTOUT_ENDPOINT",
 }
+KEY_VARIABLES = ("FAL_KEY", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
 VARIABLES = (
-    "FAL_KEY",
-    "FAL_API_KEY",
-    "FAL_KEY_ID",
-    "FAL_KEY_SECRET",
+    *KEY_VARIABLES,
     "FAL_TIMEOUT_S",
     "FAL_MAX_CONCURRENCY",
     "FAL_LOG",
@@ -157,7 +155,9 @@ def _read_env(path: Path, known: Mapping[str, str]) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"The env file {str(path)!r} cannot be read: {error}.") from error
     # Parsing takes an import of about 30 ms: only when the file can add something.
-    if not any(name in text for name in VARIABLES if name not in known):
+    settled = {*known, *(KEY_VARIABLES if _key_in(known) else ())}
+    names = "|".join(name for name in VARIABLES if name not in settled)
+    if not re.search(rf"^\s*(?:export\s+)?['\"]?(?:{names})\b", text, re.MULTILINE):
         return {}
     import io
 

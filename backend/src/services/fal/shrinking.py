@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from services.fal.checks import LocalImage
-from services.fal.errors import InvalidInput
+from services.fal.errors import FalError, InvalidInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,19 +44,32 @@ def shrunk(image: LocalImage | str) -> LocalImage:
                 return image
             if opened.mode not in _MODES:
                 raise ValueError(f"its pixels are of the kind {opened.mode}")
-            clear, mode = opened.has_transparency_data, opened.mode
-            profile = opened.info.get("icc_profile") if mode.startswith(("RGB", "P")) else None
+            profile = opened.info.get("icc_profile") if opened.mode.startswith(("RGB", "P")) else None
             # A JPEG is left as it is here, since it can be read at a fraction of its size.
-            picture = opened if opened.format == "JPEG" else opened.convert("RGBA" if clear else "RGB")
+            picture = opened if opened.format == "JPEG" else _plain(opened)
+            clear = picture.mode == "RGBA"
             picture.thumbnail((MAX_SIDE, MAX_SIDE), PIL.Image.Resampling.LANCZOS)
             picture = PIL.ImageOps.exif_transpose(picture)
             smaller = _encoded(picture if clear else picture.convert("RGB"), profile)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+    except FalError:
+        raise
+    except Exception as error:  # decoders raise whatever they like, RuntimeError and warnings too
+        unknown = isinstance(error, PIL.UnidentifiedImageError)
+        why = "Pillow does not know its format" if unknown else str(error).rstrip(".")
         raise InvalidInput(
-            f"shrink cannot read this {image.content_type} picture: {error}. Convert it, or leave shrink out."
+            f"shrink cannot read this {image.content_type} picture: {why}. Convert it, or leave shrink out."
         ) from error
     kind = "png" if clear else "jpeg"
     return LocalImage(smaller, f"image/{kind}", f"{image.file_name.rpartition('.')[0] or image.file_name}.{kind}")
+
+
+def _plain(picture: Image) -> Image:
+    """The picture as RGB, or as RGBA when parts of it are transparent: an alpha channel alone says nothing."""
+    if picture.has_transparency_data:
+        layered = picture.convert("RGBA")
+        opaque = layered.getchannel("A").getextrema() == (255, 255)
+        return layered.convert("RGB") if opaque else layered
+    return picture.convert("RGB")
 
 
 def _encoded(picture: Image, profile: bytes | None) -> bytes:

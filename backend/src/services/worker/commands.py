@@ -130,10 +130,6 @@ def _upload(client: FalClient, values: Values, progress: Progress) -> Document:
 def _workflow(client: FalClient, values: Values, progress: Progress) -> Document:
     arguments = _arguments(values)
     save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
-    if report and save_dir is None:
-        from services.fal.errors import InvalidInput
-
-        raise InvalidInput("--report writes its page into --save_dir. Name one.")
     if save_dir is None:
         return _failed_when_empty(dict(client.product_workflow(**arguments, on_progress=progress)))
     from services.worker.gallery import Gallery
@@ -285,7 +281,7 @@ COMMANDS: Mapping[str, Command] = {
             Option("language", "text", "the language of the description (Turkish)"),
             SHRINK,
             Option("save_dir", "path", "a folder to save the original and the pictures in"),
-            Option("report", "flag", "also write a page with all of it into --save_dir"),
+            Option("report", "flag", "also write a page with all of it into --save_dir", needs="save_dir"),
             LOGS,
         ),
         _workflow,

@@ -29,6 +29,8 @@ class Option(NamedTuple):
     required: bool = False
     first: bool = False
     """Whether a word that stands alone behind the command is its value."""
+    needs: str = ""
+    """Another option, without which it makes no sense."""
 
 
 def _parse_integer(text: str) -> int:
@@ -100,10 +102,13 @@ def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[st
 
 
 def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
-    """Raises InvalidInput when an option is missing that the command cannot do without."""
+    """Raises InvalidInput when an option is missing that the command, or another option, cannot do without."""
     missing = [option.name for option in options if option.required and option.name not in values]
     if missing:
         raise InvalidInput(f"Missing: {', '.join(f'--{name}' for name in missing)}.", hint="Add it, or see --help.")
+    for option in options:
+        if option.needs and values.get(option.name) and option.needs not in values:
+            raise InvalidInput(f"--{option.name} goes with --{option.needs}. Name both.")
 
 
 def _json_value(option: Option, value: Any) -> Any:

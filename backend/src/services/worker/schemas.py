@@ -1,8 +1,9 @@
 """JSON Schemas (2020-12) of what the commands take and print: the document of the command `schema`.
 
 They are strict: a key that is not named is refused. Options are described as they are documented; the worker is more
-lenient, and also takes dashes for underscores and JSON that is written as a text. Made from the option rows of
-`commands.py` and the TypedDicts of `fal/results.py`; loaded by `schema`, docs/generate.py and the tests only.
+lenient: it also takes dashes for underscores, JSON that is written as a text, and styles in small letters. Made from
+the option rows of `commands.py` and the TypedDicts of `fal/results.py`; loaded by `schema`, docs/generate.py and the
+tests only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ WRITTEN: Schema = {"type": "string", "pattern": r"\S"}
 KINDS: Mapping[str, Schema] = {
     "text": WRITTEN,
     "path": WRITTEN,
-    "texts": {"anyOf": [WRITTEN, {"type": "array", "items": WRITTEN}]},
+    "texts": WRITTEN,
     "integer": {"type": "integer"},
     "number": {"type": "number"},
     "flag": {"type": "boolean"},
@@ -44,14 +45,21 @@ STYLES: Schema = {
     "minItems": 1,
     "maxItems": MAX_STYLES,
 }
-ANY_CATEGORIES: Schema = {"type": "object", "additionalProperties": TEXT, "minProperties": 1}
+ANY_CATEGORIES: Schema = {
+    "type": "object",
+    "propertyNames": {"pattern": r"\S"},
+    "additionalProperties": TEXT,
+    "minProperties": 1,
+}
+WEB_URL = r"[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#]\S*"
 LIMITS: Mapping[str, Schema] = {
     "temperature": {"minimum": 0, "maximum": 2},
     "max_tokens": {"minimum": 1},
     "timeout": {"exclusiveMinimum": 0, "maximum": int(MAX_TIMEOUT_S)},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
     "request_id": {"pattern": r"^[A-Za-z0-9_-]{1,128}$"},
-    "webhook_url": {"pattern": "^https?://"},
+    "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},
+    "image_url": {"pattern": rf"^\s*(?:{WEB_URL}\s*$|data:image/)"},
     "styles": STYLES,
 }
 """What FalClient demands of an option beyond its kind, by the option's name."""
@@ -88,16 +96,28 @@ def options_schema(name: str, command: Command) -> Schema:
     }
     if required := [option.name for option in command.all_options if option.required]:
         schema["required"] = required
+    if needs := [option for option in command.all_options if option.needs]:
+        schema["dependentSchemas"] = {option.name: _needs(option) for option in needs}
     return shapes.complete(f"Options of {name}", schema)
 
 
 def _value(option: Option, shapes: Shapes) -> Schema:
     schema = {**KINDS[option.kind], **LIMITS.get(option.name, {})}
-    if option.name == "categories":
+    if option.kind == "texts":
+        schema = {"anyOf": [schema, {"type": "array", "items": schema}]}
+    elif option.name == "categories":
         schema = {"anyOf": [shapes.of(results.Categories), ANY_CATEGORIES]}
     elif option.first:
         schema = shapes.refer("Command", {"type": "string", "enum": DESCRIBED})
     return {**described(option.help), **(schema if option.required else _or_null(schema))}
+
+
+def _needs(option: Option) -> Schema:
+    """An option that is switched on demands another one."""
+    return {
+        "if": {"properties": {option.name: {"const": True}}},
+        "then": {"properties": {option.needs: {"type": "string"}}, "required": [option.needs]},
+    }
 
 
 def _or_null(schema: Schema) -> Schema:
