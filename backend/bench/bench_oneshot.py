@@ -4,7 +4,7 @@ python bench/bench_oneshot.py [--rounds 31] [--seconds 0 1.05] [--python PATH] [
                                [--quick] [--json]
 
 Both ways run in an environment that holds only what requirements.txt installs; `--python` names another interpreter.
-With the development tools beside it `import httpx` loads click, rich and pygments too, in both ways.
+With click and rich beside it, as with the development tools, the bare way loads them too: `import httpx` does.
 """
 
 from __future__ import annotations
