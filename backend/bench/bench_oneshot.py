@@ -49,7 +49,7 @@ def main() -> None:
     arguments = Arguments(__doc__)
     arguments.add_argument("--rounds", type=int, help="pairs at each model time (31; 9 with --quick)")
     arguments.add_argument("--seconds", type=float, nargs="+", default=[0.0, 1.05], help="model times")
-    arguments.add_argument("--python", help="the interpreter of both ways")
+    arguments.add_argument("--python", type=os.path.abspath, help="the interpreter of both ways")
     arguments.add_argument("--certificates", help="a bundle that both ways load beside the sandbox's one certificate")
     options = arguments.parse_args()
     inside_sandbox()
