@@ -9,6 +9,7 @@ import io
 import math
 from typing import TYPE_CHECKING
 
+from services.fal.call import current_call
 from services.fal.checks import LocalImage
 from services.fal.errors import FalError, InvalidInput
 
@@ -75,6 +76,7 @@ def _plain(picture: Image) -> Image:
 def _encoded(picture: Image, profile: bytes | None) -> bytes:
     """The picture as a file of at most MAX_BYTES."""
     while True:
+        current_call().check()
         file = io.BytesIO()
         kind = "PNG" if picture.mode == "RGBA" else "JPEG"
         picture.save(file, kind, quality=JPEG_QUALITY, icc_profile=profile)
