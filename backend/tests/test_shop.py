@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -89,6 +90,14 @@ class Shop:
     def log(self) -> str:
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
+    def complaints(self) -> list[Json]:
+        """What its log tells of errors."""
+        rows = [json.loads(line) for line in self.log().splitlines()]
+        return [row for row in rows if row["level"] >= 50]
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=WITHIN_S)
+
     def files(self) -> list[Path]:
         """What it keeps on the disk: photos it was sent, pictures it has made."""
         return [path for path in self.folder.rglob("fal-shop-*/**/*") if path.is_file()]
@@ -158,6 +167,7 @@ def test_it_answers_only_with_its_own_files_and_under_a_strict_policy(shop):
     for path in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):
         found = shop.ask("GET", path)
         assert (found.status_code, found.headers["x-content-type-options"]) == (200, "nosniff"), path
+    assert shop.ask("GET", "/favicon.ico").headers["content-type"] == "image/svg+xml"
     for path in ("/server.mjs", "/package.json", "/..%2fserver.mjs", "/samples/..%2fdemo.py", "/files/x/y", "/v1"):
         found = shop.ask("GET", path)
         assert (found.status_code, found.json()["error_type"]) == (404, "not_found")
@@ -184,6 +194,8 @@ def test_the_single_steps_fit_together(shop, photo_url):
     assert written["description"].startswith("Dieser Becher")
     turkish = shop.post("/v1/descriptions/generate", {"categories": categories}).json()
     assert turkish["description"].startswith("Bu kupa")
+    prompt = {"prompt": "Write a product description of a mug.", "language": "German"}
+    assert re.search(r"\b(der|die|das|und)\b", shop.post("/v1/descriptions/generate", prompt).json()["description"])
     asked = shop.post("/v1/descriptions/generate", {"prompt": "Describe this mug in English."}).json()
     assert asked["description"]
     assert asked["request_id"]
@@ -225,6 +237,17 @@ def test_the_form_chooses_language_and_styles(shop, photo_path):
     assert [image["style_name"] for image in result["images"]] == ["Premium"]
 
 
+def test_the_longest_styles_fit_and_longer_ones_are_not_cut(shop, box, photo_path):
+    box.fault("job", fail={"error": "out of memory", "error_type": "oom"}, endpoint="openrouter/router/vision")
+    styles = [{"name": f"{'🏺' * 59}{number}", "description": "🏺" * 1000} for number in range(10)]
+    assert shop.make(photo_path, styles=json.dumps(styles))[-1][1]["error_type"] == "job_failed"
+    # So large that its sender would wait for ever if the rest were not read.
+    photo_path.write_bytes(photo_path.read_bytes() + bytes(15_000_000))
+    answer = shop.send("/v1/products", photo_path, styles=json.dumps(styles * 2))
+    assert (answer.status_code, answer.json()["error_type"]) == (413, "invalid_input")
+    assert '"styles" is too long' in answer.json()["error"]
+
+
 def test_a_long_wait_is_not_silent(own_shop, box, photo_path):
     box.configure(latency=0.3)
     answer = own_shop(SHOP_HEARTBEAT_S="0.1").send("/v1/products", photo_path, styles='["Studio"]')
@@ -247,14 +270,18 @@ IMAGE = "https://v3.fal.media/files/x.png"
         ("/v1/analyze-product", {}, "image_url"),
         ("/v1/analyze-product", {"image_url": "/etc/passwd"}, "image_url"),
         ("/v1/analyze-product", {"image_url": 5}, "image_url"),
+        ("/v1/analyze-product", {"image_url": "ftp://x"}, "must be the URL of an image"),
+        ("/v1/analyze-product", {"image_url": "http://"}, "Upload a photo first: POST /v1/upload."),
         ("/v1/analyze-product", {"image_url": IMAGE, "model": "x"}, "model"),
+        ("/v1/analyze-product", [], "must be a JSON object"),
         ("/v1/generate", {"image_url": IMAGE}, "categories"),
         ("/v1/generate", {"image_url": IMAGE, "categories": {}}, "categories"),
-        ("/v1/generate", {"image_url": IMAGE, "categories": {"a": 1}}, "categories"),
+        ("/v1/generate", {"image_url": IMAGE, "categories": {"a": 1}}, "categories.a must be a text"),
+        ("/v1/generate", {"image_url": IMAGE, "categories": {"a" * 101: "b"}}, "Each name in categories may"),
         ("/v1/generate", {"image_url": IMAGE, "categories": {"a": "b"}, "styles": ["Baroque"]}, "style"),
         ("/v1/generate", {"image_url": IMAGE, "categories": {"a": "b"}, "styles": []}, "styles"),
         ("/v1/descriptions/generate", {}, "prompt"),
-        ("/v1/descriptions/generate", {"prompt": " "}, "prompt"),
+        ("/v1/descriptions/generate", {"prompt": " "}, "prompt must not be blank"),
         ("/v1/descriptions/generate", {"prompt": "x", "categories": {"a": "b"}}, "either"),
     ],
 )
@@ -264,6 +291,67 @@ def test_wrong_json_is_refused_before_it_costs(path, body, says, shop, box):
     assert answer.json()["error_type"] == "invalid_input"
     assert says in answer.json()["error"]
     assert box.ledger()["accepted"] == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "says"),
+    [
+        (400, "application/json", "{", "not JSON"),
+        (400, "application/json", "", "empty"),
+        (415, "text/plain", "x", "application/json"),
+        (415, "multipart/form-data; boundary=b", "--b--", "application/json"),
+    ],
+)
+def test_what_is_no_json_is_told_so(status, kind, body, says, shop):
+    answer = shop.ask("POST", "/v1/generate", data=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error_type"]) == (status, "invalid_input")
+    assert says in answer.json()["error"]
+
+
+def test_a_scheme_may_be_in_capitals(shop, photo_url):
+    answer = shop.post("/v1/analyze-product", {"image_url": photo_url.replace("https://", "HTTPS://")})
+    assert answer.status_code == 200, answer.text
+
+
+PART = '--b\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\nabc'
+
+
+@pytest.mark.parametrize("path", ["/v1/upload", "/v1/products"])
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", PART),
+        ("multipart/form-data; boundary=b", "garbage"),
+        ("multipart/form-data; boundary=b", PART),
+        ("multipart/form-data; boundary=b", PART.replace('; filename="a.jpg"', "")),
+    ],
+    ids=["no boundary", "garbage", "a photo without an end", "a field without an end"],
+)
+def test_broken_forms_are_refused(path, kind, body, shop):
+    before = shop.files()
+    answer = shop.ask("POST", path, data=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["error_type"]) == (400, "invalid_input"), answer.text
+    assert "Send it whole" in answer.json()["error"]
+    assert shop.files() == before
+
+
+def test_what_reaches_no_route_is_answered_like_all_else(shop):
+    long = "/samples/" + "a" * 200
+    for status, request in (
+        (400, b"GET /%E0%A4%A HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        (414, f"GET {long} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()),
+        (400, b"no HTTP at all\r\n\r\n"),
+        (431, b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a" * 20_000 + b"\r\n\r\n"),
+    ):
+        host, _, port = shop.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), WITHIN_S) as connection:
+            connection.sendall(request)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            body = json.loads(answer.read())
+        assert (answer.status, body["error_type"]) == (status, "invalid_input")
+        assert set(body) == {"error", "error_type", "retryable", "request_id", "hint"}
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("path", ["/v1/upload", "/v1/products"])
@@ -284,13 +372,16 @@ def test_wrong_forms_are_refused_before_they_cost(path, shop, box, photo_path, t
         (415, shop.ask("POST", path, json={})),
         (415, shop.ask("POST", path, data="x", headers={"content-type": "text/plain"})),
     ]
+    fields = [{"colour": "red"}]
     if path == "/v1/products":
-        fields = ({"styles": "Studio"}, {"styles": "[]"}, {"language": ""}, {"colour": "red"})
-        refused += [(400, shop.send(path, photo_path, **field)) for field in fields]
+        fields += [{"styles": "Studio"}, {"styles": "[]"}, {"language": ""}]
+    refused += [(400, shop.send(path, photo_path, **field)) for field in fields]
     for status, answer in refused:
         assert answer.status_code == status, answer.text
         assert answer.json()["error_type"] == "invalid_input"
+        assert not re.search(r"file_path|Check the path|limit|pattern|must NOT", answer.text)
         assert str(shop.folder) not in answer.text
+    assert refused[0][1].json()["error"].startswith("The photo 'notes.jpg' is not a picture")
     assert box.ledger()["accepted"] == 0
     assert shop.files() == before
 
@@ -348,6 +439,17 @@ def test_a_style_that_fails_does_not_take_the_others_with_it(shop, box, photo_pa
     assert [row["stage"] for row in result["errors"]] == ["picture"]
 
 
+def test_when_no_picture_is_made_each_style_has_its_error(shop, box, photo_path, photo_url):
+    box.fault("job", endpoint="bria/replace-background", times=None, fail={"error": "no", "error_type": "oom"})
+    answer = shop.post("/v1/generate", {"image_url": photo_url, "categories": {"a": "b"}})
+    assert answer.status_code == 502
+    name, told = shop.make(photo_path)[-1]
+    assert (name, told["status"]) == ("error", 502)
+    for body in (answer.json(), told):
+        assert [row["style"] for row in body["errors"]] == STYLES
+        assert set(body["errors"][0]) == {"style", "stage", "error", "error_type", "retryable", "request_id"}
+
+
 def test_a_picture_that_cannot_be_fetched_is_still_named(shop, box, photo_path):
     box.fault("download", times=None, status=404)
     (name, result) = shop.make(photo_path, styles='["Studio"]')[-1]
@@ -369,7 +471,7 @@ def test_time_that_runs_out_is_a_504(own_shop, box, photo_url):
 def leave_when(shop: Shop, box, ready: Callable[[Json], object], path: str, **what: Any) -> Json:
     """Ask, go away as soon as the ledger shows what is waited for, and give the ledger when nothing runs any more."""
     asked = requests.Request("POST", shop.url + path, **what).prepare()
-    connection = http.client.HTTPConnection(shop.url.removeprefix("http://"), timeout=WITHIN_S)
+    connection = shop.connect()
     connection.request("POST", path, body=asked.body, headers=dict(asked.headers))
     try:
         box.wait_for(ready)
@@ -386,12 +488,51 @@ def test_a_client_that_leaves_cancels_its_jobs(shop, box, photo_path, photo_url)
     photo = {"photo": ("coffee.jpg", photo_path.read_bytes())}
     ledger = leave_when(shop, box, lambda now: now["running"] == 2, "/v1/products", files=photo)
     assert [job["outcome"] for job in ledger["jobs"]] == ["cancelled"] * 3
-    deadline = time.monotonic() + WITHIN_S
-    while shop.files() != before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert shop.files() == before
+    wait_for_files(shop, lambda now: now == before)
     box.configure(latency=0)
     assert shop.post("/v1/analyze-product", {"image_url": photo_url}).status_code == 200
+
+
+def wait_for_files(shop: Shop, right: Callable[[list[Path]], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not right(shop.files()):
+        assert time.monotonic() < deadline, shop.files()
+        time.sleep(0.02)
+
+
+def test_departures_and_the_end_are_no_errors_for_the_log(own_shop, box, photo_path, photo_url):
+    shop = own_shop()
+    box.configure(latency=HOLDS_S)
+    for path, body in (
+        ("/v1/generate", {"image_url": photo_url, "categories": {"a": "b"}}),
+        ("/v1/descriptions/generate", {"prompt": "x"}),
+    ):
+        leave_when(shop, box, lambda now: now["running"], path, json=body)
+    leaver = shop.connect()
+    kind = {"content-type": "multipart/form-data; boundary=b", "content-length": "9999"}
+    leaver.request("POST", "/v1/upload", body=PART.encode(), headers=kind)
+    wait_for_files(shop, bool)
+    leaver.close()
+    wait_for_files(shop, lambda now: not now)
+    waiting = shop.connect()
+    asked = json.dumps({"image_url": photo_url})
+    waiting.request("POST", "/v1/analyze-product", body=asked, headers={"content-type": "application/json"})
+    box.wait_for(lambda now: now["running"])
+    assert shop.stop() == 0
+    answer = waiting.getresponse()
+    assert (answer.status, json.loads(answer.read())["error_type"]) == (503, "cancelled")
+    assert answer.headers["retry-after"]
+    waiting.close()
+    assert shop.complaints() == []
+
+
+def test_the_log_tells_of_a_failure_in_a_line(own_shop, box, photo_url):
+    shop = own_shop()
+    box.fault("submit", status=401)
+    body = shop.post("/v1/analyze-product", {"image_url": photo_url}).json()
+    [row] = shop.complaints()
+    assert (row["status"], row["error_type"], row["msg"]) == (503, "auth", body["error"])
+    assert "Traceback" not in shop.log()
 
 
 def test_sigterm_cancels_answers_and_leaves_nothing(own_shop, box, photo_path):
@@ -409,6 +550,7 @@ def test_sigterm_cancels_answers_and_leaves_nothing(own_shop, box, photo_path):
     assert (events[-1][0], events[-1][1]["error_type"]) == ("error", "cancelled")
     assert box.ledger()["running"] == 0
     assert not list(shop.folder.glob("fal-shop-*"))
+    assert shop.complaints() == []
 
 
 def test_a_worker_that_is_killed_is_replaced(own_shop, box, photo_path, photo_url):
@@ -434,6 +576,31 @@ def test_without_a_key_it_says_so_and_does_not_start(own_shop):
     shop = own_shop(FAL_KEY="")
     assert shop.process.wait(WITHIN_S) == 1
     assert "FAL_KEY environment variable is required" in shop.log()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PORT", "abc", 'PORT is "abc", but must be a whole number from 0 to 65535.'),
+        ("PORT", "65536", "PORT is"),
+        ("SHOP_HEARTBEAT_S", "0", 'SHOP_HEARTBEAT_S is "0", but must be a number of seconds'),
+        ("SHOP_HEARTBEAT_S", "soon", "SHOP_HEARTBEAT_S is"),
+        ("LOG", "loud", "LOG is"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused(name, value, says, own_shop):
+    shop = own_shop(**{name: value})
+    assert shop.process.wait(WITHIN_S) == 1
+    assert shop.log().startswith(f"The shop cannot start: {says}")
+
+
+def test_a_taken_port_is_told(shop, own_shop):
+    port = shop.url.rpartition(":")[2]
+    second = own_shop(PORT=port)
+    assert second.process.wait(WITHIN_S) == 1
+    assert second.log() == (
+        f"The shop cannot start: Port {port} is taken. Name another one in PORT; PORT=0 takes a free one.\n"
+    )
 
 
 def test_the_lock_file_names_no_registry():
@@ -469,6 +636,7 @@ def page(browser: Chromium, shop: Shop) -> Iterator[Chromium]:
 
 FINISHED = "document.body.dataset.state === 'finished'"
 FOCUSED = "document.activeElement.id"
+ANNOUNCED = "document.querySelector('#announced').textContent"
 WIDER = "document.documentElement.scrollWidth > innerWidth"
 PICTURES = "[...document.querySelectorAll('.cards img')].filter((image) => image.complete && image.naturalWidth).length"
 
@@ -546,6 +714,86 @@ def test_a_picture_that_fails_is_told_in_its_place(page, box, photo_path):
     page.wait_for(f"{PICTURES} === 2")
 
 
+def test_when_all_fail_what_is_known_stays_with_each_error(page, box, photo_path):
+    gone = {"error": "no cutout", "error_type": "oom"}
+    box.fault("job", endpoint="fal-ai/bria/background/remove", times=None, fail=gone)
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    text = page.text()
+    for said in ("Kitchenware", "Bu kupa", "No picture was made"):
+        assert said in text
+    assert "See `errors`" not in text
+    shown = page.run("[...document.querySelectorAll('.cards [data-status=failed] .frame')].map((f) => f.textContent)")
+    assert len(shown) == 3
+    assert all("no cutout" in error for error in shown)
+
+
+def test_what_is_known_stays_after_a_late_cancel(page, box, photo_path):
+    box.fault("job", endpoint="bria/replace-background", times=None, delay=HOLDS_S)
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for("document.querySelector('blockquote') && document.querySelector('dd:not(.blank)')")
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert "Kitchenware" in page.text()
+    assert page.run("document.querySelectorAll('.cards [data-status=stopped]').length") == 3
+    assert page.run(FOCUSED) == "again"
+
+
+def test_a_picture_that_cannot_be_shown_is_not_called_ready(page, box, photo_path):
+    box.fault("download", times=None, status=404)
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert "0 of 3 pictures in" in page.text()
+    assert "ready" not in page.run(ANNOUNCED)
+
+
+def test_nothing_of_the_last_run_is_told_in_the_next(page, box, photo_path):
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert page.run("document.title").startswith("3 pictures in")
+    page.press("Enter")
+    assert page.run("document.title") == "Product studio"
+    box.configure(latency=HOLDS_S)
+    page.press("Enter")
+    box.wait_for(lambda now: now["running"] == 2)
+    assert page.run("document.title") == "Product studio"
+    assert page.run(ANNOUNCED).strip() == "The work has begun."
+    assert page.run("document.querySelector('#announced').ariaAtomic") == "false"
+
+
+def test_a_picture_can_be_opened_by_itself(page, shop, photo_path):
+    (_, result) = shop.make(photo_path, styles='["Studio"]')[-1]
+    page.open(shop.url + result["images"][0]["url"])
+    assert page.run("getComputedStyle(document.body).margin") == "0px"
+
+
+def test_copying_that_is_refused_selects_the_text(page, photo_path):
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.run("document.querySelector('#description button').click()")
+    page.wait_for("getSelection().toString().startsWith('Bu kupa')")
+    assert "Selected" in page.run("document.querySelector('#description button').textContent")
+
+
+def test_a_sample_that_cannot_be_had_is_told(browser, own_shop):
+    shop = own_shop()
+    browser.forget()
+    browser.open(shop.url)
+    browser.run("document.querySelector('[data-sample]').dataset.sample = 'none.jpg'")
+    browser.run("document.querySelector('[data-sample]').click()")
+    browser.wait_for("document.querySelector('#problem').textContent.includes('There is no such sample.')")
+    shop.stop()
+    browser.run("document.querySelector('[data-sample]').click()")
+    browser.wait_for("document.querySelector('#problem').textContent.includes('The shop cannot be reached')")
+    assert browser.events("Runtime.exceptionThrown") == []
+
+
 def test_cancel_stops_the_jobs_at_fal(page, box, photo_path):
     box.configure(latency=HOLDS_S)
     choose(page, photo_path)
@@ -564,7 +812,49 @@ def test_what_is_no_photo_is_refused_at_once(page, box, tmp_path):
     page.choose_file("#photo", notes)
     page.wait_for("!document.querySelector('[role=alert]').hidden")
     assert "notes.txt is not a picture" in page.text()
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    page.choose_file("#photo", empty)
+    page.wait_for("document.body.innerText.includes('empty.jpg is empty')")
     assert box.ledger()["files"] == 0
+
+
+def test_a_photo_that_cannot_be_read_is_not_promised_to_work(page, tmp_path):
+    missing = "document.querySelector('#preview-missing').checkVisibility()"
+    for name, said in (("photo.heic", "It can be used all the same."), ("photo.jpg", "It may be damaged")):
+        photo = tmp_path / name
+        photo.write_text("no picture")
+        page.choose_file("#photo", photo)
+        page.wait_for(f"{missing} && document.body.innerText.includes({json.dumps(said)})")
+    page.press("Enter")
+    page.wait_for("!document.querySelector('#problem').hidden")
+    assert "The photo 'photo.jpg' is not a picture" in page.text()
+    assert "invalid_input" not in page.text()
+    assert not page.run("Boolean(document.querySelector('#retry'))")
+    # The browser itself complains of the answer's status.
+    page.forget()
+
+
+DROP = """
+(async () => {
+  const blob = await (await fetch('/samples/lamp.jpg')).blob();
+  const dataTransfer = new DataTransfer();
+  for (const name of ['one.jpg', 'two.jpg']) dataTransfer.items.add(new File([blob], name, { type: blob.type }));
+  for (const kind of ['dragenter', 'drop', 'dragenter']) {
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
+  }
+})()
+"""
+
+
+def test_of_two_photos_that_are_dropped_one_is_taken(page, photo_path):
+    page.run(DROP)
+    page.wait_for("document.body.dataset.state === 'chosen'")
+    assert "One photo is taken at a time: one.jpg." in page.text()
+    assert "one.jpg" in page.run(ANNOUNCED)
+    assert page.run("document.body.classList.contains('dropping')")
+    choose(page, photo_path)
+    assert not page.run("document.body.classList.contains('dropping')")
 
 
 CONTRASTS = """
@@ -604,4 +894,26 @@ def test_it_can_be_read_on_a_phone(page, box, photo_path, dark, tmp_path):
     page.wait_for(f"{PICTURES} === 2")
     assert not page.run(WIDER)
     assert page.run(CONTRASTS) == []
+    assert page.run("document.querySelector('#categories').getBoundingClientRect().bottom") < page.run(
+        "document.querySelector('#cards').getBoundingClientRect().top"
+    )
     page.screenshot(tmp_path / "phone.png")
+
+
+TOPS = "[...document.querySelectorAll('.cards li')].map((card) => card.getBoundingClientRect().top)"
+HEIGHTS = "[...document.querySelectorAll('.cards li')].map((card) => card.getBoundingClientRect().height)"
+CLIPPED = "[...document.querySelectorAll('.frame p')].some((p) => p.offsetHeight > p.parentElement.clientHeight)"
+
+
+def test_three_cards_stand_in_a_row_and_open_alone(page, box, photo_path):
+    page.show(640, 900, still=True)
+    box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    page.wait_for(f"{PICTURES} === 2")
+    assert len(set(page.run(TOPS))) == 1
+    assert not page.run(CLIPPED)
+    before = page.run(HEIGHTS)
+    page.run("document.querySelector('summary').click()")
+    assert sum(new != old for new, old in zip(page.run(HEIGHTS), before, strict=True)) == 1

@@ -1,12 +1,12 @@
 /** POST /v1/products: the whole workflow, told as it goes on. A failure before its first event is a plain answer. */
 
-import { Refused, failureOf, withoutPaths } from './failures.mjs';
+import { Refused, failureOf, inTheirWords, logFailure } from './failures.mjs';
 import { EventStream } from './events.mjs';
-import { receivePhoto } from './photos.mjs';
+import { checkFields, receivePhoto } from './photos.mjs';
 import { fileName } from './pictures.mjs';
 import * as schemas from './schemas.mjs';
 
-const LANGUAGE = 'Turkish';
+export const LANGUAGE = 'Turkish';
 const TOLD = ['step', 'status', 'style', 'seconds', 'image_url', 'categories', 'prompt', 'description'];
 const TOLD_FAILURE = ['error', 'error_type', 'retryable', 'request_id', 'hint'];
 
@@ -21,9 +21,9 @@ export async function makeProduct(shop, request, reply, signal) {
   work.then(
     (document) => stream.end('done', document),
     (error) => {
-      const { status, body } = failureOf(error, shop.folder);
-      if (status >= 500 && !signal.aborted) request.log.error({ status, error_type: body.error_type, err: error });
-      stream.end('error', { ...body, status });
+      const failure = failureOf(error, shop.folder);
+      logFailure(request, error, failure);
+      stream.end('error', { ...failure.body, status: failure.status });
     },
   );
   reply.type('text/event-stream; charset=utf-8');
@@ -41,7 +41,8 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
     const { image } = event;
     const name = `${keeping.length + 1}-${fileName(event.style)}`;
     const file = await gallery.keep(product, name, image.image_url, signal).catch((error) => {
-      request.log.warn({ err: error }, 'a picture was not kept');
+      const why = error.cause?.message ?? error.message;
+      if (!signal.aborted) request.log.warn({ picture: image.image_url }, `A picture was not kept: ${why}`);
       return { url: null, bytes: image.file_size ?? null };
     });
     kept.set(image.image_url, file);
@@ -52,7 +53,7 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
     // A job's place in fal's queue is no step.
     if (event.status === undefined) return;
     if (event.step === 'picture' && event.status === 'done') keeping.push(keep(event));
-    else stream.send('progress', withoutPaths(picked(event, [...TOLD, ...TOLD_FAILURE]), folder));
+    else stream.send('progress', inTheirWords(picked(event, [...TOLD, ...TOLD_FAILURE]), folder));
   }
 
   try {
@@ -68,7 +69,7 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
       images: made.images.map((image) => ({ ...image, ...kept.get(image.image_url) })),
       total_generated: made.total_generated,
       total_requested: made.total_requested,
-      errors: withoutPaths(made.errors, folder),
+      errors: inTheirWords(made.errors, folder),
       timings: made.timings,
     };
   } catch (error) {
@@ -82,8 +83,7 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
 /** The form's fields as the workflow's options. */
 function optionsOf(request, { styles, ...fields }) {
   const options = { ...fields, ...(styles === undefined ? {} : { styles: parsed(styles) }) };
-  const validate = request.compileValidationSchema(schemas.product);
-  if (!validate(options)) throw new Refused(schemas.problemOf(validate.errors, 'form'));
+  checkFields(request, schemas.product, options);
   return options;
 }
 

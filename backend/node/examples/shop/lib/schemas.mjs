@@ -4,7 +4,9 @@ const text = (maxLength) => ({ type: 'string', minLength: 1, maxLength, pattern:
 
 export const language = text(60);
 
-export const imageUrl = { type: 'string', minLength: 1, maxLength: 10_485_760, pattern: '^(https?://|data:image/)' };
+const URL_START = '^([hH][tT][tT][pP][sS]?://|data:image/)';
+
+export const imageUrl = { type: 'string', maxLength: 10_485_760, pattern: URL_START };
 
 export const categories = {
   type: 'object',
@@ -36,13 +38,34 @@ const object = (properties, required = []) => ({ type: 'object', additionalPrope
 export const analyzeProduct = object({ image_url: imageUrl }, ['image_url']);
 export const generate = object({ image_url: imageUrl, categories, styles }, ['image_url', 'categories']);
 export const describe = object({ prompt: text(20_000), categories, language });
+export const upload = object({});
 export const product = object({ language, styles });
 
+const KINDS = { string: 'a text', object: 'a JSON object', array: 'a list' };
+const atMost = (what) => ({ limit }) => `may have at most ${limit} ${what}`;
+/** What the validator's keywords ask for. */
+const RULES = {
+  type: ({ type }) => `must be ${KINDS[type]}`,
+  pattern: () => 'must not be blank',
+  minLength: () => 'must not be empty',
+  minItems: () => 'must not be empty',
+  minProperties: () => 'must not be empty',
+  maxLength: atMost('characters'),
+  maxItems: atMost('entries'),
+  maxProperties: atMost('entries'),
+};
+
+const A_STYLE =
+  'Each style is "Studio", "Lifestyle", "Premium" or {"name", "description"} of at most 60 and 1000 characters.';
+const AN_IMAGE_URL = 'image_url must be the URL of an image: https://…, http://… or data:image/….';
+
 /** What is wrong with an input, from the validator's errors, for the one who sent it. */
-export function problemOf([{ instancePath, keyword, params, message }], where = 'body') {
-  const field = instancePath.slice(1).replaceAll('/', '.') || `The ${where}`;
-  if (field.startsWith('styles.')) return 'Each style is "Studio", "Lifestyle", "Premium" or {"name", "description"}.';
+export function problemOf([{ instancePath, keyword, params, propertyName }], where = 'body') {
+  const path = instancePath.slice(1).replaceAll('/', '.') || `The ${where}`;
+  const field = propertyName === undefined ? path : `Each name in ${path}`;
+  if (field.startsWith('styles.')) return A_STYLE;
+  if (field === 'image_url' && keyword !== 'maxLength') return AN_IMAGE_URL;
   if (keyword === 'additionalProperties') return `${field} has the unknown field "${params.additionalProperty}".`;
   if (keyword === 'required') return `${field} lacks "${params.missingProperty}".`;
-  return `${field} ${message}.`;
+  return `${field} ${RULES[keyword](params)}.`;
 }

@@ -5,6 +5,14 @@ import { Sheet, byId, element, fileSize, plural, seconds } from './view.js';
 
 const MAX_BYTES = 20_000_000;
 const LANDSCAPE = 3 / 2;
+/** Photos that can be used, although not every browser can show them. */
+const SHOWN_BY_FEW = /^image\/(hei[cf]|avif|tiff)|\.(hei[cf]|avif|tiff?)$/i;
+const PAGE_TITLE = 'Product studio';
+const CHOOSE = 'Choose the scenes and the language, then make the pictures.';
+const BROKEN_OFF = {
+  error: 'The connection to the shop broke off. Look whether it still runs, then try again.',
+  error_type: 'connection',
+};
 const TITLES = {
   missing_key: 'The service is not set up',
   auth: 'The service is not set up',
@@ -16,6 +24,7 @@ const TITLES = {
   fal_unavailable: 'The service cannot be reached',
   connection: 'The shop cannot be reached',
   invalid_input: 'This cannot be used',
+  not_found: 'This is not there',
 };
 const DOING = {
   upload: 'Sending the photo',
@@ -30,6 +39,8 @@ let running = null;
 
 const state = (name) => {
   document.body.dataset.state = name;
+  document.body.classList.remove('dropping');
+  document.title = PAGE_TITLE;
   byId('work').hidden = name === 'empty' || name === 'chosen';
   byId('photo').hidden = name === 'running' || name === 'finished';
   byId('photo').setAttribute('aria-labelledby', name === 'empty' ? 'choose' : 'another');
@@ -37,26 +48,29 @@ const state = (name) => {
 
 // Choosing a photo
 
-function choose(file) {
+/** The first of the files. */
+function choose([file, ...others]) {
   if (running || !file) return;
   hideProblem();
-  if (!file.type.startsWith('image/') && !/\.(hei[cf]|avif)$/i.test(file.name)) {
-    return showProblem({ error: `${file.name} is not a picture. Choose a photo.`, error_type: 'invalid_input' });
-  }
-  if (file.size > MAX_BYTES) {
-    const error = `${file.name} has ${fileSize(file.size)}. Choose a photo of at most 20 MB.`;
-    return showProblem({ error, error_type: 'invalid_input' });
-  }
+  const error = whyNot(file);
+  if (error) return showProblem({ error, error_type: 'invalid_input' });
   photo = file;
   preview(file);
-  document.title = 'Product studio';
-  announce(`${file.name} is chosen.`);
-  askForChoices('Choose the scenes and the language, then make the pictures.');
+  const alone = others.length ? `One photo is taken at a time: ${file.name}. ` : '';
+  announce(alone || `${file.name} is chosen.`);
+  askForChoices(alone + CHOOSE);
+}
+
+function whyNot({ name, type, size }) {
+  if (!type.startsWith('image/') && !SHOWN_BY_FEW.test(name)) return `${name} is not a picture. Choose a photo.`;
+  if (size === 0) return `${name} is empty. Choose another photo.`;
+  if (size > MAX_BYTES) return `${name} has ${fileSize(size)}. Choose a photo of at most 20 MB.`;
+  return null;
 }
 
 function askForChoices(summary) {
   byId('title').textContent = 'One photo, three scenes';
-  byId('kind').textContent = 'Product studio';
+  byId('kind').textContent = PAGE_TITLE;
   byId('summary').textContent = summary;
   state('chosen');
   byId('start').focus();
@@ -67,6 +81,10 @@ function preview(file) {
   URL.revokeObjectURL(image.src);
   image.onload = () => shown(true, image.naturalWidth / image.naturalHeight);
   image.onerror = () => shown(false, LANDSCAPE);
+  const usable = SHOWN_BY_FEW.test(file.type) || SHOWN_BY_FEW.test(file.name);
+  byId('preview-missing').textContent = usable
+    ? 'This browser cannot show the photo. It can be used all the same.'
+    : 'The photo cannot be shown. It may be damaged: another one is the safer choice.';
   image.alt = `Your photo ${file.name}`;
   image.src = URL.createObjectURL(file);
   byId('preview-about').textContent = `${file.name} · ${fileSize(file.size)}`;
@@ -81,8 +99,13 @@ function shown(can, ratio) {
 }
 
 async function chooseSample(name) {
-  const response = await fetch(`/samples/${name}`);
-  choose(new File([await response.blob()], name, { type: 'image/jpeg' }));
+  try {
+    const response = await fetch(`/samples/${name}`);
+    if (!response.ok) throw await response.json();
+    choose([new File([await response.blob()], name, { type: 'image/jpeg' })]);
+  } catch (problem) {
+    showProblem(told(problem), () => chooseSample(name));
+  }
 }
 
 // The work
@@ -92,6 +115,7 @@ async function start() {
   const styles = [...document.querySelectorAll('input[name=style]:checked')].map((box) => box.value);
   const { value: language, selectedOptions } = byId('language');
   hideProblem();
+  byId('announced').replaceChildren();
   byId('start').blur();
   state('running');
   const sheet = new Sheet({ styles, announce, language: { name: language, code: selectedOptions[0].lang } });
@@ -99,34 +123,34 @@ async function start() {
   const clock = startClock();
   byId('cancel').focus();
   announce('The work has begun.');
-  const end = (summary, why) => {
+  const end = (summary) => {
     const hadFocus = document.activeElement === byId('cancel');
     running = null;
     clock.stop(summary);
-    document.title = `${summary} · Product studio`;
-    if (why !== undefined) sheet.stop(why);
-    if (why !== undefined && sheet.made === 0) return askForChoices(summary);
-    state('finished');
-    if (hadFocus) byId('again').focus();
+    // What is known was paid for, and stays to be seen.
+    if (sheet.isBlank) askForChoices(summary);
+    else state('finished');
+    document.title = `${summary} · ${PAGE_TITLE}`;
+    if (hadFocus && !sheet.isBlank) byId('again').focus();
   };
   try {
     const made = await send({ styles, language }, running.signal, (event) => {
       if (event.status === 'started') clock.doing(DOING[event.step]);
       sheet.progress(event);
     });
-    sheet.done(made);
-    const count = made.total_generated;
+    sheet.end(made.errors);
     const all = plural(styles.length, 'picture');
-    const pictures = count === styles.length ? all : `${count} of ${all}`;
+    const pictures = sheet.made === styles.length ? all : `${sheet.made} of ${all}`;
     end(`${pictures} in ${seconds(made.timings?.total ?? clock.seconds())}`);
     announce(`Finished: ${byId('summary').textContent}.`);
   } catch (problem) {
     const cancelled = running.signal.aborted;
     const made = sheet.made ? `: ${sheet.made} of ${plural(styles.length, 'picture')}` : '';
     const what = cancelled ? 'Cancelled' : 'Stopped';
-    end(`${what} after ${seconds(clock.seconds())}${made}`, `${what}.`);
+    sheet.end(problem.errors, `${what}.`);
+    end(`${what} after ${seconds(clock.seconds())}${made}`);
     if (cancelled) announce(byId('summary').textContent);
-    else showProblem(problem, start);
+    else showProblem(problem, problem.error_type === 'invalid_input' ? undefined : start);
   }
 }
 
@@ -145,10 +169,14 @@ async function send({ styles, language }, signal, onProgress) {
       if (event === 'error') throw data;
     }
   } catch (problem) {
-    if (problem.error_type) throw problem;
+    throw told(problem);
   }
-  const error = 'The connection to the shop broke off. Look whether it still runs, then try again.';
-  throw { error, error_type: 'connection', retryable: true };
+  throw BROKEN_OFF;
+}
+
+/** The body of a failure; whatever else was thrown, there was no answer. */
+function told(problem) {
+  return problem.error_type ? problem : BROKEN_OFF;
 }
 
 /** Shows what is being done and for how long. */
@@ -182,14 +210,17 @@ function announce(text) {
   while (told.childElementCount > 4) told.firstElementChild.remove();
 }
 
-function showProblem({ error, error_type: type, request_id: id, hint, retryable }, again) {
+function showProblem({ error, errors, error_type: type, request_id: id, hint, retryable }, again) {
+  // Then the cards tell what became of each picture, and the hint is for programs.
+  const next = hint && !errors && !error.includes(hint) ? ` ${hint}` : '';
+  const code = type === 'invalid_input' || type === 'connection' ? '' : type;
   const unnamed = id && !error.includes(id) ? `request id ${id}` : '';
-  const about = [type, retryable ? 'may work when tried again' : '', unnamed];
+  const about = [retryable ? 'It may work when tried again' : '', code, unnamed].filter(Boolean).join(' · ');
   const retry = element('button', { type: 'button', className: 'button', id: 'retry', onclick: again }, 'Try again');
   byId('problem').replaceChildren(
     element('h2', {}, TITLES[type] ?? 'The pictures could not be made'),
-    element('p', { dir: 'auto' }, hint && !error.includes(hint) ? `${error} ${hint}` : error),
-    element('p', { className: 'about' }, about.filter(Boolean).join(' · ')),
+    element('p', { dir: 'auto' }, error + next),
+    about ? element('p', { className: 'about' }, about) : '',
     again ? element('p', {}, retry) : '',
   );
   byId('problem').hidden = false;
@@ -204,7 +235,7 @@ function hideProblem() {
 // What the visitor does
 
 byId('photo').addEventListener('change', ({ target }) => {
-  choose(target.files[0]);
+  choose(target.files);
   target.value = '';
 });
 byId('form').addEventListener('submit', (event) => {
@@ -214,7 +245,7 @@ byId('form').addEventListener('submit', (event) => {
 byId('cancel').addEventListener('click', () => running?.abort());
 byId('again').addEventListener('click', () => {
   hideProblem();
-  askForChoices('Choose the scenes and the language, then make the pictures.');
+  askForChoices(CHOOSE);
 });
 byId('samples').addEventListener('click', ({ target }) => {
   const name = target.closest('[data-sample]')?.dataset.sample;
@@ -223,7 +254,7 @@ byId('samples').addEventListener('click', ({ target }) => {
 for (const image of document.querySelectorAll('#samples img')) {
   image.addEventListener('error', () => image.parentElement.remove());
 }
-document.addEventListener('paste', ({ clipboardData }) => choose(clipboardData.files[0]));
+document.addEventListener('paste', ({ clipboardData }) => choose(clipboardData.files));
 for (const name of ['dragenter', 'dragover']) {
   document.addEventListener(name, (event) => {
     if (!event.dataTransfer.types.includes('Files')) return;
@@ -238,7 +269,7 @@ document.addEventListener('dragleave', ({ relatedTarget }) => {
 document.addEventListener('drop', (event) => {
   event.preventDefault();
   document.body.classList.remove('dropping');
-  choose(event.dataTransfer.files[0]);
+  choose(event.dataTransfer.files);
 });
 function checkScenes() {
   const boxes = [...document.querySelectorAll('input[name=style]')];

@@ -45,6 +45,9 @@ export class Sheet {
   constructor({ styles, language, announce }) {
     this.language = language;
     this.announce = announce;
+    /** Nothing is known of the product yet. */
+    this.isBlank = true;
+    /** Pictures that can be seen. */
     this.made = 0;
     this.product = 'Product';
     this.steps = Object.fromEntries(Object.entries(STEPS).map(([key, label]) => [key, new Step(label)]));
@@ -69,19 +72,14 @@ export class Sheet {
     if (event.step === 'picture') this.#picture(card, event);
   }
 
-  /** The whole result: only what no event has told yet is new. */
-  done(result) {
-    for (const error of result.errors ?? []) {
+  /** No more will come. Of the `errors` only what no event has told yet is new. */
+  end(errors, why = '') {
+    for (const error of errors ?? []) {
       const card = this.cards.get(error.style);
       if (card?.isDone && error.stage === 'prompt') card.note('Its prompt could not be written; a plain one was used.');
       if (card && !card.isDone && error.stage !== 'prompt') card.failed(error);
       if (error.stage === 'description') this.#noDescription(error);
     }
-    this.stop('');
-  }
-
-  /** No more will come. */
-  stop(why) {
     for (const step of Object.values(this.steps)) step.stop();
     for (const card of this.cards.values()) if (!card.isDone) card.stop(why);
     for (const blank of document.querySelectorAll('.facts .blank')) blank.replaceWith(note('There is none.'));
@@ -89,6 +87,7 @@ export class Sheet {
 
   #categories(categories) {
     const named = [categories.subcategory, categories.main_product_type].filter((name) => name && name !== UNKNOWN);
+    this.isBlank = false;
     this.product = named[0] ?? 'Product';
     byId('title').textContent = this.product;
     byId('kind').textContent = named[1] ?? 'Product';
@@ -99,16 +98,23 @@ export class Sheet {
   #description(text) {
     const { name, code } = this.language;
     const copy = element('button', { type: 'button', className: 'link' }, 'Copy');
-    copy.addEventListener('click', async () => {
-      await navigator.clipboard.writeText(text);
-      copy.textContent = 'Copied';
-      this.announce('The description is copied.');
-    });
-    byId('description').replaceChildren(
-      element('blockquote', { lang: code, dir: 'auto' }, element('p', {}, text)),
-      element('p', { className: 'about' }, name, ' · ', copy),
-    );
+    const quote = element('blockquote', { lang: code, dir: 'auto' }, element('p', {}, text));
+    copy.addEventListener('click', () => this.#copy(text, copy, quote));
+    byId('description').replaceChildren(quote, element('p', { className: 'about' }, name, ' · ', copy));
     this.announce('The description is written.');
+  }
+
+  async #copy(text, button, quote) {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = 'Copied';
+      this.announce('The description is copied.');
+    } catch {
+      // Browsers allow it on safe sites only, and not when the visitor has refused it.
+      getSelection().selectAllChildren(quote);
+      button.textContent = 'Selected: copy it from there';
+      this.announce('The browser does not let the page copy. The description is selected instead.');
+    }
   }
 
   #noDescription(error) {
@@ -116,8 +122,9 @@ export class Sheet {
   }
 
   #picture(card, event) {
-    this.made += 1;
     card?.done(event, this.product);
+    if (event.image.url === null) return this.announce(`${event.style} was made, but cannot be shown here.`);
+    this.made += 1;
     this.announce(`Picture ${this.made} of ${this.cards.size} is ready: ${event.style}.`);
   }
 }
