@@ -842,7 +842,7 @@ export interface ProcessSettings {
 }
 
 export interface CallSettings {
-  /** For the whole call; its job at fal is cancelled when it passes. */
+  /** For the whole call, whose jobs at fal are cancelled; the worker's own deadline comes a little sooner. */
   timeoutMs?: number | undefined;
   /** Cancels the call, also at fal. */
   signal?: AbortSignal | undefined;
@@ -853,7 +853,7 @@ export interface CallSettings {
 export interface RunSettings extends ProcessSettings, CallSettings {}
 
 export interface WorkerCallSettings extends CallSettings {
-  /** The steps of the call; with `with_logs` also its place in fal's queue and its log. */
+  /** The steps of the call and its jobs' places in fal's queue; with `with_logs` also their logs. */
   onProgress?: ((event: ProgressEvent) => void) | undefined;
 }
 

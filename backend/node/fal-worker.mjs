@@ -15,6 +15,7 @@
  */
 
 import { spawn } from 'node:child_process';
+import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,10 +23,15 @@ import { fileURLToPath } from 'node:url';
 const HERE = dirname(fileURLToPath(import.meta.url));
 const WINDOWS = process.platform === 'win32';
 const MAX_LINE_BYTES = 32 * 1024 * 1024;
+/** No answer is that long; what is longer is not kept. */
+const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_TIMEOUT_S = 86_400;
 /** For a process that was told to end, and a call that was cancelled; the worker itself needs at most 2 s. */
 const GRACE_MS = 3_000;
+/** How much sooner the worker's own deadline comes, so that a call of several steps still gives what it has made. */
+const SOONER = 0.2;
+const SOONER_MOST_MS = 1_000;
 /** For what is left in the pipes of a process that has ended, when another one still holds them open. */
 const PIPES_MS = 500;
 const START_TIMEOUT_MS = 30_000;
@@ -67,17 +73,19 @@ function failed(errorType, error, { retryable = false, hint = null, cause, ...fa
  * When `timeoutMs` passes or `signal` aborts, the process is told to end: it cancels its jobs at fal first.
  */
 export async function runFal(command, options = {}, settings = {}) {
+  settings ??= {};
   const stop = new Stop(settings);
   const input = toJson(withTimeout(options, settings.timeoutMs));
   stop.throwIfStopped();
   const program = new Program([String(command), '--json', '-'], settings);
   let last = '';
-  const flush = eachLine(program.child.stdout, (line) => {
+  const take = (line) => {
     if (!line.trim()) return;
     last = line;
     const event = settings.onDelta && parsed(line);
     if (typeof event?.delta === 'string' && event.error == null) tell(settings.onDelta, event);
-  });
+  };
+  const flush = eachLine(program.child.stdout, take, () => program.end());
   stop.begin(() => program.end());
   program.child.stdin.end(input);
   const over = await program.over;
@@ -89,8 +97,8 @@ export async function runFal(command, options = {}, settings = {}) {
 function documentOf(program, over, document, printed, stop) {
   const whole = isObject(document) && (over.code === 0 || document.error != null);
   if (whole && document.error == null) return document;
-  if (stop.kind) throw stop.error(whole ? document : program.facts(over));
-  if (whole) throw new FalError(document);
+  if (whole) throw stop.failure(document);
+  if (stop.kind) throw stop.error(program.facts(over));
   const facts = program.facts(over, { stdout: printed.slice(-TAIL_LENGTH) });
   if (over.signal) throw failed('worker_died', `The worker was ended by ${over.signal}. ${MAY_BE_BILLED}`, facts);
   if (printed) throw failed('bad_output', `The worker printed no JSON document: ${shortened(printed)}`, facts);
@@ -136,7 +144,7 @@ export class FalWorker {
 
   /** The process id, while there is a process. */
   get pid() {
-    return this.#serving?.program.child.pid;
+    return this.#serving?.alive ? this.#serving.program.child.pid : undefined;
   }
 
   /**
@@ -145,6 +153,7 @@ export class FalWorker {
    * When `timeoutMs` passes or `signal` aborts, the call is cancelled, also at fal, and then rejects.
    */
   async call(method, params = {}, settings = {}) {
+    settings ??= {};
     const stop = new Stop(settings);
     const id = ++this.#lastId;
     const sent = method === 'ping' ? params : withTimeout(params, settings.timeoutMs);
@@ -162,8 +171,20 @@ export class FalWorker {
    * The events of a call as they come, and its document as the last: for any-llm-stream the text so far, for other
    * commands their steps. To leave the loop early cancels the call.
    */
-  async *stream(method, params = {}, settings = {}) {
+  stream(method, params = {}, settings = {}) {
     const leave = new AbortController();
+    const events = this.#events(method, params, settings ?? {}, leave);
+    const left = (how) => (value) => {
+      // At once: a generator takes `return` only when what it waits for has come.
+      leave.abort(LEFT);
+      return events[how](value);
+    };
+    const members = { next: () => events.next(), return: left('return'), throw: left('throw') };
+    return Object.assign(Object.create(STREAM), members);
+  }
+
+  async *#events(method, params, settings, leave) {
+    checkSignal(settings.signal);
     const forward = () => leave.abort(settings.signal.reason);
     if (settings.signal?.aborted) forward();
     settings.signal?.addEventListener('abort', forward, { once: true });
@@ -195,6 +216,8 @@ export class FalWorker {
       const document = await answer;
       if (!deltas) yield document;
       return document;
+    } catch (error) {
+      if (leave.signal.reason !== LEFT) throw error;
     } finally {
       settings.signal?.removeEventListener('abort', forward);
       leave.abort();
@@ -215,7 +238,7 @@ export class FalWorker {
   }
 
   async #served() {
-    if (this.#closed) throw failed('worker_closed', `This FalWorker is closed. ${NOT_SENT}`);
+    if (this.#closed) throw closed();
     if (this.#serving?.about && this.#serving.alive) return this.#serving;
     this.#starting ??= this.#start().finally(() => (this.#starting = null));
     return this.#starting;
@@ -229,7 +252,7 @@ export class FalWorker {
         this.#wake = () => (clearTimeout(timer), resume());
       });
     }
-    if (this.#closed) throw failed('worker_closed', `This FalWorker is closed. ${NOT_SENT}`);
+    if (this.#closed) throw closed();
     const serving = new Serving(this.#settings);
     this.#serving = serving;
     serving.program.over.then(() => {
@@ -241,6 +264,17 @@ export class FalWorker {
   }
 }
 if (Symbol.asyncDispose) FalWorker.prototype[Symbol.asyncDispose] = FalWorker.prototype.close;
+
+/** Why a stream's call ends when its loop is left. */
+const LEFT = Symbol('left');
+const STREAM = {
+  [Symbol.asyncIterator]() {
+    return this;
+  },
+};
+if (Symbol.asyncDispose) STREAM[Symbol.asyncDispose] = async function dispose() {
+  await this.return();
+};
 
 /** One process of `serve`, from its start to its end. */
 class Serving {
@@ -257,20 +291,21 @@ class Serving {
 
   constructor(settings) {
     this.ready = new Promise((resolve, reject) => ([this.#resolve, this.#reject] = [resolve, reject]));
+    const startTimeoutMs = milliseconds('startTimeoutMs', settings.startTimeoutMs) ?? START_TIMEOUT_MS;
+    this.hangTimeoutMs = milliseconds('hangTimeoutMs', settings.hangTimeoutMs) ?? HANG_TIMEOUT_MS;
     this.program = new Program(serveArguments(settings), settings, settings.onStderr ?? toStderr);
-    eachLine(this.program.child.stdout, (line) => this.#take(line));
+    eachLine(this.program.child.stdout, (line) => this.#take(line), () => this.#lose(this.#tooLong()));
     this.program.over.then((over) => this.#over(over));
-    const startTimeoutMs = settings.startTimeoutMs ?? START_TIMEOUT_MS;
-    this.hangTimeoutMs = settings.hangTimeoutMs ?? HANG_TIMEOUT_MS;
     this.startTimer = setTimeout(() => {
       const why = `The worker was not ready within ${startTimeoutMs} ms. ${NOT_SENT}`;
       this.#lose(failed('start_failed', why, { retryable: true, ...this.program.facts() }));
-    }, startTimeoutMs);
+    }, Math.min(startTimeoutMs, MAX_TIMER_MS));
   }
 
   /** Send a call, whose answer `open` then gets; unless it was stopped meanwhile. */
   send(open, line) {
     if (open.settled) return;
+    if (this.#closing) return open.reject(closed());
     if (!this.alive) return open.reject(this.#died(open));
     this.#open.set(open.id, open);
     if (this.#open.size === 1) this.#busy();
@@ -278,7 +313,11 @@ class Serving {
       this.#open.delete(open.id);
       if (this.#open.size === 0) this.#idle();
     });
-    this.program.child.stdin.write(line, (error) => (open.written = !error));
+    const { stdin } = this.program.child;
+    // Lines that wait leave as one write, of which the worker may have read the first when it fails.
+    const alone = stdin.writableLength === 0;
+    open.written = true;
+    stdin.write(line, (error) => (open.written = !(error && alone)));
   }
 
   cancel(id) {
@@ -346,6 +385,11 @@ class Serving {
     }
   }
 
+  #tooLong() {
+    const why = `The worker printed a line of more than ${MAX_ANSWER_BYTES / 1024 ** 2} MiB.`;
+    return failed(this.about ? 'worker_died' : 'start_failed', why, { ...this.program.facts(), hint: this.program.hint });
+  }
+
   /** What no answer can be expected of any more is ended; its open calls end with it. */
   #lose(why) {
     this.#lost ??= why;
@@ -358,8 +402,7 @@ class Serving {
     this.over = over;
     clearTimeout(this.startTimer);
     clearInterval(this.#heartbeat);
-    const closed = this.#closing && failed('worker_closed', `The worker was closed while it started. ${NOT_SENT}`);
-    this.#reject(closed || this.#lost || this.program.didNotStart(over));
+    this.#reject(this.#closing ? closed() : this.#lost || this.program.didNotStart(over));
     for (const open of [...this.#open.values()]) open.reject(this.#died(open));
   }
 
@@ -432,8 +475,7 @@ class OpenCall {
   reply({ result, error }) {
     if (!error) return this.#settle(() => this.#resolve(result));
     const document = isObject(error.data) ? error.data : { error: error.message };
-    const stopped = this.#stop.kind && ['cancelled', 'timeout'].includes(document.error_type);
-    this.reject(stopped ? this.#stop.error(document) : new FalError(document));
+    this.reject(this.#stop.failure(document));
   }
 
   reject(error) {
@@ -465,10 +507,10 @@ class Stop {
   #onAbort = () => {};
 
   constructor(settings) {
-    const { timeoutMs } = settings;
-    if (timeoutMs != null && !(typeof timeoutMs === 'number' && timeoutMs > 0)) {
-      throw failed('invalid_input', `timeoutMs must be a number of milliseconds above 0, not ${timeoutMs}.`);
-    }
+    milliseconds('timeoutMs', settings.timeoutMs);
+    checkSignal(settings.signal);
+    // Many calls may share a signal: each has one listener, and takes it away.
+    if (settings.signal instanceof EventTarget) setMaxListeners(0, settings.signal);
     this.#settings = settings;
   }
 
@@ -494,6 +536,12 @@ class Stop {
     this.#settings.signal?.removeEventListener('abort', this.#onAbort);
   }
 
+  /** The error that a document is; the worker's deadline comes before `timeoutMs`, and stands for it. */
+  failure(document) {
+    if (document.error_type === 'timeout' && this.#settings.timeoutMs != null) this.kind ??= 'timeout';
+    return this.kind ? this.error(document) : new FalError(document);
+  }
+
   /** The error of a call that was stopped: before it was sent, or confirmed by a document, or neither. */
   error(known) {
     const { timeoutMs, signal } = this.#settings;
@@ -502,8 +550,8 @@ class Stop {
     const what = timedOut ? `No answer came ${within}.` : 'The call was aborted.';
     const cause = signal?.aborted ? signal.reason : undefined;
     if (known?.error) {
-      const message = `${what} ${known.error}`;
-      return new FalError(known, { message, errorType: this.kind, retryable: timedOut, cause });
+      if (!['cancelled', 'timeout'].includes(known.error_type)) return new FalError(known, { cause });
+      return new FalError(known, { message: `${what} ${known.error}`, errorType: this.kind, cause });
     }
     const retryable = timedOut && !known;
     return failed(this.kind, `${what} ${known ? MAY_BE_BILLED : NOT_SENT}`, { retryable, cause, ...known });
@@ -607,7 +655,7 @@ class Program {
 /** Which Python runs which script; the hint names every place where they are looked for. */
 function located(settings, env) {
   const beside = join(HERE, '..', 'src', 'services', 'fal_worker.py');
-  const script = resolve(settings.worker ?? (env.FAL_WORKER || beside));
+  const script = resolve(String(settings.worker ?? (env.FAL_WORKER || beside)));
   if (!existsSync(script)) {
     throw failed('start_failed', `fal_worker.py was not found: there is no ${script}. ${NOT_SENT}`, {
       hint: 'Name it with the option `worker` or the environment variable FAL_WORKER.',
@@ -631,15 +679,19 @@ function serveArguments({ concurrency, maxPending, timeout, envFile }) {
 
 // Small things
 
-/** `onLine` for every line of a stream of bytes; the function it gives does so for what is left at the end. */
-function eachLine(stream, onLine) {
+/**
+ * `onLine` for every line of a stream of bytes; the function it gives does so for what is left at the end. After a line
+ * that is too long nothing more is kept.
+ */
+function eachLine(stream, onLine, onTooLong) {
   let parts = [];
+  let size = 0;
   const flush = () => {
     const line = Buffer.concat(parts).toString('utf8');
-    parts = [];
+    [parts, size] = [[], 0];
     if (line) onLine(line);
   };
-  stream.on('data', (chunk) => {
+  const take = (chunk) => {
     let from = 0;
     for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, from)) {
       parts.push(chunk.subarray(from, end));
@@ -647,23 +699,47 @@ function eachLine(stream, onLine) {
       flush();
     }
     if (from < chunk.length) parts.push(chunk.subarray(from));
-  });
+    size += chunk.length - from;
+    if (size <= MAX_ANSWER_BYTES) return;
+    parts = [parts[0].subarray(0, TAIL_LENGTH)];
+    stream.off('data', take).resume();
+    onTooLong();
+  };
+  stream.on('data', take);
   return flush;
 }
 
-/** The worker's own deadline follows Node's, unless the options name one. */
+/** The worker's own deadline comes a little before Node's, unless the options name one. */
 function withTimeout(options, timeoutMs) {
   if (!isObject(options)) throw failed('invalid_input', `The options must be an object. ${NOT_SENT}`);
   if (timeoutMs == null || options.timeout != null) return options;
-  return { ...options, timeout: Math.min(timeoutMs / 1000, MAX_TIMEOUT_S) };
+  const ms = timeoutMs - Math.min(timeoutMs * SOONER, SOONER_MOST_MS);
+  return { ...options, timeout: Math.min(ms / 1000, MAX_TIMEOUT_S) };
 }
 
-/** A listener that fails must not lose an answer that is paid for. */
+/** A setting that is a time, when it is given. */
+function milliseconds(name, value) {
+  if (value == null || (typeof value === 'number' && value > 0)) return value;
+  throw failed('invalid_input', `${name} must be a number of milliseconds above 0, not ${String(value)}.`);
+}
+
+function checkSignal(signal) {
+  if (signal == null || (typeof signal.addEventListener === 'function' && typeof signal.aborted === 'boolean')) return;
+  throw failed('invalid_input', `signal must be an AbortSignal: of an AbortController, its \`signal\`. ${NOT_SENT}`);
+}
+
+function closed() {
+  return failed('worker_closed', `This FalWorker is closed. ${NOT_SENT}`);
+}
+
+/** A listener that fails, also later, must not lose an answer that is paid for. */
 function tell(listener, value) {
+  const warn = (error) => process.emitWarning(`A listener of fal-worker failed: ${error?.stack ?? error}`);
   try {
-    listener(value);
+    const later = listener(value);
+    if (typeof later?.then === 'function') later.then(undefined, warn);
   } catch (error) {
-    process.emitWarning(`A listener of fal-worker failed: ${error?.stack ?? error}`);
+    warn(error);
   }
 }
 

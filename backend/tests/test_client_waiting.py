@@ -166,6 +166,14 @@ def test_no_thread_is_left_behind_by_any_call(box, photo_path):
     assert threads() == before
 
 
+def test_a_job_that_could_not_be_cancelled_is_not_to_be_repeated(box, client):
+    box.configure(latency=60)
+    box.fault("cancel", status=500, times=None)
+    result = client.any_llm_complete("Hi", timeout=1)
+    assert (result["error_type"], result["retryable"]) == ("timeout", False)
+    assert "could not be cancelled" in result["hint"]
+
+
 # ---------------------------------------------------------------- how statuses come
 
 

@@ -57,10 +57,10 @@ def typescript(node: str) -> Path:
 
 
 def readme_programs() -> Iterator[tuple[int, str]]:
-    """The README's TypeScript at the lines it has there; a block without imports goes on with the one before."""
+    """The README's programs for Node, at their lines there; a block without imports goes on with the one before."""
     first, program = 0, ""
     for block in BLOCKS:
-        if block.language != "typescript":
+        if block.language not in ("typescript", "javascript"):
             continue
         if program and "import " in block.code:
             yield first, program

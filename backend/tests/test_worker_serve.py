@@ -410,9 +410,15 @@ def test_a_line_for_which_there_is_no_memory_is_refused_and_disturbs_nothing(sta
     resource.prlimit(peer.process.pid, resource.RLIMIT_AS, (900 * 1024 * 1024, -1))
     peer.write(b"[" + b"[]," * (10 * 1024 * 1024) + b"[]]\n")
     error = peer.reply(None)["error"]
-    assert (error["code"], error["data"]["error_type"]) == (-32600, "internal")
+    assert (error["code"], error["data"]["error_type"]) == (-32700, "invalid_input")
     assert "MemoryError" in error["message"]
     assert peer.ask("ping")["result"]["pong"]
+
+
+def test_a_request_that_is_nested_too_deeply_is_refused_under_its_id(worker):
+    params = b'{"prompt": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    (reply,) = worker.after(b'{"jsonrpc": "2.0", "id": 7, "method": "any-llm-complete", "params": %s}\n' % params)
+    assert (reply["id"], reply["error"]["code"]) == (7, -32700)
 
 
 def test_an_array_is_answered_by_an_array_when_all_of_it_is_done(worker, box):

@@ -52,6 +52,14 @@ for (const timeoutMs of [0, -1, NaN, '5']) {
   });
 }
 
+for (const signal of [new AbortController(), 'stop', 5]) {
+  test(`rejects the signal ${String(signal)} and starts nothing`, async () => {
+    const error = await failure(runFal('doctor', {}, { python: '/no/such/python', signal }));
+    assert.equal(error.errorType, 'invalid_input');
+    assert.match(error.message, /AbortSignal/);
+  });
+}
+
 test('gives the events of a stream as they come, and the last one as the result', async () => {
   await box.say('Kupa. Sıcak tutar.');
   const events = [];
@@ -79,6 +87,12 @@ test('a time-out ends the process and cancels the job at fal', async () => {
   for (const job of (await box.ledger()).jobs) {
     assert.deepEqual([job.outcome, job.request_id], ['cancelled', error.requestId]);
   }
+});
+
+test('a time-out while nobody knows whether fal took the job says so', async () => {
+  await box.fault('submit', { silent: FOREVER_S, accept: true });
+  const error = await failure(runFal('any-llm-complete', { prompt: 'x' }, { timeoutMs: 2500 }));
+  assert.deepEqual([error.errorType, error.retryable], ['ambiguous_submit', false]);
 });
 
 test("a time-out longer than the worker's own moves that one too", async () => {
@@ -119,6 +133,11 @@ test('a process that does not end is killed', async () => {
   const error = await failure(runFal('doctor', {}, { python, timeoutMs: 100 }));
   assert.deepEqual([error.errorType, error.retryable, error.data.signal], ['timeout', false, 'SIGKILL']);
   assert.ok(Date.now() - began < 10_000);
+});
+
+test('an answer without an end is not kept', async () => {
+  const error = await failure(runFal('doctor', {}, { python: stub('head -c 270000000 /dev/zero; exec sleep 600') }));
+  assert.ok(['worker_died', 'bad_output'].includes(error.errorType), error.errorType);
 });
 
 test('what holds the pipes of a process that has ended is not waited for', async () => {

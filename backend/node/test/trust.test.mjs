@@ -39,6 +39,19 @@ test('kill -9 in mid-call: the call rejects, and the next one gets a new process
   });
 });
 
+test('kill -9 while long lines wait: what may be billed is not to be repeated', async () => {
+  await box.configure({ latency: FOREVER_S });
+  await using({}, async (worker) => {
+    await worker.ready();
+    const prompt = 'x'.repeat(300_000);
+    const calls = Array.from({ length: 60 }, () => failure(worker.call('any-llm-complete', { prompt })));
+    await box.waitFor((ledger) => ledger.accepted >= 3);
+    process.kill(worker.pid, 'SIGKILL');
+    const mayBeBilled = (await Promise.all(calls)).filter((error) => !error.retryable);
+    assert.ok(mayBeBilled.length >= (await box.ledger()).accepted);
+  });
+});
+
 test('kill -9 while a call runs that costs nothing: it may be repeated', async () => {
   await using({ concurrency: 1 }, async (worker) => {
     await box.configure({ latency: FOREVER_S });

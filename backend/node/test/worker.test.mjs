@@ -1,6 +1,7 @@
 // FalWorker: one process for many calls.
 
 import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
 import { after, before, beforeEach, test } from 'node:test';
 
 import { FalWorker } from '../fal-worker.mjs';
@@ -85,6 +86,15 @@ test('a listener that fails loses no answer', async () => {
   assert.match((await warned).message, /a broken listener/);
 });
 
+test('a listener that fails later loses no answer', async () => {
+  const warned = new Promise((resolve) => process.once('warning', resolve));
+  const onDelta = async () => {
+    throw new Error('broken later');
+  };
+  assert.equal((await worker.call('any-llm-stream', { prompt: 'x' }, { onDelta })).partial, false);
+  assert.match((await warned).message, /broken later/);
+});
+
 test('stream gives the events of a text, each once', async () => {
   await box.say('Kupa. Sıcak tutar.');
   const events = [];
@@ -119,6 +129,57 @@ test('to leave a stream cancels its call', async () => {
     break;
   }
   assert.equal((await worker.ping()).running, 0);
+});
+
+test('to leave a stream that waits for its next event cancels its call at once', async () => {
+  await slow();
+  const events = worker.stream('any-llm-complete', { prompt: 'x' });
+  await events.next();
+  const waiting = events.next();
+  await box.waitFor((ledger) => ledger.running === 1);
+  assert.deepEqual(await events.return('left'), { value: 'left', done: true });
+  assert.deepEqual(await waiting, { value: undefined, done: true });
+  assert.equal((await box.ledger()).cancelled, 1);
+});
+
+test('a stream that is piped is cancelled when its reader goes away', async () => {
+  await slow();
+  const reader = Readable.from(worker.stream('any-llm-complete', { prompt: 'x' })).resume();
+  await box.waitFor((ledger) => ledger.running === 1);
+  reader.destroy();
+  await box.waitFor((ledger) => ledger.cancelled === 1);
+});
+
+test('a time-out leaves what was made by then', async () => {
+  await box.fault('job', { delay: FOREVER_S, skip: 1, times: null, endpoint: 'bria/replace-background' });
+  const made = await worker.call('generate-multiple-bg', PHOTO, { timeoutMs: 5000 });
+  assert.deepEqual([made.total_generated, made.errors.length, made.error], [1, 2, null]);
+});
+
+test('a time-out whose job goes on is not to be repeated', async () => {
+  await slow();
+  await box.fault('cancel', { status: 500, times: null });
+  const error = await failure(ask({ timeoutMs: 2500 }));
+  assert.deepEqual([error.errorType, error.retryable], ['timeout', false]);
+  assert.match(error.hint, /could not be cancelled/);
+});
+
+test('many calls may share a signal', async () => {
+  const { signal } = new AbortController();
+  const warnings = [];
+  const warned = (warning) => warnings.push(warning);
+  process.on('warning', warned);
+  await Promise.all(Array.from({ length: 20 }, () => worker.call('schema', { name: 'doctor' }, { signal })));
+  await new Promise(setImmediate);
+  process.off('warning', warned);
+  assert.deepEqual(warnings, []);
+});
+
+test('options that are nested too deeply reject', async () => {
+  let nested = 'x';
+  for (let depth = 0; depth < 5000; depth += 1) nested = [nested];
+  const error = await failure(ask({}, { model: nested }));
+  assert.equal(error.errorType, 'invalid_input');
 });
 
 test('a time-out cancels the call at fal', async () => {
@@ -204,6 +265,14 @@ test('close cancels what runs, answers what is open, and leaves no process', asy
   assert.equal((await failure(own.ping())).errorType, 'worker_closed');
 });
 
+test('a call in the moment of close is not sent', async () => {
+  const own = await FalWorker.start();
+  const call = failure(own.call('any-llm-complete', { prompt: 'x' }));
+  await own.close();
+  assert.deepEqual([(await call).errorType, own.pid], ['worker_closed', undefined]);
+  assert.equal((await box.ledger()).accepted, 0);
+});
+
 test('close while it starts ends the start', async () => {
   const own = new FalWorker();
   const call = failure(own.ping());
@@ -227,6 +296,11 @@ test('the settings of a worker are those of serve', async () => {
   const own = await FalWorker.start({ timeout: 0.5 });
   assert.equal((await failure(own.call('any-llm-complete', { prompt: 'x' }))).errorType, 'timeout');
   await own.close();
-  const wrong = await failure(FalWorker.start({ concurrency: 0 }));
-  assert.equal(wrong.errorType, 'invalid_input');
+  for (const settings of [{ concurrency: 0 }, { startTimeoutMs: 0 }, { hangTimeoutMs: NaN }, { worker: 5 }]) {
+    const wrong = await failure(FalWorker.start(settings));
+    assert.ok(['invalid_input', 'start_failed'].includes(wrong.errorType), wrong.stack);
+  }
+  const patient = await FalWorker.start({ startTimeoutMs: Infinity, hangTimeoutMs: Infinity });
+  assert.equal((await patient.ping()).pong, true);
+  await patient.close();
 });

@@ -108,8 +108,9 @@ class Jobs:
     def _finish(self, job: Job, watch: Watcher | None) -> Result:
         try:
             status = self._wait(job, watch)
-        except BaseException:
-            self._abandon(job)
+        except BaseException as error:
+            if not self._abandon(job) and isinstance(error, FalError):
+                error.retryable, error.hint = False, _MAY_RUN_HINT
             raise
         return self._fetch_finished(job, status)
 
@@ -205,13 +206,15 @@ class Jobs:
             raise
         return "requested" if answer.status == 202 else "cancelled"
 
-    def _abandon(self, job: Job) -> None:
-        """Cancel a job whose call is over, as well as the moment allows."""
+    def _abandon(self, job: Job) -> bool:
+        """Cancel a job whose call is over, as well as the moment allows; whether fal was told."""
         try:
             with cleanup():
                 logger.info("cancelling %s: %s", job.request_id, self.cancel(job))
+            return True
         except FalError as error:
             logger.warning("request %s could not be cancelled and may be billed: %s", job.request_id, error)
+            return False
 
     def _wait(self, job: Job, watch: Watcher | None) -> Status:
         status = self._follow(job, watch)
@@ -282,6 +285,10 @@ class Jobs:
         return Result(job.request_id, output, answer.billable_units, inference_s)
 
 
+_MAY_RUN_HINT = (
+    "Its job could not be cancelled: fal may be running and billing it. Look at https://fal.ai/dashboard/requests "
+    "before you repeat the call."
+)
 _REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
 
 

@@ -2,8 +2,8 @@
 
 What the methods do is `serve.py`'s. Codes of errors:
 
-    -32700  the line is not JSON in UTF-8
-    -32600  it is not a request, its id is that of an open call, or it is over 32 MiB or the memory there is
+    -32700  the line is not JSON in UTF-8, or nested too deeply to be parsed
+    -32600  it is not a request, its id is that of an open call, or it is over 32 MiB
     -32601  there is no such method
     -32602  wrong params: `data` is the `invalid_input` document
     -32000  the call failed, or was not begun: `data` is its document, whose `error_type` says how
@@ -17,6 +17,7 @@ import gc
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeGuard
@@ -36,6 +37,8 @@ CHUNK_BYTES = 64 * 1024
 ROOM = 4 * 1024 * 1024
 """Characters that may wait for a slow reader before calls wait with them."""
 LOOK_S = 0.05
+
+_HEAD = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,15})\s*,')
 
 Id = str | int | float
 Reply = Callable[[str], None]
@@ -114,13 +117,22 @@ def parsed(line: bytes) -> Any:
     gc.disable()
     try:
         document = json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+    except (RecursionError, MemoryError) as error:
+        why = f"The line is too much to take in ({type(error).__name__})."
+        raise refused(PARSE_ERROR, why, _id_at_start(line)) from error
+    except ValueError as error:
         raise refused(PARSE_ERROR, f"The line is not JSON in UTF-8 ({type(error).__name__}).") from error
     finally:
         gc.enable()
     if isinstance(document, list) and not 0 < len(document) <= MAX_BATCH:
         raise refused(INVALID_REQUEST, f"An array holds 1 to {MAX_BATCH} requests, not {len(document)}.")
     return document
+
+
+def _id_at_start(line: bytes) -> Id | None:
+    """The id of a request that is JSON but cannot be parsed: else its caller would wait for ever."""
+    found = _HEAD.match(line)
+    return int(found[1]) if found else None
 
 
 def too_long() -> Refused:

@@ -149,8 +149,9 @@ class Worker:
             if line.strip():
                 self._take_line(jsonrpc.parsed(line))
         except Refused as refused:
+            refused.call_id = None if self._calls.is_open(refused.call_id) else refused.call_id
             self._outbox.put(refused.reply())
-        except Exception as error:  # no memory for it, for one: the lines after it are not its fault
+        except Exception as error:  # the lines after it are not its fault
             self._outbox.put(jsonrpc.error_reply(None, jsonrpc.INVALID_REQUEST, report(as_fal_error(error))))
 
     def _watch_reader(self) -> None:
