@@ -171,17 +171,17 @@ def test_turkish_names_are_saved_and_told_under_every_locale(env, run_process, p
     assert sorted(os.listdir("çıktı")) == ["1-gün-işığı.png", "original.jpg", "report.html"]
 
 
-def test_a_signal_while_pictures_are_saved_keeps_what_was_made(box, photo_path):
+def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(box, photo_path):
     box.fault("download", silent=30, headers_first=True, times=None)
-    command = [sys.executable, str(WORKER), "workflow", "--image", str(photo_path), "--save_dir", "out", *ONE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+    command = [sys.executable, str(WORKER), "workflow", "--image", str(photo_path), "--save_dir", "out"]
+    with subprocess.Popen([*command, *styles("One", "Two")], stdout=subprocess.PIPE) as worker:
         try:
-            box.wait_for(lambda ledger: any(row["stage"] == "download" for row in box.journal()), WITHIN_S)
+            box.wait_for(lambda ledger: sum(row["stage"] == "download" for row in box.journal()) == 2, WITHIN_S)
             worker.terminate()
             out, _ = worker.communicate(timeout=2)
         finally:
             worker.kill()
     document = json.loads(out)
-    assert (worker.returncode, document["error_type"], document["total_generated"]) == (1, "cancelled", 1)
+    assert (worker.returncode, document["error_type"], document["total_generated"]) == (1, "cancelled", 2)
     assert box.file(document["images"][0]["image_url"]).startswith(PNG)
     assert os.listdir("out") == ["original.jpg"]

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.fal.call import current_call
 from services.fal.downloads import safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
+from services.fal.parallel import parallel
 from services.fal.product import style_error
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
 
 PAGE_NAME = "report.html"
+AT_ONCE = 8
+"""Downloads side by side."""
 
 
 class Gallery:
@@ -54,10 +60,19 @@ class Gallery:
         errors: list[Any] = []
         original = self._save_original(document, image, errors)
         document["original_path"] = None if original is None else str(original)
-        for number, made in enumerate(document["images"], start=1):
-            self._save_image(made, f"{number}-{safe_name(made['style_name'])}", errors)
+        errors += self._save_images(document["images"])
         document["errors"] = [*(document["errors"] or []), *errors] or None
         return original
+
+    def _save_images(self, images: list[dict[str, Any]]) -> list[Any]:
+        """Save the pictures side by side; what fails, in their order."""
+        places = threading.Semaphore(AT_ONCE)
+        with parallel() as tasks:
+            saving = [
+                tasks.start(partial(self._save_image, image, f"{number}-{safe_name(image['style_name'])}", places))
+                for number, image in enumerate(images, start=1)
+            ]
+            return [error for one in saving if (error := one.result()) is not None]
 
     def _save_original(self, document: dict[str, Any], image: str, errors: list[Any]) -> Path | None:
         try:
@@ -73,14 +88,18 @@ class Gallery:
             errors.append(_error(error, "download", None))
             return None
 
-    def _save_image(self, image: dict[str, Any], name: str, errors: list[Any]) -> None:
+    def _save_image(self, image: dict[str, Any], name: str, places: threading.Semaphore) -> Any:
+        """Save one picture; what `errors` says when it cannot be had."""
+        current_call().acquire(places)
         try:
-            path = self._client.save_picture(image["image_url"], self._folder, name)
-            image["path"] = str(path)
+            image["path"] = str(self._client.save_picture(image["image_url"], self._folder, name))
         except Cancelled:
             raise
         except FalError as error:
-            errors.append(_error(error, "download", image["style_name"]))
+            return _error(error, "download", image["style_name"])
+        finally:
+            places.release()
+        return None
 
     def _save_page(self, document: dict[str, Any], arguments: dict[str, Any], original: Path | None) -> None:
         from services.worker.report import page

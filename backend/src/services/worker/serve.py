@@ -54,16 +54,7 @@ OWN_METHODS = (PING, SHUTDOWN, "$/cancelRequest")
 END_OF_INPUT = "end of input"
 NOBODY_READS = "nobody reads"
 METHODS = {name: row for name, row in COMMANDS.items() if row.program is None}
-HEAVY = (
-    "services.fal.core",
-    "services.fal.downloads",
-    "services.fal.own_photokit",
-    "services.fal.plain_http",
-    "services.fal.workflow",
-    "services.worker.gallery",
-    "services.worker.report",
-    "traceback",
-)
+HEAVY = ("services.fal.core", "services.fal.workflow", "services.worker.gallery", "services.worker.report", "traceback")
 """Imported before `ready`: no call pays for them, and a package that is missing shows at once."""
 
 
@@ -100,8 +91,8 @@ class Worker:
         self._about = {"version": _version(), "pid": os.getpid()}
         self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Why the worker ends; a signal handler may put into it at any moment."""
-        self._shutting_down = False
         self._farewells: list[Callable[[], None]] = []
+        """The replies to `shutdown`, which come last."""
         self._out = out
         self._outbox = Outbox(out.write_text, lambda: self._ends.put(NOBODY_READS))
         self._calls = Calls(
@@ -137,7 +128,7 @@ class Worker:
         try:
             for line in jsonrpc.read_lines(stdin):
                 self._answer_line(line)
-                if self._shutting_down:
+                if self._farewells:
                     self._ends.put(SHUTDOWN)
         finally:
             self._ends.put(END_OF_INPUT)
@@ -222,7 +213,6 @@ class Worker:
         if request.method == SHUTDOWN:
             # The end itself comes after this line, of which it may be but a part.
             self._farewells.append(lambda: reply(jsonrpc.result_reply(call_id, None)))
-            self._shutting_down = True
             self._calls.take_no_more()
         elif request.method == PING:
             reply(jsonrpc.result_reply(call_id, {"pong": True, **self._about, **self._calls.counts()}))
