@@ -199,7 +199,7 @@ export class FalWorker {
     };
     const onDelta = push((event) => {
       deltas = true;
-      settings.onDelta?.(event);
+      return settings.onDelta?.(event);
     });
     const done = { signal: leave.signal, onDelta, onProgress: push(settings.onProgress) };
     const answer = this.call(method, params, { ...settings, ...done });
@@ -213,11 +213,11 @@ export class FalWorker {
         if (events.length) yield events.shift();
         else await new Promise((resume) => (wake = resume));
       }
-      const document = await answer;
-      if (!deltas) yield document;
+      const document = await answer.catch((error) => {
+        if (leave.signal.reason !== LEFT) throw error;
+      });
+      if (!deltas && document) yield document;
       return document;
-    } catch (error) {
-      if (leave.signal.reason !== LEFT) throw error;
     } finally {
       settings.signal?.removeEventListener('abort', forward);
       leave.abort();

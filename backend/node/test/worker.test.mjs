@@ -91,6 +91,7 @@ test('a listener that fails later loses no answer', async () => {
   const onDelta = async () => {
     throw new Error('broken later');
   };
+  for await (const event of worker.stream('any-llm-stream', { prompt: 'x' }, { onDelta })) assert.ok(event.output);
   assert.equal((await worker.call('any-llm-stream', { prompt: 'x' }, { onDelta })).partial, false);
   assert.match((await warned).message, /broken later/);
 });
@@ -139,6 +140,15 @@ test('to leave a stream that waits for its next event cancels its call at once',
   await box.waitFor((ledger) => ledger.running === 1);
   assert.deepEqual(await events.return('left'), { value: 'left', done: true });
   assert.deepEqual(await waiting, { value: undefined, done: true });
+  assert.equal((await box.ledger()).cancelled, 1);
+});
+
+test('a stream into which an error is thrown throws it, and its call is cancelled', async () => {
+  await slow();
+  const events = worker.stream('any-llm-complete', { prompt: 'x' });
+  await events.next();
+  await box.waitFor((ledger) => ledger.running === 1);
+  assert.equal((await failure(events.throw(new Error('no more')))).message, 'no more');
   assert.equal((await box.ledger()).cancelled, 1);
 });
 
