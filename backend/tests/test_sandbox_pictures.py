@@ -331,7 +331,7 @@ def test_the_studio_is_bright_and_the_premium_scene_is_dark():
     assert surroundings(scene(STYLES["dark"])).mean() < 60
 
 
-@pytest.mark.parametrize("mood", ["", ", cozy and warm"])
+@pytest.mark.parametrize("mood", ["", ", cozy and warm", ", for table lamps", ", for a glass vase"])
 def test_a_white_studio_is_even_and_without_colour(mood):
     around = surroundings(scene(STYLES["studio"] + mood))
     assert around.std() < 15

@@ -83,6 +83,11 @@ SEASONS = {
     "summer": word_set("summer sunny sunshine tropical"),
     "spring": word_set("spring blossom blossoms floral flowers"),
 }
+GOODS = re.compile(
+    r"\b(?:table|desk|floor|wall|night|bedside|garden|outdoor|kitchen|wooden|glass)\s+"
+    r"(?=(?:lamp|light|lantern|clock|fan|bottle|jar|vase|bowl|toy)s?\b)"
+)
+"""What a product is called after, which asks for no place and no surface: a table lamp may stand on paper."""
 RICH = word_set("premium luxury luxurious elegant opulent exclusive sophisticated")
 PALE = word_set("scandinavian nordic light oak bright airy white pale minimal minimalist clean lifestyle")
 BRIGHT = word_set("studio white clean bright seamless airy")
@@ -113,7 +118,7 @@ class Look:
 
 def read(prompt: str) -> Look:
     """The look that the words of the prompt ask for."""
-    words = frozenset(re.findall(r"[a-z]+", prompt.lower()))
+    words = frozenset(re.findall(r"[a-z]+", GOODS.sub("", prompt.lower())))
     place = _place(words)
     dark = place == "dark" or bool(words & {"dark", "moody", "dramatic", "night", "noir"})
     surface = _first(SURFACES, words) or USUAL_SURFACE.get(place, "sweep")
