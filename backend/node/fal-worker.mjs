@@ -19,12 +19,14 @@ import { setMaxListeners } from 'node:events';
 import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { inspect } from 'node:util';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const WINDOWS = process.platform === 'win32';
 const MAX_LINE_BYTES = 32 * 1024 * 1024;
 /** No answer is that long; what is longer is not kept. */
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
+const TOO_LONG = `The worker printed a line of more than ${MAX_ANSWER_BYTES / 1024 ** 2} MiB.`;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 const MAX_TIMEOUT_S = 86_400;
 /** For a process that was told to end, and a call that was cancelled; the worker itself needs at most 2 s. */
@@ -74,7 +76,7 @@ function failed(errorType, error, { retryable = false, hint = null, cause, ...fa
  */
 export async function runFal(command, options = {}, settings = {}) {
   settings ??= {};
-  const stop = new Stop(settings);
+  const stop = new Stop(settings, options);
   const input = toJson(withTimeout(options, settings.timeoutMs));
   stop.throwIfStopped();
   const program = new Program([String(command), '--json', '-'], settings);
@@ -85,7 +87,10 @@ export async function runFal(command, options = {}, settings = {}) {
     const event = settings.onDelta && parsed(line);
     if (typeof event?.delta === 'string' && event.error == null) tell(settings.onDelta, event);
   };
-  const flush = eachLine(program.child.stdout, take, () => program.end());
+  const flush = eachLine(program.child.stdout, take, () => {
+    program.saidTooMuch = true;
+    program.end();
+  });
   stop.begin(() => program.end());
   program.child.stdin.end(input);
   const over = await program.over;
@@ -100,6 +105,7 @@ function documentOf(program, over, document, printed, stop) {
   if (whole) throw stop.failure(document);
   if (stop.kind) throw stop.error(program.facts(over));
   const facts = program.facts(over, { stdout: printed.slice(-TAIL_LENGTH) });
+  if (program.saidTooMuch) throw failed('bad_output', `${TOO_LONG} ${MAY_BE_BILLED}`, facts);
   if (over.signal) throw failed('worker_died', `The worker was ended by ${over.signal}. ${MAY_BE_BILLED}`, facts);
   if (printed) throw failed('bad_output', `The worker printed no JSON document: ${shortened(printed)}`, facts);
   throw program.didNotStart(over);
@@ -126,12 +132,12 @@ export class FalWorker {
    * call), `envFile`: its options; `onStderr`: gets what it writes there, in place of this process's stderr;
    * `startTimeoutMs`; `hangTimeoutMs`: after so long without a sign of life, while calls are open, it is ended.
    */
-  constructor(settings = {}) {
-    this.#settings = settings;
+  constructor(settings) {
+    this.#settings = settings ?? {};
   }
 
   /** A worker that is ready for calls. */
-  static async start(settings = {}) {
+  static async start(settings) {
     const worker = new FalWorker(settings);
     await worker.ready();
     return worker;
@@ -144,7 +150,8 @@ export class FalWorker {
 
   /** The process id, while there is a process. */
   get pid() {
-    return this.#serving?.alive ? this.#serving.program.child.pid : undefined;
+    const { alive, program } = this.#serving ?? {};
+    return alive && !program.hasEnded ? program.child.pid : undefined;
   }
 
   /**
@@ -154,7 +161,7 @@ export class FalWorker {
    */
   async call(method, params = {}, settings = {}) {
     settings ??= {};
-    const stop = new Stop(settings);
+    const stop = new Stop(settings, params);
     const id = ++this.#lastId;
     const sent = method === 'ping' ? params : withTimeout(params, settings.timeoutMs);
     const line = `${toJson({ jsonrpc: '2.0', id, method: String(method), params: sent })}\n`;
@@ -386,8 +393,8 @@ class Serving {
   }
 
   #tooLong() {
-    const why = `The worker printed a line of more than ${MAX_ANSWER_BYTES / 1024 ** 2} MiB.`;
-    return failed(this.about ? 'worker_died' : 'start_failed', why, { ...this.program.facts(), hint: this.program.hint });
+    const kind = this.about ? 'worker_died' : 'start_failed';
+    return failed(kind, TOO_LONG, { ...this.program.facts(), hint: this.program.hint });
   }
 
   /** What no answer can be expected of any more is ended; its open calls end with it. */
@@ -503,15 +510,16 @@ class OpenCall {
 class Stop {
   kind = null;
   #settings;
+  #sets;
   #timer;
   #onAbort = () => {};
 
-  constructor(settings) {
+  constructor(settings, options) {
     milliseconds('timeoutMs', settings.timeoutMs);
     checkSignal(settings.signal);
-    // Many calls may share a signal: each has one listener, and takes it away.
-    if (settings.signal instanceof EventTarget) setMaxListeners(0, settings.signal);
     this.#settings = settings;
+    /** Whether the worker's own deadline comes from here. */
+    this.#sets = settings.timeoutMs != null && options?.timeout == null;
   }
 
   throwIfStopped() {
@@ -538,7 +546,7 @@ class Stop {
 
   /** The error that a document is; the worker's deadline comes before `timeoutMs`, and stands for it. */
   failure(document) {
-    if (document.error_type === 'timeout' && this.#settings.timeoutMs != null) this.kind ??= 'timeout';
+    if (document.error_type === 'timeout' && this.#sets) this.kind ??= 'timeout';
     return this.kind ? this.error(document) : new FalError(document);
   }
 
@@ -574,6 +582,7 @@ function endChildren() {
 
 /** fal_worker.py as a child process. */
 class Program {
+  saidTooMuch = false;
   #stderr = '';
   #killer = null;
 
@@ -610,6 +619,10 @@ class Program {
 
   killLater() {
     if (children.has(this.child)) this.#killer ??= setTimeout(() => this.child.kill('SIGKILL'), GRACE_MS);
+  }
+
+  get hasEnded() {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
   }
 
   /** What is known of a process that left no document. */
@@ -720,11 +733,15 @@ function withTimeout(options, timeoutMs) {
 /** A setting that is a time, when it is given. */
 function milliseconds(name, value) {
   if (value == null || (typeof value === 'number' && value > 0)) return value;
-  throw failed('invalid_input', `${name} must be a number of milliseconds above 0, not ${String(value)}.`);
+  throw failed('invalid_input', `${name} must be a number of milliseconds above 0, not ${inspect(value)}.`);
 }
 
 function checkSignal(signal) {
-  if (signal == null || (typeof signal.addEventListener === 'function' && typeof signal.aborted === 'boolean')) return;
+  if (signal == null) return;
+  // Many calls may share a signal: each has one listener, and takes it away.
+  if (signal instanceof EventTarget) setMaxListeners(0, signal);
+  const { aborted, addEventListener: add, removeEventListener: remove } = signal;
+  if (typeof aborted === 'boolean' && typeof add === 'function' && typeof remove === 'function') return;
   throw failed('invalid_input', `signal must be an AbortSignal: of an AbortController, its \`signal\`. ${NOT_SENT}`);
 }
 
@@ -734,7 +751,7 @@ function closed() {
 
 /** A listener that fails, also later, must not lose an answer that is paid for. */
 function tell(listener, value) {
-  const warn = (error) => process.emitWarning(`A listener of fal-worker failed: ${error?.stack ?? error}`);
+  const warn = (error) => process.emitWarning(`A listener of fal-worker failed: ${inspect(error)}`);
   try {
     const later = listener(value);
     if (typeof later?.then === 'function') later.then(undefined, warn);

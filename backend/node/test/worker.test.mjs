@@ -89,7 +89,7 @@ test('a listener that fails loses no answer', async () => {
 test('a listener that fails later loses no answer', async () => {
   const warned = new Promise((resolve) => process.once('warning', resolve));
   const onDelta = async () => {
-    throw new Error('broken later');
+    throw Object.assign(Object.create(null), { why: 'broken later' });
   };
   for await (const event of worker.stream('any-llm-stream', { prompt: 'x' }, { onDelta })) assert.ok(event.output);
   assert.equal((await worker.call('any-llm-stream', { prompt: 'x' }, { onDelta })).partial, false);
@@ -180,6 +180,9 @@ test('many calls may share a signal', async () => {
   const warned = (warning) => warnings.push(warning);
   process.on('warning', warned);
   await Promise.all(Array.from({ length: 20 }, () => worker.call('schema', { name: 'doctor' }, { signal })));
+  const streams = Array.from({ length: 20 }, () => worker.stream('schema', { name: 'doctor' }, { signal }));
+  await Promise.all(streams.map((events) => events.next()));
+  await Promise.all(streams.map((events) => events.return()));
   await new Promise(setImmediate);
   process.off('warning', warned);
   assert.deepEqual(warnings, []);
@@ -202,8 +205,9 @@ test('a time-out cancels the call at fal', async () => {
 
 test("the worker's own time-out comes as its document", async () => {
   await slow();
-  const error = await failure(ask({}, { timeout: 0.5 }));
+  const error = await failure(ask({ timeoutMs: 60_000 }, { timeout: 0.5 }));
   assert.deepEqual([error.errorType, error.data.error_type, error.data.output], ['timeout', 'timeout', '']);
+  assert.equal(error.message, error.data.error);
 });
 
 test('an abort cancels the call at fal', async () => {
@@ -310,6 +314,7 @@ test('the settings of a worker are those of serve', async () => {
     const wrong = await failure(FalWorker.start(settings));
     assert.ok(['invalid_input', 'start_failed'].includes(wrong.errorType), wrong.stack);
   }
+  await (await FalWorker.start(null)).close();
   const patient = await FalWorker.start({ startTimeoutMs: Infinity, hangTimeoutMs: Infinity });
   assert.equal((await patient.ping()).pong, true);
   await patient.close();
