@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
 
-from services.fal.errors import AmbiguousSubmit, FalError, RateLimited, Unreachable
+from services.fal.call import Call
+from services.fal.errors import AmbiguousSubmit, Cancelled, FalError, RateLimited, Unreachable
 from services.fal_service import FalClient
 
 PHOTO = "https://example.com/red-mug.jpg"
@@ -188,3 +190,23 @@ def test_a_stream_is_limited_like_a_job(box, client):
     box.fault("stream", status=429, retry_after="3600")
     with pytest.raises(RateLimited):
         list(client.iter_any_llm("Hi"))
+
+
+def test_a_submit_that_is_stopped_on_its_way_and_cannot_be_cancelled_says_that_it_may_run(box, warm):
+    box.configure(latency=60)
+    box.fault("submit", delay=0.4, accept=True)
+    box.fault("cancel", status=500, times=None)
+    call = Call(20)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(run_within, call, warm.any_llm_submit)
+        box.wait_for(lambda ledger: ledger["accepted"] == 1)
+        call.cancel()
+        with pytest.raises(Cancelled, match="could not be cancelled") as raised:
+            sent.result()
+    assert raised.value.request_id == box.ledger()["jobs"][0]["request_id"]
+    assert not raised.value.retryable
+
+
+def run_within(call, method):
+    with call.resumed():
+        return method("Hi")

@@ -9,10 +9,12 @@ import sys
 
 import pytest
 
+from services.fal.call import Call
 from services.fal.errors import (
     AuthError,
     BadOutput,
     BalanceExhausted,
+    Cancelled,
     DeadlineExceeded,
     FalError,
     FalUnavailable,
@@ -248,3 +250,14 @@ def test_a_stream_moves_on_when_its_endpoint_is_gone(box, client, capsys):
     assert "".join(texts(client.iter_any_llm("Hi")))
     assert box.ledger()["jobs"][-1]["endpoint"] == "fal-ai/any-llm"
     assert "Using fal-ai/any-llm instead" in capsys.readouterr().err
+
+
+def test_a_stream_that_is_stopped_ends_with_its_next_event(box, client):
+    box.configure(latency=4)
+    call = Call(20)
+    with call.resumed():
+        events = client.iter_any_llm("Two sentences about a mug that keeps its coffee warm")
+        assert next(events)["partial"]
+        call.cancel()
+        with pytest.raises(Cancelled):
+            next(events)

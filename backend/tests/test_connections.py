@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from httpcore._backends.sync import SyncStream
 
 from sandbox.server import Sandbox
 from services.fal import connections, retries, transport
+from services.fal.call import Call
+from services.fal.errors import Cancelled
 from services.fal_service import FalClient
 
 
@@ -71,6 +74,38 @@ def test_a_request_leaves_in_one_piece_unless_it_is_long(
     assert client.any_llm_complete("x" * size)["error"] is None
     assert len(sent) == writes
     assert sum(row["stage"] == "submit" for row in box.journal()) == 2
+
+
+def test_who_is_stopped_does_not_shut_the_connection_that_somebody_else_has_by_then(
+    client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = client.any_llm_submit("hi")
+    stopped, give_back = Call(20), connections.Connections._give_back
+    given_back, go_on = threading.Event(), threading.Event()
+
+    def slowly(self: connections.Connections, host: str, connection: Any) -> Any:
+        unused = give_back(self, host, connection)
+        if threading.current_thread().name == "stopped" and not given_back.is_set():
+            given_back.set()
+            go_on.wait(20)
+        return unused
+
+    def ask() -> None:
+        with stopped.resumed(), contextlib.suppress(Cancelled):
+            client.any_llm_status(job)
+
+    monkeypatch.setattr(connections.Connections, "_give_back", slowly)
+    first = threading.Thread(target=ask, name="stopped")
+    first.start()
+    assert given_back.wait(20)
+    box.fault("submit", delay=0.5, accept=True)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(client.any_llm_complete, "hi")
+        box.wait_for(lambda ledger: ledger["accepted"] == 2)
+        stopped.cancel()
+        assert second.result()["error"] is None
+    go_on.set()
+    first.join()
 
 
 def test_a_host_that_cannot_be_connected_to_is_reached_under_its_other_name(

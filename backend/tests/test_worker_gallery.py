@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -185,3 +186,26 @@ def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(b
     assert (worker.returncode, document["error_type"], document["total_generated"]) == (1, "cancelled", 2)
     assert box.file(document["images"][0]["image_url"]).startswith(PNG)
     assert os.listdir("out") == ["original.jpg"]
+
+
+def test_pictures_whose_download_comes_too_late_are_told_all_the_same(workflow, box):
+    made = {"image": {"url": "https://v3.fal.media/files/x.png", "width": 8, "height": 8}}
+    for endpoint in ("bria/replace-background", "fal-ai/bria/background/remove"):
+        box.fault("job", endpoint=endpoint, times=None, output=made)
+    box.fault("download", silent=30, times=None)
+    code, document = workflow(*styles(*map(str, range(12))), "--timeout", "4")
+    assert (code, document["total_generated"]) == (0, 12)
+    told = [(error["stage"], error["style"], error["error_type"]) for error in document["errors"]]
+    assert told == [("download", str(number), "timeout") for number in range(12)]
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(run_process, photo_path):
+    os.mkdir("out")
+    Path("out/report.html").write_text("of before")
+    argv = ("workflow", "--image", str(photo_path), "--save_dir", "out", "--report", *ONE)
+    done = run_process(*argv, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512)))
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["total_generated"]) == (0, 1)
+    assert {error["stage"] for error in document["errors"]} == {"download", "report"}
+    assert os.listdir("out") == ["report.html"]
+    assert Path("out/report.html").read_text() == "of before"

@@ -158,16 +158,23 @@ def _complete(chunks: Iterable[bytes], content_length: str | None) -> Iterator[b
 def _write(chunks: Iterable[bytes], directory: Path, name: str) -> Path:
     name = os.fsdecode(name.encode("utf-8"))  # as this process's locale spells it
     directory.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
+    path = directory / name
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[str]:
+    """A file beside `path`, which takes its place when the block ends well; else nothing of it is left."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
+        yield temporary
         os.chmod(temporary, 0o644)
-        path = directory / name
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    return path

@@ -141,8 +141,8 @@ class Jobs:
             own_url(handle.cancel_url, built.cancel_url),
         )
         if current_call().cancelled:
-            self._abandon(job)
-            raise Cancelled("The call was cancelled.", request_id=job.request_id)
+            hint = None if self._abandon(job) else _MAY_RUN_HINT
+            raise Cancelled("The call was cancelled.", request_id=job.request_id, hint=hint)
         return job
 
     def job(self, endpoint: Endpoint, request_id: str) -> Job:

@@ -80,7 +80,7 @@ class FalTransport(httpx.BaseTransport):
             open_exchange.enter_context(call.open(exchange))
             try:
                 with _in_exchange(exchange):
-                    response = self._reach(request, open_exchange)
+                    response = self._reach(request, exchange, open_exchange)
                     stream = cast("httpx.SyncByteStream", response.stream)
                     open_exchange.callback(stream.close)
                     streams = response.is_success and _is_event_stream(response)
@@ -91,6 +91,8 @@ class FalTransport(httpx.BaseTransport):
             finally:
                 _log(request, response, began)
             if streams:
+                # It has no id that would still have to be learnt: stopped, it ends at once.
+                exchange.paid = False
                 response.stream = _EventStream(stream, call, exchange, open_exchange.pop_all())
                 response.extensions["exchange"] = exchange
                 return response
@@ -99,20 +101,27 @@ class FalTransport(httpx.BaseTransport):
         response.extensions["answer"] = answer
         return response
 
-    def _reach(self, request: httpx.Request, open_exchange: contextlib.ExitStack) -> httpx.Response:
+    def _reach(self, request: httpx.Request, exchange: Exchange, open_exchange: contextlib.ExitStack) -> httpx.Response:
         """Send to fal's own host, or to its backup domain when that cannot be connected to."""
+
+        def connection(host: str) -> httpx.HTTPTransport:
+            one = open_exchange.enter_context(self._connections.one(host))
+            # Before it is given back: its socket may then serve another request, which must not be shut.
+            open_exchange.callback(exchange.end)
+            return one
+
         host = request.url.host
         if (backup_host := BACKUP_HOSTS.get(host)) is None:
-            return open_exchange.enter_context(self._connections.one(host)).handle_request(request)
+            return connection(host).handle_request(request)
         timeouts = request.extensions["timeout"]
         request.extensions["timeout"] = {**timeouts, "connect": min(timeouts["connect"] or CONNECT_S, CONNECT_S)}
         try:
-            return open_exchange.enter_context(self._connections.one(host)).handle_request(request)
+            return connection(host).handle_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             logger.warning("%s cannot be reached (%s); trying %s", host, type(error).__name__, backup_host)
             moved = _moved_to(backup_host, request)
             with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return open_exchange.enter_context(self._connections.one(backup_host)).handle_request(moved)
+                return connection(backup_host).handle_request(moved)
             raise
 
     def _pause_or_raise(self, call: Call, failed: _Failed, attempt: int, attempts: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.fal.call import current_call
-from services.fal.downloads import safe_name
+from services.fal.downloads import replacing, safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.parallel import parallel
 from services.fal.product import style_error
@@ -79,7 +79,8 @@ class Gallery:
             if os.path.isfile(image):
                 target = self._folder / f"original{Path(image).suffix.lower()}"
                 if not (target.exists() and os.path.samefile(image, target)):
-                    shutil.copyfile(image, target)
+                    with replacing(target) as temporary:
+                        shutil.copyfile(image, temporary)
                 return target
             return self._client.save_picture(document["image_url"], self._folder, "original")
         except Cancelled:
@@ -90,15 +91,16 @@ class Gallery:
 
     def _save_image(self, image: dict[str, Any], name: str, places: threading.Semaphore) -> Any:
         """Save one picture; what `errors` says when it cannot be had."""
-        current_call().acquire(places)
         try:
-            image["path"] = str(self._client.save_picture(image["image_url"], self._folder, name))
+            current_call().acquire(places)
+            try:
+                image["path"] = str(self._client.save_picture(image["image_url"], self._folder, name))
+            finally:
+                places.release()
         except Cancelled:
             raise
         except FalError as error:
             return _error(error, "download", image["style_name"])
-        finally:
-            places.release()
         return None
 
     def _save_page(self, document: dict[str, Any], arguments: dict[str, Any], original: Path | None) -> None:
@@ -108,7 +110,8 @@ class Gallery:
         shown = {**document, "language": arguments.get("language", "Turkish")}
         document["report_path"] = None
         try:
-            path.write_text(page(shown, original), encoding="utf-8")
+            with replacing(path) as temporary:
+                Path(temporary).write_text(page(shown, original), encoding="utf-8")
             document["report_path"] = str(path)
         except OSError as error:
             document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
