@@ -15,7 +15,7 @@ export interface ProcessFailure extends Omit<ErrorDocument, "error_type"> {
   signal?: string | null;
   /** The Python that was started. */
   python?: string;
-  /** The call's jobs at fal, as far as the worker told them by then; `request_id` is the only one. */
+  /** The call's jobs at fal, as far as the worker told them by then; a single one is `request_id` too. */
   request_ids?: string[];
 }
 

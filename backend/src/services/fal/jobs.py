@@ -109,8 +109,7 @@ class Jobs:
         try:
             status = self._wait(job, watch)
         except BaseException as error:
-            if not self._abandon(job) and isinstance(error, FalError):
-                error.retryable, error.hint = False, _MAY_RUN_HINT
+            self._abandon_after(error, job)
             raise
         return self._fetch_finished(job, status)
 
@@ -141,8 +140,9 @@ class Jobs:
             own_url(handle.cancel_url, built.cancel_url),
         )
         if current_call().cancelled:
-            hint = None if self._abandon(job) else _MAY_RUN_HINT
-            raise Cancelled("The call was cancelled.", request_id=job.request_id, hint=hint)
+            stopped = Cancelled("The call was cancelled.", request_id=job.request_id)
+            self._abandon_after(stopped, job)
+            raise stopped
         return job
 
     def job(self, endpoint: Endpoint, request_id: str) -> Job:
@@ -205,6 +205,11 @@ class Jobs:
                 return "too_late"
             raise
         return "requested" if answer.status == 202 else "cancelled"
+
+    def _abandon_after(self, error: BaseException, job: Job) -> None:
+        """`_abandon`, for a call that ends with `error`: it says so when the job may go on."""
+        if not self._abandon(job) and isinstance(error, FalError):
+            error.retryable, error.hint = False, _MAY_RUN_HINT
 
     def _abandon(self, job: Job) -> bool:
         """Cancel a job whose call is over, as well as the moment allows; whether fal was told."""

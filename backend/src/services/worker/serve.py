@@ -140,8 +140,7 @@ class Worker:
             if line.strip():
                 self._take_line(jsonrpc.parsed(line))
         except Refused as refused:
-            refused.call_id = None if self._calls.is_open(refused.call_id) else refused.call_id
-            self._outbox.put(refused.reply())
+            self._outbox.put(self._refusal(refused))
         except Exception as error:  # the lines after it are not its fault
             self._outbox.put(jsonrpc.error_reply(None, jsonrpc.INVALID_REQUEST, report(as_fal_error(error))))
 
@@ -164,8 +163,7 @@ class Worker:
         try:
             request = jsonrpc.as_request(member)
         except Refused as refused:
-            refused.call_id = None if self._calls.is_open(refused.call_id) else refused.call_id
-            reply_of()(refused.reply())
+            reply_of()(self._refusal(refused))
             return
         if request.call_id is None:
             if request.method in OWN_METHODS:
@@ -178,6 +176,11 @@ class Worker:
             reply(refused.reply())
         except Exception as error:
             reply(jsonrpc.error_reply(request.call_id, jsonrpc.CALL_FAILED, report(as_fal_error(error))))
+
+    def _refusal(self, refused: Refused) -> str:
+        """The reply to what is no request; never under the id of an open call, whose reply it would be."""
+        refused.call_id = None if self._calls.is_open(refused.call_id) else refused.call_id
+        return refused.reply()
 
     def _begin(self, request: Request, call_id: Id, reply: Reply) -> None:
         if self._calls.is_open(call_id):
