@@ -9,10 +9,14 @@ from __future__ import annotations
 if __name__ == "__main__" and not __package__:
     import os
     import sys
+    import types
 
     source = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     # The script's own folder stands first there, but not under -P and -I.
     sys.path[: not getattr(sys.flags, "safe_path", False)] = [source]
+    # `services` is a namespace package: without this, a program's own services/__init__.py on the path would win.
+    services = sys.modules["services"] = types.ModuleType("services")
+    services.__path__ = [os.path.join(source, "services")]
 
 import contextlib
 import sys
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from services.fal.core import Core
     from services.fal.results import (
         AnalysisResult,
+        AnyCategories,
         BackgroundsResult,
         CancelResult,
         EnterpriseResult,
@@ -400,7 +405,7 @@ class FalClient:
 
     def generate_background_prompt(
         self,
-        categories: Mapping[str, str],
+        categories: AnyCategories,
         style_type: str,
         *,
         model: str = PROMPT_MODEL,
@@ -427,7 +432,7 @@ class FalClient:
     def generate_multiple_backgrounds(
         self,
         image_url: str,
-        categories: Mapping[str, str],
+        categories: AnyCategories,
         *,
         styles: Styles | None = None,
         remove_bg: bool = True,

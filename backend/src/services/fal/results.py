@@ -7,7 +7,8 @@ from the texts in them by `worker/schemas.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NewType, TypedDict, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NewType, TypeAlias, TypedDict, TypeVar
 
 T = TypeVar("T")
 IN_FAILURES = "only in a failure"
@@ -202,6 +203,10 @@ class Categories(TypedDict):
     season_occasion: str
     industrial_type: str
     vibe: str
+
+
+AnyCategories: TypeAlias = Categories | Mapping[str, str]
+"""What methods take as categories: those of `analyze_product_image`, or names and texts of one's own."""
 
 
 class AnalysisResult(TextExtras, UnusableAnswer):
