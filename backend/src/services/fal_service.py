@@ -380,7 +380,8 @@ class FalClient:
     ) -> AnalysisResult:
         """The nine categories of the product in a picture: `{"categories", "error", "raw_output"}`.
 
-        A category that the model leaves out is asked for once more, then it is "Unknown".
+        A category that the model leaves out, or an answer that cannot be read, is asked for once more; a category
+        that is missing twice is "Unknown". When neither answer gives any, the error is `bad_output`.
         """
         url, model = checks.image_url(image_url), checks.text(model, "model")
         temperature = checks.temperature(temperature)
