@@ -83,7 +83,7 @@ def unescaped(match: re.Match[str]) -> str:
     return {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}.get(match[2], match[2])
 
 
-says_something = st.text(min_size=1).filter(lambda text: text.strip() not in ("", "-", "–", "—", "?", "…"))
+says_something = st.text().map("5 {}".format)  # no word for "I do not know"
 
 
 @given(st.dictionaries(st.sampled_from(CATEGORY_NAMES), says_something, min_size=1), anything)
