@@ -17,6 +17,7 @@ import pytest
 
 from services.fal import env_files
 from services.fal.errors import InvalidInput, MissingKey
+from services.fal.settings import resolve
 from services.fal_service import FalClient
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -132,15 +133,15 @@ def opened():
 def test_a_file_that_cannot_be_read_stops_nobody_who_has_a_key(box, monkeypatch, opened, make, request):
     monkeypatch.chdir(opened)
     make(opened)
-    request.getfixturevalue("nobody")
-    assert settings_of()["timeout_s"] == 110
-    assert settings_of()["env_file"] is None
+    request.getfixturevalue("nobody")  # from here on nothing can be imported
+    settings = resolve()
+    assert (settings.timeout_s, settings.env_file) == (110, None)
     monkeypatch.delenv("FAL_KEY")
-    assert settings_of(key=A_KEY)["timeout_s"] == 110
+    assert resolve(key=A_KEY).timeout_s == 110
     with pytest.raises(MissingKey, match=rf"{re.escape(str(opened.resolve()))}/\.env cannot be read: \w"):
-        FalClient()
+        resolve()
     with pytest.raises(InvalidInput, match="cannot be read"):
-        FalClient(env_file=".env", key=A_KEY)
+        resolve(env_file=".env", key=A_KEY)
 
 
 def test_the_file_of_the_project_is_read_although_another_one_stands_here(box, monkeypatch, tmp_path):
