@@ -152,6 +152,7 @@ WRITTEN = {
     "single quotes": repr(CATEGORIES),
     "typographic quotes": re.sub('"(.*?)"', "“\\1”", said()),
     "names without quotes": re.sub('"([a-z_]+)":', r"\1:", said()),
+    "Chinese punctuation": said().replace(": ", "：").replace(", ", "，"),
     "comments": said().replace(', "vibe"', ', // how it feels\n "vibe"')[:-1] + "/* that is all */}",
     "Python's None": repr({**CATEGORIES, "colour": None, "new": True}),
     "a JSON text": json.dumps(said()),
@@ -197,8 +198,9 @@ def test_a_text_is_taken_as_it_was_meant(box, client, photo_url, written, vibe):
     assert client.analyze_product_image(photo_url)["categories"] == {**CATEGORIES, "vibe": vibe}
 
 
-def test_a_text_that_was_cut_off_is_missing(box, client, photo_url):
-    box.say(said()[:-6])
+@pytest.mark.parametrize("text", [said()[:-6], re.sub('"', "", said())[:-6]], ids=["in quotes", "without quotes"])
+def test_a_text_that_was_cut_off_is_missing(box, client, photo_url, text):
+    box.say(text)
     box.say('{"vibe": "Cozy"}')
     assert client.analyze_product_image(photo_url)["categories"] == {**CATEGORIES, "vibe": "Cozy"}
     assert not any(f'"{name}"' in inputs(box)[1]["prompt"] for name in CATEGORIES if name != "vibe")

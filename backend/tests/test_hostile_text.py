@@ -74,7 +74,8 @@ def written(value: str, text: str) -> bool:
 
 def decoded(text: str) -> str:
     """`text` with its JSON escapes undone, where a value may be spelled with them."""
-    return re.sub(r"\\u([0-9a-fA-F]{4})|\\(.)", unescaped, text)
+    plain = re.sub(r"\\u([0-9a-fA-F]{4})|\\(.)", unescaped, text, flags=re.DOTALL)
+    return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def unescaped(match: re.Match[str]) -> str:

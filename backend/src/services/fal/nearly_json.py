@@ -1,10 +1,10 @@
 """A reader for text that holds JSON, or nearly does: what language models write between other words.
 
 It reads JSON, and mends on the way: trailing, doubled and missing commas; texts in single or typographic quotes;
-unescaped quotes, line breaks and tabs in a text; names and texts without quotes; `//`, `#` and `/* */` comments;
-None, True and undefined; unknown escapes; brackets that are closed in the wrong order or not at all. What it leaves
-out is a text that is cut off, since nobody knows how it would have ended. Numbers and literals are read as None:
-those who call ask for texts only.
+unescaped quotes, line breaks and tabs in a text; Chinese colons and commas; names and texts without quotes; `//`, `#`
+and `/* */` comments; None, True and undefined; unknown escapes; brackets that are closed in the wrong order or not at
+all. What it leaves out is a text that is cut off, since nobody knows how it would have ended. Numbers and literals are
+read as None: those who call ask for texts only.
 
 The text is read once from its beginning to its end, and every look ahead or back is of a bounded length, so the work
 grows with the length of the text alone, whatever it holds. What the values mean, `categories.py` says.
@@ -27,7 +27,7 @@ _QUOTED_NAME = (
     r"|[“”„«][^“”„«»\"]{0,99}[“”»\"]|[‘’‚`][^‘’‚`']{0,99}[‘’`'])"
 )
 _BARE_NAME = r"[^\W\d][\w /&.-]{0,63}"
-_NAME = rf"(?:{_QUOTED_NAME}|{_BARE_NAME}){_BLANK}[:=]"
+_NAME = rf"(?:{_QUOTED_NAME}|{_BARE_NAME}){_BLANK}[:=：]"
 _CLOSERS = {
     '"': re.compile(r'\\.|"', re.DOTALL),
     "'": re.compile(r"\\.|'", re.DOTALL),
@@ -37,15 +37,16 @@ _CLOSERS = {
 """By the quote that a text begins with: what may end it."""
 
 _START = re.compile(rf"\{{{_BLANK}(?:{_NAME}|{_COMMENT})|\[{_BLANK}[\[{{]", re.DOTALL)
-_NAME_HERE = re.compile(rf"(?:({_QUOTED_NAME})|({_BARE_NAME})){_BLANK}[:=]>?", re.DOTALL)
+_NAME_HERE = re.compile(rf"(?:({_QUOTED_NAME})|({_BARE_NAME})){_BLANK}[:=：]>?", re.DOTALL)
 _END_IN_OBJECT = re.compile(
-    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|[,;][\s,;]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}))", re.DOTALL
+    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|[,;，][\s,;，]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}))",
+    re.DOTALL,
 )
-_END_IN_LIST = re.compile(rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|[,;]|\n{_BLANK}[\"'“‘])", re.DOTALL)
+_END_IN_LIST = re.compile(rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|[,;，]|\n{_BLANK}[\"'“‘])", re.DOTALL)
 """What stands behind a quote that ends a text; any other quote belongs to the text."""
-_NEXT_NAME = re.compile(rf"{_QUOTED_NAME}{_BLANK}:", re.DOTALL)
+_NEXT_NAME = re.compile(rf"{_QUOTED_NAME}{_BLANK}[:：]", re.DOTALL)
 _BEFORE_NAME = re.compile(r"[,{\n][ \t\r\n]{0,99}\Z")
-_BARE_TEXT = re.compile(r"[^,;{}\[\]\n\"“”]+")
+_BARE_TEXT = re.compile(r"[^,;，{}\[\]\n\"“”]+")
 _FILLER = re.compile(r"[^{}\[\]\"'“”„«‘’‚`/#\w]+")
 _WORD = re.compile(r"\w+")
 _LITERAL = re.compile(r"(?i:null|none|nil|undefined|nan|true|false|[-+]?[\d.]+(?:e[-+]?\d+)?)\Z")
@@ -222,13 +223,14 @@ class _Reader:
     def _read_bare(self) -> None:
         """A literal, or a text without quotes, up to the end of its line."""
         char = self._text[self._at]
-        if char in ",;":
+        if char in ",;，":
             if isinstance(self._stack[-1].value, dict):
                 self._stack[-1].add(None)
             self._at += 1
-        elif char.isspace() or char in ":=>" or not (bare := _BARE_TEXT.match(self._text, self._at)):
+        elif char.isspace() or char in ":=：>" or not (bare := _BARE_TEXT.match(self._text, self._at)):
             self._at += 1
         else:
             self._at = bare.end()
             words = bare[0].strip()
-            self._stack[-1].add(None if _LITERAL.match(words) else words)
+            is_cut = self._at == len(self._text)
+            self._stack[-1].add(None if is_cut or _LITERAL.match(words) else words)
