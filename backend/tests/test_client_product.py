@@ -155,6 +155,8 @@ WRITTEN = {
     "Chinese punctuation": said().replace(": ", "：").replace(", ", "，"),
     "comments": said().replace(', "vibe"', ', // how it feels\n "vibe"')[:-1] + "/* that is all */}",
     "Python's None": repr({**CATEGORIES, "colour": None, "new": True}),
+    "an ellipsis": said()[:-1] + ", ...}",
+    "marks before a text": said().replace(': "', ': r"'),
     "a JSON text": json.dumps(said()),
     "a JSON text of a JSON text": json.dumps(json.dumps(json.dumps(CATEGORIES, indent=1))),
     "escaped, without its quotes": json.dumps(said())[1:-1],

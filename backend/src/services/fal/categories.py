@@ -41,7 +41,7 @@ _THOUGHT_BEGINS = re.compile(rf"<{_THOUGHT}>", re.IGNORECASE)
 _THOUGHT_ENDS = re.compile(rf"</{_THOUGHT}\s{{0,9}}>", re.IGNORECASE)
 _NOT_IN_NAME = re.compile(r"^[\W\d_]+|[\W_]+")
 _PAIR_NAMES = ("name", "key", "category", "attribute", "field", "property", "label", "type")
-_PAIR_VALUES = ("value", "values", "answer", "text", "content")
+_PAIR_VALUES = ("value", "values", "answer", "result", "text", "content")
 _NOTHING = frozenset(
     (
         "null",

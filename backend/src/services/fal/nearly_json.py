@@ -39,7 +39,7 @@ _CLOSERS = {
 _START = re.compile(rf"\{{{_BLANK}(?:{_NAME}|{_COMMENT})|\[{_BLANK}[\[{{]", re.DOTALL)
 _NAME_HERE = re.compile(rf"(?:({_QUOTED_NAME})|({_BARE_NAME})){_BLANK}[:=：]>?", re.DOTALL)
 _END_IN_OBJECT = re.compile(
-    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|[,;，][\s,;，]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}))",
+    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|[,;，][\s,;，.…]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}))",
     re.DOTALL,
 )
 _END_IN_LIST = re.compile(rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|[,;，]|\n{_BLANK}[\"'“‘])", re.DOTALL)
@@ -231,6 +231,8 @@ class _Reader:
             self._at += 1
         else:
             self._at = bare.end()
+            if self._text.startswith(tuple('"“”'), self._at):
+                return  # a mark of some language before its text
             words = bare[0].strip()
             is_cut = self._at == len(self._text)
             self._stack[-1].add(None if is_cut or _LITERAL.match(words) else words)
