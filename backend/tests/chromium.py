@@ -27,7 +27,7 @@ FLAGS = (
     "--no-proxy-server",
     "--remote-debugging-pipe",
 )
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 Json = dict[str, Any]
 
 

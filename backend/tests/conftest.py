@@ -105,7 +105,8 @@ def box(sandbox_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 
 @pytest.fixture
 def client(box: Sandbox) -> Iterator[FalClient]:
-    with FalClient(timeout=20) as client:
+    # No test waits for this deadline: on a busy machine a picture may take many seconds to paint.
+    with FalClient(timeout=60) as client:
         yield client
 
 

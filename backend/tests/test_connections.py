@@ -32,7 +32,7 @@ def closing_box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 def test_an_idle_connection_that_the_server_closed_is_noticed_before_it_is_used_again(closing_box: Sandbox) -> None:
     with FalClient(timeout=10) as client:
         assert client.any_llm_complete("first")["error"] is None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while open_connections(client):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -122,7 +122,7 @@ def test_when_the_other_name_cannot_be_connected_to_either_the_first_is_named(
 ) -> None:
     monkeypatch.setattr(transport, "MAX_ATTEMPTS", 1)
     no_route += [httpcore.ConnectTimeout("no route")] * 2
-    answer = client.any_llm_complete("hi", timeout=2)
+    answer = client.any_llm_complete("hi")
     assert (answer["error_type"], answer["retryable"]) == ("unreachable", True)
     assert "queue.fal.run cannot be reached" in answer["error"]
     assert box.ledger()["accepted"] == 0

@@ -52,7 +52,7 @@ def box():
 @contextmanager
 def client_of(box, **options):
     context = ssl.create_default_context(cafile=box.ca_file)
-    with httpx.Client(proxy=box.url, verify=context, headers=KEY, timeout=10, **options) as client:
+    with httpx.Client(proxy=box.url, verify=context, headers=KEY, timeout=30, **options) as client:
         yield client
 
 
@@ -104,11 +104,11 @@ def result(web, box, endpoint, given=None, **options):
     return web.get(job["response_url"])
 
 
-def ended(box, request_id, timeout_s=10):
+def ended(box, request_id):
     def has_ended(ledger):
         return any(job["request_id"] == request_id and job["outcome"] for job in ledger["jobs"])
 
-    return box.wait_for(has_ended, timeout_s)
+    return box.wait_for(has_ended)
 
 
 def events_of(web, method, url, **options):
@@ -324,11 +324,10 @@ def test_a_queue_longer_than_the_caller_likes_is_a_429(box, web):
 
 
 def test_jobs_run_side_by_side(box, web):
-    box.configure(latency=0.3)
-    started = time.monotonic()
-    for job in [submit(web) for _ in range(GOOD)]:
-        ended(box, job["request_id"])
-    assert time.monotonic() - started < 0.3 * GOOD / 2
+    box.configure(latency=60)
+    for _ in range(GOOD):
+        submit(web)
+    box.wait_for(lambda ledger: [job["state"] for job in ledger["jobs"]] == ["IN_PROGRESS"] * GOOD)
 
 
 def test_old_jobs_are_forgotten_but_stay_counted(box, web, monkeypatch):
@@ -411,10 +410,11 @@ def test_a_direct_call_answers_on_the_same_connection(box, web):
     assert web.get(f"{QUEUE}{TEXT}/requests/{job['request_id']}").status_code == 404
 
 
-def test_a_direct_call_is_charged_when_the_caller_hangs_up(box, web):
+def test_a_direct_call_is_charged_when_the_caller_hangs_up(box):
     box.configure(latency=0.3)
-    with pytest.raises(httpx.ReadTimeout):
-        web.post(DIRECT + TEXT, json=ASK, timeout=impatient(0.1))
+    with secure_socket(box) as caller:
+        caller.sendall(raw_request("/" + TEXT, "fal.run"))
+        box.wait_for(lambda ledger: ledger["accepted"] == 1)
     assert box.wait_for(lambda ledger: ledger["completed"] == 1)["billable"] == 1
 
 
@@ -435,11 +435,13 @@ def test_a_stream_is_cumulative_and_repeats_the_last_text_as_the_end(box, web):
 
 def test_a_stream_is_spread_over_the_latency(box, web):
     box.configure(latency=0.4)
-    moments = []
+    started = time.monotonic()
+    assert len(events_of(web, "POST", DIRECT + TEXT + "/stream", json=ASK)) > 2
+    assert time.monotonic() - started >= 0.35
+    box.configure(latency=16)
     with connect_sse(web, "POST", DIRECT + TEXT + "/stream", json=ASK) as source:
-        moments = [time.monotonic() for _ in source.iter_sse()]
-    assert moments[4] - moments[0] >= 0.15
-    assert moments[-1] - moments[0] >= 0.3
+        next(source.iter_sse())
+        assert box.ledger()["running"] == 1
 
 
 def test_a_stream_refuses_bad_input_with_a_plain_answer(web):
@@ -1087,11 +1089,14 @@ def test_half_a_download_arrives(box, web):
     assert got == bytes(500)
 
 
-def test_a_delayed_submit_is_accepted_first(box, web):
+def test_a_delayed_submit_is_accepted_first(box):
     box.fault("submit", delay=30)
-    with pytest.raises(httpx.ReadTimeout):
-        web.post(QUEUE + TEXT, json=ASK, timeout=impatient(0.2))
-    assert box.wait_for(lambda ledger: ledger["accepted"] == 1)
+    with secure_socket(box, "queue.fal.run") as caller:
+        caller.sendall(raw_request("/" + TEXT, "queue.fal.run"))
+        assert box.wait_for(lambda ledger: ledger["accepted"] == 1)
+        caller.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            caller.recv(1)
 
 
 def test_a_delayed_submit_that_is_not_accepted_is_lost_when_the_caller_leaves(box, web):
@@ -1152,8 +1157,8 @@ def test_a_silent_server_sends_nothing_or_headers_only(box, web):
     box.fault("download", silent=30)
     box.fault("download", silent=30, headers_first=True)
     with pytest.raises(httpx.ReadTimeout):
-        web.get(url, timeout=impatient(0.2))
-    with web.stream("GET", url, timeout=impatient(0.3)) as reply:
+        web.get(url, timeout=impatient(2))
+    with web.stream("GET", url, timeout=impatient(2)) as reply:
         assert reply.status_code == 200
         with pytest.raises(httpx.ReadTimeout):
             reply.read()
@@ -1161,7 +1166,7 @@ def test_a_silent_server_sends_nothing_or_headers_only(box, web):
 
 def test_a_stream_can_fall_silent_after_its_headers(box, web):
     box.fault("stream", silent=30, headers_first=True)
-    with web.stream("POST", DIRECT + TEXT + "/stream", json=ASK, timeout=impatient(0.3)) as reply:
+    with web.stream("POST", DIRECT + TEXT + "/stream", json=ASK, timeout=impatient(2)) as reply:
         assert reply.headers["content-type"] == "text/event-stream"
         with pytest.raises(httpx.ReadTimeout):
             reply.read()
@@ -1192,9 +1197,12 @@ def test_a_job_can_be_stuck_in_either_state(box, web):
 
 
 def test_a_job_can_take_longer_than_the_others(box, web):
+    box.fault("job", delay=60)
+    slow, usual = submit(web), submit(web)
+    ended(box, usual["request_id"])
+    assert web.get(slow["status_url"]).json()["status"] == "IN_PROGRESS"
     box.fault("job", delay=0.5)
     assert web.post(DIRECT + TEXT, json=ASK).elapsed.total_seconds() >= 0.5
-    assert web.post(DIRECT + TEXT, json=ASK).elapsed.total_seconds() < 0.5
 
 
 def test_a_job_can_fail_with_the_error_that_is_set(box, web):
@@ -1285,7 +1293,7 @@ def test_the_journal_has_a_row_for_every_request_in_order(box, web):
 
 def test_a_reset_forgets_everything_and_restores_the_settings(web, box):
     first_id = submit(web)["request_id"]
-    box.configure(latency=5)
+    box.configure(latency=3600)
     box.fault("submit", status=500)
     box.say("never said")
     box.put_file(b"x", "a", "b/c")
@@ -1293,7 +1301,7 @@ def test_a_reset_forgets_everything_and_restores_the_settings(web, box):
     assert box.journal() == []
     assert box.ledger() == {**dict.fromkeys(box.ledger(), 0), "jobs": []}
     reply = web.post(DIRECT + TEXT, json=ASK)
-    assert (reply.status_code, reply.elapsed.total_seconds() < 2) == (200, True)
+    assert reply.status_code == 200
     assert reply.json()["output"] != "never said"
     assert submit(web)["request_id"] != first_id
 
@@ -1409,6 +1417,13 @@ def test_a_client_that_does_not_trust_the_sandbox_gets_nowhere(box):
         assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
 
 
+def raw_request(path, host):
+    """The bytes of a good POST, for a caller that decides itself when it leaves."""
+    body = json.dumps(ASK).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Key a:b\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def secure_socket(box, host="fal.run"):
     raw = socket.create_connection(("127.0.0.1", box.port), timeout=10)
     raw.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
@@ -1424,7 +1439,7 @@ def test_an_idle_connection_is_closed_after_the_time_that_is_set(box):
         assert idle.recv(4096)
         while idle.recv(4096):
             pass
-        assert 0.15 <= time.monotonic() - started < 5
+        assert 0.15 <= time.monotonic() - started < 8
 
 
 def test_a_connection_is_kept_alive(box, web):
@@ -1457,7 +1472,7 @@ def test_it_stops_at_once_with_streams_open_and_jobs_running():
             next(lines)
             started = time.monotonic()
             box.stop()
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 8
             with suppress(httpx.TransportError):
                 assert any("client_cancelled" in line for line in lines)
             with suppress(OSError):

@@ -163,6 +163,6 @@ def test_doctor_shows_settings_without_the_key_and_fails_when_fal_cannot_be_reac
 
 def test_the_timeout_covers_the_whole_command(box, run):
     box.configure(latency=30)
-    code, document = run("any-llm-complete", "--prompt", "Hello", "--timeout", "0.4")
+    code, document = run("any-llm-complete", "--prompt", "Hello", "--timeout", "2")
     assert (code, document["error_type"], document["output"]) == (1, "timeout", "")
     box.wait_for(lambda ledger: ledger["cancelled"] == 1)

@@ -22,9 +22,10 @@ from conftest import WORKER
 from services.fal_worker import main
 from services.worker.commands import COMMANDS
 
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 """For what comes at once, but on a busy machine a little later."""
-EXIT_S = 2.0
+EXIT_S = 6.0
+"""The promise is two seconds; a busy machine may need three times that, and what hangs takes a minute."""
 PAUSE_S = 0.4
 FOREVER_S = 60
 DOCUMENT = {"error", "trace", "error_type", "retryable", "status_code", "request_id", "hint"}
@@ -515,7 +516,7 @@ def test_a_number_and_a_text_are_different_ids(busy):
 
 def test_a_call_that_takes_too_long_is_cancelled_at_fal(worker, box):
     box.configure(latency=FOREVER_S)
-    error = worker.ask("any-llm-complete", {"prompt": "x", "timeout": 1.5})["error"]
+    error = worker.ask("any-llm-complete", {"prompt": "x", "timeout": 3})["error"]
     (job,) = box.ledger()["jobs"]
     assert (error["data"]["error_type"], error["data"]["request_id"]) == ("timeout", job["request_id"])
     assert job["outcome"] == "cancelled"
@@ -539,7 +540,7 @@ def test_as_many_jobs_run_at_once_as_calls_may(start, box):
 
 def test_a_submit_that_is_cancelled_while_its_answer_is_on_its_way_leaves_no_job(worker, box):
     box.configure(latency=FOREVER_S)
-    box.fault("submit", delay=0.4, accept=True)
+    box.fault("submit", delay=0.6, accept=True)
     worker.messages.clear()
     worker.call("any-llm-submit", {"prompt": "x"})
     box.wait_for(lambda ledger: ledger["accepted"] == 1, WITHIN_S)
@@ -551,8 +552,8 @@ def test_a_submit_that_is_cancelled_while_its_answer_is_on_its_way_leaves_no_job
 
 
 def test_another_env_file_brings_its_own_timeout(start, box, tmp_path):
-    box.configure(latency=1.5)
-    for name, seconds in (("short", 1), ("long", 20)):
+    box.configure(latency=2.5)
+    for name, seconds in (("short", 2), ("long", 60)):
         (tmp_path / name).write_text(f"FAL_KEY={box.env()['FAL_KEY']}\nFAL_TIMEOUT_S={seconds}\n")
     peer = start("--env_file", str(tmp_path / "short"))
     peer.call("any-llm-complete", {"prompt": "x"}, "short")
@@ -562,9 +563,9 @@ def test_another_env_file_brings_its_own_timeout(start, box, tmp_path):
 
 
 def test_a_timeout_may_be_longer_than_the_workers_own(start, box):
-    box.configure(latency=1.5)
-    peer = start("--timeout", "1")
-    peer.call("any-llm-complete", {"prompt": "x", "timeout": 20}, "long")
+    box.configure(latency=2.5)
+    peer = start("--timeout", "2")
+    peer.call("any-llm-complete", {"prompt": "x", "timeout": 60}, "long")
     peer.call("any-llm-complete", {"prompt": "x"}, "short")
     assert peer.reply("short")["error"]["data"]["error_type"] == "timeout"
     assert peer.reply("long")["result"]["output"]
@@ -787,7 +788,7 @@ def test_a_call_that_cannot_tell_its_progress_still_keeps_its_deadline(start, bo
     box.configure(latency=FOREVER_S)
     peer = start(reads=False)
     peer.write(request(id="p") * 60_000)
-    peer.call("any-llm-complete", {"prompt": "x", "with_logs": True, "timeout": 0.3})
+    peer.call("any-llm-complete", {"prompt": "x", "with_logs": True, "timeout": 2})
     box.wait_for(lambda ledger: ledger["cancelled"] == 1, WITHIN_S)
 
 
