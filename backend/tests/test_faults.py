@@ -21,6 +21,7 @@ import trustme
 
 from conftest import COFFEE
 from sandbox.server import Sandbox
+from schema_check import assert_output_is_true
 from services.fal import retries
 from services.fal_service import FalClient
 from services.fal_worker import main
@@ -223,6 +224,7 @@ def run_cell(argv: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, d
     lines = out.splitlines()
     assert out.endswith("\n")
     assert len(lines) == 1
+    assert_output_is_true(argv, code, out)
     assert took < float(argv[-1]) + OVERTIME_S
     assert not [half for half in KEY_HALVES if half in out + err]
     assert_soon(lambda: set(threading.enumerate()) <= threads | service_threads())
@@ -328,8 +330,9 @@ def test_a_resolver_that_hangs_does_not_outlast_the_deadline(
             began = time.monotonic()
             code = main(argv)
             took = time.monotonic() - began
-        document = json.loads(capfd.readouterr().out)
-        assert (code, document["error_type"]) == (1, "timeout"), cell
+        out = capfd.readouterr().out
+        assert_output_is_true(argv, code, out)
+        assert (code, json.loads(out)["error_type"]) == (1, "timeout"), cell
         assert took < TIMEOUT_S + OVERTIME_S
     released.set()
 

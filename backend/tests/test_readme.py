@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import fal_client
 import pytest
 
+from schema_check import assert_output_is_true
 from services.fal_service import FalClient
 from services.fal_worker import main
 
@@ -133,8 +134,10 @@ def _run(command: str, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """The last JSON document that the command printed, if any; it must succeed."""
     if command.startswith(WORKER) and "|" not in command:
         capfd.readouterr()
-        code = main(shlex.split(command)[2:])
+        argv = shlex.split(command)[2:]
+        code = main(argv)
         out = capfd.readouterr().out
+        assert_output_is_true(argv, code, out)
     elif command.startswith(RUN_BY_SHELL):
         if command.startswith("curl ") and not shutil.which("curl"):
             return {}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox.server import Sandbox
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 
 TEXT = "openrouter/router"
@@ -60,6 +61,7 @@ def test_an_enterprise_question_without_images_goes_to_the_enterprise_endpoint(b
 def test_fals_log_lines_go_to_stderr(box, capfd):
     assert main(["any-llm-complete", "--prompt", "Hello", "--with_logs"]) == 0
     out, err = capfd.readouterr()
+    assert_output_is_true(["any-llm-complete"], 0, out)
     assert out.count("\n") == 1
     assert "fal: " in err
     assert f"sandbox: {TEXT} started" in err

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from conftest import WORKER
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 from services.worker.commands import COMMANDS
 
@@ -209,8 +210,10 @@ def one_shot(monkeypatch, capfd) -> Callable[..., Any]:
     def run(name: str, params: dict[str, Any]) -> Any:
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(params)))
         capfd.readouterr()
-        main([name, "--json", "-"])
-        return json.loads(capfd.readouterr().out.splitlines()[-1])
+        code = main([name, "--json", "-"])
+        out = capfd.readouterr().out
+        assert_output_is_true([name], code, out)
+        return json.loads(out.splitlines()[-1])
 
     return run
 
@@ -662,7 +665,7 @@ def test_a_stream_that_breaks_off_ends_in_what_the_command_prints_last(worker, o
 
 
 def test_a_stream_is_told_as_it_comes_and_can_be_cancelled(worker, box):
-    box.configure(latency=4)
+    box.configure(latency=12)
     worker.messages.clear()
     worker.call("any-llm-stream", {"prompt": "x"})
     worker.wait(lambda messages: told(messages, "delta"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 
 WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.py"
@@ -224,7 +225,9 @@ def lines_of(out: str) -> list[dict]:
 def test_a_stream_is_json_lines_of_the_text_so_far(box, capfd):
     box.say("Bu ergonomik kupa sıcak tutar.")
     assert main(["any-llm-stream", "--prompt", "x"]) == 0
-    lines = lines_of(capfd.readouterr().out)
+    out = capfd.readouterr().out
+    assert_output_is_true(["any-llm-stream"], 0, out)
+    lines = lines_of(out)
     text = ""
     for line in lines:
         text += line["delta"]
@@ -240,14 +243,16 @@ def test_a_stream_is_json_lines_of_the_text_so_far(box, capfd):
 def test_the_last_line_of_a_stream_that_broke_off_carries_the_text_so_far(end, box, capfd):
     box.fault("stream", cut=3, end=end)
     assert main(["any-llm-stream", "--prompt", "x"]) == 1
-    *events, error = lines_of(capfd.readouterr().out)
+    out = capfd.readouterr().out
+    assert_output_is_true(["any-llm-stream"], 1, out)
+    *events, error = lines_of(out)
     assert len(events) == 3
     assert (error["error_type"], error["partial"], error["delta"]) == ("stream_truncated", True, "")
     assert error["output"] == events[-1]["output"]
 
 
 def test_each_line_of_a_stream_is_printed_when_it_comes(box):
-    box.configure(latency=4)
+    box.configure(latency=12)
     command = [sys.executable, str(WORKER), "any-llm-stream", "--prompt", "x"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
         box.wait_for(lambda ledger: ledger["running"] == 1)
