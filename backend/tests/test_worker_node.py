@@ -82,7 +82,7 @@ def answer(example):
 
     def run(lines: str) -> object:
         with example(lines) as process:
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=180)
         assert process.returncode == 0
         return json.loads(out)
 

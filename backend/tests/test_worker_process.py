@@ -41,7 +41,7 @@ def python(box):
     def run(*argv: object, **options) -> subprocess.CompletedProcess[bytes]:
         env = {**os.environ, **options.pop("env", {})}
         command = [sys.executable, *map(str, argv)]
-        return subprocess.run(command, capture_output=True, timeout=60, check=False, env=env, **options)
+        return subprocess.run(command, capture_output=True, timeout=180, check=False, env=env, **options)
 
     return run
 

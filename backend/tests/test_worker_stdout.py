@@ -69,7 +69,7 @@ def shell(box):
     def run(redirection: str, *argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
         script = f'exec "$0" "$@" {redirection}'
         command = ["sh", "-c", script, sys.executable, str(WORKER), *argv]
-        return subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, **(env or {})}, check=False)
+        return subprocess.run(command, capture_output=True, timeout=180, env={**os.environ, **(env or {})}, check=False)
 
     return run
 
@@ -123,7 +123,7 @@ def test_a_library_that_prints_does_so_behind_every_door(door, box, stub):
     env = stub("fal_client", NOISY)
     env["PYTHONPATH"] += os.pathsep + str(WORKER.parents[1])
     command = [sys.executable, *door, *ASK]
-    done = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, **env}, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=180, env={**os.environ, **env}, check=False)
     assert (done.returncode, one_document(done.stdout)["error"]) == (0, None)
     assert b"noise from fd 1" in done.stderr
 
@@ -143,7 +143,7 @@ def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(argv, box):
     os.close(reader)
     try:
         command = [sys.executable, str(WORKER), *argv]
-        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=180, check=False)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
