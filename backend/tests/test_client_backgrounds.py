@@ -125,7 +125,7 @@ def test_without_remove_bg_nothing_is_cut_out(box, client, quick):
 
 @pytest.mark.parametrize(("slow", "quick_step"), [(CUTOUT, "prompt"), (PROMPTS, "cutout")])
 def test_the_prompts_are_written_while_the_product_is_cut_out(client, quick, slow, quick_step):
-    quick((slow, {"output": {**CUT, "output": "A prompt."}, "delay": 0.4, "times": None}))
+    quick((slow, {"output": {**CUT, "output": "A prompt."}, "delay": 2, "times": None}))
     done = []
     client.generate_multiple_backgrounds(
         PHOTO,

@@ -194,9 +194,9 @@ def test_a_stream_is_limited_like_a_job(box, client):
 
 def test_a_submit_that_is_stopped_on_its_way_and_cannot_be_cancelled_says_that_it_may_run(box, warm):
     box.configure(latency=60)
-    box.fault("submit", delay=0.4, accept=True)
+    box.fault("submit", delay=0.6, accept=True)
     box.fault("cancel", status=500, times=None)
-    call = Call(20)
+    call = Call(60)
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(run_within, call, warm.any_llm_submit)
         box.wait_for(lambda ledger: ledger["accepted"] == 1)

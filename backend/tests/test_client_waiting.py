@@ -204,7 +204,8 @@ STREAM_TROUBLE = [
 
 @pytest.mark.parametrize("trouble", STREAM_TROUBLE, ids=str)
 def test_when_the_status_stream_fails_the_job_is_polled(box, client, trouble):
-    box.configure(latency=0.05)
+    # Long enough that the stream's first event is not yet the last, on a busy machine too.
+    box.configure(latency=1)
     box.say("Arrived")
     box.fault("status_stream", **trouble)
     assert client.any_llm_complete("Hi")["output"] == "Arrived"
@@ -241,7 +242,7 @@ def test_polling_slows_down(box, client):
     box.fault("status_stream", status=500)
     box.configure(latency=0.8)
     assert client.any_llm_complete("Hi")["error"] is None
-    assert 3 <= stages(box).count("status") <= 9
+    assert 2 <= stages(box).count("status") <= 9
 
 
 def test_a_log_line_is_shown_once_however_often_it_is_polled(box, client, capsys):

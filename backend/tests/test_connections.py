@@ -80,14 +80,14 @@ def test_who_is_stopped_does_not_shut_the_connection_that_somebody_else_has_by_t
     client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = client.any_llm_submit("hi")
-    stopped, give_back = Call(20), connections.Connections._give_back
+    stopped, give_back = Call(60), connections.Connections._give_back
     given_back, go_on = threading.Event(), threading.Event()
 
     def slowly(self: connections.Connections, host: str, connection: Any) -> Any:
         unused = give_back(self, host, connection)
         if threading.current_thread().name == "stopped" and not given_back.is_set():
             given_back.set()
-            go_on.wait(20)
+            go_on.wait(60)
         return unused
 
     def ask() -> None:
@@ -97,7 +97,7 @@ def test_who_is_stopped_does_not_shut_the_connection_that_somebody_else_has_by_t
     monkeypatch.setattr(connections.Connections, "_give_back", slowly)
     first = threading.Thread(target=ask, name="stopped")
     first.start()
-    assert given_back.wait(20)
+    assert given_back.wait(60)
     box.fault("submit", delay=0.5, accept=True)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(client.any_llm_complete, "hi")
@@ -143,9 +143,12 @@ def no_route(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 
 
 def test_a_client_opens_a_connection_for_each_call_at_once_and_closes_them_with_itself(box: Sandbox) -> None:
-    box.configure(latency=0.2)
+    # The last of the twelve has begun long before the first has its answer.
+    box.configure(latency=1.5)
     with FalClient(max_concurrency=12, timeout=60) as client, ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(client.any_llm_complete, ["hi"] * 36))
+        answers = list(pool.map(client.any_llm_complete, ["hi"] * 12))
+        box.configure(latency=0)
+        answers += pool.map(client.any_llm_complete, ["hi"] * 24)
         opened = kept(client)
     assert [answer["error"] for answer in answers] == [None] * 36
     assert len(opened) == 12
@@ -155,7 +158,7 @@ def test_a_client_opens_a_connection_for_each_call_at_once_and_closes_them_with_
 def test_connections_that_were_not_used_for_a_while_are_closed_one_by_one(
     box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    box.configure(latency=0.2)
+    box.configure(latency=1)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(client.any_llm_complete, ["hi"] * 4))
     assert len(kept(client)) == 4
