@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +92,24 @@ def client(box: Sandbox) -> Iterator[FalClient]:
         yield client
 
 
+@cache
+def small_photo() -> bytes:
+    import cv2
+
+    return cv2.imencode(".jpg", cv2.resize(cv2.imread(str(COFFEE)), (240, 160)))[1].tobytes()
+
+
 @pytest.fixture
 def photo_url(box: Sandbox) -> str:
     """The example photo, small, at the sandbox's CDN."""
-    import cv2
-
-    picture = cv2.resize(cv2.imread(str(COFFEE)), (240, 160))
-    return box.put_file(cv2.imencode(".jpg", picture)[1].tobytes(), "coffee.jpg", "image/jpeg")
+    return box.put_file(small_photo(), "coffee.jpg", "image/jpeg")
 
 
 @pytest.fixture
 def photo_path(tmp_path: Path) -> Path:
     """The same small photo as a file."""
-    import cv2
-
     path = tmp_path / "coffee.jpg"
-    cv2.imwrite(str(path), cv2.resize(cv2.imread(str(COFFEE)), (240, 160)))
+    path.write_bytes(small_photo())
     return path
 
 

@@ -28,6 +28,7 @@ from services.fal_worker import main
 
 KEY_HALVES = ("planted-key-id-91", "planted-secret-73")
 CATEGORIES = '{"main_product_type": "Kitchenware", "vibe": "Cozy"}'
+PICTURE = {"image": {"url": "https://v3.fal.media/files/x.png", "width": 8, "height": 8}}
 TIMEOUT_S = 1.5
 PATIENT_S = 30.0
 """Where no deadline is meant to pass: painting a picture takes its time on a busy machine."""
@@ -399,6 +400,9 @@ def test_every_fault_of_an_accepted_job_has_its_one_answer(
     argv = filled(cell, TIMEOUT_S if fault.error_type == "timeout" else PATIENT_S)
     for stage in fault.stages:
         box.fault(stage, times=None, **fault.action)
+    # Nothing is painted: it is not the pictures that are tested here, and they take seconds.
+    for endpoint in ("fal-ai/bria/background/remove", "bria/replace-background"):
+        box.fault("job", endpoint=endpoint, times=None, output=PICTURE)
 
     code, document = run_cell(argv, capfd)
 
