@@ -27,7 +27,7 @@ WITHIN_S = 30.0
 """For what comes at once, but on a busy machine a little later."""
 EXIT_S = 6.0
 """The promise is two seconds; a busy machine may need three times that, and what hangs takes a minute."""
-PAUSE_S = 0.4
+PAUSE_S = 0.2
 FOREVER_S = 60
 DOCUMENT = {"error", "trace", "error_type", "retryable", "status_code", "request_id", "hint"}
 VOLATILE = {"request_id", "trace", "timings", "seconds"}
@@ -735,14 +735,16 @@ def test_an_array_that_begins_with_the_end_is_answered_whole(start):
 def test_the_last_answers_wait_for_a_reader_that_pauses(start, box):
     box.configure(latency=FOREVER_S)
     peer = start(reads=False)
-    for call_id in range(1008):
+    # Their answers are more than a pipe holds, and few enough for a busy machine to write within the worker's limit.
+    for call_id in range(308):
         peer.call("any-llm-complete", {"prompt": "x"}, call_id)
     box.wait_for(lambda ledger: ledger["running"] == 8, WITHIN_S)
     end_of_input(peer)
     box.wait_for(lambda ledger: ledger["cancelled"] == 8, WITHIN_S)
     time.sleep(PAUSE_S)
-    answered = {json.loads(line).get("id") for line in peer.process.stdout}
-    assert answered - {None} == set(range(1008))
+    lines = list(peer.process.stdout)
+    assert sum(map(len, lines)) > 100_000
+    assert {json.loads(line).get("id") for line in lines} - {None} == set(range(308))
     assert peer.exit()[0] == 0
 
 
