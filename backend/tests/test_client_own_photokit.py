@@ -107,7 +107,7 @@ def own(authority, monkeypatch):
 
 @pytest.fixture
 def own_client(own):
-    with FalClient(timeout=10) as client:
+    with FalClient(timeout=60) as client:
         yield client
 
 
@@ -160,14 +160,14 @@ def test_a_photokit_that_hangs_up_may_have_done_the_work_so_it_is_not_asked_agai
 def test_a_photokit_that_is_not_there_was_never_reached(authority, monkeypatch):
     with serving(authority) as server:
         monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
-    with FalClient(timeout=10) as client, pytest.raises(Unreachable, match="localhost"):
+    with FalClient(timeout=60) as client, pytest.raises(Unreachable, match="localhost"):
         replace(client)
 
 
 def test_a_photokit_with_a_certificate_that_is_not_trusted_gets_nothing(authority, monkeypatch):
     with serving(trustme.CA()) as server:
         monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
-        with FalClient(timeout=10) as client, pytest.raises(Unreachable):
+        with FalClient(timeout=60) as client, pytest.raises(Unreachable):
             replace(client)
         assert server.requests == []
 

@@ -15,7 +15,7 @@ from services.fal.errors import AmbiguousSubmit, Cancelled, FalError, RateLimite
 from services.fal_service import FalClient
 
 PHOTO = "https://example.com/red-mug.jpg"
-NO_RETRY_AFTER_S = 3.0
+NO_RETRY_AFTER_S = 8.0
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_a_submit_that_is_not_answered_in_time_is_ambiguous(box, warm):
     box.fault("submit", delay=30)
     began = time.monotonic()
     with pytest.raises(AmbiguousSubmit):
-        warm.any_llm_submit("Hi", timeout=0.4)
+        warm.any_llm_submit("Hi", timeout=1.5)
     assert time.monotonic() - began < NO_RETRY_AFTER_S
     assert len(submits(box)) == 1
 
@@ -157,14 +157,14 @@ def test_retry_after_in_seconds_is_waited_for(box, client):
     box.fault("submit", status=429, retry_after="1")
     began = time.monotonic()
     assert client.any_llm_complete("Hi")["error"] is None
-    assert 1 <= time.monotonic() - began < 4
+    assert 1 <= time.monotonic() - began < 1 + NO_RETRY_AFTER_S
 
 
 def test_retry_after_as_a_date_is_waited_for(box, client):
     at = time.time() + 2
     box.fault("submit", status=503, retry_after=http_date(2))
     assert client.any_llm_complete("Hi")["error"] is None
-    assert int(at) <= time.time() < at + 3
+    assert int(at) <= time.time() < at + NO_RETRY_AFTER_S
 
 
 @pytest.mark.parametrize("moment", ["0", "past", "nonsense"])
@@ -194,9 +194,9 @@ def test_a_stream_is_limited_like_a_job(box, client):
 
 def test_a_submit_that_is_stopped_on_its_way_and_cannot_be_cancelled_says_that_it_may_run(box, warm):
     box.configure(latency=60)
-    box.fault("submit", delay=0.4, accept=True)
+    box.fault("submit", delay=0.6, accept=True)
     box.fault("cancel", status=500, times=None)
-    call = Call(20)
+    call = Call(60)
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(run_within, call, warm.any_llm_submit)
         box.wait_for(lambda ledger: ledger["accepted"] == 1)

@@ -21,15 +21,19 @@ import trustme
 
 from conftest import COFFEE
 from sandbox.server import Sandbox
+from schema_check import assert_output_is_true
 from services.fal import retries
 from services.fal_service import FalClient
 from services.fal_worker import main
 
 KEY_HALVES = ("planted-key-id-91", "planted-secret-73")
 CATEGORIES = '{"main_product_type": "Kitchenware", "vibe": "Cozy"}'
-TIMEOUT_S = 1.0
+PICTURE = {"image": {"url": "https://v3.fal.media/files/x.png", "width": 8, "height": 8}}
+TIMEOUT_S = 1.5
 PATIENT_S = 30.0
 """Where no deadline is meant to pass: painting a picture takes its time on a busy machine."""
+OVERTIME_S = 5.0
+"""How late an answer may be on a busy machine; what does not mind its deadline takes 10 s or more."""
 NOT_RETRYABLE = {
     "auth",
     "balance_exhausted",
@@ -221,7 +225,8 @@ def run_cell(argv: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, d
     lines = out.splitlines()
     assert out.endswith("\n")
     assert len(lines) == 1
-    assert took < float(argv[-1]) + 1.0
+    assert_output_is_true(argv, code, out)
+    assert took < float(argv[-1]) + OVERTIME_S
     assert not [half for half in KEY_HALVES if half in out + err]
     assert_soon(lambda: set(threading.enumerate()) <= threads | service_threads())
     assert_soon(lambda: open_sockets() <= sockets)
@@ -245,7 +250,7 @@ def open_sockets() -> int:
 
 def assert_soon(holds: Callable[[], bool]) -> None:
     """The sandbox's side of a closed connection goes a moment after ours."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -326,9 +331,10 @@ def test_a_resolver_that_hangs_does_not_outlast_the_deadline(
             began = time.monotonic()
             code = main(argv)
             took = time.monotonic() - began
-        document = json.loads(capfd.readouterr().out)
-        assert (code, document["error_type"]) == (1, "timeout"), cell
-        assert took < TIMEOUT_S + 1.0
+        out = capfd.readouterr().out
+        assert_output_is_true(argv, code, out)
+        assert (code, json.loads(out)["error_type"]) == (1, "timeout"), cell
+        assert took < TIMEOUT_S + OVERTIME_S
     released.set()
 
 
@@ -394,6 +400,9 @@ def test_every_fault_of_an_accepted_job_has_its_one_answer(
     argv = filled(cell, TIMEOUT_S if fault.error_type == "timeout" else PATIENT_S)
     for stage in fault.stages:
         box.fault(stage, times=None, **fault.action)
+    # Nothing is painted: it is not the pictures that are tested here, and they take seconds.
+    for endpoint in ("fal-ai/bria/background/remove", "bria/replace-background"):
+        box.fault("job", endpoint=endpoint, times=None, output=PICTURE)
 
     code, document = run_cell(argv, capfd)
 
@@ -402,5 +411,5 @@ def test_every_fault_of_an_accepted_job_has_its_one_answer(
     else:
         assert (code, document["error_type"]) == (1, fault.error_type), document["error"]
         assert document["request_id"] in {job["request_id"] for job in box.ledger()["jobs"]}
-    ledger = box.wait_for(lambda state: state["running"] == 0, timeout_s=5) or box.ledger()
+    ledger = box.wait_for(lambda state: state["running"] == 0)
     assert 1 <= ledger["accepted"] <= cell.jobs

@@ -192,7 +192,7 @@ def imported(argv: tuple[str, ...], succeeds: bool, without: str) -> set[str]:
     env = {name: value for name, value in os.environ.items() if name != without}
     command = [sys.executable, "-X", "importtime", *argv]
     ran = subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=60, check=False
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=180, check=False
     )
     assert ran.returncode == 0 or not succeeds, ran.stdout
     return set(re.findall(r"^import time:[^|]*\|[^|]*\| *(\S+)$", ran.stderr, re.MULTILINE))

@@ -28,7 +28,7 @@ def run_node(box, node, tmp_path):
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=120,
+            timeout=300,
             cwd=cwd,
             env={**os.environ, "SANDBOX_URL": box.url, "FAL_PYTHON": sys.executable, **env},
             check=False,
@@ -59,7 +59,7 @@ def test_it_is_found_by_its_name_after_npm_install(run_node, node, tmp_path):
     (tmp_path / "package.json").write_text('{"name": "app", "private": true}')
     (tmp_path / "app.mjs").write_text(IMPORTED)
     command = [npm, "install", "--offline", "--no-audit", "--no-fund", "--cache", str(tmp_path / "cache"), str(MODULE)]
-    installed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    installed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert installed.returncode == 0, installed.stderr
     done = run_node("app.mjs")
     assert (done.stderr, done.returncode) == ("", 0)

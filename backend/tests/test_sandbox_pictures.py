@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from sandbox.phrases import PRODUCT_WORDS
 from sandbox.pictures.cutout import cut_out, picture_size
 from sandbox.pictures.scene import generic_picture, replace_background
-from sandbox.samples import sample_photo
+from sandbox.samples import PHOTOS, sample_photo
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIDE = 280
@@ -492,6 +493,12 @@ def test_a_sample_photo_shows_one_product_that_can_be_cut_out(name):
     assert 0.03 < np.mean(alpha > 127) < 0.6
     assert alpha[5, 5] == 0
     assert alpha[len(alpha) // 2 - 40 : len(alpha) // 2 + 40, alpha.shape[1] // 2].max() == 255
+
+
+def test_every_kind_of_product_has_a_sample_photo_of_its_own():
+    photos = {sample_photo(f"blue-{kind}.jpg") for kind in [*PRODUCT_WORDS, "anything"]}
+    assert len(photos) == len(PRODUCT_WORDS) + 1
+    assert sum(kept.stat().st_size for kept in PHOTOS.iterdir()) < 500_000
 
 
 def test_a_sample_photo_depends_on_its_name_alone():

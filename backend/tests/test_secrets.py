@@ -92,7 +92,7 @@ def test_the_key_is_not_sent_to_urls_that_an_answer_names_elsewhere(other_host: 
     elsewhere = "https://files.other.example.net/steal"
     body = {"request_id": "abc", "status_url": elsewhere, "response_url": elsewhere, "cancel_url": elsewhere}
     other_host.fault("submit", status=200, body=body)
-    with FalClient(key=KEY, timeout=2) as client:
+    with FalClient(key=KEY, timeout=60) as client:
         assert client.any_llm_complete("hi")["error_type"] == "not_found"
     assert "files.other.example.net" not in {row["host"] for row in other_host.journal()}
     assert places_of_the_key(other_host) == {"queue.fal.run"}
@@ -103,7 +103,7 @@ def test_the_key_is_not_sent_to_urls_that_an_answer_names_elsewhere(other_host: 
 )
 def test_the_key_does_not_follow_a_redirect_to_another_host(stage: str, other_host: Sandbox) -> None:
     other_host.fault(stage, times=None, redirect="https://files.other.example.net/steal")
-    with FalClient(key=KEY, timeout=3) as client, contextlib.suppress(errors.FalError):
+    with FalClient(key=KEY, timeout=60) as client, contextlib.suppress(errors.FalError):
         if stage == "stream":
             list(client.iter_any_llm("hi"))
         elif stage in ("token", "upload"):
@@ -121,7 +121,7 @@ def test_the_key_does_not_follow_a_redirect_to_another_host(stage: str, other_ho
 
 def test_the_upload_fallback_does_not_carry_the_key_to_the_storage_host(box: Sandbox) -> None:
     box.fault("upload", times=None, status=500)
-    with FalClient(key=KEY, timeout=20) as client:
+    with FalClient(key=KEY, timeout=60) as client:
         client.upload_file(COFFEE)
     rows = [row for row in box.journal() if row["host"] == "storage.googleapis.com"]
     assert rows
@@ -165,7 +165,7 @@ def test_a_file_host_that_resolves_to_a_private_address_is_refused(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve_to)
-    with FalClient(key=KEY, timeout=3) as client, pytest.raises(errors.InvalidInput, match="not a public address"):
+    with FalClient(key=KEY, timeout=60) as client, pytest.raises(errors.InvalidInput, match="not a public address"):
         client.save_picture("https://v3.fal.media/files/x.png", tmp_path, "x")
     assert asked == ["v3.fal.media"]
     assert list(tmp_path.iterdir()) == []

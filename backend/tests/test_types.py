@@ -21,7 +21,7 @@ NODE = BACKEND / "node"
 CACHE = Path(sys.prefix) / "npm"
 """Where TypeScript is kept between two runs: beside the Python packages."""
 WANTED = json.loads((NODE / "package.json").read_text(encoding="utf-8"))["devDependencies"]
-INSTALL_S = 120.0
+INSTALL_S = 300.0
 
 
 def _installed() -> bool:

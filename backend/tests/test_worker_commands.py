@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from sandbox.server import Sandbox
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 from services.worker.commands import COMMANDS
 
@@ -121,7 +122,9 @@ def call(box: Sandbox, photo_url: str, photo_path: Any, tmp_path: Any, capfd: An
         words = [_filled(word, filled) for word in [*EXAMPLES[name].argv, *COMMON]]
         capfd.readouterr()
         code = main([name, *(change(word) if word.startswith("--") else word for word in words)])
-        lines = capfd.readouterr().out.splitlines()
+        out = capfd.readouterr().out
+        assert_output_is_true([name], code, out)
+        lines = out.splitlines()
         assert len(lines) == 1 or name == "any-llm-stream"
         return code, json.loads(lines[-1])
 

@@ -20,9 +20,9 @@ WORKER = SOURCE / "services" / "fal_worker.py"
 SERVICE = SOURCE / "services" / "fal_service.py"
 ASK = ("any-llm-complete", "--prompt", "Hello")
 ENTERPRISE = "openrouter/router/enterprise"
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 """For what comes to pass at once, but on a busy machine a little later."""
-TO_END_S = 2.0
+TO_END_S = 6.0
 """How long a worker may take to end after a signal."""
 
 safe_path = pytest.mark.skipif(sys.version_info < (3, 11), reason="-P came with Python 3.11")
@@ -41,7 +41,7 @@ def python(box):
     def run(*argv: object, **options) -> subprocess.CompletedProcess[bytes]:
         env = {**os.environ, **options.pop("env", {})}
         command = [sys.executable, *map(str, argv)]
-        return subprocess.run(command, capture_output=True, timeout=60, check=False, env=env, **options)
+        return subprocess.run(command, capture_output=True, timeout=180, check=False, env=env, **options)
 
     return run
 
@@ -216,13 +216,13 @@ def test_a_signal_at_any_moment_leaves_one_document_and_no_job(delay, started, b
     box.wait_for(lambda ledger: ledger["running"] == 0, WITHIN_S)
 
 
-@pytest.mark.parametrize("name", ["any-llm-complete", "workflow"])
-def test_a_deadline_cancels_the_jobs_and_ends_the_process(name, started, commands, box):
+@pytest.mark.parametrize(("name", "timeout_s"), [("any-llm-complete", 3), ("workflow", 6)])
+def test_a_deadline_cancels_the_jobs_and_ends_the_process(name, timeout_s, started, commands, box):
     argv, jobs = commands[name]
     box.configure(latency=30)
-    with started(*argv, "--timeout", "2") as worker:
+    with started(*argv, "--timeout", str(timeout_s)) as worker:
         box.wait_for(lambda ledger: ledger["running"] == jobs, WITHIN_S)
-        out, err = worker.communicate(timeout=2 + 1)
+        out, err = worker.communicate(timeout=timeout_s + TO_END_S)
     document = one_document(out)
     assert (worker.returncode, document["error_type"], err) == (1, "timeout", b"")
     assert document["request_id"] in [job["request_id"] for job in box.ledger()["jobs"]]

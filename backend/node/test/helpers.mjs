@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 export const MODULE = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fal-worker.mjs');
 /** For what comes at once, but on a busy machine a little later. */
-export const WITHIN_MS = 20_000;
+export const WITHIN_MS = 30_000;
 export const FOREVER_S = 60;
 
 const post = (path, body) => fetch(`${process.env.SANDBOX_URL}/_sandbox/${path}`, { method: 'POST', body });

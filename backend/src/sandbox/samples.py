@@ -1,30 +1,32 @@
 """Sample product photos for names on example.com, so that a copied example works without a file at hand.
 
-The name chooses the product ("mug.jpg", "red-shoe.png"; any name gives something) and its colour. The pictures
-are rendered by `pictures/render.py`; nobody's photo is used. The rendered photos of `examples/` are made again by
-`PYTHONPATH=src python -m sandbox.samples examples`.
+The name chooses the product ("mug.jpg", "red-shoe.png"; any name gives something) and its colour. Nobody's photo is
+used: `tools/photo_studio` renders each kind of product once, `make photos` does it again. To follow the rays takes
+seconds, so what is kept in `photos/` is the light alone, which any colour can be multiplied with:
+
+- `mug.jpg` is the light that reaches the camera when the mug itself is black: the ground, the reflections, the parts
+  whose colour belongs to the kind.
+- `mug-glaze.jpg` says in grey how much more comes back from the product's own colour where that is white.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from sandbox.phrases import product_kind
-from sandbox.pictures import camera, codec, render, surfaces
+from sandbox.pictures import codec
 from sandbox.pictures.arrays import Array, floats
-from sandbox.pictures.noise import clouds
-from sandbox.pictures.props import PROPS, SIZES
 from sandbox.pictures.words import Colour
 
-SIDE, EXAMPLE_SIDE = 512, 1000
-PITCH = 0.24
-"""Radians: a little from above, as products are photographed."""
+PHOTOS = Path(__file__).resolve().parent / "photos"
+BRIGHTEST = 1.4
+"""The light that is 255 in the kept pictures; paper is at 0.9, and the film below is white long before 1.4."""
 GLAZES: dict[str, Colour] = {
     "red": (0.16, 0.14, 0.62),
     "blue": (0.55, 0.34, 0.16),
@@ -49,36 +51,18 @@ def sample_photo(name: str) -> bytes:
     digest = hashlib.sha256(name.encode()).digest()
     named = [word for word in re.findall(r"[a-z]+", name.lower()) if word in GLAZES]
     colour = GLAZES[named[0] if named else USUAL[digest[0] % len(USUAL)]]
-    return _photo(product_kind(name), colour, _paper(SIDE), PITCH)
+    kind = product_kind(name) or "jar"
+    return develop(_light(kind) + _light(f"{kind}-glaze") * floats(colour))
 
 
-def _photo(kind: str, colour: Colour, ground: Array, pitch: float) -> bytes:
-    height, width = SIZES[kind]
-    side = ground.shape[0]
-    shot = render.photograph(PROPS[kind](colour), side, pitch=pitch, height=height, width=width)
-    return codec.encode_jpeg(codec.to_bytes(render.compose(shot, ground)))
+def _light(stem: str) -> Array:
+    kept = cv2.imdecode(np.fromfile(PHOTOS / f"{stem}.jpg", np.uint8), cv2.IMREAD_COLOR)
+    return floats(kept * np.float32(BRIGHTEST / 255))
 
 
-def _paper(side: int) -> Array:
-    """Light grey seamless paper, brighter towards the lamp."""
-    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    level = 0.90 - 0.05 * x - 0.03 * np.abs(y - 0.6) + 0.003 * clouds(1024, 3, 2.2)[:side, :side]
-    return floats(level[..., None] * floats([0.99, 0.995, 1.0]))
-
-
-def _table(side: int, material: str, pitch: float) -> Array:
-    """A table top in perspective that fills the frame."""
-    stage = camera.Stage(side, side, pitch, base=0.72, span=side * 0.5)
-    return camera.focus(stage, camera.lay(stage, surfaces.tile(material, "mid"), 2.0, 0.25, (0, 0)), 0.02)
-
-
-def write_examples(folder: Path) -> None:
-    """The two rendered photos of the examples folder."""
-    plain = _photo("lamp", GLAZES["teal"], _paper(EXAMPLE_SIDE), PITCH)
-    (folder / "lamp.jpg").write_bytes(plain)
-    textured = _photo("bottle", GLAZES["green"], _table(EXAMPLE_SIDE, "wood", 0.5), 0.5)
-    (folder / "bottle.jpg").write_bytes(textured)
-
-
-if __name__ == "__main__":
-    write_examples(Path(sys.argv[1]))
+def develop(light: Array) -> bytes:
+    """The JPEG that a camera makes of linear light (height, width, 3): soft highlights, a little blur and grain."""
+    toned = np.where(light > 0.75, 0.75 + 0.25 * np.tanh((light - 0.75) / 0.25), light)
+    grain = np.random.default_rng(0).normal(0, 0.010, light.shape[:2]).astype(np.float32)
+    soft = cv2.GaussianBlur(toned.astype(np.float32), (0, 0), 0.5)
+    return codec.encode_jpeg(codec.to_bytes(floats(soft + cv2.GaussianBlur(grain, (0, 0), 0.6)[..., None])))

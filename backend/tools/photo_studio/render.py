@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from photo_studio.solids import Part
 from sandbox.pictures.arrays import Array, floats, smoothstep
-from sandbox.pictures.solids import Part
 
 STEPS = 40
 FOCAL = 2.6
@@ -177,11 +177,7 @@ def _floor_light(parts: Sequence[Part], floor: Array) -> Array:
     return light
 
 
-def compose(shot: Shot, ground: Array) -> Array:
-    """The product over a ground of floats of the same size, with a camera's tone and grain."""
+def expose(shot: Shot, ground: Array) -> Array:
+    """The linear light of the product over a ground of floats of the same size."""
     lit = ground * shot.table_light[..., None]
-    picture = lit + (shot.colours - lit) * shot.alpha[..., None]
-    toned = np.where(picture > 0.75, 0.75 + 0.25 * np.tanh((picture - 0.75) / 0.25), picture)
-    grain = np.random.default_rng(0).normal(0, 0.010, picture.shape[:2]).astype(np.float32)
-    soft = cv2.GaussianBlur(toned.astype(np.float32), (0, 0), 0.5)
-    return floats(soft + cv2.GaussianBlur(grain, (0, 0), 0.6)[..., None])
+    return floats(lit + (shot.colours - lit) * shot.alpha[..., None])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from photo_studio.solids import Field, Part, Stripe, Vector, blend, box, ellipsoid, hollow, moved, ring, rod, turned
 from sandbox.pictures.arrays import floats
-from sandbox.pictures.solids import Field, Part, Stripe, Vector, blend, box, ellipsoid, hollow, moved, ring, rod, turned
 from sandbox.pictures.words import Colour
 
 WHITE: Colour = (0.86, 0.88, 0.90)
@@ -179,7 +179,7 @@ PROPS: dict[str, Callable[[Colour], list[Part]]] = {
     "shirt": shirt,
     "vase": vase,
     "headphones": headphones,
-    "": jar,
+    "jar": jar,
 }
 SIZES = {
     "mug": (0.9, 1.05),
@@ -192,6 +192,6 @@ SIZES = {
     "shirt": (0.56, 1.15),
     "vase": (1.14, 0.8),
     "headphones": (0.98, 1.12),
-    "": (0.9, 0.85),
+    "jar": (0.9, 0.85),
 }
 """Height and width, for the camera."""
