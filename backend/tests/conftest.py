@@ -77,9 +77,9 @@ def true_documents(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     printed: list[tuple[Command, str]] = []
     write = Running._write
 
-    def write_and_remember(running: Running, text: str) -> None:
+    def write_and_remember(running: Running, text: str) -> bool:
         printed.append((running._command, text))
-        write(running, text)
+        return write(running, text)
 
     monkeypatch.setattr(Running, "_write", write_and_remember)
     yield

@@ -51,7 +51,7 @@ MISSING_KEY = (
 )
 PLACEHOLDER = "your_fal_key_here"
 """What .env.example holds in place of a key."""
-_PROJECT = Path(__file__).resolve().parents[3]
+_PROJECT = Path(__file__).resolve().parent.parent.parent.parent  # the root, when src/ stands there
 _KEY = re.compile(r"[!-~]+")
 _T = TypeVar("_T")
 
