@@ -9,6 +9,7 @@ when their grace is. What a call does, and what its reply looks like, is `serve.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +21,9 @@ from services.fal.errors import Cancelled, FalError
 from services.worker.commands import Command
 from services.worker.jsonrpc import Id, Reply
 from services.worker.run import GRACE_S, LOOK_S, Made, PausingClock, late, no_thread
+
+REFUSED_AT_ONCE = 1000
+"""Calls whose refusals may hold up the replies of others for a moment."""
 
 
 class Busy(FalError):
@@ -66,6 +70,7 @@ class Calls:
         work: Callable[[OpenCall], str],
         failed: Callable[[OpenCall, FalError], str],
         pause: Callable[[], None],
+        together: Callable[[], contextlib.AbstractContextManager[None]],
         *,
         concurrency: int,
         max_pending: int,
@@ -77,6 +82,8 @@ class Calls:
         """The reply to a call that did not get so far."""
         self._pause = pause
         """Called between two calls: while nobody reads the replies, no more are made."""
+        self._together = together
+        """Around replies that may leave as one."""
         self._concurrency = concurrency
         self._max_pending = max_pending
         self._queue_timeout_s = queue_timeout_s
@@ -146,14 +153,12 @@ class Calls:
         for call in running:
             call.within().cancel()
         error = _ending()
-        while (waiting := self._first_waiting()) is not None:
-            self._refuse(waiting, error)
+        while self._waiting:
+            with self._lock, self._together():
+                for waiting in list(itertools.islice(self._waiting.values(), REFUSED_AT_ONCE)):
+                    self._refuse(waiting, error)
         with self._lock:
             self._all_answered.wait_for(lambda: not self._open, until - time.monotonic())
-
-    def _first_waiting(self) -> OpenCall | None:
-        with self._lock:
-            return next(iter(self._waiting.values()), None)
 
     @contextlib.contextmanager
     def while_open(self, call: OpenCall) -> Iterator[bool]:
@@ -181,7 +186,7 @@ class Calls:
             self._places += 1
 
     def _next(self) -> OpenCall | None:
-        if not self._waiting:
+        if self._closed or not self._waiting:
             return None
         _, call = self._waiting.popitem(last=False)
         call.begin()
@@ -238,7 +243,7 @@ class Calls:
         """Answer the calls that waited for a place for too long."""
         if (queue_timeout_s := self._queue_timeout_s) is None:
             return
-        while (call := self._first_waiting()) is not None and call.arrived_at + queue_timeout_s <= now:
+        while (call := next(iter(self._waiting.values()), None)) and call.arrived_at + queue_timeout_s <= now:
             self._refuse(call, _never_began(queue_timeout_s))
 
     def _give_up(self, call: OpenCall) -> None:

@@ -13,6 +13,7 @@ What the methods do is `serve.py`'s. Codes of errors:
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
@@ -226,6 +227,12 @@ class Outbox:
                 self._lines.append(line)
                 self._size += len(line)
                 self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread puts meanwhile is sent when it is all there."""
+        with self._changed:
+            yield
 
     def wait_for_room(self, enough: Callable[[], bool] = lambda: False) -> None:
         """Wait while the reader is far behind, and not yet `enough`."""

@@ -107,6 +107,7 @@ class Worker:
             self._reply_to,
             self._failed,
             self._outbox.wait_for_room,
+            self._outbox.together,
             concurrency=concurrency,
             max_pending=max_pending,
             queue_timeout_s=queue_timeout_s,
