@@ -209,6 +209,28 @@ def test_ctrl_c_in_a_program_cancels_the_job_and_is_raised(stage, box, started):
     assert box.ledger()["cancelled"] == 1
 
 
+DAEMON = f"""
+{PATIENT}
+import threading
+from services.fal_service import FalClient
+client = FalClient(timeout=60)
+threading.Thread(target=client.any_llm_complete, args=("Hi",), daemon=True).start()
+input()
+"""
+
+
+@pytest.mark.parametrize("stage", ["submit", "job"])
+def test_a_program_that_ends_while_a_daemon_thread_is_in_a_call_cancels_its_job(stage, box, started):
+    box.configure(latency=FOREVER_S)
+    if stage == "submit":
+        box.fault("submit", delay=1.0, accept=True)
+    program = started("-c", DAEMON, stdin=subprocess.PIPE)
+    box.wait_for(lambda ledger: ledger["accepted"] == 1, WITHIN_S)
+    program.communicate(b"\n", timeout=WITHIN_S)
+    assert program.returncode == 0
+    assert box.ledger()["cancelled"] == 1
+
+
 # Fork
 
 CHILDREN = f"""

@@ -8,6 +8,7 @@ its job, which can then be cancelled at fal. What is sent over those sockets is 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import heapq
 import itertools
@@ -162,8 +163,26 @@ def current_call() -> Call:
 def new_call(timeout_s: float) -> Iterator[Call]:
     """Begin a call; inside another one its deadline is the earlier of the two."""
     call = Call.within_current(timeout_s)
-    with call.begun(), call.resumed():
-        yield call
+    _open.add(call)
+    try:
+        with call.begun(), call.resumed():
+            yield call
+    finally:
+        _open.discard(call)
+
+
+_open: set[Call] = set()
+"""The calls of this process that are not over."""
+
+
+@atexit.register
+def _cancel_what_is_open() -> None:
+    """At the interpreter's end a daemon thread may be in the middle of a call: its job is cancelled first."""
+    until = time.monotonic() + SUBMIT_GRACE_S + CLEANUP_S
+    for call in list(_open):
+        call.cancel()
+    while _open and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -329,6 +348,7 @@ def ctrl_c_waits_for_submit() -> Iterator[None]:
 
 def _forget_parent_process() -> None:
     """In the child of a fork: the call in whose middle it was made is the parent's."""
+    _open.clear()
     _current.set(None)
     current_exchange.set(None)
 
