@@ -209,6 +209,20 @@ def test_ctrl_c_in_a_program_cancels_the_job_and_is_raised(stage, box, started):
     assert box.ledger()["cancelled"] == 1
 
 
+CTRL_C_IN_STEPS = CTRL_C.replace('any_llm_complete("Hi")', 'product_workflow(__import__("sys").argv[1])')
+
+
+def test_ctrl_c_in_a_program_cancels_every_job_of_a_workflow(box, started, photo_path):
+    box.configure(latency=FOREVER_S)
+    box.fault("submit", endpoint=CUTOUT, delay=1.0, accept=True)
+    program = started("-c", CTRL_C_IN_STEPS, photo_path)
+    box.wait_for(lambda ledger: ledger["accepted"] == 2, WITHIN_S)
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=WITHIN_S)
+    assert (out, err) == (b"ready\ninterrupted\n", b"")
+    assert box.ledger()["cancelled"] == 2
+
+
 DAEMON = f"""
 {PATIENT}
 import threading
@@ -251,10 +265,8 @@ before = sockets()
 children = []
 for number in range(3):
     if (pid := os.fork()) == 0:
-        kept = {{name for name in sockets() & before}}
         results = [client.any_llm_complete(f"child {{number}}") for _ in range(3)]
         told = [result["error"] for result in results]
-        core = client._core
         mine = sockets() - before
         ids = [result["request_id"] for result in results]
         os.write(1, (" ".join(ids) + "\\n").encode() if told == [None] * 3 and mine else f"failed {{told}}\\n".encode())
