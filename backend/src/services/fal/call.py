@@ -94,6 +94,7 @@ class Call:
 
     def sleep(self, seconds: float) -> None:
         """Pause, but not past the deadline, and not when the call is cancelled meanwhile."""
+        self.check()
         self._stopped.wait(min(seconds, self.remaining()))
         self.check()
 

@@ -157,8 +157,14 @@ class Calls:
             with self._lock, self._together():
                 for waiting in list(itertools.islice(self._waiting.values(), REFUSED_AT_ONCE)):
                     self._refuse(waiting, error)
+        clock = PausingClock()
         with self._lock:
-            self._all_answered.wait_for(lambda: not self._open, until - time.monotonic())
+            while self._open and time.monotonic() < until:
+                self._all_answered.wait(LOOK_S)
+                if (woke_at := clock.woke_at()) is not None:
+                    until = woke_at + GRACE_S
+            for call in list(self._running):
+                self._give_up(call)
 
     @contextlib.contextmanager
     def while_open(self, call: OpenCall) -> Iterator[bool]:
