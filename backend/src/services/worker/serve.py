@@ -122,12 +122,14 @@ class Worker:
             threading.Thread(target=self._read, args=(stdin,), name="fal-reader", daemon=True).start()
             code = 0 if self._ends.get() in (SHUTDOWN, END_OF_INPUT) else 1
             ends_at = time.monotonic() + EXIT_S
+            over = threading.Event()
             with contextlib.suppress(RuntimeError):  # no thread to be had: what follows is bounded by itself
-                threading.Thread(target=_end_at, args=(ends_at,), name="fal-last-resort", daemon=True).start()
+                threading.Thread(target=_end_at, args=(ends_at, over), name="fal-last-resort", daemon=True).start()
             self._calls.close()
             for say_farewell in self._farewells:
                 say_farewell()
-            all_told = self._outbox.flush(max(ends_at - time.monotonic(), 0) - LAST_LINE_S)
+            all_told = self._outbox.flush(max(ends_at - time.monotonic() - LAST_LINE_S, LAST_LINE_S))
+            over.set()
         return code if all_told else 1
 
     # What comes in
@@ -315,11 +317,12 @@ def _failure_reply(call_id: Id, command: Command, error: BaseException) -> str:
     return _document_reply(call_id, failure(command, error))
 
 
-def _end_at(ends_at: float) -> None:
+def _end_at(ends_at: float, over: threading.Event) -> None:
     """End the process then, whatever still holds it; when it was paused meanwhile, as much later."""
     clock = PausingClock()
     while (left := ends_at - time.monotonic()) > 0:
-        time.sleep(min(LOOK_S, left))
+        if over.wait(min(LOOK_S, left)):
+            return
         if (woke_at := clock.woke_at()) is not None:
             ends_at = max(ends_at, woke_at + EXIT_S)
     os._exit(1)
