@@ -525,11 +525,26 @@ def test_a_call_that_takes_too_long_is_cancelled_at_fal(worker, box):
     assert job["outcome"] == "cancelled"
 
 
-def test_the_time_a_call_waits_for_a_place_counts(busy, box):
-    busy.call("any-llm-complete", {"prompt": "x", "timeout": 0.3}, 1)
-    error = busy.reply(1)["error"]
-    assert (error["data"]["error_type"], error["data"]["retryable"]) == ("timeout", True)
-    assert "Nothing was sent" in error["message"]
+def test_the_time_a_call_waits_for_a_place_does_not_count(start, box):
+    box.fault("job", delay=4)
+    peer = start("--concurrency", "1")
+    peer.call("any-llm-complete", {"prompt": "x"}, "long")
+    peer.call("any-llm-complete", {"prompt": "x", "timeout": 3}, "short")
+    assert peer.reply("short")["result"]["output"]
+    assert peer.reply("long")["result"]["output"]
+
+
+def test_a_wait_for_a_place_has_a_limit_of_its_own_when_it_is_given_one(start, box):
+    box.configure(latency=FOREVER_S)
+    peer = start("--concurrency", "1", "--queue_timeout", "0.3")
+    peer.call("any-llm-complete", {"prompt": "x"}, "first")
+    box.wait_for(lambda ledger: ledger["running"] == 1, WITHIN_S)
+    peer.call("any-llm-complete", {"prompt": "x"}, "second")
+    error = peer.reply("second")["error"]["data"]
+    assert (error["error_type"], error["retryable"]) == ("busy", True)
+    assert "0.3 seconds" in error["error"]
+    assert "--queue_timeout" in error["hint"]
+    assert peer.ask("ping")["result"] | {"running": 1, "waiting": 0} == peer.ask("ping")["result"]
     assert box.ledger()["accepted"] == 1
 
 
@@ -784,7 +799,7 @@ def test_a_parent_that_stops_reading_still_cancels_and_ends_the_worker(start, bo
     box.wait_for(lambda ledger: ledger["cancelled"] == 2, WITHIN_S)
     end_of_input(peer)
     code, took = peer.exit()
-    assert code == 0
+    assert code == 1  # its last replies reached nobody
     assert took < EXIT_S
     assert box.ledger()["cancelled"] == 4
 
@@ -874,7 +889,9 @@ def test_a_package_that_cannot_be_imported_shows_before_any_call(package, text, 
     assert f"{package}.py" in line["error"]["data"]["trace"]
 
 
-@pytest.mark.parametrize("argv", [("--concurrency", "0"), ("--max_pending", "-1"), ("--timeout", "0")])
+@pytest.mark.parametrize(
+    "argv", [("--concurrency", "0"), ("--max_pending", "-1"), ("--timeout", "0"), ("--queue_timeout", "-1")]
+)
 def test_a_number_that_makes_no_sense_is_refused(argv, refusal):
     line = refusal(*argv)
     assert line["error"]["data"]["error_type"] == "invalid_input"

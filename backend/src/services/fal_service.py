@@ -19,8 +19,10 @@ if __name__ == "__main__" and not __package__:
     services.__path__ = [os.path.join(source, "services")]
 
 import contextlib
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -61,7 +63,7 @@ T = TypeVar("T")
 
 
 class FalClient:
-    """One client for all of it, safe to share between threads; close it with `close()` or use it with `with`.
+    """One client for all of it, safe to share between threads and over a fork; close it with `close()` or `with`.
 
     Settings come from the argument, then the environment, then a `.env` file, then the default:
 
@@ -91,6 +93,7 @@ class FalClient:
         self._lock = threading.Lock()
         self._core: Core | None = None
         self._closed = False
+        _clients.add(self)
 
     def __repr__(self) -> str:
         return f"FalClient(timeout={self.timeout:g})"
@@ -196,12 +199,14 @@ class FalClient:
         return self._events(request, self._timeout_s(timeout))
 
     def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
-        call = Call.within_current(timeout_s)
+        call, process = Call.within_current(timeout_s), os.getpid()
         with call.begun():
             with _border(), call.resumed():
                 events = self._ready().language.events(request)
             try:
                 while True:
+                    if os.getpid() != process:
+                        raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
                     with _border(), call.resumed():
                         event = next(events, None)
                     if event is None:
@@ -530,6 +535,14 @@ class FalClient:
         except FalError as error:
             return {**empty, **report(error)}
 
+    def _forget_parent_process(self) -> None:
+        """In the child of a fork: connections, places and locks are the parent's; ours are made anew when needed.
+
+        The parent's are not closed here: their locks may be held by threads that exist in the parent alone.
+        """
+        self._lock = threading.Lock()
+        self._core = None
+
     def _ready(self) -> Core:
         """What talks to fal; built at the first call, since its imports take a tenth of a second."""
         with self._lock:
@@ -540,6 +553,18 @@ class FalClient:
 
                 self._core = Core(self._settings)
             return self._core
+
+
+_clients: weakref.WeakSet[FalClient] = weakref.WeakSet()
+
+
+def _forget_parent_process() -> None:
+    for client in list(_clients):
+        client._forget_parent_process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent_process)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
-    early_signals.disarm()
+    early_signals.let_end()
     try:
         write(document)
     except OSError:
@@ -82,8 +82,9 @@ def script() -> NoReturn:
     code = main()
     # A stderr that nobody reads may hold whoever flushes it.
     flushing = threading.Thread(target=_flush_stderr, daemon=True)
-    flushing.start()
-    flushing.join(FLUSH_S)
+    with contextlib.suppress(RuntimeError):  # no thread to be had, and the document is printed
+        flushing.start()
+        flushing.join(FLUSH_S)
     # Nothing is left to tidy up; a thread that still waits on the network must not hold the process, and what a
     # library in C has left in its buffer must not follow the document.
     os._exit(code)

@@ -8,6 +8,7 @@ that takes longer than everything else. What a request means is `transport.py`'s
 from __future__ import annotations
 
 import contextlib
+import math
 import ssl
 import threading
 import time
@@ -18,13 +19,15 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
-from services.fal.call import current_call, current_exchange
+from services.fal.call import PAUSED_S, Exchange, current_call, current_exchange
 from services.fal.errors import InvalidInput
 from services.fal.hosts import is_run_host
 from services.fal.names import addresses_of
 
 IDLE_S = 30.0
 """How long a connection that nobody uses is kept."""
+STEP_S = 0.1
+"""How often who waits for the answer to a submit looks whether its call is over."""
 TLS_RECORD_BYTES = 16 * 1024
 """What is no longer than a TLS record arrives whole or not at all: when it cannot be written, it was not received."""
 
@@ -145,7 +148,31 @@ class _Stream(httpcore.NetworkStream):
         # As in httpcore: who cannot be written to may have answered already, and that says why.
         with contextlib.suppress(httpcore.WriteError):
             self._flush(timeout)
+        exchange = current_exchange.get()
+        if exchange is not None and exchange.paid and exchange.sent:
+            return self._read_submitted(max_bytes, timeout, exchange)
         return self._inner.read(max_bytes, self._wait(timeout))
+
+    def _read_submitted(self, max_bytes: int, timeout: float | None, exchange: Exchange) -> bytes:
+        """Read the answer to a submit, whose job must be known to be cancelled: its call's end leaves it a moment.
+
+        In steps, so that it is noticed here when the call is cancelled, and when the process was paused for so long
+        that the moment passed meanwhile.
+        """
+        exchange.reading = True
+        silent_until = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            now = time.monotonic()
+            until = min(exchange.answer_until(current_call()), silent_until)
+            wait_s = min(STEP_S, until - now)
+            exchange.use(self._socket)
+            try:
+                return self._inner.read(max_bytes, max(0.001, wait_s))
+            except httpcore.ReadTimeout:
+                if (after := time.monotonic()) > now + STEP_S + PAUSED_S:
+                    exchange.woke_at = after
+                elif after >= until:
+                    raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if len(self._unsent) + len(buffer) <= TLS_RECORD_BYTES:
@@ -190,7 +217,8 @@ def _bounded(timeout: float | None) -> float:
     call = current_call()
     exchange = current_exchange.get()
     # A submit that was sent may go on when its call is over: the id of its job is worth a moment.
-    wait = call.remaining() if exchange is not None and exchange.paid and exchange.sent else call.check()
+    submitted = exchange is not None and exchange.paid and exchange.sent
+    wait = exchange.answer_until(call) - time.monotonic() if exchange and submitted else call.check()
     if timeout is not None and timeout < wait:
         wait = timeout
     if exchange is not None and exchange.patience_s is not None and exchange.patience_s < wait:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from services.fal.answers import job_error, says_deprecated
-from services.fal.call import cleanup, current_call
+from services.fal.call import CLEANUP_S, PAUSED_S, Slots, cleanup, ctrl_c_waits_for_submit, current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import (
     AmbiguousSubmit,
@@ -30,7 +30,7 @@ from services.fal.errors import (
     ServiceError,
     Unreachable,
 )
-from services.fal.stderr_log import Watcher, logger
+from services.fal.stderr_log import Watcher, logger, outline
 from services.fal.wire import POLL_ATTEMPTS, Wire, own_url
 
 POLL_FIRST_S = 0.05
@@ -70,7 +70,7 @@ class Jobs:
     def __init__(self, wire: Wire, endpoints: Endpoints, max_concurrency: int) -> None:
         self._wire = wire
         self._endpoints = endpoints
-        self._slots = threading.Semaphore(max_concurrency)
+        self._slots = Slots(max_concurrency)
 
     def run(
         self, kind: str, arguments: Callable[[Endpoint], Mapping[str, Any]], watch: Watcher | None = None
@@ -99,11 +99,8 @@ class Jobs:
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
         """One of the client's places for a running model call."""
-        current_call().acquire(self._slots)
-        try:
+        with self._slots.one():
             yield
-        finally:
-            self._slots.release()
 
     def _finish(self, job: Job, watch: Watcher | None) -> Result:
         try:
@@ -122,6 +119,10 @@ class Jobs:
         wait: bool = True,
     ) -> Job:
         """Submit once. Without `wait` nobody waits for the job, so no deadline for its start is sent."""
+        with ctrl_c_waits_for_submit():
+            return self._submit(endpoint, arguments, webhook_url, wait)
+
+    def _submit(self, endpoint: Endpoint, arguments: Mapping[str, Any], webhook_url: str | None, wait: bool) -> Job:
         start_within_s = current_call().remaining() if wait else None
         try:
             handle = self._wire.submit(endpoint.path, arguments, webhook_url=webhook_url, start_within_s=start_within_s)
@@ -139,10 +140,12 @@ class Jobs:
             own_url(handle.response_url, built.result_url),
             own_url(handle.cancel_url, built.cancel_url),
         )
-        if current_call().cancelled:
-            stopped = Cancelled("The call was cancelled.", request_id=job.request_id)
-            self._abandon_after(stopped, job)
-            raise stopped
+        try:
+            current_call().check()
+        except (Cancelled, DeadlineExceeded) as over:
+            over.request_id = job.request_id
+            self._abandon_after(over, job)
+            raise
         return job
 
     def job(self, endpoint: Endpoint, request_id: str) -> Job:
@@ -191,7 +194,7 @@ class Jobs:
             return self._fetch(job, None, inference_s=None, attempts=1)
         except (BadOutput, FalUnavailable, RateLimited, Unreachable) as error:
             # An outage, or the stored answer of a job that failed: its status tells which.
-            logger.info("asking for the status of %s, since its result failed: %s", job.request_id, error)
+            logger.info("asking for the status of %s, since its result failed: %s", job.request_id, outline(error))
             return self._fetch_finished(job, self.status(job, with_logs=False))
 
     def cancel(self, job: Job) -> str:
@@ -213,13 +216,19 @@ class Jobs:
 
     def _abandon(self, job: Job) -> bool:
         """Cancel a job whose call is over, as well as the moment allows; whether fal was told."""
-        try:
-            with cleanup():
-                logger.info("cancelling %s: %s", job.request_id, self.cancel(job))
-            return True
-        except FalError as error:
-            logger.warning("request %s could not be cancelled and may be billed: %s", job.request_id, error)
-            return False
+        while True:
+            began = time.monotonic()
+            try:
+                with cleanup():
+                    logger.info("cancelling %s: %s", job.request_id, self.cancel(job))
+                return True
+            except FalError as error:
+                if time.monotonic() - began > CLEANUP_S + PAUSED_S:
+                    continue  # the process was paused meanwhile: its moment begins again
+                logger.warning(
+                    "request %s could not be cancelled and may be billed: %s", job.request_id, outline(error)
+                )
+                return False
 
     def _wait(self, job: Job, watch: Watcher | None) -> Status:
         status = self._follow(job, watch)
@@ -239,7 +248,7 @@ class Jobs:
         except (Cancelled, DeadlineExceeded):
             raise
         except FalError as error:
-            logger.info("polling %s, since its status stream failed: %s", job.request_id, error)
+            logger.info("polling %s, since its status stream failed: %s", job.request_id, outline(error))
         return final
 
     def _poll(self, job: Job, watch: Watcher | None) -> Status:
@@ -258,7 +267,7 @@ class Jobs:
             try:
                 return self.status(job, with_logs=with_logs)
             except BadOutput as error:
-                logger.info("asking again for the status of %s: %s", job.request_id, error)
+                logger.info("asking again for the status of %s: %s", job.request_id, outline(error))
                 call.sleep(POLL_FIRST_S)
         return self.status(job, with_logs=with_logs)
 

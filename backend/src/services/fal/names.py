@@ -25,8 +25,11 @@ def addresses_of(host: str, port: int, timeout_s: float) -> list[str]:
             failed.append(error)
 
     thread = threading.Thread(target=contextvars.Context().run, args=(resolve,), name="fal-resolver", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
+    try:
+        thread.start()
+        thread.join(timeout_s)
+    except RuntimeError:
+        resolve()  # no thread to be had: without a limit of its own, then
     if failed:
         raise OSError(f"{host}: {failed[0]}") from failed[0]
     if not found:

@@ -19,7 +19,7 @@ from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError
 from services.fal.language import Language, TextAnswer
 from services.fal.parallel import parallel
 from services.fal.pictures import Picture, Pictures
-from services.fal.stderr_log import Watcher, logger
+from services.fal.stderr_log import Watcher, logger, outline
 from services.fal.steps import Steps
 from services.fal.text_request import TextRequest
 
@@ -254,7 +254,7 @@ def _ask_for_rest(ask: _Ask, missing: tuple[str, ...]) -> dict[str, str]:
     except (Cancelled, DeadlineExceeded):
         raise
     except FalError as error:
-        logger.info("%s stays unknown: %s", ", ".join(missing), error)
+        logger.info("%s stays unknown: %s", ", ".join(missing), outline(error))
         return {}
 
 

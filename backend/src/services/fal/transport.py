@@ -29,7 +29,7 @@ from services.fal.errors import (
 )
 from services.fal.hosts import is_fal_host, is_run_host
 from services.fal.retries import MAX_ATTEMPTS, RetryBudget, backoff_s, may_repeat_answer, may_repeat_failure
-from services.fal.stderr_log import logger
+from services.fal.stderr_log import logger, outline
 
 BACKUP_HOSTS = {"fal.run": "falrun.com", "queue.fal.run": "queue.falrun.com"}
 """fal's other names for its hosts, tried when the first cannot be connected to."""
@@ -74,6 +74,7 @@ class FalTransport(httpx.BaseTransport):
 
     def _send(self, call: Call, request: httpx.Request, paid: bool) -> httpx.Response:
         exchange = Exchange(request.url.host, paid=paid)
+        call.submit = exchange if paid else None
         began = time.monotonic()
         response: httpx.Response | None = None
         with contextlib.ExitStack() as open_exchange:
@@ -125,12 +126,13 @@ class FalTransport(httpx.BaseTransport):
             raise
 
     def _pause_or_raise(self, call: Call, failed: _Failed, attempt: int, attempts: int) -> None:
+        call.submit = None
         if not failed.repeatable or attempt >= attempts or not self._budget.take():
             raise failed.error from failed.__cause__
         pause = backoff_s(attempt) if failed.wait_s is None else failed.wait_s
         if pause >= call.remaining():
             raise failed.error from failed.__cause__
-        logger.info("trying again in %.2f s: %s", pause, failed.error)
+        logger.info("trying again in %.2f s: %s", pause, outline(failed.error))
         call.sleep(pause)
 
 

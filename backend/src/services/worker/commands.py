@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from services.fal.errors import FalError
 from services.worker.options import Option
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ CATEGORIES = Option("categories", "json", "the categories, as analyze-product pr
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
 CONCURRENCY = Option("concurrency", "integer", "calls that run side by side (8)")
 MAX_PENDING = Option("max_pending", "integer", "calls that may wait for a place; more are answered `busy` (1000)")
+QUEUE_TIMEOUT = Option(
+    "queue_timeout", "number", "seconds that a call may wait for a place; then it is answered `busy` (no limit)"
+)
 SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
@@ -134,9 +138,14 @@ def _workflow(client: FalClient, values: Values, progress: Progress) -> Document
         return _failed_when_empty(dict(client.product_workflow(**arguments, on_progress=progress)))
     from services.worker.gallery import Gallery
 
-    gallery = Gallery(client, save_dir)
-    document = dict(client.product_workflow(**arguments, on_progress=progress))
-    gallery.save(document, arguments, report=report)
+    gallery = Gallery(client, save_dir, arguments)
+    try:
+        document = dict(client.product_workflow(**arguments, on_progress=gallery.watching(progress)))
+    except FalError as error:
+        if "images" in error.partial:
+            gallery.finish(error.partial, report=False)
+        raise
+    gallery.finish(document, report=report)
     return _failed_when_empty(document)
 
 
@@ -299,7 +308,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "serve": Command(
         "all of these as JSON-RPC methods, one message per line, until standard input ends",
-        (CONCURRENCY, MAX_PENDING),
+        (CONCURRENCY, MAX_PENDING, QUEUE_TIMEOUT),
         program=_serve,
     ),
 }
