@@ -31,7 +31,8 @@ from test_worker_serve import Peer, end_of_input
 
 SOURCE = WORKER.parent.parent
 ASK = ("any-llm-complete", "--prompt", "Hello")
-CUTOUT, PHOTOKIT = "fal-ai/bria/background/remove", "bria/replace-background"
+VISION, CUTOUT = "openrouter/router/vision", "fal-ai/bria/background/remove"
+PHOTOKIT = "bria/replace-background"
 WITHIN_S = 20.0
 FOREVER_S = 60.0
 PATIENT = "import services.fal.call as call; call.SUBMIT_GRACE_S = call.CLEANUP_S = 20\n"
@@ -214,13 +215,14 @@ CTRL_C_IN_STEPS = CTRL_C.replace('any_llm_complete("Hi")', 'product_workflow(__i
 
 def test_ctrl_c_in_a_program_cancels_every_job_of_a_workflow(box, started, photo_path):
     box.configure(latency=FOREVER_S)
+    box.fault("job", endpoint=VISION, delay=0.01)
     box.fault("submit", endpoint=CUTOUT, delay=1.0, accept=True)
     program = started("-c", CTRL_C_IN_STEPS, photo_path)
-    box.wait_for(lambda ledger: ledger["accepted"] == 2, WITHIN_S)
+    box.wait_for(lambda ledger: ledger["running"] == 5, WITHIN_S)
     program.send_signal(signal.SIGINT)
     out, err = program.communicate(timeout=WITHIN_S)
     assert (out, err) == (b"ready\ninterrupted\n", b"")
-    assert box.ledger()["cancelled"] == 2
+    assert box.ledger()["cancelled"] == 5
 
 
 DAEMON = f"""

@@ -9,13 +9,12 @@ from __future__ import annotations
 if __name__ == "__main__" and not __package__:
     import os
     import sys
-    import types
 
     source = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     # The script's own folder stands first there, but not under -P and -I.
     sys.path[: not getattr(sys.flags, "safe_path", False)] = [source]
     # `services` is a namespace package: without this, a program's own services/__init__.py on the path would win.
-    services = sys.modules["services"] = types.ModuleType("services")
+    services = sys.modules["services"] = type(sys)("services")
     services.__path__ = [os.path.join(source, "services")]
     from services.worker import early_signals
 
