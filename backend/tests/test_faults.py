@@ -34,6 +34,7 @@ NOT_RETRYABLE = {
     "auth",
     "balance_exhausted",
     "model_rejected",
+    "model_gone",
     "endpoint_gone",
     "not_found",
     "ambiguous_submit",
@@ -139,14 +140,13 @@ FAULTS = (
         body={"status": "NOT_FOUND"},
         except_for=("any-llm-cancel",),
     ),
-    refusal("408", 408, "fal_unavailable"),
-    refusal("409", 409, "fal_unavailable"),
+    refusal("408", 408, "fal_unavailable", stream="ambiguous_submit"),
+    refusal("409", 409, "fal_unavailable", stream="ambiguous_submit"),
     refusal(
         "410",
         410,
         "endpoint_gone",
         free="not_found",
-        storage="endpoint_gone",
         body={"detail": "Gone"},
         except_for=("any-llm-cancel",),
     ),
@@ -157,9 +157,15 @@ FAULTS = (
     refusal("429 in seconds", 429, "rate_limited", retry_after="0.01"),
     refusal("429 with a date", 429, "rate_limited", retry_after=LATER),
     refusal("429 absurd", 429, "rate_limited", retry_after="9" * 400),
-    refusal("500", 500, "fal_unavailable"),
-    refusal("502 of an ingress", 502, "fal_unavailable", body=INGRESS, request_id=False),
+    refusal("500", 500, "fal_unavailable", stream="ambiguous_submit"),
+    refusal("502 of an ingress", 502, "ambiguous_submit", free="fal_unavailable", body=INGRESS, request_id=False),
     refusal("503", 503, "fal_unavailable"),
+    *(
+        refusal(
+            f"{status} of an ingress", status, "ambiguous_submit", free="fal_unavailable", body="", request_id=False
+        )
+        for status in (500, 503, 504, 524, 408, 409)
+    ),
     refusal("503 with a hint", 503, "fal_unavailable", headers={"X-Fal-Needs-Retry": "1"}),
     refusal("504 of our deadline", 504, "timeout", headers={"X-Fal-Request-Timeout-Type": "user"}),
     Fault("redirect", {"redirect": "https://evil.example.com/x"}, "fal_unavailable", "fal_unavailable"),
@@ -183,6 +189,41 @@ FAULTS = (
         stream="bad_output",
         accepted=True,
         except_for=("any-llm-cancel",),
+    ),
+    *(
+        Fault(
+            f"{status} though it was accepted",
+            {"status": status, "accept": True, **hint},
+            "ambiguous_submit",
+            "fal_unavailable",
+            stream="fal_unavailable" if hint else None,
+            status_code=status,
+            accepted=True,
+            except_for=("any-llm-cancel",),
+            cancels=not hint,
+        )
+        for status, hint in [
+            *((status, {}) for status in (500, 502, 503, 504, 524, 408, 409)),
+            (503, {"headers": {"X-Fal-Needs-Retry": "1"}}),
+        ]
+    ),
+    *(
+        Fault(
+            f"accepted by {name}",
+            {"status": 200, "accept": True, **answer},
+            "ambiguous_submit",
+            "bad_output",
+            accepted=True,
+            stream="bad_output",
+            cancels=True,
+            except_for=("any-llm-status", "any-llm-result", "any-llm-cancel", "upload-file", "any-llm-stream"),
+        )
+        for name, answer in {
+            "a stream of events": {"body": "data: {}\n\n", "content_type": "text/event-stream"},
+            "no id": {"body": {"request_id": None, **JOB_URLS}},
+            "an odd id": {"body": {"request_id": "../../x", **JOB_URLS}},
+            "a number": {"body": {"request_id": 5, **JOB_URLS}},
+        }.items()
     ),
     Fault("10 s of silence", {"silent": 10.0}, "ambiguous_submit", "timeout", accepted=True),
 )

@@ -53,8 +53,6 @@ _OTHER_INPUT = re.compile(r"(?<!model )\b(?:parameter|field|argument)s?\b(?!\W{0
 """What is gone is something else then: "the parameter `seed` of google/... is deprecated"."""
 _NOT_A_CHOICE = re.compile(r"literal|enum|one_of|const", re.IGNORECASE)
 """Types of field errors whose value is not among those that the endpoint takes."""
-_ABOUT_IT = re.compile(r"(?:(?:the |this )?model )?(?:is|was|has been) ", re.IGNORECASE)
-"""Of a field error that leaves the name to `loc`: "model is deprecated"."""
 _MUST_REASON = re.compile(r"reasoning is (?:mandatory|required)|reasoning cannot be disabled", re.IGNORECASE)
 _ID = r"[\w.-]+/[\w.-]+(?::\w+)?"
 _NAMED = re.compile(
@@ -170,8 +168,10 @@ def _refuses_model(item: object, model: str) -> bool:
     where = [part for part in loc if part != "body"] if isinstance(loc, list) else []
     if where not in ([], ["model"]):
         return False
-    not_a_choice = bool(where) and item.get("input") == model and _NOT_A_CHOICE.search(str(item.get("type")))
-    return bool(not_a_choice) or _says_gone(f"{model} {said}" if _ABOUT_IT.match(said) and where else said, model)
+    if where and item.get("input") == model:
+        # The field names the model, so the message need not.
+        return bool(_NOT_A_CHOICE.search(str(item.get("type")))) or _says_gone(f"{model}: {said}", model)
+    return _says_gone(said, model)
 
 
 def _says_gone(said: str, model: str) -> bool:
