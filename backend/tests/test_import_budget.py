@@ -37,7 +37,7 @@ CLIENT = {
     *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
     *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
     *("fal.fields", "fal.hosts"),
-    *("fal.names", "fal.retries", "fal.jobs", "fal.language"),
+    *("fal.names", "fal.retries", "fal.jobs", "fal.language", "fal.models"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
 PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.parallel"}

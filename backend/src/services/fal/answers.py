@@ -34,7 +34,7 @@ from services.fal.fields import as_text
 
 REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
 _RETIRED = r"\b(?:deprecated|retired|discontinued|removed|gone|no longer \w+)\b"
-_OTHER_INPUT = re.compile(r"\b(?:parameter|field|argument|option|input)s?\b", re.IGNORECASE)
+_OTHER_INPUT = r"\b(?:parameter|field|argument|option|input)s?\b"
 _TRANSIENT_4XX = (408, 409)
 _JOB_STAGES = ("status", "result", "cancel")
 _OPENING_STAGES = ("submit", "stream")
@@ -214,7 +214,7 @@ def job_error(status: Mapping[str, Any], request_id: str) -> FalError:
 
 def _says_retired(text: str, answer: Answer) -> bool:
     """Whether the reason of a refused submit names the endpoint, and no input of it, as retired."""
-    if answer.stage not in _OPENING_STAGES or _OTHER_INPUT.search(text):
+    if answer.stage not in _OPENING_STAGES or re.search(_OTHER_INPUT, text, re.IGNORECASE):
         return False
     named = [re.escape(name) for name in (answer.endpoint, answer.endpoint.rpartition("/")[0]) if "/" in name]
     named.append(r"\b(?:this|the) (?:endpoint|application|app)\b")

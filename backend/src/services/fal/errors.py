@@ -32,6 +32,10 @@ from typing import Any, ClassVar
 from services.fal.redaction import redact, redacted
 
 
+MAX_SAID = 2000
+"""Characters of a reason that are looked at."""
+
+
 class FalError(RuntimeError):
     """Base of every error that leaves this library."""
 
@@ -73,7 +77,7 @@ class FalError(RuntimeError):
         self.hint = hint
         self.detail = redacted(detail)
         self.partial = partial or {}
-        self.said = redact(said)
+        self.said = redact(said)[:MAX_SAID]
 
     def __str__(self) -> str:
         about = f"Request id: {self.request_id}." if self.request_id else None

@@ -47,18 +47,17 @@ _NO_SUCH = (
     r"|model not found|not a valid model)"
 )
 """What is said in front of its name."""
-_PASSING = re.compile(r"temporar|currently|overloaded|rate.?limit|try again|at the moment|right now", re.IGNORECASE)
+_PASSING = r"temporar|currently|overloaded|rate.?limit|try again|at the moment|right now"
 """Of a model that will be there again."""
-_OTHER_INPUT = re.compile(r"(?<!model )\b(?:parameter|field|argument)s?\b(?!\W{0,4}model\b)|image input", re.IGNORECASE)
+_OTHER_INPUT = r"(?<!model )\b(?:parameter|field|argument)s?\b(?!\W{0,4}model\b)|image input"
 """What is gone is something else then: "the parameter `seed` of google/... is deprecated"."""
-_NOT_A_CHOICE = re.compile(r"literal|enum|one_of|const", re.IGNORECASE)
+_NOT_A_CHOICE = r"literal|enum|one_of|const"
 """Types of field errors whose value is not among those that the endpoint takes."""
-_MUST_REASON = re.compile(r"reasoning is (?:mandatory|required)|reasoning cannot be disabled", re.IGNORECASE)
+_MUST_REASON = r"reasoning is (?:mandatory|required)|reasoning cannot be disabled"
 _ID = r"[\w.-]+/[\w.-]+(?::\w+)?"
-_NAMED = re.compile(
+_NAMED = (
     rf"no endpoints found for [`'\"]?(?P<first>{_ID})"
-    rf"|(?P<second>{_ID})[`'\"]? (?:is not a valid model|(?:is|has been|was) (?:no longer|deprecated|retired))",
-    re.IGNORECASE,
+    rf"|(?P<second>{_ID})[`'\"]? (?:is not a valid model|(?:is|has been|was) (?:no longer|deprecated|retired))"
 )
 _NOT_REFUSALS = (AuthError, RateLimited, Unreachable, AmbiguousSubmit, DeadlineExceeded, Cancelled)
 
@@ -145,7 +144,7 @@ def successor_of(model: str) -> str:
 
 def named_in(said: str) -> str | None:
     """The model that a refusal names as gone."""
-    found = _NAMED.search(said)
+    found = re.search(_NAMED, said, re.IGNORECASE)
     model = (found["first"] or found["second"]).rstrip(".") if found else ""
     # "text/html is no longer supported" speaks of a file.
     return None if model.split("/")[0] in ("", "text", "image", "application", "audio", "video") else model
@@ -170,7 +169,7 @@ def _refuses_model(item: object, model: str) -> bool:
         return False
     if where and item.get("input") == model:
         # The field names the model, so the message need not.
-        return bool(_NOT_A_CHOICE.search(str(item.get("type")))) or _says_gone(f"{model}: {said}", model)
+        return _has(_NOT_A_CHOICE, str(item.get("type"))) or _says_gone(f"{model}: {said}", model)
     return _says_gone(said, model)
 
 
@@ -181,7 +180,12 @@ def _says_gone(said: str, model: str) -> bool:
     name = rf"(?<![\w.-])(?:{'|'.join(map(re.escape, names))})(?![\w/-]|[.:]\w)"
     in_sentence = r"(?:(?!\. )[^;\n])"
     told = rf"{name}{in_sentence}{{0,80}}?\b{_GONE}\b|\b{_NO_SUCH}\b{in_sentence}{{0,40}}?{name}"
-    return bool(re.search(told, said, re.IGNORECASE)) and not (_PASSING.search(said) or _OTHER_INPUT.search(said))
+    return _has(told, said) and not (_has(_PASSING, said) or _has(_OTHER_INPUT, said))
+
+
+def _has(pattern: str, text: str) -> bool:
+    # The patterns are not compiled ahead: that would cost every process a millisecond, and few meet a refusal.
+    return bool(re.search(pattern, text, re.IGNORECASE))
 
 
 @contextlib.contextmanager
@@ -190,7 +194,7 @@ def read_refusals(model: str | None) -> Iterator[None]:
     try:
         yield
     except FalError as error:
-        if _MUST_REASON.search(error.said) and not isinstance(error, _NOT_REFUSALS):
+        if _has(_MUST_REASON, error.said) and not isinstance(error, _NOT_REFUSALS):
             raise MustReason(error) from error
         gone = model if model is not None else named_in(error.said)
         if gone is None or not says_gone(error, gone):
