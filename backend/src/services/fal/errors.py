@@ -31,7 +31,6 @@ from typing import Any, ClassVar
 
 from services.fal.redaction import redact, redacted
 
-
 MAX_SAID = 2000
 """Characters of a reason that are looked at."""
 
