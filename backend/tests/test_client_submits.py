@@ -134,6 +134,14 @@ def test_an_error_that_names_no_request_leaves_open_whether_the_submit_was_taken
     assert len(submits(box)) == 1
 
 
+def test_a_submit_that_is_answered_with_a_stream_of_events_is_not_read_to_its_end(box, client):
+    trouble = {"status": 200, "body": "data: {}\n\n", "content_type": "text/event-stream"}
+    box.fault("submit", accept=True, silent=30, headers_first=True, **trouble)
+    began = time.monotonic()
+    assert client.any_llm_complete("Hi", timeout=25)["error_type"] == "ambiguous_submit"
+    assert time.monotonic() - began < 15
+
+
 def test_a_503_that_may_be_repeated_is_repeated_only_when_fal_does_not_know_its_request(box, client):
     box.fault("submit", status=503, retry_after="0")
     assert client.any_llm_complete("Hi")["error"] is None

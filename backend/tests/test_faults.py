@@ -117,6 +117,7 @@ V1_ERRORS = [{"loc": ["body", "prompt"], "msg": "field required", "type": "value
 BALANCE = "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 INGRESS = "<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>"
 LATER = "Wed, 21 Oct 2099 07:28:00 GMT"
+FREE = ("any-llm-status", "any-llm-result", "any-llm-cancel", "upload-file")
 JOB_URLS = dict.fromkeys(("response_url", "status_url", "cancel_url"), "https://queue.fal.run/openrouter/router")
 
 FAULTS = (
@@ -163,10 +164,6 @@ FAULTS = (
     refusal("500", 500, "fal_unavailable", stream="ambiguous_submit"),
     refusal("502 of an ingress", 502, "ambiguous_submit", free="fal_unavailable", body=INGRESS, request_id=False),
     refusal("503", 503, "fal_unavailable"),
-    *(
-        refusal(f"{status} without id", status, "ambiguous_submit", free="fal_unavailable", body="", request_id=False)
-        for status in (500, 503, 504, 524, 408, 409)
-    ),
     refusal("503 with a hint", 503, "fal_unavailable", headers={"X-Fal-Needs-Retry": "1"}),
     refusal("504 of our deadline", 504, "timeout", headers={"X-Fal-Request-Timeout-Type": "user"}),
     Fault("redirect", {"redirect": "https://evil.example.com/x"}, "fal_unavailable", "fal_unavailable"),
@@ -202,6 +199,7 @@ FAULTS = (
             status_code=status,
             accepted=True,
             cancels=True,
+            except_for=FREE,
         )
         for status, hint in [
             *((status, {}) for status in (500, 502, 503, 504, 524, 408, 409)),
@@ -217,7 +215,7 @@ FAULTS = (
             accepted=True,
             stream="bad_output",
             cancels=True,
-            except_for=("any-llm-status", "any-llm-result", "any-llm-cancel", "upload-file", "any-llm-stream"),
+            except_for=(*FREE, "any-llm-stream"),
         )
         for name, answer in {
             "a stream of events": {"body": "data: {}\n\n", "content_type": "text/event-stream"},
