@@ -159,6 +159,26 @@ def test_a_submit_or_a_stream_may_be_refused_for_its_model_too_which_leaves_the_
     assert asked(box) == [("openrouter/router", second)]
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "models/gemini-2.5-pro is not found for API version v1beta, or is not supported for generateContent.",
+        "The model `google/gemini-2.5-pro` does not exist or you do not have access to it.",
+        "This model models/gemini-2.5-pro is no longer available to new users.",
+        "Error code: 404 - {'error': {'message': 'No endpoints found for google/gemini-2.5-pro.', 'code': 404}}",
+        "Invalid value for parameter 'model': google/gemini-2.5-pro is not a valid model ID",
+        "Model google/gemini-2.5-pro not found",
+        "GOOGLE/GEMINI-2.5-PRO could not be found",
+        "google/gemini-2.5-pro has reached its end-of-life date",
+        "gemini-2.5-pro isn't available anymore",
+    ],
+)
+def test_a_provider_may_say_it_in_its_own_words(box, client, reason):
+    box.fault("job", fail={"error": reason, "error_type": "bad_request"})
+    assert client.any_llm_enterprise("Hi")["error"] is None
+    assert models(box) == list(MODEL_CHAINS["enterprise"][:2])
+
+
 def test_a_stream_that_has_begun_is_not_asked_again(box, client):
     first = MODEL_CHAINS["text"][0]
     events = [{"output": "Half", "partial": True}, {"output": "Half", "error": f"{first} is no longer available"}]

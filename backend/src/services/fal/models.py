@@ -37,9 +37,9 @@ MODEL_CHAINS: Mapping[str, tuple[str, ...]] = {
 MODEL_LIST = "https://openrouter.ai/models"
 
 _GONE = (
-    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served)|not available|does(?: not|n't) exist"
-    r"|not (?:a )?(?:valid|known|found|supported|recogni[sz]ed|offered)|deprecated|retired|discontinued|decommissioned"
-    r"|sunset|shut ?down|removed|end of life|gone)"
+    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served)|(?:not|isn't) available|does(?: not|n't) exist"
+    r"|not (?:a |be )?(?:valid|known|found|supported|recogni[sz]ed|offered)|deprecated|retired|discontinued"
+    r"|decommissioned|sunset|shut ?down|removed|end.of.life|gone)"
 )
 """What is said of a model, behind its name."""
 _NO_SUCH = (
@@ -57,7 +57,8 @@ _MUST_REASON = r"reasoning is (?:mandatory|required)|reasoning cannot be disable
 _ID = r"[\w.-]+/[\w.-]+(?::\w+)?"
 _NAMED = (
     rf"no endpoints found for [`'\"]?(?P<first>{_ID})"
-    rf"|(?P<second>{_ID})[`'\"]? (?:is not a valid model|(?:is|has been|was) (?:no longer|deprecated|retired))"
+    rf"|(?P<second>{_ID})[`'\"]? (?:is not a valid model|does not exist"
+    r"|(?:is|has been|was) (?:no longer|deprecated|retired))"
 )
 _NOT_REFUSALS = (AuthError, RateLimited, Unreachable, AmbiguousSubmit, DeadlineExceeded, Cancelled)
 
