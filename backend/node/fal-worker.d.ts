@@ -18,6 +18,7 @@ export type ErrorType =
   | "balance_exhausted"
   | "rate_limited"
   | "model_rejected"
+  | "model_gone"
   | "endpoint_gone"
   | "not_found"
   | "not_ready"
@@ -127,6 +128,8 @@ export interface ResolvedSettings {
   max_concurrency: number;
   log: string;
   env_file: string | null;
+  /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
+  models: Record<string, string[]>;
   /** By job, in the order in which they are tried. */
   endpoints: Record<string, string[]>;
 }
@@ -398,12 +401,14 @@ export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | L
 export interface AnyLlmCompleteOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
@@ -419,12 +424,14 @@ export interface AnyLlmCompleteOptions {
 export interface AnyLlmEnterpriseOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** An image, as URL or data URI; may be given several times. */
@@ -440,12 +447,14 @@ export interface AnyLlmEnterpriseOptions {
 export interface AnyLlmStreamOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
@@ -459,12 +468,14 @@ export interface AnyLlmStreamOptions {
 export interface AnyLlmSubmitOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
@@ -535,7 +546,7 @@ export interface RemoveBackgroundOptions {
 export interface AnalyzeProductOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
@@ -552,7 +563,7 @@ export interface GenerateBgPromptOptions {
   categories: Categories | Record<string, string>;
   /** The style of the background. */
   style_type: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** fal's log lines to stderr. */
   with_logs?: boolean | null;

@@ -11,6 +11,7 @@ import pytest
 
 from services.fal.call import Call
 from services.fal.errors import (
+    AmbiguousSubmit,
     AuthError,
     BadOutput,
     BalanceExhausted,
@@ -193,7 +194,7 @@ REFUSED = [
     (403, {"detail": "User is locked. Reason: Exhausted balance."}, BalanceExhausted),
     (422, None, ModelRejected),
     (429, None, RateLimited),
-    (500, None, FalUnavailable),
+    (500, None, AmbiguousSubmit),
     (503, None, FalUnavailable),
 ]
 

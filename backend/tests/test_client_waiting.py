@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -252,6 +253,57 @@ def test_a_log_line_is_shown_once_however_often_it_is_polled(box, client, capsys
     told = capsys.readouterr().err
     assert told.count("openrouter/router started") == 1
     assert {row["query"] for row in box.journal() if row["stage"] == "status"} == {"logs=1"}
+
+
+NOT_YET = {"status": 400, "body": {"detail": "Request is still in progress"}}
+
+
+def completed_of(request_id, **more):
+    return {"status": "COMPLETED", "request_id": request_id, "logs": None, "metrics": {"inference_time": 9}, **more}
+
+
+@pytest.mark.parametrize("call", ["complete", "remove"])
+def test_a_result_that_comes_later_than_its_status_is_not_lost(box, client, call):
+    output = {"output": "Late", "image": {"url": "https://v3.fal.media/c.png"}}
+    box.fault("job", output=output)
+    box.fault("result", times=7, **NOT_YET)
+    began = time.monotonic()
+    assert CALLS[call](client).get("error") is None
+    assert time.monotonic() - began > 1
+    assert [stages(box).count(stage) for stage in ("submit", "result", "cancel")] == [1, 8, 0]
+
+
+def test_a_result_that_never_comes_ends_with_the_deadline_and_the_job_is_cancelled(box, warm):
+    box.fault("job", stuck="IN_PROGRESS", output={})
+    body = f"data: {json.dumps(completed_of(None))}\n\n"
+    box.fault("status_stream", status=200, body=body, content_type="text/event-stream")
+    error_type, _, request_id = failure_of("complete", warm, timeout=0.6)
+    [job] = jobs(box)
+    assert (error_type, request_id, job["outcome"]) == ("timeout", job["request_id"], "cancelled")
+
+
+def test_a_call_that_ends_after_its_job_did_says_that_the_job_is_paid_for(box, warm):
+    box.fault("result", times=None, **NOT_YET)
+    result = warm.any_llm_complete("Hi", timeout=0.6)
+    assert (result["error_type"], result["retryable"]) == ("timeout", False)
+    assert "had ended by then" in result["hint"]
+
+
+@pytest.mark.parametrize("polled", [False, True])
+@pytest.mark.parametrize("failed", [{}, {"error": "Runner broke", "error_type": "runner_disconnected"}])
+def test_the_end_of_another_job_is_not_taken_for_ones_own(box, client, polled, failed):
+    box.configure(latency=0.3)
+    box.say("Mine")
+    status = completed_of("another-id", **failed)
+    if polled:
+        box.fault("status_stream", status=500)
+        box.fault("status", status=200, body=status)
+    else:
+        body = f"data: {json.dumps(status)}\n\n"
+        box.fault("status_stream", status=200, body=body, content_type="text/event-stream")
+    assert client.any_llm_complete("Hi")["output"] == "Mine"
+    assert len(jobs(box)) == 1
+    assert "cancel" not in stages(box)
 
 
 # ---------------------------------------------------------------- many at once

@@ -38,7 +38,7 @@ CLIENT = {
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
     *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
     *("fal.fields", "fal.hosts"),
-    *("fal.names", "fal.retries", "fal.jobs", "fal.language"),
+    *("fal.names", "fal.retries", "fal.jobs", "fal.language", "fal.models"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
 PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json", "fal.parallel"}

@@ -19,6 +19,7 @@ from sandbox.endpoints import ENDPOINTS
 from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS
 from services.fal.errors import FalError
+from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS, COMMON
 
@@ -87,11 +88,13 @@ def test_env_example_sets_only_the_key_and_shows_the_true_defaults():
     assert [line for line in text.splitlines() if line and not line.startswith("#")] == ["FAL_KEY=your_fal_key_here"]
     shown = dict(re.findall(r"^# ([A-Z_]+)=(.+)$", text, re.MULTILINE))
     chains = {settings.ENDPOINT_VARIABLES[job]: chain[0].path for job, chain in CHAINS.items()}
+    models = {settings.MODEL_VARIABLES[job]: ",".join(chain) for job, chain in MODEL_CHAINS.items()}
     assert shown == {
         "FAL_TIMEOUT_S": f"{settings.DEFAULT_TIMEOUT_S:g}",
         "FAL_MAX_CONCURRENCY": str(settings.DEFAULT_CONCURRENCY),
         "FAL_LOG": "off",
         **chains,
+        **models,
     }
 
 
@@ -106,6 +109,12 @@ def test_readme_lists_every_setting_with_its_default():
     assert not missing
     assert f"`FAL_TIMEOUT_S` | {settings.DEFAULT_TIMEOUT_S:g} |" in table
     assert f"`FAL_MAX_CONCURRENCY` | {settings.DEFAULT_CONCURRENCY} |" in table
+
+
+def test_readme_lists_the_default_models_in_their_order():
+    table = [row for row in rows(section("Models")) if row[0] != "Asked by"]
+    assert [re.findall(r"`([\w./-]+)`", row[2]) for row in table] == [list(chain) for chain in MODEL_CHAINS.values()]
+    assert [row[1].strip("`") for row in table] == list(settings.MODEL_VARIABLES.values())
 
 
 def test_readme_lists_the_chains_in_their_order():

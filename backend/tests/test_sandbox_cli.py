@@ -117,6 +117,12 @@ def test_run_without_a_command_says_how_and_ends_with_2():
         assert "COMMAND" in done.stderr
 
 
+def test_a_model_that_is_gone_in_no_known_way_is_refused_with_the_ways_that_there_are():
+    done = python(FOLDER, "run", "--gone_model", "vendor/model=418", "--", "true")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "404, 400, 422, completed, error" in done.stderr
+
+
 def test_a_command_that_is_not_there_is_a_127_and_one_that_is_no_program_a_126(tmp_path):
     missing = run("no-such-program-anywhere")
     (tmp_path / "text").write_text("no program")

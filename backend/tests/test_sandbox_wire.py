@@ -605,6 +605,61 @@ def test_an_endpoint_that_is_gone_is_refused_in_the_way_that_was_set(box, web, h
     assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
 
 
+GONE_MODELS = [
+    ("", 404, "No endpoints found for M."),
+    ("=404", 404, "No endpoints found for M."),
+    ("=400", 400, "M is no longer available"),
+    ("=422", 422, "M is not a valid model ID"),
+    ("=completed", 500, "Internal Server Error"),
+    ("=error", 200, "No endpoints found for M."),
+]
+
+
+@pytest.mark.parametrize(("how", "status", "text"), GONE_MODELS)
+def test_a_model_that_is_gone_is_refused_in_the_way_that_was_set_and_costs_nothing(box, web, how, status, text):
+    box.configure(gone_models=["M" + how])
+    reply = result(web, box, TEXT, {**ASK, "model": "M"})
+    assert (reply.status_code, text in reply.text) == (status, True)
+    assert (box.ledger()["accepted"], box.ledger()["billable"]) == (1, 0)
+    assert result(web, box, TEXT, {**ASK, "model": "M-lite"}).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["404", "400", "422", "completed", "error"])
+def test_a_stream_says_that_a_model_is_gone_by_its_status_or_in_an_event(box, web, how):
+    box.configure(gone_models=[f"M={how}"])
+    reply = web.post(DIRECT + TEXT + "/stream", json={**ASK, "model": "M"})
+    assert reply.status_code == (int(how) if how.isdigit() else 200)
+    assert ('"error":"No endpoints found for M."' in reply.text) is not how.isdigit()
+
+
+def test_the_status_of_a_job_may_be_all_that_says_that_its_model_is_gone(box, web):
+    box.configure(gone_models=["M=completed"])
+    job = web.post(QUEUE + TEXT, json={**ASK, "model": "M"}).json()
+    box.wait_for(lambda ledger: ledger["running"] == 0)
+    assert web.get(job["status_url"]).json()["error"] == "No endpoints found for M."
+
+
+def test_a_way_to_be_gone_that_there_is_none_is_refused(box):
+    with pytest.raises(ValueError, match="HOW one of 404"):
+        box.configure(gone_models=["M=418"])
+
+
+def test_a_model_that_must_reason_refuses_to_be_asked_without_and_uses_up_its_tokens(box, web):
+    box.configure(must_reason=["M"])
+    without = result(web, box, TEXT, {**ASK, "model": "M"})
+    assert (without.status_code, "Reasoning is mandatory" in without.text) == (400, True)
+    assert result(web, box, TEXT, {**ASK, "model": "M", "reasoning": True}).json()["output"]
+    cut = result(web, box, TEXT, {**ASK, "model": "M", "reasoning": True, "max_tokens": 20}).json()
+    assert (cut["output"], cut["error"], cut["usage"]["completion_tokens"]) == ("", None, 20)
+
+
+def test_an_error_answer_to_a_submit_that_was_accepted_names_its_job(box, web):
+    box.fault("submit", status=500, accept=True)
+    reply = web.post(QUEUE + TEXT, json=ASK)
+    assert reply.status_code == 500
+    assert reply.headers["x-fal-request-id"] == box.ledger()["jobs"][0]["request_id"]
+
+
 def test_any_endpoint_answers_with_pictures_of_the_size_asked_for(box, web):
     box.configure(any_endpoint=True)
     given = {"prompt": "a mug", "image_size": {"width": 40, "height": 30}, "num_images": 2, "seed": 7}

@@ -21,8 +21,14 @@ CUTOUT = "fal-ai/bria/background/remove"
 FAILURE = {"error", "trace", "error_type", "retryable", "status_code", "request_id", "hint"}
 CATEGORIES = json.dumps({"main_product_type": "Kitchenware", "subcategory": "Kupa", "vibe": "Sıcak"})
 STYLES = json.dumps([{"name": "Mermer", "description": "grey marble"}, "Studio"])
-SPOKEN = ["--prompt", "Kısa bir cümle.", "--model", "openai/gpt-4o-mini", "--temperature", "0.2", "--max_tokens", "90"]
-SPOKEN_INPUT = {"prompt": "Kısa bir cümle.", "model": "openai/gpt-4o-mini", "temperature": 0.2, "max_tokens": 90}
+SPOKEN_INPUT = {
+    "prompt": "Kısa bir cümle.",
+    "model": "openai/gpt-4o-mini",
+    "temperature": 0.2,
+    "max_tokens": 90,
+    "reasoning": False,
+}
+SPOKEN = [word for name, value in SPOKEN_INPUT.items() for word in (f"--{name}", str(value))]
 SYSTEM = ["--system", "Be brief."]
 COMMON = ["--timeout", "20", "--env_file", "{env_file}"]
 Run = Callable[..., tuple[int, Any]]

@@ -53,6 +53,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--any_endpoint", "--any-endpoint", action="store_true", help="unknown endpoints answer with a picture")
     add("--host", action="append", default=[], metavar="NAME", help="one more host that serves sample photos")
     add("--gone", action="append", default=[], metavar="ENDPOINT", help="id (404), id=410 or id=deprecated (422)")
+    add(
+        "--gone_model",
+        action="append",
+        default=[],
+        metavar="M",
+        help="a model that is gone; M=HOW: 404 (default), 400, 422, completed or error",
+    )
+    add(
+        "--must_reason",
+        action="append",
+        default=[],
+        metavar="M",
+        help="a model that refuses to be asked without reasoning",
+    )
     add("--keepalive", type=float, default=75.0, metavar="S", help="seconds until an idle connection is closed")
     add("--seed", type=int, default=0, metavar="N", help="where ids and unset picture seeds start from")
     add("--journal", metavar="FILE", help="write the requests there at the end, one JSON object a line")
@@ -70,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the sandbox needs {', '.join(missing)}: pip install -r requirements-dev.txt, "
             "or install fal-python-services[sandbox]"
         )
-    box = _sandbox(options)
+    try:
+        box = _sandbox(options)
+    except ValueError as error:
+        parser.error(str(error))
     try:
         box.start()
     except OSError as error:
@@ -98,6 +115,8 @@ def _sandbox(options: argparse.Namespace) -> "Sandbox":
         hosts=options.host,
         keepalive_s=options.keepalive,
         gone=options.gone,
+        gone_models=options.gone_model,
+        must_reason=options.must_reason,
         seed=options.seed,
     )
 

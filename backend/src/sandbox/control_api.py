@@ -25,7 +25,7 @@ And about itself, here:
   GET  /_sandbox/webhooks  what was sent, and the answers
   POST /_sandbox/faults    {"stage": "submit", "status": 503, "times": 2}
   POST /_sandbox/say       {"text": "...", "endpoint": "openrouter/router", "times": 1}
-  POST /_sandbox/config    {"latency": 1.0, "queue": 0.5, "gone": ["openrouter/router"]}
+  POST /_sandbox/config    {"latency": 1.0, "queue": 0.5, "gone": ["openrouter/router"], "gone_models": ["M=404"]}
   POST /_sandbox/reset     forgets everything; settings as at the start
 """
 

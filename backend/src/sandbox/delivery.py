@@ -79,10 +79,15 @@ class Delivery:
     async def _effect(self, fault: Fault, make: Callable[[], Awaitable[Answer]]) -> Answer | None:
         """Lets the request take effect or not, before or after the delay."""
         if fault.refuses:
+            request_id = None
             if fault.accept:
-                await _drained(await make())
+                taken = await make()
+                request_id = taken.request_id
+                await _drained(taken)
             await asyncio.sleep(fault.delay)
-            return _own_answer(fault, self.request.method)
+            answer = _own_answer(fault, self.request.method)
+            answer.request_id = request_id
+            return answer
         if fault.accept is False:
             await asyncio.sleep(fault.delay)
             # A caller who gave up in the meantime has not been heard.

@@ -49,7 +49,7 @@ async def _events(job: Job, latency_s: float) -> AsyncGenerator[bytes, None]:
         shown = text[: len(text) * number // pieces]
         yield event({"output": shown, "partial": True, "error": None}, "event")
     await job.end()
-    if job.outcome == "ok":
+    if job.outcome == "ok" or draft.get("error"):
         yield event({**draft, "partial": False, "error": draft.get("error")}, "event")
 
 

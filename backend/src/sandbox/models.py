@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox.checks import refuse
 from sandbox.inputs import Unusable, fetch_picture, in_thread, sample
+from sandbox.refusals import REASONING_TOKENS
 from sandbox.wire_types import Json
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "landscape_4_3": (1024, 768),
     "landscape_16_9": (1024, 576),
 }
+REASONING = "The sandbox follows a script."
 LARGEST_SIDE = 4096
 SEEDS = 2**31
 
@@ -50,7 +52,7 @@ Model = Callable[[Work], Awaitable[Output]]
 async def router(work: Work) -> Output:
     """openrouter/router and its enterprise sibling."""
     text = await _say(work, [])
-    reasoning = "The sandbox follows a script." if work.fields["reasoning"] else None
+    reasoning = REASONING if work.fields["reasoning"] else None
     return {
         "output": text,
         "reasoning": reasoning,
@@ -69,7 +71,7 @@ async def router_vision(work: Work) -> Output:
 async def any_llm(work: Work) -> Output:
     """fal-ai/any-llm in its three forms; no usage there."""
     text = await _say(work, await _photos(work))
-    reasoning = "The sandbox follows a script." if work.fields["reasoning"] else None
+    reasoning = REASONING if work.fields["reasoning"] else None
     return {"output": text, "reasoning": reasoning, "partial": False, "error": None}
 
 
@@ -135,6 +137,8 @@ async def _photos(work: Work) -> list[tuple[str, bytes]]:
 async def _say(work: Work, photos: list[tuple[str, bytes]]) -> str:
     if (scripted := work.state.script.take(work.endpoint)) is not None:
         return scripted
+    if _only_reasons(work):
+        return ""
     values = (work.fields["prompt"], work.fields["system_prompt"], photos)
     # Words alone are quick; a picture, and the first import, take long enough to hold up the loop.
     if photos or "sandbox.texts" not in sys.modules:
@@ -142,9 +146,17 @@ async def _say(work: Work, photos: list[tuple[str, bytes]]) -> str:
     return _answer(*values)
 
 
+def _only_reasons(work: Work) -> bool:
+    """Whether a model that must reason has no tokens left to write with."""
+    limit = work.fields["max_tokens"]
+    return work.fields["model"] in work.state.settings.must_reason and limit is not None and limit <= REASONING_TOKENS
+
+
 def _usage(work: Work, text: str) -> dict[str, Any]:
     asked = len(work.fields["prompt"]) + len(work.fields["system_prompt"] or "")
     prompt_tokens, completion_tokens = 1 + asked // 4, 1 + len(text) // 4
+    if _only_reasons(work):
+        completion_tokens = work.fields["max_tokens"]
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

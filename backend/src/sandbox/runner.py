@@ -19,6 +19,7 @@ from sandbox.checks import Invalid, check
 from sandbox.endpoints import app_of
 from sandbox.inputs import Unusable
 from sandbox.jobs import Job, Outcome
+from sandbox.refusals import Refusal, refusal_of
 
 if TYPE_CHECKING:
     from sandbox.state import State
@@ -106,15 +107,16 @@ class Runner:
             await _sleep(latency_s)
             self._fail_as_planned(job, plan.fail)
             return
-        job.draft = await self._output(job)
-        if job.draft is None:
+        draft = await self._output(job)
+        if draft is None:
             return
+        job.draft = draft
         self._changed(job)
         await _sleep(latency_s - (time.monotonic() - job.started_at))
         self._succeed(job, job.draft)
 
     async def _output(self, job: Job) -> dict[str, Any] | None:
-        """The model's output; None when the application has no such path, which ends the job."""
+        """The model's output; None when it does not run, which ends the job."""
         if job.plan is not None and job.plan.output is not None:
             return job.plan.output
         if job.row is None:
@@ -122,12 +124,20 @@ class Runner:
             self._finish(job, "error", no_path(job.endpoint))
             return None
         fields = check(job.row.fields, job.given)
+        if (refusal := refusal_of(self._state.settings, fields, streamed=job.kind == "stream")) is not None:
+            self._turn_down(job, refusal)
+            return None
         output = await job.row.runs(models.Work(self._state, job.endpoint, fields))
         return {**output, "sandbox": True}
 
     def _succeed(self, job: Job, output: dict[str, Any]) -> None:
         job.billable, job.units = True, max(1, len(output.get("images") or ()))
         self._finish(job, "ok", answers.json_answer(output), units=job.units)
+
+    def _turn_down(self, job: Job, refusal: Refusal) -> None:
+        """The model was refused before it ran, which costs nothing."""
+        job.error, job.draft = refusal.error, refusal.draft
+        self._finish(job, "error", refusal.answer, units=0)
 
     def _refuse(self, job: Job, detail: list[dict[str, Any]], *, billable: bool = False) -> None:
         """A 422 from the model. Only a schema error says that it costs nothing."""

@@ -42,10 +42,12 @@ class Sandbox:
         hosts: Sequence[str] = (),
         keepalive_s: float = 75.0,
         gone: Sequence[str] = (),
+        gone_models: Sequence[str] = (),
+        must_reason: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
-        settings = Settings(latency, queue, any_endpoint, tuple(hosts), keepalive_s, tuple(gone), seed)
-        self._state = State(settings)
+        settings = Settings(latency, queue, any_endpoint, tuple(hosts), keepalive_s, tuple(gone), seed=seed)
+        self._state = State(settings.changed({"gone_models": gone_models, "must_reason": must_reason}))
         self._asked_port = port
         self._folder: Path | None = None
         self._thread: threading.Thread | None = None

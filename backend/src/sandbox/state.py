@@ -19,6 +19,7 @@ from sandbox.files import Files
 from sandbox.jobs import Jobs
 from sandbox.journal import Journal
 from sandbox.ledger import Ledger
+from sandbox.refusals import gone
 from sandbox.runner import Runner
 from sandbox.script import Script
 from sandbox.webhooks import Webhooks
@@ -43,6 +44,10 @@ class Settings:
     """How long an idle connection stays open; counts for connections opened from then on."""
     gone: tuple[str, ...] = ()
     """Endpoints that are gone: `id` (404), `id=410` or `id=deprecated` (422)."""
+    gone_models: tuple[str, ...] = ()
+    """Models that are gone: `M` or `M=HOW`, HOW one of `refusals.HOW`."""
+    must_reason: tuple[str, ...] = ()
+    """Models that refuse to be asked without `reasoning`."""
     seed: int = 0
     """Where ids and unset picture seeds start from."""
 
@@ -57,6 +62,13 @@ def _names(given: Json) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(map(str, given))
 
 
+def _gone_models(given: Json) -> tuple[str, ...]:
+    entries = _names(given)
+    for entry in entries:
+        gone(entry)
+    return entries
+
+
 _READ: dict[str, Callable[[Json], Json]] = {
     "latency": float,
     "queue": float,
@@ -64,6 +76,8 @@ _READ: dict[str, Callable[[Json], Json]] = {
     "hosts": _names,
     "keepalive_s": float,
     "gone": _names,
+    "gone_models": _gone_models,
+    "must_reason": _names,
     "seed": int,
 }
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from services.fal.errors import (
+    AmbiguousSubmit,
     AuthError,
     BadOutput,
     BalanceExhausted,
@@ -31,9 +32,18 @@ from services.fal.errors import (
 )
 from services.fal.fields import as_text
 
-_DEPRECATED = re.compile(r"\bdeprecated\b|no longer (supported|available)", re.IGNORECASE)
+REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
+_RETIRED = r"\b(?:deprecated|retired|discontinued|removed|gone|no longer \w+)\b"
+_OTHER_INPUT = r"\b(?:parameter|field|argument|option|input)s?\b"
 _TRANSIENT_4XX = (408, 409)
 _JOB_STAGES = ("status", "result", "cancel")
+_OPENING_STAGES = ("submit", "stream")
+"""What starts a job at fal: only the answer to that can say that an endpoint is gone."""
+_BILLED_HINT = (
+    "It was not sent again, since fal may be running and billing it: look at https://fal.ai/dashboard/requests "
+    "before you repeat the call."
+)
+_CANCELLED_HINT = "fal was told to cancel its job. "
 _RETRY_HINT = "Try again in a moment; https://status.fal.ai tells about outages."
 
 
@@ -46,6 +56,8 @@ class Answer(NamedTuple):
     body: bytes
     stage: str
     """What was asked: submit, status, result, cancel, stream, storage, photokit or download."""
+    endpoint: str = ""
+    """The endpoint that was to start a job."""
 
     @property
     def request_id(self) -> str | None:
@@ -83,6 +95,7 @@ def error_of(answer: Answer) -> FalError:
         "status_code": answer.status,
         "request_id": as_text(body.get("request_id")) or answer.request_id,
         "detail": detail if isinstance(detail, list | dict) else None,
+        "said": text,
     }
     if 300 <= answer.status < 400:
         return FalUnavailable(
@@ -99,7 +112,7 @@ def error_of(answer: Answer) -> FalError:
 
 
 def _refused(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
-    if common["detail"] is None and says_deprecated(text):
+    if common["detail"] is None and _says_retired(text, answer):
         return _gone(answer, text, common)
     return ModelRejected(f"fal refused the request: {text}.", hint="Correct the input named there.", **common)
 
@@ -127,9 +140,7 @@ def _forbidden(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
 
 
 def _not_found(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
-    body = _body_object(answer)
-    unknown_path = answer.stage == "result" and isinstance(body.get("detail"), str)
-    if answer.stage in ("submit", "stream") or unknown_path:
+    if answer.stage in _OPENING_STAGES:
         return _gone(answer, text, common)
     if answer.stage in _JOB_STAGES:
         return NotFound(
@@ -141,8 +152,10 @@ def _not_found(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
 
 
 def _gone(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
-    if answer.stage in ("status", "cancel") or (answer.stage == "result" and answer.status == 410):
+    if answer.stage in _JOB_STAGES:
         return NotFound("fal no longer knows this request, or its result has expired.", **common)
+    if answer.stage not in _OPENING_STAGES:
+        return NotFound(f"No longer there: {text}.", **common)
     return EndpointGone(f"fal no longer offers this endpoint: {text}.", **common)
 
 
@@ -194,13 +207,52 @@ def job_error(status: Mapping[str, Any], request_id: str) -> FalError:
     return JobFailed(
         f"The job failed at fal: {text}{f' ({kind})' if kind else ''}.",
         request_id=request_id,
+        said=text,
         retryable=kind.startswith("runner_") or kind in ("internal_error", "startup_timeout", "request_timeout"),
     )
 
 
-def says_deprecated(text: str) -> bool:
-    """Whether fal's reason means that the endpoint itself is retired."""
-    return bool(_DEPRECATED.search(text))
+def _says_retired(text: str, answer: Answer) -> bool:
+    """Whether the reason of a refused submit names the endpoint, and no input of it, as retired."""
+    if answer.stage not in _OPENING_STAGES or re.search(_OTHER_INPUT, text, re.IGNORECASE):
+        return False
+    named = [re.escape(name) for name in (answer.endpoint, answer.endpoint.rpartition("/")[0]) if "/" in name]
+    named.append(r"\b(?:this|the) (?:endpoint|application|app)\b")
+    return bool(re.search(rf"(?:{'|'.join(named)})[^.;]{{0,60}}?{_RETIRED}", text, re.IGNORECASE))
+
+
+def ambiguous(
+    why: str, request_id: str | None, *, status_code: int | None = None, cancelled: bool = False
+) -> AmbiguousSubmit:
+    """The submit was sent, and whether fal took it is not known; `cancelled`: fal was told to stop its job."""
+    return AmbiguousSubmit(
+        f"{why.rstrip()} The outcome of the submit is unknown.",
+        request_id=request_id,
+        status_code=status_code,
+        hint=f"{_CANCELLED_HINT if cancelled else ''}{_BILLED_HINT}",
+    )
+
+
+def may_have_started(answer: Answer) -> bool:
+    """Whether fal may run a job although it answered the request for it with an error.
+
+    5xx, 408 and 409 come from whatever stands between us and the queue as well as from the queue, before and after
+    the job was taken. A 429, and a 503 that says when to come back, are refusals: fal's documents have them repeated.
+    So is a start deadline that passed. All other answers of 4xx refuse what was asked.
+    """
+    if answer.headers.get("x-fal-request-timeout-type") == "user":
+        return False
+    if answer.status == 503 and asks_for_retry(answer):
+        return False
+    return answer.status >= 500 or answer.status in _TRANSIENT_4XX
+
+
+def error_of_start(answer: Answer) -> FalError:
+    """`error_of` a request for a job; AmbiguousSubmit when the job may run, and no id tells how to cancel it."""
+    error = error_of(answer)
+    if not may_have_started(answer):
+        return error
+    return ambiguous(str(error.args[0]), error.request_id, status_code=error.status_code)
 
 
 def retry_after_s(answer: Answer) -> float | None:

@@ -12,6 +12,7 @@ from urllib.request import getproxies
 from services.fal.endpoints import Endpoints
 from services.fal.jobs import Jobs
 from services.fal.language import Language
+from services.fal.models import Models
 from services.fal.settings import Settings
 from services.fal.wire import Wire
 
@@ -30,7 +31,7 @@ class Core:
         self.wire = Wire(settings)
         self._endpoints = Endpoints(settings.endpoints, account=hash((settings.key, getproxies().get("https"))))
         self.jobs = Jobs(self.wire, self._endpoints, settings.max_concurrency)
-        self.language = Language(self.jobs, self.wire)
+        self.language = Language(self.jobs, self.wire, Models(settings.models, self._endpoints))
 
     @cached_property
     def pictures(self) -> Pictures:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from services.fal.answers import error_of
+from services.fal.answers import ambiguous, error_of_start
 from services.fal.call import Call
-from services.fal.errors import Unreachable
+from services.fal.errors import BadOutput, DeadlineExceeded, Unreachable
 from services.fal.hosts import is_fal_host
 from services.fal.jobs import Result
-from services.fal.transport import ambiguous
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
@@ -33,6 +32,7 @@ class OwnPhotokit:
 
         from services.fal.plain_http import Session, never_connected
 
+        call.check()
         host = urlsplit(url).hostname or ""
         headers = {"Authorization": f"Key {self._key}"} if is_fal_host(host) else {}
         try:
@@ -42,6 +42,14 @@ class OwnPhotokit:
             if never_connected(error):
                 raise Unreachable(f"{host} cannot be reached ({type(error).__name__}).") from error
             raise ambiguous(f"No answer came from {host} ({type(error).__name__}).", None) from error
+        except (BadOutput, DeadlineExceeded) as error:
+            # It has the request: the same once more could cost twice.
+            error.retryable = False
+            raise
         if answer.status >= 300:
-            raise error_of(answer)
-        return Result(answer.request_id, answer.json(), answer.billable_units)
+            raise error_of_start(answer)
+        try:
+            return Result(answer.request_id, answer.json(), answer.billable_units)
+        except BadOutput as error:
+            error.retryable = False
+            raise

@@ -26,9 +26,6 @@ from services.fal.text_request import TextRequest
 if TYPE_CHECKING:
     from services.fal.results import StyledImage, StyleError
 
-VISION_MODEL = "google/gemini-2.5-pro"
-PROMPT_MODEL = "openai/gpt-5-mini"
-TEXT_MODEL = "google/gemini-2.5-flash-lite"
 ANALYSIS_TEMPERATURE = 0.3
 TEXT_TEMPERATURE = 0.7
 
@@ -71,7 +68,7 @@ class Product:
     def analyse(
         self,
         image_url: str,
-        model: str,
+        model: str | None,
         temperature: float,
         watch: Watcher | None,
         when_known: Callable[[], object] = lambda: None,
@@ -93,7 +90,7 @@ class Product:
         return Analysis({name: found.get(name, UNKNOWN) for name in CATEGORY_NAMES}, answer)
 
     def _ask_categories(
-        self, image_url: str, model: str, temperature: float, watch: Watcher | None, names: tuple[str, ...]
+        self, image_url: str, model: str | None, temperature: float, watch: Watcher | None, names: tuple[str, ...]
     ) -> Analysis:
         """Those of `names` that the model gives. Raises BadOutput when it gives no category."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
@@ -101,24 +98,17 @@ class Product:
         return Analysis(_read(answer), answer)
 
     def background_prompt(
-        self, categories: Mapping[str, str], style: str, model: str, watch: Watcher | None = None
+        self, categories: Mapping[str, str], style: str, model: str | None = None, watch: Watcher | None = None
     ) -> TextAnswer:
         """A prompt for the photokit, written by a model."""
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
-        answer = self._language.ask("enterprise", request, watch)
-        if not answer.output.strip():
-            raise BadOutput("The model wrote no prompt.", request_id=answer.result.request_id)
-        return answer
+        return self._language.ask("enterprise", request, watch, models="prompt")
 
     def describe(self, categories: Mapping[str, str], language: str, watch: Watcher | None = None) -> str:
         """Two sentences about the product in `language`."""
-        request = TextRequest(
-            prompts.description(dict(categories), language), TEXT_MODEL, prompts.COPYWRITER, TEXT_TEMPERATURE
-        )
-        answer = self._language.ask("text", request, watch)
-        if not answer.output.strip():
-            raise BadOutput("The model wrote no description.", request_id=answer.result.request_id)
-        return answer.output.strip()
+        words = prompts.description(dict(categories), language)
+        request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
+        return self._language.ask("text", request, watch).output.strip()
 
     def backgrounds(
         self,
@@ -192,7 +182,7 @@ class Product:
     ) -> str:
         try:
             with steps.step("prompt", style.name) as made:
-                prompt = self.background_prompt(categories, style.description, PROMPT_MODEL, watch).output.strip()
+                prompt = self.background_prompt(categories, style.description, watch=watch).output.strip()
                 made["prompt"] = prompt
             return prompt
         except (Cancelled, DeadlineExceeded):

@@ -343,6 +343,8 @@ class ResolvedSettings(TypedDict):
     max_concurrency: int
     log: str
     env_file: str | None
+    models: dict[str, list[str]]
+    """Those that are asked when the caller names none: by job, in the order in which they are tried."""
     endpoints: dict[str, list[str]]
     """By job, in the order in which they are tried."""
 

@@ -36,6 +36,12 @@ ENDPOINT_VARIABLES = {
     "photokit": "FAL_PHOTOKIT_ENDPOINT",
     "cutout": "FAL_CUTOUT_ENDPOINT",
 }
+MODEL_VARIABLES = {
+    "text": "FAL_TEXT_MODEL",
+    "enterprise": "FAL_ENTERPRISE_MODEL",
+    "vision": "FAL_VISION_MODEL",
+    "prompt": "FAL_PROMPT_MODEL",
+}
 KEY_VARIABLES = ("FAL_KEY", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
 VARIABLES = (
     *KEY_VARIABLES,
@@ -44,6 +50,7 @@ VARIABLES = (
     "FAL_LOG",
     "FAL_DOWNLOAD_HOSTS",
     *ENDPOINT_VARIABLES.values(),
+    *MODEL_VARIABLES.values(),
 )
 
 REMEDIES = (
@@ -54,7 +61,7 @@ REMEDIES = (
 )
 # Of src/services/fal/settings.py in a checkout; `parent` ends at the root where the package stands there.
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
-_KEY = re.compile(r"[!-~]+")
+_WORD = re.compile(r"[!-~]+")
 _T = TypeVar("_T")
 
 
@@ -66,6 +73,8 @@ class Settings(NamedTuple):
     max_concurrency: int = DEFAULT_CONCURRENCY
     endpoints: Mapping[str, str] = MappingProxyType({})
     """Endpoints that were set by hand, by job."""
+    models: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Default models that were set by hand, by job, in the order in which they are asked."""
     log: str = "off"
     download_hosts: frozenset[str] = frozenset()
     """Hosts beside fal's own from which pictures may be downloaded."""
@@ -99,6 +108,7 @@ def resolve(
             for job, name in ENDPOINT_VARIABLES.items()
             if (value := lookup.get(name))
         },
+        models={job: _model_chain(value, name) for job, name in MODEL_VARIABLES.items() if (value := lookup.get(name))},
         log=lookup.parsed("FAL_LOG", _log_level, "off"),
         download_hosts=lookup.parsed("FAL_DOWNLOAD_HOSTS", _hosts, frozenset()),
         env_file=lookup.first_file,
@@ -231,7 +241,7 @@ def _key(given: str | None, lookup: _Lookup) -> str:
         value = unquoted(given) if isinstance(given, str) else ""
         if not value or is_placeholder(value):
             raise missing_key(*([f"{name} holds {shown(value)}."] if value else []))
-    if not _KEY.fullmatch(value):
+    if not _WORD.fullmatch(value):
         raise InvalidInput(
             f"The key from {name} holds a space, a line break or a character outside ASCII. "
             "Copy it again from https://fal.ai/dashboard/keys."
@@ -261,6 +271,13 @@ def _log_level(value: object, name: str) -> str:
     if level not in LOG_LEVELS:
         raise InvalidInput(f"{name} must be one of {', '.join(LOG_LEVELS)}, not {value!r}.")
     return level
+
+
+def _model_chain(value: str, name: str) -> tuple[str, ...]:
+    models = tuple(model for part in value.split(",") if (model := part.strip()))
+    if not models or not all(_WORD.fullmatch(model) for model in models):
+        raise InvalidInput(f"{name} must be names of models with commas between them, not {value!r}.")
+    return models
 
 
 def _hosts(value: object, name: str) -> frozenset[str]:

@@ -3,7 +3,8 @@
 It is an httpx transport, so fal-client's own requests pass through it too. Whatever fails here is raised as one of
 our errors, which fal-client's retry loop does not catch: that loop would send a submit again whose answer was lost.
 Below it stand httpx's connection pools over a network backend that gives every read, write and handshake no longer
-than the current call has left.
+than the current call has left. A submit whose answer leaves open whether fal took the job is settled here: when the
+answer names the request, fal is told to cancel it.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import itertools
 import logging
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, cast
 
 import httpx
 
-from services.fal.answers import Answer, error_of, retry_after_s
+from services.fal.answers import (
+    REQUEST_ID,
+    Answer,
+    ambiguous,
+    error_of,
+    error_of_start,
+    may_have_started,
+    retry_after_s,
+)
 from services.fal.call import Call, Exchange, current_call, current_exchange
 from services.fal.connections import Connections
-from services.fal.errors import (
-    AmbiguousSubmit,
-    BadOutput,
-    FalError,
-    Unreachable,
-)
+from services.fal.errors import BadOutput, FalError, Unreachable
 from services.fal.hosts import is_fal_host, is_run_host
 from services.fal.retries import MAX_ATTEMPTS, RetryBudget, backoff_s, may_repeat_answer, may_repeat_failure
 from services.fal.stderr_log import logger, outline
@@ -37,21 +41,22 @@ CONNECT_S = 5.0
 """How long to try to connect to a host that has another name."""
 JSON_STAGES = ("submit", "status", "result")
 SUBMITTED = ("request_id", "response_url", "status_url", "cancel_url")
-_BILLED_HINT = (
-    "It was not sent again, since fal may be running and billing it: look at https://fal.ai/dashboard/requests "
-    "before you repeat the call."
-)
+Withdraw = Callable[[str, str], "str | None"]
+"""Has fal cancel a job, given by its endpoint and request id: what fal says (see `Wire.cancel`), None when it is not
+to be had."""
 
 
 class FalTransport(httpx.BaseTransport):
     """Sends one request within the current call; raises FalError, never an httpx error.
 
-    Request extensions: `stage` names what is asked for (see `Answer.stage`), `attempts` bounds the tries.
+    Request extensions: `stage` names what is asked for (see `Answer.stage`), `attempts` bounds the tries, `events`
+    says that a stream of events is wanted.
     """
 
-    def __init__(self, tls: ssl.SSLContext, keep: int) -> None:
+    def __init__(self, tls: ssl.SSLContext, keep: int, withdraw: Withdraw) -> None:
         self._connections = Connections(tls, keep)
         self._budget = RetryBudget()
+        self._withdraw = withdraw
 
     def close(self) -> None:
         self._connections.close()
@@ -66,6 +71,8 @@ class FalTransport(httpx.BaseTransport):
             try:
                 response = self._send(call, request, paid)
             except _Failed as failed:
+                if failed.doubted is not None:
+                    failed = self._settled(request, failed, failed.doubted)
                 self._pause_or_raise(call, failed, attempt, request.extensions.get("attempts", MAX_ATTEMPTS))
             else:
                 self._budget.succeeded()
@@ -85,19 +92,20 @@ class FalTransport(httpx.BaseTransport):
                     stream = cast("httpx.SyncByteStream", response.stream)
                     open_exchange.callback(stream.close)
                     streams = response.is_success and _is_event_stream(response)
-                    if not streams:
-                        response.read()
+                    wanted = request.extensions.get("events", False)
+                    # A stream that nobody asked for may never end, and its header has told the id already.
+                    body = b"" if streams else response.read()
             except httpx.RequestError as error:
-                raise _lost(call, exchange, error) from error
+                raise _lost(call, request, exchange, response, error) from error
             finally:
                 _log(request, response, began)
-            if streams:
+            if streams and wanted:
                 # It has no id that would still have to be learnt: stopped, it ends at once.
                 exchange.paid = False
                 response.stream = _EventStream(stream, call, exchange, open_exchange.pop_all())
                 response.extensions["exchange"] = exchange
                 return response
-        answer = _answer(request, response, paid)
+        answer = _answer(request, response, body)
         _raise_for_answer(answer, paid)
         response.extensions["answer"] = answer
         return response
@@ -125,6 +133,21 @@ class FalTransport(httpx.BaseTransport):
                 return connection(backup_host).handle_request(moved)
             raise
 
+    def _settled(self, request: httpx.Request, failed: _Failed, request_id: str) -> _Failed:
+        """A submit that fal may have taken under `request_id`: cancelled, and never sent again unless fal refused it.
+
+        fal puts the id on its refusals too, so the id alone says nothing. Only fal's own word that it has no such
+        request makes an error answer a refusal, which may then be repeated if fal asked for that.
+        """
+        outcome = self._withdraw(_endpoint(request), request_id)
+        if outcome == "not_found" and failed.refusal is not None:
+            return failed.refusal
+        why, status_code = str(failed.error.args[0]), failed.error.status_code
+        cancelled = outcome in ("cancelled", "requested")
+        settled = _Failed(ambiguous(why, request_id, status_code=status_code, cancelled=cancelled), repeatable=False)
+        settled.__cause__ = failed.__cause__
+        return settled
+
     def _pause_or_raise(self, call: Call, failed: _Failed, attempt: int, attempts: int) -> None:
         call.submit = None
         if not failed.repeatable or attempt >= attempts or not self._budget.take():
@@ -139,51 +162,77 @@ class FalTransport(httpx.BaseTransport):
 class _Failed(Exception):
     """One try that failed: the error it stands for, and whether the same may be sent again."""
 
-    def __init__(self, error: FalError, *, repeatable: bool, wait_s: float | None = None) -> None:
+    def __init__(
+        self,
+        error: FalError,
+        *,
+        repeatable: bool,
+        wait_s: float | None = None,
+        doubted: str | None = None,
+        refusal: _Failed | None = None,
+    ) -> None:
+        """`doubted` is the request under which fal may have taken a submit; `refusal` is what it stands for if not."""
         super().__init__(str(error))
         self.error = error
         self.repeatable = repeatable
         self.wait_s = wait_s
+        self.doubted = doubted
+        self.refusal = refusal
 
 
 def _raise_for_answer(answer: Answer, paid: bool) -> None:
     if answer.status >= 300:
-        raise _Failed(
-            error_of(answer),
-            repeatable=may_repeat_answer(answer, paid=paid),
-            wait_s=retry_after_s(answer),
-        )
+        raise _refused(answer, paid)
     if answer.stage in JSON_STAGES:
         try:
             body = answer.json()
         except BadOutput as error:
-            failure = ambiguous(str(error), answer.request_id) if paid else error
-            raise _Failed(failure, repeatable=not paid) from error
+            raise (_unusable(str(error), answer) if paid else _Failed(error, repeatable=True)) from error
         if answer.stage == "submit":
             _check_submitted(body, answer)
+
+
+def _refused(answer: Answer, paid: bool) -> _Failed:
+    """What an error answer stands for; one to a submit that names its request has to be settled first."""
+    repeatable, wait_s = may_repeat_answer(answer, paid=paid), retry_after_s(answer)
+    if not paid:
+        return _Failed(error_of(answer), repeatable=repeatable, wait_s=wait_s)
+    unsettled = _Failed(error_of_start(answer), repeatable=repeatable, wait_s=wait_s)
+    hinted_503 = answer.status == 503 and not may_have_started(answer)
+    if answer.stage == "submit" and (may_have_started(answer) or hinted_503):
+        unsettled.doubted = _usable(answer.request_id)
+        unsettled.refusal = _Failed(error_of(answer), repeatable=repeatable, wait_s=wait_s)
+    return unsettled
 
 
 def _check_submitted(body: Mapping[str, Any], answer: Answer) -> None:
     """fal-client needs all of these; a job that it cannot name is told with the id that we know."""
     if missing := [name for name in SUBMITTED if name not in body]:
-        request_id = body.get("request_id")
-        known = request_id if isinstance(request_id, str) else answer.request_id
-        why = f"fal answered the submit without {', '.join(missing)}."
-        raise _Failed(ambiguous(why, known), repeatable=False)
+        raise _unusable(f"fal answered the submit without {', '.join(missing)}.", answer, body.get("request_id"))
+    if _usable(body["request_id"]) is None:
+        raise _unusable("fal's answer to the submit has no usable request id.", answer)
 
 
-def ambiguous(why: str, request_id: str | None) -> AmbiguousSubmit:
-    """The submit was sent, and whether fal took it is not known."""
-    return AmbiguousSubmit(
-        f"{why.rstrip()} The outcome of the submit is unknown.", request_id=request_id, hint=_BILLED_HINT
-    )
+def _unusable(why: str, answer: Answer, named: object = None) -> _Failed:
+    """A submit that fal seems to have taken, by an answer that tells no way to wait for its job."""
+    request_id = _usable(named) or _usable(answer.request_id)
+    return _Failed(ambiguous(why, request_id), repeatable=False, doubted=request_id)
 
 
-def _lost(call: Call, exchange: Exchange, error: httpx.RequestError) -> _Failed:
+def _usable(request_id: object) -> str | None:
+    """A request id that can stand in a URL."""
+    return request_id if isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id) else None
+
+
+def _lost(
+    call: Call, request: httpx.Request, exchange: Exchange, response: httpx.Response | None, error: httpx.RequestError
+) -> _Failed:
     """What a connection that failed stands for; raises when the call itself is over."""
     if not may_repeat_failure(paid=exchange.paid, sent=exchange.sent):
         why = f"No answer came from {exchange.host} ({type(error).__name__})."
-        return _Failed(ambiguous(why, None), repeatable=False)
+        request_id = _usable(response.headers.get("x-fal-request-id")) if response is not None else None
+        doubted = request_id if _stage(request) == "submit" else None
+        return _Failed(ambiguous(why, request_id), repeatable=False, doubted=doubted)
     call.check()
     said = f": {error}" if str(error) else ""
     if exchange.sent:
@@ -196,10 +245,20 @@ def _lost(call: Call, exchange: Exchange, error: httpx.RequestError) -> _Failed:
     return _Failed(failure, repeatable=True)
 
 
-def _answer(request: httpx.Request, response: httpx.Response, paid: bool) -> Answer:
-    stage = request.extensions.get("stage") or ("submit" if paid else "storage")
+def _answer(request: httpx.Request, response: httpx.Response, body: bytes) -> Answer:
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, response.content, stage)
+    return Answer(response.status_code, headers, body, _stage(request), _endpoint(request))
+
+
+def _stage(request: httpx.Request) -> str:
+    """fal-client names none: of its requests, those that start a job are submits."""
+    paid = request.method == "POST" and is_run_host(request.url.host)
+    return str(request.extensions.get("stage") or ("submit" if paid else "storage"))
+
+
+def _endpoint(request: httpx.Request) -> str:
+    """Of a request that is to start a job, at the queue or as a stream."""
+    return request.url.path.strip("/").removesuffix("/stream")
 
 
 def _moved_to(host: str, request: httpx.Request) -> httpx.Request:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -26,12 +27,13 @@ from fal_client.client import (
 )
 from httpx_sse import EventSource, SSEError
 
-from services.fal.answers import Answer
-from services.fal.call import Call, current_call
-from services.fal.errors import BadOutput, FalError, InvalidInput
+from services.fal.answers import Answer, ambiguous
+from services.fal.call import CLEANUP_S, PAUSED_S, Call, cleanup, current_call
+from services.fal.errors import BadOutput, FalError, InvalidInput, NotFound, ServiceError
 from services.fal.hosts import is_run_host
 from services.fal.settings import Settings
-from services.fal.transport import FalTransport, ambiguous
+from services.fal.stderr_log import logger, outline
+from services.fal.transport import FalTransport
 
 POLL_ATTEMPTS = 8
 """Tries of one poll or result: a job that runs is worth more patience than other requests, about 15 s of it."""
@@ -49,7 +51,8 @@ class Wire:
 
     def __init__(self, settings: Settings) -> None:
         self.tls = _tls_context()
-        self._transport = FalTransport(self.tls, keep=max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY))
+        keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
+        self._transport = FalTransport(self.tls, keep, self._withdraw)
         self._client = _SafeClient(settings.key, self._transport)
         self._headers = {**_headers(f"Key {settings.key}"), "Accept-Encoding": "gzip, deflate"}
 
@@ -75,6 +78,36 @@ class Wire:
         """The URLs of a job that was submitted earlier."""
         return self._client.get_handle(endpoint, request_id)
 
+    def cancel(self, cancel_url: str) -> str:
+        """Ask fal to stop a job: "cancelled", "requested", "too_late" or "not_found"."""
+        try:
+            answer = self.ask("PUT", cancel_url, "cancel")
+        except NotFound:
+            return "not_found"
+        except ServiceError as error:
+            if error.status_code == 400 and "ALREADY_COMPLETED" in str(error):
+                return "too_late"
+            raise
+        return "requested" if answer.status == 202 else "cancelled"
+
+    def abandon(self, request_id: str, cancel_url: str) -> str | None:
+        """`cancel` for a job whose call is over, as well as the moment allows; None when fal could not be told."""
+        while True:
+            began = time.monotonic()
+            try:
+                with cleanup():
+                    outcome = self.cancel(cancel_url)
+            except FalError as error:
+                if time.monotonic() - began > CLEANUP_S + PAUSED_S:
+                    continue  # the process was paused meanwhile: its moment begins again
+                logger.warning("request %s could not be cancelled and may be billed: %s", request_id, outline(error))
+                return None
+            logger.info("cancelling %s: %s", request_id, outcome)
+            return outcome
+
+    def _withdraw(self, endpoint: str, request_id: str) -> str | None:
+        return self.abandon(request_id, self.handle(endpoint, request_id).cancel_url)
+
     def ask(self, method: str, url: str, stage: str, *, attempts: int = POLL_ATTEMPTS) -> Answer:
         """One request about a job. Raises FalError for every answer that is not a success."""
         response = self._send(httpx.Request(method, url, headers=self._headers), stage, attempts, POLL_READ_S)
@@ -88,7 +121,7 @@ class Wire:
         """A server-sent event stream: its request id and its JSON objects. It is opened once, never again."""
         silence_s = STREAM_SILENCE_S if method == "GET" else None
         headers = {**self._headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
-        request = httpx.Request(method, url, headers=headers, json=body)
+        request = httpx.Request(method, url, headers=headers, json=body, extensions={"events": True})
         with contextlib.closing(self._send(request, stage, 1, silence_s)) as response:
             events = _json_events(response)
             yield response.headers.get("x-fal-request-id"), events
@@ -96,7 +129,8 @@ class Wire:
 
     def _send(self, request: httpx.Request, stage: str, attempts: int, silence_s: float | None) -> httpx.Response:
         """Without fal-client or an httpx.Client above the transport: they would only add time to every poll."""
-        request.extensions = {"stage": stage, "attempts": attempts, "timeout": httpx.Timeout(silence_s).as_dict()}
+        timeout = httpx.Timeout(silence_s).as_dict()
+        request.extensions = {**request.extensions, "stage": stage, "attempts": attempts, "timeout": timeout}
         return self._transport.handle_request(request)
 
     def upload(self, data: Any, content_type: str, file_name: str) -> str:

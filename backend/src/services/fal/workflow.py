@@ -9,7 +9,7 @@ from services.fal.call import current_call
 from services.fal.checks import LocalImage, Style
 from services.fal.errors import Cancelled, FalError
 from services.fal.parallel import Task, parallel
-from services.fal.product import ANALYSIS_TEMPERATURE, VISION_MODEL, Product, style_error
+from services.fal.product import ANALYSIS_TEMPERATURE, Product, style_error
 from services.fal.stderr_log import Watcher
 from services.fal.steps import Steps
 from services.fal.wire import Wire
@@ -80,7 +80,7 @@ class Workflow:
         self, image_url: str, steps: Steps, watch: Watcher | None, when_known: Callable[[], object]
     ) -> dict[str, str]:
         with steps.step("analysis") as done:
-            found = self._product.analyse(image_url, VISION_MODEL, ANALYSIS_TEMPERATURE, watch, when_known)
+            found = self._product.analyse(image_url, None, ANALYSIS_TEMPERATURE, watch, when_known)
             done["categories"] = found.categories
         return found.categories
 

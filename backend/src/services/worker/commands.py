@@ -31,10 +31,11 @@ LOGS = Option("with_logs", "flag", "fal's log lines to stderr")
 COMMON = (TIMEOUT, ENV_FILE)
 
 PROMPT = Option("prompt", "text", "the prompt", required=True)
-MODEL = Option("model", "text", "the model, as OpenRouter names it")
+MODEL = Option("model", "text", "the model, as OpenRouter names it; it is never replaced by another")
 TEMPERATURE = Option("temperature", "number", "0 to 2")
 SYSTEM = Option("system", "text", "the system prompt")
 MAX_TOKENS = Option("max_tokens", "integer", "the most tokens to generate")
+REASONING = Option("reasoning", "flag", "have the model think first, or not (left to the model)")
 PRIORITY = Option("priority", "text", "latency or throughput (fal-ai/any-llm only)")
 REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", required=True)
 IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of an image", required=True)
@@ -47,7 +48,7 @@ QUEUE_TIMEOUT = Option(
 )
 SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
-TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
+TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
 class Command(NamedTuple):
@@ -214,6 +215,7 @@ COMMANDS: Mapping[str, Command] = {
             MODEL,
             TEMPERATURE,
             MAX_TOKENS,
+            REASONING,
             SYSTEM,
             Option("image_url", "texts", "an image, as URL or data URI; may be given several times"),
             LOGS,
