@@ -155,16 +155,20 @@ def cleanup() -> Iterator[Call]:
 class Exchange:
     """One request on its way: whether any of it was sent, and the socket it waits on."""
 
-    def __init__(self, host: str, *, paid: bool) -> None:
+    def __init__(self, host: str, *, paid: bool, public_only: bool = False) -> None:
         self.host = host
         self.paid = paid
         """Whether fal may start, and bill, a job for it."""
+        self.public_only = public_only
+        """Whether it may be sent to public addresses only."""
+        self.peer = host
+        """The name under which `host` is tried now."""
         self.sending = False
-        """Whether any byte of it may have been handed to a connection to `host`."""
+        """Whether any byte of it may have been handed to a connection to `peer`."""
         self.sent = False
         """Whether it surely was."""
-        self.patience_s: float | None = None
-        """The longest that any further wait may take, when less than the call has left."""
+        self.until: float | None = None
+        """When it must be over, by the monotonic clock, when that is earlier than its call's deadline."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._shut = False

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from services.fal.endpoints import check_endpoint
 from services.fal.errors import InvalidInput, MissingKey
-from services.fal.redaction import remember
+from services.fal.redaction import Secret, remember
 
 DEFAULT_TIMEOUT_S = 110.0
 """Below the 120 s after which the documented Node caller ends the worker."""
@@ -59,7 +59,7 @@ _T = TypeVar("_T")
 class Settings(NamedTuple):
     """What a client was told, checked."""
 
-    key: str
+    key: Secret
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_concurrency: int = DEFAULT_CONCURRENCY
     endpoints: Mapping[str, str] = MappingProxyType({})
@@ -167,7 +167,7 @@ def _read_env(path: Path, known: Mapping[str, str]) -> dict[str, str]:
     return {name: value.strip() for name in VARIABLES if (value := values.get(name)) and value.strip()}
 
 
-def _key(given: str | None, lookup: _Lookup) -> str:
+def _key(given: str | None, lookup: _Lookup) -> Secret:
     if given is not None:
         return _checked_key(given, 'FalClient(key="...")')
     if found := lookup.key():
@@ -183,7 +183,7 @@ def _key_in(values: Mapping[str, str]) -> tuple[str, str] | None:
     return (f"{key_id}:{secret}", "FAL_KEY_ID and FAL_KEY_SECRET") if key_id and secret else None
 
 
-def _checked_key(value: str, name: str) -> str:
+def _checked_key(value: str, name: str) -> Secret:
     key = value.strip() if isinstance(value, str) else ""
     if key in ("", PLACEHOLDER):
         raise MissingKey(MISSING_KEY)
@@ -192,8 +192,7 @@ def _checked_key(value: str, name: str) -> str:
             f"The key from {name} holds a space, a line break or a character outside ASCII. "
             "Copy it again from https://fal.ai/dashboard/keys, without quotes."
         )
-    remember(key)
-    return key
+    return remember(key)
 
 
 def _concurrency(value: object, name: str) -> int:

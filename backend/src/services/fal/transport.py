@@ -1,9 +1,10 @@
-"""The one place where a request to fal leaves: bounded by its call, repeated when that is safe, our errors out.
+"""The one place where a request leaves: bounded by its call, repeated when that is safe, our errors out.
 
-It is an httpx transport, so fal-client's own requests pass through it too. Whatever fails here is raised as one of
-our errors, which fal-client's retry loop does not catch: that loop would send a submit again whose answer was lost.
-Below it stand httpx's connection pools over a network backend that gives every read, write and handshake no longer
-than the current call has left.
+Downloads and a photokit of the user's own leave here too. The key is put in here, for fal's own hosts only. It is an
+httpx transport, so fal-client's own requests pass through it as well. Whatever fails here is raised as one of our
+errors, which fal-client's retry loop does not catch: that loop would send a submit again whose answer was lost.
+Below it stand the connections of `connections.py`, which give every read, write and handshake no longer than the
+current call has left.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from typing import Any, NoReturn, cast
 
 import httpx
 
+from services.fal import bodies
 from services.fal.answers import Answer, error_of, retry_after_s
 from services.fal.call import Call, Exchange, current_call, current_exchange
 from services.fal.connections import Connections
@@ -28,6 +31,7 @@ from services.fal.errors import (
     Unreachable,
 )
 from services.fal.hosts import is_fal_host, is_run_host
+from services.fal.redaction import MASK, Secret, redact, redacted_body
 from services.fal.retries import MAX_ATTEMPTS, RetryBudget, backoff_s, may_repeat_answer, may_repeat_failure
 from services.fal.stderr_log import logger
 
@@ -35,6 +39,8 @@ BACKUP_HOSTS = {"fal.run": "falrun.com", "queue.fal.run": "queue.falrun.com"}
 """fal's other names for its hosts, tried when the first cannot be connected to."""
 CONNECT_S = 5.0
 """How long to try to connect to a host that has another name."""
+PLACE_OF_THE_KEY = f"Key {MASK}"
+"""What requests that want the key carry in its place, so that no object and no frame above holds it."""
 JSON_STAGES = ("submit", "status", "result")
 SUBMITTED = ("request_id", "response_url", "status_url", "cancel_url")
 _BILLED_HINT = (
@@ -46,21 +52,23 @@ _BILLED_HINT = (
 class FalTransport(httpx.BaseTransport):
     """Sends one request within the current call; raises FalError, never an httpx error.
 
-    Request extensions: `stage` names what is asked for (see `Answer.stage`), `attempts` bounds the tries.
+    Request extensions: `stage` names what is asked for (see `Answer.stage`), `attempts` bounds the tries, `max_bytes`
+    the answer; `paid` says whether a POST may start something that costs money, `public_only` that only public
+    addresses may be connected to. Without the last two the host decides.
     """
 
-    def __init__(self, tls: ssl.SSLContext, keep: int) -> None:
+    def __init__(self, tls: ssl.SSLContext, keep: int, key: Secret) -> None:
         self._connections = Connections(tls, keep)
         self._budget = RetryBudget()
+        self._key = key
 
     def close(self) -> None:
         self._connections.close()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if not is_fal_host(request.url.host):
-            request.headers.pop("Authorization", None)
-        call = current_call()
-        paid = request.method == "POST" and is_run_host(request.url.host)
+        self._authorize(request)
+        call, host = current_call(), _host(request)
+        paid = request.extensions.get("paid", request.method == "POST" and is_run_host(host))
         for attempt in itertools.count(1):
             call.check()
             try:
@@ -72,8 +80,21 @@ class FalTransport(httpx.BaseTransport):
                 return response
         raise AssertionError("unreachable")
 
+    def _authorize(self, request: httpx.Request) -> None:
+        """Put the key in its place, for fal's own hosts; nothing that authorizes goes to other hosts."""
+        if request.url.scheme != "https" or request.url.userinfo:
+            raise BadOutput(f"fal named an address that is not used: {redact(str(request.url))[:200]!r}.")
+        if not is_fal_host(_host(request)):
+            request.headers.pop("Authorization", None)
+        elif request.headers.get("Authorization") == PLACE_OF_THE_KEY:
+            request.headers["Authorization"] = f"Key {self._key}"
+        if request.headers.get("Accept-Encoding") != "identity":
+            request.headers["Accept-Encoding"] = "gzip"
+
     def _send(self, call: Call, request: httpx.Request, paid: bool) -> httpx.Response:
-        exchange = Exchange(request.url.host, paid=paid)
+        host = _host(request)
+        public_only = request.extensions.get("public_only", not is_fal_host(host))
+        exchange = Exchange(host, paid=paid, public_only=public_only)
         began = time.monotonic()
         response: httpx.Response | None = None
         with contextlib.ExitStack() as open_exchange:
@@ -84,8 +105,7 @@ class FalTransport(httpx.BaseTransport):
                     stream = cast("httpx.SyncByteStream", response.stream)
                     open_exchange.callback(stream.close)
                     streams = response.is_success and _is_event_stream(response)
-                    if not streams:
-                        response.read()
+                    body = b"" if streams else _body(request, response, paid)
             except httpx.RequestError as error:
                 raise _lost(call, exchange, error) from error
             finally:
@@ -93,24 +113,23 @@ class FalTransport(httpx.BaseTransport):
             if streams:
                 # It has no id that would still have to be learnt: stopped, it ends at once.
                 exchange.paid = False
-                response.stream = _EventStream(stream, call, exchange, open_exchange.pop_all())
-                response.extensions["exchange"] = exchange
-                return response
-        answer = _answer(request, response, paid)
+                opened = _EventStream(response, call, exchange, open_exchange.pop_all())
+                return _rebuilt(request, response, stream=opened, extensions={"exchange": exchange})
+        answer = Answer(response.status_code, _masked_headers(response), body, _stage(request, paid))
         _raise_for_answer(answer, paid)
-        response.extensions["answer"] = answer
-        return response
+        return _rebuilt(request, response, content=body, extensions={"answer": answer})
 
     def _reach(self, request: httpx.Request, exchange: Exchange, open_exchange: contextlib.ExitStack) -> httpx.Response:
         """Send to fal's own host, or to its backup domain when that cannot be connected to."""
 
         def connection(host: str) -> httpx.HTTPTransport:
-            one = open_exchange.enter_context(self._connections.one(host))
+            exchange.peer = host
+            one = open_exchange.enter_context(self._connections.one(host, public_only=exchange.public_only))
             # Before it is given back: its socket may then serve another request, which must not be shut.
             open_exchange.callback(exchange.end)
             return one
 
-        host = request.url.host
+        host = exchange.host
         if (backup_host := BACKUP_HOSTS.get(host)) is None:
             return connection(host).handle_request(request)
         timeouts = request.extensions["timeout"]
@@ -118,6 +137,8 @@ class FalTransport(httpx.BaseTransport):
         try:
             return connection(host).handle_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            if _is_certificate(error):
+                raise
             logger.warning("%s cannot be reached (%s); trying %s", host, type(error).__name__, backup_host)
             moved = _moved_to(backup_host, request)
             with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
@@ -184,6 +205,15 @@ def _lost(call: Call, exchange: Exchange, error: httpx.RequestError) -> _Failed:
         return _Failed(ambiguous(why, None), repeatable=False)
     call.check()
     said = f": {error}" if str(error) else ""
+    if _is_certificate(error) or _is_refusal(error):
+        failure = Unreachable(
+            f"{exchange.host} cannot be reached ({type(error).__name__}{said}).",
+            retryable=False,
+            hint="Check SSL_CERT_FILE, SSL_CERT_DIR and REQUESTS_CA_BUNDLE: the certificate is not trusted."
+            if _is_certificate(error)
+            else "Check the address, the user and the password in HTTPS_PROXY: the proxy refused to connect.",
+        )
+        return _Failed(failure, repeatable=False)
     if exchange.sent:
         failure = Unreachable(f"The connection to {exchange.host} broke ({type(error).__name__}{said}).")
     else:
@@ -194,10 +224,54 @@ def _lost(call: Call, exchange: Exchange, error: httpx.RequestError) -> _Failed:
     return _Failed(failure, repeatable=True)
 
 
-def _answer(request: httpx.Request, response: httpx.Response, paid: bool) -> Answer:
-    stage = request.extensions.get("stage") or ("submit" if paid else "storage")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, response.content, stage)
+def _is_certificate(error: BaseException) -> bool:
+    """Whether a certificate was not trusted: no other try will change that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _is_refusal(error: httpx.RequestError) -> bool:
+    """Whether the proxy refused to connect: 407, 403 and the like, not what may pass (408, 429, 5xx)."""
+    return isinstance(error, httpx.ProxyError) and bool(re.match(r"4(?!08|29)\d\d\b", str(error)))
+
+
+def _host(request: httpx.Request) -> str:
+    return request.url.raw_host.decode("ascii")
+
+
+def _stage(request: httpx.Request, paid: bool) -> str:
+    return str(request.extensions.get("stage") or ("submit" if paid else "storage"))
+
+
+def _body(request: httpx.Request, response: httpx.Response, paid: bool) -> bytes:
+    """The whole body, unpacked; one that is too large is not asked for again."""
+    encoding = response.headers.get("content-encoding", "")
+    limit = request.extensions.get("max_bytes", bodies.MAX_ANSWER_BYTES)
+    try:
+        body = bodies.whole(cast("httpx.SyncByteStream", response.stream), encoding, limit)
+    except bodies.Corrupt as error:
+        raise httpx.DecodingError(str(error), request=request) from error
+    except BadOutput as error:
+        request_id = _masked_headers(response).get("x-fal-request-id")
+        raise _Failed(ambiguous(str(error), request_id) if paid else error, repeatable=False) from error
+    return body if _stage(request, paid) == "download" else redacted_body(body)
+
+
+def _masked_headers(response: httpx.Response) -> dict[str, str]:
+    return {name.lower(): redact(value) for name, value in response.headers.items()}
+
+
+_FRAMING = ("content-encoding", "content-length", "transfer-encoding")
+
+
+def _rebuilt(request: httpx.Request, response: httpx.Response, **made: Any) -> httpx.Response:
+    """`response` with a body that was unpacked, and masked headers."""
+    headers = {name: value for name, value in _masked_headers(response).items() if name not in _FRAMING}
+    return httpx.Response(response.status_code, headers=headers, request=request, **made)
 
 
 def _moved_to(host: str, request: httpx.Request) -> httpx.Request:
@@ -230,26 +304,28 @@ class _EventStream(httpx.SyncByteStream):
     """A body that is read as it comes, still bounded and stopped by its call."""
 
     def __init__(
-        self, stream: httpx.SyncByteStream, call: Call, exchange: Exchange, open_exchange: contextlib.ExitStack
+        self, response: httpx.Response, call: Call, exchange: Exchange, open_exchange: contextlib.ExitStack
     ) -> None:
-        self._stream = stream
+        unpacked = bodies.unpacked(
+            cast("httpx.SyncByteStream", response.stream), response.headers.get("content-encoding", "")
+        )
+        self._chunks = bodies.events_bounded(unpacked)
         self._call = call
         self._exchange = exchange
         self._open_exchange = open_exchange
 
     def __iter__(self) -> Iterator[bytes]:
-        chunks = iter(self._stream)
         while True:
             try:
                 with _in_exchange(self._exchange):
-                    chunk = next(chunks, None)
-            except httpx.RequestError as error:
+                    chunk = next(self._chunks, None)
+            except (httpx.RequestError, bodies.Corrupt) as error:
                 self._raise_broken(error)
             if chunk is None:
                 return
             yield chunk
 
-    def _raise_broken(self, error: httpx.RequestError) -> NoReturn:
+    def _raise_broken(self, error: Exception) -> NoReturn:
         self._call.check()
         raise Unreachable(f"The stream from {self._exchange.host} broke ({type(error).__name__}).") from error
 
