@@ -12,6 +12,8 @@ import ssl
 import sys
 from pathlib import Path
 
+import httpx
+
 from services.fal.errors import InvalidInput
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
@@ -22,12 +24,7 @@ _PEM_SUFFIXES = (".pem", ".crt", ".cer")
 def tls_context() -> ssl.SSLContext:
     """What all connections of a client verify certificates with. Raises InvalidInput, naming the variable at fault."""
     named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-    if named:
-        context = _empty_context()
-    else:
-        import certifi
-
-        context = ssl.create_default_context(cafile=certifi.where())
+    context = _empty_context() if named else httpx.create_ssl_context(trust_env=False)
     added = "REQUESTS_CA_BUNDLE" if os.environ.get("REQUESTS_CA_BUNDLE") else "CURL_CA_BUNDLE"
     for name in (*named, added):
         value = os.environ.get(name, "")

@@ -249,15 +249,16 @@ class _Stream(httpcore.NetworkStream):
 def _bounded(timeout: float | None) -> float:
     call, exchange = current_call(), current_exchange.get()
     if exchange is not None and exchange.paid and exchange.sent:
-        # A submit that was sent may go on a little when its call is over: the id of its job is worth a moment. It
-        # begins when the end is noticed, since a process that was paused wakes long after it.
-        wait = call.remaining() + SUBMIT_GRACE_S
-        if wait <= SUBMIT_GRACE_S and exchange.until is None:
+        # A submit that was sent may go on when its call is over: the id of its job is worth a moment. The moment
+        # begins when that is noticed, since a process that was paused wakes long after it.
+        wait = call.remaining()
+        if wait <= 0 and exchange.until is None:
             exchange.until = time.monotonic() + SUBMIT_GRACE_S
     else:
         wait = call.check()
     if exchange is not None and exchange.until is not None:
-        wait = min(wait, exchange.until - time.monotonic())
-    if wait <= 0:
-        raise httpcore.ReadTimeout("the time for this request is over")
+        left = exchange.until - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time for this request is over")
+        wait = min(wait, left)
     return max(0.001, wait if timeout is None else min(wait, timeout))
