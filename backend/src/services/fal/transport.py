@@ -230,7 +230,7 @@ def _is_certificate(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return True
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__  # httpcore's pool takes the cause off
     return False
 
 
