@@ -34,6 +34,8 @@ class RawHosts:
         """The target of each CONNECT."""
         self.refusal = b""
         """What is answered to every CONNECT, when it is not empty."""
+        self.pause_s = 0.0
+        """How long to wait before each 16 KiB of a request's body is read."""
         self._authority = authority
         self._beyond = beyond
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -68,7 +70,7 @@ class RawHosts:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(host).configure_cert(tls)
         with tls.wrap_socket(connection, server_side=True) as secure:
-            while head := head_from(secure):
+            while head := head_from(secure, self.pause_s):
                 self.heads.append(head)
                 self.scripts[host](secure, head)
 
@@ -88,7 +90,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def head_from(connection: socket.socket) -> str:
+def head_from(connection: socket.socket, pause_s: float = 0.0) -> str:
     """A request's head; its body is read and thrown away."""
     data = b""
     while b"\r\n\r\n" not in data:
@@ -101,7 +103,8 @@ def head_from(connection: socket.socket) -> str:
         if line.lower().startswith(b"content-length:"):
             missing = int(line.partition(b":")[2]) - len(body)
             while missing > 0:
-                missing -= len(connection.recv(min(missing, 65_536)))
+                time.sleep(pause_s)
+                missing -= len(connection.recv(min(missing, 16_384)) or bytes(missing))
     return head.decode("latin-1")
 
 

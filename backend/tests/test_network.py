@@ -21,6 +21,7 @@ from raw_hosts import RawHosts, Script, answering, dripping, headed, raw_hosts, 
 from sandbox.server import Sandbox
 from services.fal import bodies, racing
 from services.fal.answers import Answer, retry_after_s
+from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import (
     AmbiguousSubmit,
     BadOutput,
@@ -98,8 +99,13 @@ def test_an_own_photokit_that_drips_ends_with_its_deadline(
 def test_a_workflow_whose_downloads_drip_prints_what_was_made(
     box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, Any]]
 ) -> None:
-    image = {"url": FILE, "width": 9, "height": 9}
-    box.fault("job", endpoint="bria/replace-background", output={"image": image}, times=None)
+    answers = {
+        "bria/replace-background": {"image": {"url": FILE}},
+        "fal-ai/bria/background/remove": {"image": {"url": FILE}},
+        "openrouter/router/vision": {"output": json.dumps(dict.fromkeys(CATEGORY_NAMES, "Mugs"))},
+    }
+    for endpoint, output in answers.items():
+        box.fault("job", endpoint=endpoint, output=output, times=None)
     proxy = os.environ["HTTPS_PROXY"].rpartition("/")[2].split(":")
     scripts = {"v3.fal.media": DRIPS["chunk extension"]}
     with raw_hosts(tmp_path, scripts, beyond=(proxy[0], int(proxy[1]))) as (hosts, pem):
@@ -110,8 +116,8 @@ def test_a_workflow_whose_downloads_drip_prints_what_was_made(
         code, document = run("workflow", *argv)
     assert code == 0, document
     assert [one["image_url"] for one in document["images"]] == [FILE] * 3
-    assert [one["stage"] for one in document["errors"]] == ["download"] * 3
-    assert document["original_path"]
+    failures = [(one["stage"], one["error_type"]) for one in document["errors"] if one["style"]]
+    assert failures == [("download", "timeout")] * 3
 
 
 def test_a_submit_whose_answer_never_ends_is_over_soon_after_its_deadline(raw: RawHosts) -> None:
@@ -121,13 +127,11 @@ def test_a_submit_whose_answer_never_ends_is_over_soon_after_its_deadline(raw: R
     assert len(raw.heads) == 1
 
 
-def test_who_takes_an_upload_slowly_does_not_get_the_whole_time_for_each_piece(raw: RawHosts) -> None:
-    def slowly(connection: Any, head: str) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\n")
-
-    raw.scripts["queue.fal.run"] = slowly
+def test_who_takes_a_request_slowly_does_not_get_the_whole_time_for_each_piece(raw: RawHosts) -> None:
+    raw.pause_s = 0.02
+    raw.scripts["queue.fal.run"] = answering(b"{}")
     with FalClient() as client:
-        ended_within(lambda: client.any_llm_submit("x" * 8_000_000, timeout=0.5), FalError)
+        ended_within(lambda: client.any_llm_submit("x" * 16_000_000, timeout=0.5), FalError)
 
 
 # ---------------------------------------------------------------- streams that go on, or send what is no event

@@ -19,7 +19,6 @@ from services.fal.errors import (
 )
 from services.fal.fields import usage_of
 from services.fal.jobs import Jobs, Result
-from services.fal.redaction import settled
 from services.fal.stderr_log import Watcher
 from services.fal.text_request import TextRequest
 from services.fal.wire import Wire
@@ -120,15 +119,11 @@ def _read_event(event: dict[str, Any], text: str, request_id: str | None) -> Tex
     output = event.get("output")
     if not isinstance(output, str):
         raise BadOutput("An event of the stream holds no text under 'output'.")
-    partial = event.get("partial") is not False
-    if partial:
-        # A key that the model repeats would come out in two halves, neither of which is one.
-        output = settled(output)
     return {
         # Output is cumulative; a text that does not go on from the one before replaces it.
         "delta": output[len(text) :] if output.startswith(text) else output,
         "output": output,
-        "partial": partial,
+        "partial": event.get("partial") is not False,
         "usage": usage_of(event),
     }
 

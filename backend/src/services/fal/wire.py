@@ -32,7 +32,7 @@ from services.fal.call import Call, current_call
 from services.fal.certificates import tls_context
 from services.fal.errors import BadOutput, FalError
 from services.fal.hosts import WebUrl, fault_of, is_fal_host, is_run_host, parse
-from services.fal.redaction import MASK, redacted, remember
+from services.fal.redaction import MASK, redacted, remember, settled
 from services.fal.retries import MAX_ATTEMPTS
 from services.fal.settings import Settings
 from services.fal.transport import PLACE_OF_THE_KEY, FalTransport, ambiguous
@@ -157,6 +157,9 @@ def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
             value = json_of(event.data)
             if not isinstance(value, dict):
                 raise BadOutput("fal's stream sent something that is not a JSON object.", retryable=False)
+            if isinstance(text := value.get("output"), str) and value.get("partial") is not False:
+                # A key that the model repeats would come out in two halves, neither of which is one.
+                value["output"] = settled(text)
             yield redacted(value)
     except (SSEError, ValueError) as error:
         if isinstance(error, FalError):
