@@ -352,6 +352,27 @@ def test_an_odd_answer_is_never_an_internal_error(
     json.dumps(error)
 
 
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "204 No Content", "304 Not Modified", "999 Odd"])
+@pytest.mark.parametrize("stage", ["submit", "status", "result", "stream", "token", "download"])
+def test_an_odd_status_is_never_an_internal_error(
+    raw: RawHosts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photo_file: Path, status: str, stage: str
+) -> None:
+    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.jobs.POLL_FIRST_S", 0.001)
+
+    def script(connection: Any, head: str) -> None:
+        connection.sendall(headed(status, "Connection: close"))
+        raise ConnectionError("hang up")
+
+    raw.scripts |= {
+        "queue.fal.run": script if stage == "submit" else job_at_fal(result=script, status=script),
+        **dict.fromkeys(("fal.run", "rest.fal.ai", "v3.fal.media"), script),
+    }
+    with FalClient(timeout=20) as client:
+        error = _of(client, stage, tmp_path, photo_file)
+    assert error["error_type"] not in (None, "internal")
+
+
 GOOD_TOKEN = {
     "token": "t",
     "token_type": "Bearer",

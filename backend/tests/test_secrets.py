@@ -457,7 +457,7 @@ def texts_of(value: object, depth: int) -> Iterator[str]:
 
 ACTIONS: dict[str, Any] = {
     "submit": lambda client, photo: client.any_llm_submit("hi"),
-    "long submit": lambda client, photo: client.any_llm_submit("x" * 8_000_000),
+    "long submit": lambda client, photo: client.any_llm_submit("x" * 200_000),
     "status": lambda client, photo: client.any_llm_status("abc"),
     "stream": lambda client, photo: list(client.iter_any_llm("hi")),
     "upload": lambda client, photo: client.upload_file(photo),
