@@ -55,7 +55,9 @@ class RawHosts:
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), connection:
             connection.settimeout(LONGEST_S)
-            target = head_from(connection).split()[1]
+            if not (head := head_from(connection)):
+                return
+            target = head.split()[1]
             self.connects.append(target)
             host = target.rpartition(":")[0]
             if self.refusal:

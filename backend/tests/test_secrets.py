@@ -12,6 +12,7 @@ import html
 import json
 import logging
 import pickle
+import ssl
 import sys
 import threading
 import traceback
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpcore
 import pytest
+from httpcore._backends.sync import SyncStream
 
 from conftest import COFFEE
 from raw_hosts import RawHosts, answering, raw_hosts, whole
@@ -380,6 +383,56 @@ def test_a_key_in_an_error_text_is_masked_before_the_text_is_cut(
         client.any_llm_submit("hi")
     error = caught.value
     assert_hidden(key, str(error), repr(error), error.request_id, error.detail, errors.report(error))
+
+
+@pytest.mark.parametrize("key", [KEY, ODD_KEY], ids=["plain", "odd"])
+def test_what_the_caller_passes_is_masked_before_it_is_cut(key: str, box: Sandbox, tmp_path: Path) -> None:
+    shown = []
+    with FalClient(key=key) as client:
+        for before in ("x" * 180, "x" * 190, "x" * 80, "x" * 90):
+            for action in (
+                lambda text: client.remove_background(f"ftp://{text}"),
+                lambda text: client.any_llm_submit("hi", webhook_url=f"ftp://{text}"),
+                lambda text: client.save_picture(f"ftp://{text}", tmp_path, "x"),
+                lambda text: client.generate_multiple_backgrounds("https://a.example/b", {"a": "b"}, styles=[text]),
+            ):
+                with pytest.raises(errors.InvalidInput) as caught:
+                    action(before + key)
+                shown.append(str(caught.value))
+    assert_hidden(key, *shown)
+
+
+def test_no_frame_holds_the_key_while_a_request_cannot_be_written(
+    raw: RawHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head of a request is in the frames that write it."""
+    shown, plain_write = list[str](), SyncStream.write
+
+    def write(self: Any, buffer: Any, timeout: float | None = None) -> None:
+        if not isinstance(self._sock, ssl.SSLSocket):
+            plain_write(self, buffer, timeout)
+            return
+        frame: Any = sys._getframe()
+        while frame is not None:
+            shown.extend(values_of(frame))
+            frame = frame.f_back
+        raise httpcore.WriteTimeout("nobody takes it")
+
+    client = FalClient(key=KEY, timeout=20)
+
+    def work() -> None:
+        with contextlib.suppress(errors.FalError):
+            client.any_llm_submit("hi")
+
+    raw.scripts["queue.fal.run"] = answering(b"{}")
+    monkeypatch.setattr(SyncStream, "write", write)
+    # A thread of its own: the frames of the test hold the key.
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    client.close()
+    assert len(shown) > 20
+    assert not [text for text in shown if HALVES[1] in text]
 
 
 @pytest.mark.parametrize("key", [KEY, ODD_KEY], ids=["plain", "odd"])
