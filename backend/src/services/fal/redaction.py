@@ -59,6 +59,11 @@ def _spellings(secret: str) -> Iterator[str]:
             yield from (inner, inner.replace("+", "-").replace("/", "_"))
 
 
+def is_clean(text: str) -> bool:
+    """Whether no secret is in `text`."""
+    return not any(secret in text for secret in _secrets)
+
+
 def redact(text: str) -> str:
     """`text` with every remembered secret replaced by `***`."""
     found = [secret for secret in _secrets if secret in text]
@@ -91,7 +96,8 @@ def redacted_body(body: bytes) -> bytes:
             pass
         else:
             return body if masked_value == value else json.dumps(masked_value).encode()
-    for secret in sorted((one.encode() for one in _secrets), key=len, reverse=True):
+    found = [secret for one in _secrets if (secret := one.encode()) in body]
+    for secret in sorted(found, key=len, reverse=True):
         body = body.replace(secret, MASK.encode())
     return body
 
