@@ -37,17 +37,17 @@ CLIENT = {
     *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
     *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
-    *("fal.fields", "fal.hosts"),
+    *("fal.bodies", "fal.certificates", "fal.fields", "fal.hosts", "fal.racing"),
     *("fal.names", "fal.retries", "fal.jobs", "fal.language", "fal.models"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
 PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json", "fal.parallel"}
 WORKFLOW = {*PRODUCT, "fal.workflow"}
-SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads", "fal.plain_http"}
+SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads"}
 SCHEMA = {
     *START,
     *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results"),
-    *("fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+    *("fal.call", "fal.checks", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
@@ -74,8 +74,6 @@ BUDGETS = {
     "schema": SCHEMA,
     "serve": SERVE,
 }
-DOWNLOADS = {"workflow --save_dir", "workflow --report", "serve"}
-"""What may load requests."""
 
 
 @pytest.fixture
@@ -154,7 +152,7 @@ def allowed(name: str) -> set[str]:
     """Others' packages that a command of BUDGETS may load."""
     if name == "schema":
         return set()
-    return of_fal_client() | (of_requests() if name in DOWNLOADS else set())
+    return of_fal_client()
 
 
 @cache
@@ -166,11 +164,6 @@ def of_fal_client() -> set[str]:
         "fal_client.SyncClient(key='k')._client",
     )
     return loaded("-c", "; ".join(lines), succeeds=True)[1]
-
-
-@cache
-def of_requests() -> set[str]:
-    return loaded("-c", "import requests", succeeds=True)[1]
 
 
 def loaded(*argv: str, succeeds: bool = False, without: str = "") -> tuple[set[str], set[str]]:

@@ -11,7 +11,7 @@ import email.utils
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from services.fal.errors import (
@@ -30,11 +30,14 @@ from services.fal.errors import (
     NotReady,
     RateLimited,
 )
-from services.fal.fields import as_text
+from services.fal.fields import as_number, as_text
+from services.fal.redaction import shown
 
 REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
 _RETIRED = r"\b(?:deprecated|retired|discontinued|removed|gone|no longer \w+)\b"
 _OTHER_INPUT = r"\b(?:parameter|field|argument|option|input)s?\b"
+MAX_DEPTH = 64
+"""How deep an answer's lists and objects may stand in each other; fal's stand three or four deep."""
 _TRANSIENT_4XX = (408, 409)
 _JOB_STAGES = ("status", "result", "cancel")
 _OPENING_STAGES = ("submit", "stream")
@@ -45,6 +48,25 @@ _BILLED_HINT = (
 )
 _CANCELLED_HINT = "fal was told to cancel its job. "
 _RETRY_HINT = "Try again in a moment; https://status.fal.ai tells about outages."
+
+
+def json_of(data: bytes | str) -> Any:
+    """JSON of a depth that every program can read and write. Raises ValueError for everything else."""
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if not (level := [item for one in level for item in _items_of(one)]):
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _items_of(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 class Answer(NamedTuple):
@@ -66,15 +88,15 @@ class Answer(NamedTuple):
     @property
     def billable_units(self) -> float | None:
         try:
-            return float(self.headers["x-fal-billable-units"])
+            return as_number(float(self.headers["x-fal-billable-units"]))
         except (KeyError, ValueError):
             return None
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; raises BadOutput when it is none."""
         try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
+            value = json_of(self.body)
+        except ValueError:
             value = None
         if not isinstance(value, dict):
             raise BadOutput(
@@ -255,16 +277,24 @@ def error_of_start(answer: Answer) -> FalError:
     return ambiguous(str(error.args[0]), error.request_id, status_code=error.status_code)
 
 
+_NO_DATE = (ValueError, TypeError, IndexError, OverflowError, OSError)
+
+
 def retry_after_s(answer: Answer) -> float | None:
     """Seconds that the answer asks to wait, from `Retry-After` as a number or a date; None without one."""
     value = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
     try:
-        at = email.utils.parsedate_to_datetime(value)
-        return max(0.0, at.timestamp() - time.time())
-    except (ValueError, TypeError, IndexError, OverflowError):
+        at = email.utils.parsedate_to_datetime(value).timestamp()
+    except _NO_DATE:
         return None
+    try:
+        # By fal's own clock: ours may be wrong.
+        now = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except _NO_DATE:
+        now = time.time()
+    return max(0.0, at - now)
 
 
 def asks_for_retry(answer: Answer) -> bool:
@@ -275,8 +305,8 @@ def asks_for_retry(answer: Answer) -> bool:
 
 def _body_object(answer: Answer) -> dict[str, Any]:
     try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
+        body = json_of(answer.body)
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {"detail": body}
 
@@ -289,12 +319,13 @@ def _text(answer: Answer, body: Mapping[str, Any]) -> str:
     if not said:
         return f"status {answer.status}"
     kind = body.get("error_type")
-    return f"{str(said)[:1000].rstrip('.')} (status {answer.status}{f', {kind}' if kind else ''})"
+    return f"{shown(said, 1000).rstrip('.')} (status {answer.status}{f', {kind}' if kind else ''})"
 
 
 def _field_error(item: object) -> str:
     if not isinstance(item, dict):
         return str(item)
-    where = ".".join(str(part) for part in item.get("loc") or () if part != "body")
+    loc = item.get("loc")
+    where = ".".join(str(part) for part in (loc if isinstance(loc, list) else [loc]) if part not in ("body", None))
     said = str(item.get("msg") or item.get("type") or "refused")
     return f"{where}: {said}" if where else said

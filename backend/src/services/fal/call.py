@@ -197,20 +197,22 @@ def cleanup() -> Iterator[Call]:
 class Exchange:
     """One request on its way: whether any of it was sent, and the socket it waits on."""
 
-    def __init__(self, host: str, *, paid: bool) -> None:
+    def __init__(self, host: str, *, paid: bool, public_only: bool = False) -> None:
         self.host = host
         self.paid = paid
         """Whether fal may start, and bill, a job for it."""
+        self.public_only = public_only
+        """Whether it may be sent to public addresses only."""
+        self.peer = host
+        """The name under which `host` is tried now."""
         self.sending = False
-        """Whether any byte of it may have been handed to a connection to `host`."""
+        """Whether any byte of it may have been handed to a connection to `peer`."""
         self.sent = False
         """Whether it surely was."""
-        self.patience_s: float | None = None
-        """The longest that any further wait may take, when less than the call has left."""
         self.reading = False
         """Whether the answer to a submit is waited for, which ends by itself."""
-        self.woke_at = 0.0
-        """When the process last went on after a pause, as far as that was noticed."""
+        self.until: float | None = None
+        """When it must be over, by the monotonic clock, when that is earlier than its call's deadline."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._shut = False
@@ -231,9 +233,16 @@ class Exchange:
                 timer.start()
                 self._timer = timer
 
-    def answer_until(self, call: Call) -> float:
-        """Until when the answer to a submit may be waited for, a moment longer than its call."""
-        return max(call.over_at(), self.woke_at) + SUBMIT_GRACE_S
+    def left_for_answer(self, call: Call, now: float) -> float:
+        """How long the answer to a submit may still be waited for: a moment longer than its call.
+
+        The moment begins when the end of the call is noticed: a process that was paused wakes long after it.
+        """
+        if self.until is None:
+            if now < (over_at := call.over_at()):
+                return over_at + SUBMIT_GRACE_S - now
+            self.until = now + SUBMIT_GRACE_S
+        return self.until - now
 
     def begin_sending(self) -> None:
         """From now on a submit gets its moment; one that was interrupted before finds its socket shut."""

@@ -1,6 +1,6 @@
 """What a FalClient is made of, put together; built at its first call. Nothing is decided here.
 
-A part is imported when it is first asked for: a one-shot text call pays for no picture code and not for requests.
+A part is imported when it is first asked for: a one-shot text call pays for no picture code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Core:
         from services.fal.own_photokit import OwnPhotokit
         from services.fal.pictures import Pictures
 
-        return Pictures(self.jobs, self._endpoints, OwnPhotokit(self._settings.key, self.wire.tls))
+        return Pictures(self.jobs, self._endpoints, OwnPhotokit(self.wire))
 
     @cached_property
     def product(self) -> Product:
@@ -56,7 +56,7 @@ class Core:
     def downloads(self) -> Downloads:
         from services.fal.downloads import Downloads
 
-        return Downloads(self.wire.tls, self._settings.download_hosts)
+        return Downloads(self.wire, self._settings.download_hosts)
 
     def close(self) -> None:
         self.wire.close()

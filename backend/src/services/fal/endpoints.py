@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from services.fal.errors import EndpointGone, InvalidInput
+from services.fal.hosts import parse
+from services.fal.redaction import shown
 from services.fal.stderr_log import logger
 
 JOBS = ("text", "enterprise", "vision", "photokit", "cutout")
@@ -73,11 +75,16 @@ _PATH = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)+")
 
 def check_endpoint(value: str, name: str, job: str) -> str:
     """`value` when it can be an endpoint for `job`; `name` is the variable that an error names."""
-    if job == "photokit" and re.fullmatch(r"https://[^\s/]+\S*", value):
-        return value
+    if job == "photokit" and "://" in value:
+        try:
+            own = parse(value)
+        except ValueError as error:
+            raise InvalidInput(f"{name} cannot be used as a URL, since {error}: {shown(value, 200)!r}.") from error
+        if own.scheme == "https":
+            return own.whole
     if not _PATH.fullmatch(value) or ".." in value:
-        own = ", or an https:// URL of your own" if job == "photokit" else ""
-        raise InvalidInput(f"{name} must look like owner/app{own}, not {value!r}.")
+        or_own = ", or an https:// URL of your own" if job == "photokit" else ""
+        raise InvalidInput(f"{name} must look like owner/app{or_own}, not {shown(value, 200)!r}.")
     return value
 
 

@@ -71,11 +71,11 @@ class FalError(RuntimeError):
     ) -> None:
         super().__init__(redact(message))
         self.status_code = status_code
-        self.request_id = request_id
+        self.request_id = None if request_id is None else redact(request_id)
         self.retryable = self.default_retryable if retryable is None else retryable
-        self.hint = hint
+        self.hint = None if hint is None else redact(hint)
         self.detail = redacted(detail)
-        self.partial = partial or {}
+        self.partial = redacted(partial or {})
         self.said = redact(said)[:MAX_SAID]
 
     def __str__(self) -> str:

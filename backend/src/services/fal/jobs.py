@@ -27,6 +27,7 @@ from services.fal.errors import (
     RateLimited,
     Unreachable,
 )
+from services.fal.redaction import shown
 from services.fal.stderr_log import Watcher, logger, outline
 from services.fal.wire import POLL_ATTEMPTS, Wire, own_url
 
@@ -311,7 +312,7 @@ def _says_less(error: FalError) -> bool:
 
 def _checked(status: Status) -> Status:
     if status.get("status") not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        raise BadOutput(f"fal gave a status that is not known: {str(status.get('status'))[:100]!r}.")
+        raise BadOutput(f"fal gave a status that is not known: {shown(status.get('status'), 100)!r}.")
     return status
 
 

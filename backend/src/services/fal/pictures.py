@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from services.fal.call import current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
 from services.fal.fields import as_text, as_whole
@@ -62,7 +61,7 @@ class Pictures:
         endpoint = self._endpoints.current("photokit")
         if endpoint.is_own_url:
             with self._jobs.slot():
-                return read_picture(self._own.post(endpoint.path, arguments(endpoint), current_call()))
+                return read_picture(self._own.post(endpoint.path, arguments(endpoint)))
         return read_picture(self._jobs.run("photokit", arguments, watch))
 
 

@@ -21,7 +21,7 @@ from services.fal.endpoints import check_endpoint
 from services.fal.env_files import EnvFile
 from services.fal.errors import InvalidInput, MissingKey
 from services.fal.key_forms import is_placeholder, shown, unquoted
-from services.fal.redaction import remember
+from services.fal.redaction import Secret, remember
 
 DEFAULT_TIMEOUT_S = 110.0
 """Below the 120 s after which the documented Node caller ends the worker."""
@@ -68,7 +68,7 @@ _T = TypeVar("_T")
 class Settings(NamedTuple):
     """What a client was told, checked."""
 
-    key: str
+    key: Secret
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_concurrency: int = DEFAULT_CONCURRENCY
     endpoints: Mapping[str, str] = MappingProxyType({})
@@ -233,7 +233,7 @@ def _parsed(text: str, settled: set[str]) -> dict[str, str]:
     return _given(dotenv_values(stream=io.StringIO(text), interpolate=False))
 
 
-def _key(given: str | None, lookup: _Lookup) -> str:
+def _key(given: str | None, lookup: _Lookup) -> Secret:
     if given is None:
         value, name = lookup.key()
     else:
@@ -246,8 +246,7 @@ def _key(given: str | None, lookup: _Lookup) -> str:
             f"The key from {name} holds a space, a line break or a character outside ASCII. "
             "Copy it again from https://fal.ai/dashboard/keys."
         )
-    remember(value)
-    return value
+    return remember(value)
 
 
 def _keys_in(source: _Source) -> Iterator[tuple[str, str]]:
