@@ -36,15 +36,20 @@ export class FalError extends Error {
 export interface ProcessSettings {
   /** Default: FAL_PYTHON, backend/.venv, python3. */
   python?: string | undefined;
-  /** The path of fal_worker.py. Default: FAL_WORKER, the one beside this module. */
+  /** The path of fal_worker.py. Default: FAL_WORKER, the one beside this module, `-m services.fal_worker`. */
   worker?: string | undefined;
   cwd?: string | undefined;
+  /** Keep a terminal's Ctrl-C from the worker (false). It still ends with this process. */
+  ownProcessGroup?: boolean | undefined;
   /** Added to this process's environment; null or undefined takes a variable away. */
   env?: Record<string, string | null | undefined> | undefined;
 }
 
 export interface CallSettings {
-  /** For the whole call, whose jobs at fal are cancelled; the worker's own deadline comes a little sooner. */
+  /**
+   * For the whole call, whose jobs at fal are cancelled when it passes. With runFal the worker's own deadline comes a
+   * little sooner; with FalWorker it is this one, and counts from when the worker begins the call.
+   */
   timeoutMs?: number | undefined;
   /** Cancels the call, also at fal. */
   signal?: AbortSignal | undefined;
@@ -64,7 +69,9 @@ export interface WorkerSettings extends ProcessSettings {
   concurrency?: number | undefined;
   /** Calls that may wait for a place (1000); more are answered `busy`. */
   maxPending?: number | undefined;
-  /** Seconds per call, unless it says otherwise (110). */
+  /** Seconds that a call may wait for a place; without it, as long as it takes. */
+  queueTimeout?: number | undefined;
+  /** Seconds per call once it has a place, unless it says otherwise (110). */
   timeout?: number | undefined;
   envFile?: string | undefined;
   /** What the worker writes to stderr, in place of this process's stderr. */

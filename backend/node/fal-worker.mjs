@@ -16,12 +16,15 @@
 
 import { spawn } from 'node:child_process';
 import { setMaxListeners } from 'node:events';
-import { existsSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 
-const HERE = dirname(fileURLToPath(import.meta.url));
+/** This file's folder; unknown in a CommonJS bundle, which has no `import.meta`, and where the URL is no file's. */
+const HERE = import.meta.url?.startsWith('file:') ? dirname(fileURLToPath(import.meta.url)) : null;
+/** The worker as an installed Python package. */
+const PYTHON_MODULE = 'services.fal_worker';
 const WINDOWS = process.platform === 'win32';
 const MAX_LINE_BYTES = 32 * 1024 * 1024;
 /** No answer is that long; what is longer is not kept. */
@@ -76,7 +79,7 @@ function failed(errorType, error, { retryable = false, hint = null, cause, ...fa
  */
 export async function runFal(command, options = {}, settings = {}) {
   settings ??= {};
-  const stop = new Stop(settings, options);
+  const stop = new Stop(settings, settings.timeoutMs != null && options?.timeout == null);
   const input = toJson(withTimeout(options, settings.timeoutMs));
   stop.throwIfStopped();
   const program = new Program([String(command), '--json', '-'], settings);
@@ -128,8 +131,9 @@ export class FalWorker {
   #lastId = 0;
 
   /**
-   * `python`, `worker`, `cwd`, `env`: how the process is started; `concurrency`, `maxPending`, `timeout` (seconds per
-   * call), `envFile`: its options; `onStderr`: gets what it writes there, in place of this process's stderr;
+   * `python`, `worker`, `cwd`, `env`: how the process is started; `ownProcessGroup`: a terminal's Ctrl-C does not reach
+   * it; `concurrency`, `maxPending`, `queueTimeout` (seconds a call may wait for a place), `timeout` (seconds per call
+   * once it has one), `envFile`: its options; `onStderr`: gets what it writes there, in place of this process's stderr;
    * `startTimeoutMs`; `hangTimeoutMs`: after so long without a sign of life, while calls are open, it is ended.
    */
   constructor(settings) {
@@ -157,13 +161,14 @@ export class FalWorker {
   /**
    * Call a command; its document. `onProgress` gets its steps, `onDelta` the events of any-llm-stream.
    *
-   * When `timeoutMs` passes or `signal` aborts, the call is cancelled, also at fal, and then rejects.
+   * When `timeoutMs` passes or `signal` aborts, the call is cancelled, also at fal, and then rejects. `timeoutMs` counts
+   * from when the worker begins the call: the wait for a place in it is limited by `queueTimeout` and `signal` only.
    */
   async call(method, params = {}, settings = {}) {
     settings ??= {};
-    const stop = new Stop(settings, params);
+    const stop = new Stop(settings);
     const id = ++this.#lastId;
-    const sent = method === 'ping' ? params : withTimeout(params, settings.timeoutMs);
+    const sent = method === 'ping' ? params : withDeadline(params, settings.timeoutMs);
     const line = `${toJson({ jsonrpc: '2.0', id, method: String(method), params: sent })}\n`;
     if (Buffer.byteLength(line) > MAX_LINE_BYTES) {
       throw failed('invalid_input', `The options are longer than 32 MiB. ${NOT_SENT}`);
@@ -465,6 +470,9 @@ class OpenCall {
   sent(serving, forget) {
     this.#serving = serving;
     this.#forget = forget;
+    // From here on the worker counts, which alone knows when the call gets a place. A worker that counts no more gives
+    // no sign of life either.
+    if (this.method !== 'ping') this.#stop.endTimer();
   }
 
   tell(method, event) {
@@ -514,12 +522,12 @@ class Stop {
   #timer;
   #onAbort = () => {};
 
-  constructor(settings, options) {
+  /** `sets`: whether the worker's own deadline is `timeoutMs` made a little shorter, and stands for it. */
+  constructor(settings, sets = false) {
     milliseconds('timeoutMs', settings.timeoutMs);
     checkSignal(settings.signal);
     this.#settings = settings;
-    /** Whether the worker's own deadline comes from here. */
-    this.#sets = settings.timeoutMs != null && options?.timeout == null;
+    this.#sets = sets;
   }
 
   throwIfStopped() {
@@ -539,12 +547,16 @@ class Stop {
     if (timeoutMs != null) this.#timer = setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS), 'timeout');
   }
 
-  end() {
+  endTimer() {
     clearTimeout(this.#timer);
+  }
+
+  end() {
+    this.endTimer();
     this.#settings.signal?.removeEventListener('abort', this.#onAbort);
   }
 
-  /** The error that a document is; the worker's deadline comes before `timeoutMs`, and stands for it. */
+  /** The error that a document is. */
   failure(document) {
     if (document.error_type === 'timeout' && this.#sets) this.kind ??= 'timeout';
     return this.kind ? this.error(document) : new FalError(document);
@@ -589,13 +601,15 @@ class Program {
   /** Throws a FalError when it can be seen beforehand that it will not start. */
   constructor(args, settings, onStderr = () => {}) {
     const env = merged(process.env, settings.env);
-    const { python, script, hint } = located(settings, env);
+    const { python, entry, hint } = located(settings, env);
     this.python = python;
     this.hint = hint;
-    const cwd = settings.cwd ?? process.cwd();
-    if (!existsSync(cwd)) throw failed('start_failed', `The folder ${cwd} does not exist. ${NOT_SENT}`);
+    // Else a folder `services` of the app would hide the installed package.
+    if (entry[0] === '-m') env.PYTHONSAFEPATH ??= '1';
+    const detached = settings.ownProcessGroup === true;
+    const options = { cwd: workingFolder(settings.cwd), env, detached, stdio: 'pipe', windowsHide: true };
     try {
-      this.child = spawn(python, [script, ...args], { cwd, env, stdio: 'pipe', windowsHide: true });
+      this.child = spawn(python, [...entry, ...args], options);
     } catch (error) {
       throw failed('start_failed', `${python} cannot be started: ${error.message}.`, { hint, python, cause: error });
     }
@@ -633,9 +647,12 @@ class Program {
   didNotStart(over) {
     const { error, code, signal } = over;
     const said = this.#stderr.trim().split('\n').pop();
+    const missing = !error && NO_SUCH_MODULE.test(said);
     const ended = `ended (${signal ?? `exit code ${code}`}) and printed nothing.${said && ` Its stderr: ${said}`}`;
-    const why = error ? `cannot be started: ${error.message}.` : shortened(ended);
-    return failed('start_failed', `${this.python} ${why}`, { hint: this.hint, cause: error, ...this.facts(over) });
+    const why = error ? `cannot be started: ${error.message}.` : missing ? `has no ${PYTHON_MODULE}.` : shortened(ended);
+    const hint = missing ? NOT_INSTALLED : this.hint;
+    const cost = missing ? ` ${NOT_SENT}` : '';
+    return failed('start_failed', `${this.python} ${why}${cost}`, { hint, cause: error, ...this.facts(over) });
   }
 
   ref() {
@@ -665,27 +682,78 @@ class Program {
   }
 }
 
-/** Which Python runs which script; the hint names every place where they are looked for. */
+/** What Python says when `-m` finds no module of that name, or only a folder that happens to be called `services`. */
+const NO_SUCH_MODULE = /No module named '?services(\.fal_worker)?'?\)?$/;
+const NOT_INSTALLED =
+  'This copy of the module stands apart from the Python project. Install that project for the Python that is used ' +
+  '(`pip install` with the path of its folder backend), name another Python with the option `python` or FAL_PYTHON, ' +
+  'or name fal_worker.py with the option `worker` or FAL_WORKER.';
+
+/** Which Python runs what; the hint names every place where they are looked for. */
 function located(settings, env) {
-  const beside = join(HERE, '..', 'src', 'services', 'fal_worker.py');
-  const script = resolve(String(settings.worker ?? (env.FAL_WORKER || beside)));
-  if (!existsSync(script)) {
-    throw failed('start_failed', `fal_worker.py was not found: there is no ${script}. ${NOT_SENT}`, {
-      hint: 'Name it with the option `worker` or the environment variable FAL_WORKER.',
-    });
-  }
-  const backend = dirname(dirname(dirname(script)));
-  const own = WINDOWS ? join(backend, '.venv', 'Scripts', 'python.exe') : join(backend, '.venv', 'bin', 'python');
+  const script = scriptOf(settings.worker ?? (env.FAL_WORKER || null));
+  const own = script && join(dirname(dirname(dirname(script))), '.venv', ...(WINDOWS ? VENV_ON_WINDOWS : VENV));
   const named = WINDOWS ? 'python' : 'python3';
-  const python = settings.python ?? (env.FAL_PYTHON || (existsSync(own) ? own : named));
+  const python = settings.python ?? (env.FAL_PYTHON || (own && existsSync(own) ? own : named));
   const hint =
     'Python 3.10 or newer is needed, with the packages of backend/requirements.txt. It is looked for in this order: ' +
-    `the option \`python\`, the environment variable FAL_PYTHON, ${own}, and ${named} on the PATH.`;
-  return { python, script, hint };
+    `the option \`python\`, the environment variable FAL_PYTHON, ${own ?? 'backend/.venv'}, and ${named} on the PATH.`;
+  return { python, entry: script ? [script] : ['-m', PYTHON_MODULE], hint };
 }
 
-function serveArguments({ concurrency, maxPending, timeout, envFile }) {
-  const options = { concurrency, max_pending: maxPending, timeout, env_file: envFile };
+const VENV = ['bin', 'python'];
+const VENV_ON_WINDOWS = ['Scripts', 'python.exe'];
+
+/** The path of fal_worker.py; null when it was not named and does not stand beside this module. */
+function scriptOf(path) {
+  if (path == null) {
+    const beside = HERE && join(HERE, '..', 'src', 'services', 'fal_worker.py');
+    return beside && existsSync(beside) ? beside : null;
+  }
+  const script = absolute(String(path));
+  if (existsSync(script)) return script;
+  throw failed('start_failed', `fal_worker.py was not found: there is no ${script}. ${NOT_SENT}`, {
+    hint: 'Name it with the option `worker` or the environment variable FAL_WORKER.',
+  });
+}
+
+const ANOTHER_FOLDER = 'Name one with the option `cwd`, or start the app again in one that exists.';
+
+/** The folder that the worker starts in; spawn would blame Python for one that it cannot enter. */
+function workingFolder(named) {
+  const folder = named == null ? currentFolder() : String(named);
+  const why = whyNotIn(folder);
+  if (!why) return folder;
+  throw failed('start_failed', `The folder ${folder} ${why}. ${NOT_SENT}`, { hint: ANOTHER_FOLDER });
+}
+
+function whyNotIn(folder) {
+  try {
+    if (!statSync(folder).isDirectory()) return 'is not a folder';
+    accessSync(folder, constants.X_OK);
+    return null;
+  } catch (error) {
+    return error.code === 'EACCES' ? 'may not be entered' : 'does not exist';
+  }
+}
+
+/** `path` as an absolute one. */
+function absolute(path) {
+  return isAbsolute(path) ? resolve(path) : resolve(currentFolder(), path);
+}
+
+/** Node's working folder; a deploy that deletes it takes away its name too. */
+function currentFolder() {
+  try {
+    return process.cwd();
+  } catch (cause) {
+    const error = `The folder that this process was started in does not exist any more. ${NOT_SENT}`;
+    throw failed('start_failed', error, { hint: ANOTHER_FOLDER, cause });
+  }
+}
+
+function serveArguments({ concurrency, maxPending, queueTimeout, timeout, envFile }) {
+  const options = { concurrency, max_pending: maxPending, queue_timeout: queueTimeout, timeout, env_file: envFile };
   const given = Object.entries(options).filter(([, value]) => value != null);
   return ['serve', ...given.map(([name, value]) => `--${name}=${value}`)];
 }
@@ -728,6 +796,14 @@ function withTimeout(options, timeoutMs) {
   if (timeoutMs == null || options.timeout != null) return options;
   const ms = timeoutMs - Math.min(timeoutMs * SOONER, SOONER_MOST_MS);
   return { ...options, timeout: Math.min(ms / 1000, MAX_TIMEOUT_S) };
+}
+
+/** The worker's own deadline is `timeoutMs`, unless the options name an earlier one. */
+function withDeadline(options, timeoutMs) {
+  if (!isObject(options)) throw failed('invalid_input', `The options must be an object. ${NOT_SENT}`);
+  if (timeoutMs == null) return options;
+  const timeout = Math.min(timeoutMs / 1000, MAX_TIMEOUT_S);
+  return options.timeout == null || options.timeout > timeout ? { ...options, timeout } : options;
 }
 
 /** A setting that is a time, when it is given. */
