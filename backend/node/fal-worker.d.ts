@@ -29,7 +29,8 @@ export type ErrorType =
   | "stream_truncated"
   | "bad_output"
   | "cancelled"
-  | "busy";
+  | "busy"
+  | "webhook_rejected";
 
 /** What a command that failed prints, beside keys of its own. */
 export interface ErrorDocument {

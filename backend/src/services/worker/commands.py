@@ -41,6 +41,8 @@ CATEGORIES = Option("categories", "json", "the categories, as analyze-product pr
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
 CONCURRENCY = Option("concurrency", "integer", "calls that run side by side (8)")
 MAX_PENDING = Option("max_pending", "integer", "calls that may wait for a place; more are answered `busy` (1000)")
+PORT = Option("port", "integer", "the port to listen on; 0 is any free one (8788)")
+COUNT = Option("count", "integer", "end after so many verified webhooks")
 SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
@@ -154,6 +156,12 @@ def _serve(values: Values, out: JsonStdout) -> int:
     from services.worker.serve import serve
 
     return serve(values, out)
+
+
+def _webhook_listen(values: Values, out: JsonStdout) -> int:
+    from services.worker.webhook_listen import listen
+
+    return listen(values, out)
 
 
 def _arguments(values: Values) -> dict[str, Any]:
@@ -301,5 +309,10 @@ COMMANDS: Mapping[str, Command] = {
         "all of these as JSON-RPC methods, one message per line, until standard input ends",
         (CONCURRENCY, MAX_PENDING),
         program=_serve,
+    ),
+    "webhook-listen": Command(
+        "verify fal's webhooks on a port of this machine, and print each as a line of JSON",
+        (PORT, COUNT),
+        program=_webhook_listen,
     ),
 }
