@@ -15,6 +15,8 @@ export interface ProcessFailure extends Omit<ErrorDocument, "error_type"> {
   signal?: string | null;
   /** The Python that was started. */
   python?: string;
+  /** Why a webhook was rejected. */
+  reason?: "missing_header" | "malformed_header" | "too_old" | "too_new" | "bad_signature";
   /** The call's jobs at fal, as far as the worker told them by then; a single one is `request_id` too. */
   request_ids?: string[];
 }
@@ -128,4 +130,54 @@ export class FalWorker {
   /** End the process: open calls are cancelled, also at fal, and reject. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A request's headers: those of Node's http and of frameworks, a Headers, or pairs of names and values. */
+export type WebhookHeaders =
+  | Readonly<Record<string, string | readonly string[] | undefined>>
+  | Iterable<readonly [string, string | readonly string[] | undefined]>;
+
+/** What fal posts: `payload` is the job's result, or null. */
+export interface WebhookBody {
+  request_id: string;
+  gateway_request_id?: string;
+  status: "OK" | "ERROR";
+  payload: unknown;
+  error?: string;
+  payload_error?: string;
+}
+
+/** One delivery that fal has signed. */
+export interface Webhook {
+  readonly requestId: string;
+  readonly userId: string;
+  /** When fal sent it, in Unix seconds. */
+  readonly timestamp: number;
+  /** Whether a delivery of this job has been verified before: fal may send it several times. */
+  readonly repeat: boolean;
+  /** As it came. */
+  readonly body: Uint8Array;
+  /** The body. Throws a FalError (`bad_output`) when it is no JSON object. */
+  json(): WebhookBody;
+  /** Let fal's next delivery of the job count as the first: for a server that could not deal with this one. */
+  forget(): void;
+}
+
+/**
+ * What fal has signed; `body` is the request's raw bytes. Rejects with a FalError: `webhook_rejected` (answer 401),
+ * `fal_unavailable` when fal's keys cannot be had (answer 503), `invalid_input`.
+ */
+export function verifyFalWebhook(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
+
+/** Verifies webhooks with keys and a memory of its own. */
+export class WebhookVerifier {
+  constructor(settings?: {
+    /** Gives fal's JWKS document. */
+    fetchKeys?: (() => Promise<string>) | undefined;
+    /** The time in milliseconds (Date.now). */
+    now?: (() => number) | undefined;
+    /** The most request ids to keep (10,000). */
+    remembered?: number | undefined;
+  });
+  verify(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
 }

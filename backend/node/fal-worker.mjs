@@ -12,14 +12,17 @@
  *
  * What the options mean and what is sent to fal is the worker's. No call is ever repeated here: whether that is safe,
  * `retryable` says.
+ *
+ * `verifyFalWebhook` needs no worker: it tells whether a request to your server comes from fal (`webhook_rejected`).
  */
 
 import { spawn } from 'node:child_process';
+import { createHash, createPublicKey, verify as fitsSignature } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { accessSync, constants, existsSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 
 /** This file's folder; unknown in a CommonJS bundle, which has no `import.meta`, and where the URL is no file's. */
 const HERE = import.meta.url?.startsWith('file:') ? dirname(fileURLToPath(import.meta.url)) : null;
@@ -756,6 +759,265 @@ function serveArguments({ concurrency, maxPending, queueTimeout, timeout, envFil
   const options = { concurrency, max_pending: maxPending, queue_timeout: queueTimeout, timeout, env_file: envFile };
   const given = Object.entries(options).filter(([, value]) => value != null);
   return ['serve', ...given.map(([name, value]) => `--${name}=${value}`)];
+}
+
+// Webhooks
+
+const KEYS_URL = 'https://rest.fal.ai/.well-known/jwks.json';
+/** fal asks not to keep its keys longer. */
+const KEYS_MAX_AGE_MS = 24 * 3_600_000;
+/** Between two looks for new keys: wrong signatures alone must not make us ask fal more often. */
+const KEYS_PAUSE_MS = 30_000;
+/** The same after a look that failed. */
+const FAILED_PAUSE_MS = 5_000;
+/** For a look; fal gives up on a first delivery after 15 s. */
+const FETCH_MS = 10_000;
+const MAX_KEYS_BYTES = 64 * 1024;
+const MAX_KEYS = 16;
+/** How far the time of a delivery may lie from ours, either way. */
+const TOLERANCE_S = 300;
+/** Request ids that are kept to tell repeats. */
+const REMEMBERED = 10_000;
+const REQUEST_ID = 'x-fal-webhook-request-id';
+const USER_ID = 'x-fal-webhook-user-id';
+const TIMESTAMP = 'x-fal-webhook-timestamp';
+const SIGNATURE = 'x-fal-webhook-signature';
+const FORMS = new Map([
+  [REQUEST_ID, /^[^\x00-\x1f\x7f]+$/],
+  [USER_ID, /^[^\x00-\x1f\x7f]+$/],
+  [TIMESTAMP, /^[0-9]{1,12}$/],
+  [SIGNATURE, /^[0-9a-fA-F]{128}$/],
+]);
+
+/** `WebhookVerifier.verify` with keys and a memory that the whole process shares. */
+export function verifyFalWebhook(headers, body) {
+  shared ??= new WebhookVerifier();
+  return shared.verify(headers, body);
+}
+let shared;
+
+/** Verifies webhooks with fal's keys, which it keeps, and tells repeats. */
+export class WebhookVerifier {
+  #keys;
+  #now;
+  #limit;
+  #seen = new Set();
+
+  /** `fetchKeys` gives fal's JWKS document as text, `now` milliseconds; `remembered` is the most request ids to keep. */
+  constructor({ fetchKeys = readKeys, now = Date.now, remembered = REMEMBERED } = {}) {
+    this.#keys = new WebhookKeys(fetchKeys, now);
+    this.#now = now;
+    this.#limit = remembered;
+  }
+
+  /**
+   * What fal has signed. `headers` are the request's: an object, a Headers, or pairs; `body` is its raw bytes, before
+   * any JSON parser. Rejects with a FalError: `webhook_rejected` with the `reason` in its `data` (answer 401),
+   * `fal_unavailable` when fal's keys cannot be had (answer 503, and fal delivers again), `invalid_input`.
+   */
+  async verify(headers, body) {
+    const claim = claimOf(headers, body);
+    this.#checkTime(claim.timestamp);
+    const keys = await this.#keys.current();
+    // Several spellings and keys, none of them secret: the first that fits is enough.
+    if (!fits(claim, keys) && !fits(claim, await this.#keys.renewed(keys))) {
+      throw rejected("The signature of the webhook is not fal's for this body.", 'bad_signature');
+    }
+    return new Webhook(claim, this.#remember(claim.requestId), () => this.#seen.delete(claim.requestId));
+  }
+
+  #checkTime(timestamp) {
+    const late = Math.floor(this.#now() / 1000) - timestamp;
+    if (late > TOLERANCE_S) {
+      throw rejected(`The webhook is ${late} s old; fal sends it again with a new time.`, 'too_old');
+    }
+    if (-late > TOLERANCE_S) {
+      throw rejected(`The webhook is dated ${-late} s ahead. Set this machine's clock.`, 'too_new');
+    }
+  }
+
+  #remember(requestId) {
+    const known = this.#seen.delete(requestId);
+    this.#seen.add(requestId);
+    // A Set keeps the order in which its members came.
+    for (const oldest of this.#seen) {
+      if (this.#seen.size <= this.#limit) break;
+      this.#seen.delete(oldest);
+    }
+    return known;
+  }
+}
+
+/** One delivery that fal has signed. */
+class Webhook {
+  #forget;
+
+  constructor({ requestId, userId, timestamp, body }, repeat, forget) {
+    Object.assign(this, { requestId, userId, timestamp, repeat, body });
+    this.#forget = forget;
+  }
+
+  json() {
+    const document = parsed(this.body.toString('utf8'));
+    if (isObject(document)) return document;
+    throw failed('bad_output', "The webhook's body is no JSON object.", { request_id: this.requestId });
+  }
+
+  forget() {
+    this.#forget();
+  }
+}
+
+/** fal's public keys: fetched when they are first needed, when they are old, and when a signature fits none. */
+class WebhookKeys {
+  #fetchKeys;
+  #now;
+  #known = [];
+  #fetchedAt = -Infinity;
+  #askedAt = -Infinity;
+  #problem = null;
+  #looking = null;
+
+  constructor(fetchKeys, now) {
+    this.#fetchKeys = fetchKeys;
+    this.#now = now;
+  }
+
+  async current() {
+    if (this.#known.length && this.#within(this.#fetchedAt, KEYS_MAX_AGE_MS)) return this.#known;
+    this.#known = [];
+    await this.#look();
+    return this.#known;
+  }
+
+  /** The keys, fetched again when nobody else has done so since `known`, and not too soon. */
+  async renewed(known) {
+    if (this.#known === known) await this.#look();
+    return this.#known;
+  }
+
+  async #look() {
+    if (!this.#looking && !this.#within(this.#askedAt, this.#problem ? FAILED_PAUSE_MS : KEYS_PAUSE_MS)) {
+      this.#askedAt = this.#now();
+      this.#looking = this.#fetch().finally(() => (this.#looking = null));
+    }
+    await this.#looking;
+    if (!this.#problem) return;
+    // What fetch says itself is only that it failed.
+    const why = this.#problem.cause?.message ?? this.#problem.message;
+    throw failed('fal_unavailable', `fal's webhook keys cannot be had: ${why}`, {
+      retryable: true,
+      hint: 'Answer 503: fal delivers the webhook again.',
+      cause: this.#problem,
+    });
+  }
+
+  async #fetch() {
+    const began = this.#askedAt;
+    try {
+      this.#known = publicKeys(await this.#fetchKeys());
+      this.#fetchedAt = began;
+      this.#problem = null;
+    } catch (error) {
+      this.#problem = error;
+    }
+  }
+
+  #within(moment, ms) {
+    // A clock that was set back makes nothing last longer.
+    const age = this.#now() - moment;
+    return age >= 0 && age < ms;
+  }
+}
+
+/** The document with fal's public keys. */
+async function readKeys() {
+  const answer = await fetch(KEYS_URL, { redirect: 'manual', signal: AbortSignal.timeout(FETCH_MS) });
+  if (answer.status !== 200) {
+    await answer.body?.cancel();
+    throw new Error(`${KEYS_URL} answered ${answer.status}.`);
+  }
+  const parts = [];
+  let size = 0;
+  for await (const part of answer.body) {
+    parts.push(part);
+    size += part.length;
+    if (size > MAX_KEYS_BYTES) throw new Error(`${KEYS_URL} sent too much.`);
+  }
+  return Buffer.concat(parts).toString('utf8');
+}
+
+/** The Ed25519 keys of a JWKS document; others are passed over. */
+function publicKeys(text) {
+  const rows = parsed(text)?.keys;
+  if (!Array.isArray(rows)) throw new Error(`${KEYS_URL} does not hold a JWKS document.`);
+  const found = [];
+  for (const { kty, crv, x } of rows.filter(isObject)) {
+    if (kty !== 'OKP' || crv !== 'Ed25519') continue;
+    try {
+      found.push(createPublicKey({ key: { kty, crv, x }, format: 'jwk' }));
+    } catch {
+      // Not a key: there may be another one.
+    }
+  }
+  if (!found.length) throw new Error(`${KEYS_URL} holds no Ed25519 key.`);
+  return found.slice(0, MAX_KEYS);
+}
+
+/** What a request says of itself; nothing is proven yet. */
+function claimOf(headers, body) {
+  if (!types.isUint8Array(body) && !types.isAnyArrayBuffer(body)) {
+    const why = 'body must be the raw bytes of the request, as a Buffer. Take them before they are parsed.';
+    throw failed('invalid_input', why);
+  }
+  const found = webhookHeaders(headers);
+  const missing = [...FORMS.keys()].filter((name) => !found.get(name));
+  if (missing.length) {
+    throw rejected(`The request has no ${missing.join(', ')}: it is no webhook of fal's.`, 'missing_header');
+  }
+  for (const [name, form] of FORMS) {
+    if (!form.test(found.get(name))) throw rejected(`${name} is not what fal sends.`, 'malformed_header');
+  }
+  const bytes = types.isUint8Array(body) ? Buffer.from(body.buffer, body.byteOffset, body.length) : Buffer.from(body);
+  const [requestId, userId, timestamp] = [REQUEST_ID, USER_ID, TIMESTAMP].map((name) => found.get(name));
+  const digest = createHash('sha256').update(bytes).digest('hex');
+  const messages = spelled([requestId, userId, timestamp, digest].join('\n'));
+  const signature = Buffer.from(found.get(SIGNATURE), 'hex');
+  return { requestId, userId, timestamp: Number(timestamp), body: bytes, signature, messages };
+}
+
+/** The headers of fal's among all, by their names in small letters. */
+function webhookHeaders(headers) {
+  if (typeof headers !== 'object' || headers === null) {
+    throw failed('invalid_input', "headers must be the request's: an object, a Headers, or pairs of names and texts.");
+  }
+  const iterable = typeof headers[Symbol.iterator] === 'function';
+  const found = new Map();
+  for (const [key, value] of iterable ? headers : Object.entries(headers)) {
+    const name = String(key).toLowerCase();
+    if (!FORMS.has(name)) continue;
+    for (const one of Array.isArray(value) ? value : [value ?? '']) {
+      const text = String(one).replace(/^[ \t]+|[ \t]+$/g, '');
+      if ((found.get(name) ?? text) !== text) throw rejected(`${name} is there twice.`, 'malformed_header');
+      found.set(name, text);
+    }
+  }
+  return found;
+}
+
+/** The bytes that came over the wire: Node reads headers as Latin-1, others as UTF-8. */
+function spelled(message) {
+  const utf8 = Buffer.from(message, 'utf8');
+  if (utf8.length === message.length || /[^\x00-\xff]/.test(message)) return [utf8];
+  return [Buffer.from(message, 'latin1'), utf8];
+}
+
+function fits({ messages, signature }, keys) {
+  return keys.some((key) => messages.some((message) => fitsSignature(null, message, key, signature)));
+}
+
+function rejected(error, reason) {
+  return failed('webhook_rejected', error, { reason });
 }
 
 // Small things

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from services import webhooks
 from services.fal.errors import BadOutput, FalUnavailable, InvalidInput
 from services.fal_worker import main
 from services.webhooks import WebhookRejected, WebhookVerifier, verify_webhook
+from test_shop import NODE, SHOP, packages  # noqa: F401  (a fixture)
 
 BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
@@ -514,35 +518,53 @@ def test_a_port_that_is_taken_and_options_that_make_no_sense_are_told(option, va
     assert option.strip("-") in document["error"].lower()
 
 
-# The example
+# The examples
 
 
 @pytest.fixture
 def fastapi(box: Sandbox) -> Iterator[str]:
     """The FastAPI receiver as its page says to start it; its URL."""
-    argv = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "--app-dir",
-        str(BACKEND / "examples"),
-        "webhook_fastapi:app",
-        "--port",
-        "0",
-    ]
-    env = {**os.environ, "PYTHONPATH": str(BACKEND / "src")}
-    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
-        lines = []
-        while "running on" not in (line := server.stderr.readline()):
+    options = ["--app-dir", str(BACKEND / "examples"), "--port", "0"]
+    argv = [sys.executable, "-m", "uvicorn", "webhook_fastapi:app", *options]
+    with listening(argv, "stderr", PYTHONPATH=str(BACKEND / "src")) as url:
+        yield url
+
+
+@pytest.fixture
+def fastify(box: Sandbox, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The Fastify receiver, with Fastify and the module installed beside it; its URL."""
+    request.getfixturevalue("packages")
+    installed = tmp_path / "node_modules"
+    installed.mkdir()
+    (installed / "fastify").symlink_to(SHOP / "node_modules" / "fastify", target_is_directory=True)
+    (installed / "fal-worker").symlink_to(BACKEND / "node", target_is_directory=True)
+    server = Path(shutil.copy(BACKEND / "node" / "examples" / "webhook" / "server.mjs", tmp_path))
+    with listening([NODE, str(server)], "stdout", PORT="0") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def listening(argv: list[str], told_on: str, **more: str) -> Iterator[str]:
+    """A server while it runs: the URL that it prints."""
+    streams = {"stdout": subprocess.DEVNULL, "stderr": None, told_on: subprocess.PIPE}
+    with subprocess.Popen(argv, env={**os.environ, **more}, text=True, **streams) as server:
+        told, lines = getattr(server, told_on), []
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+", line := told.readline())):
             lines.append(line)
             assert line, lines
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield line.partition("running on ")[2].split()[0]
-        server.terminate()
+        threading.Thread(target=told.read, daemon=True).start()
+        try:
+            yield found[0]
+        finally:
+            server.kill()
 
 
-def test_the_fastapi_example_takes_what_fal_signed_and_nothing_else(fastapi, box, client):
-    hook = f"{fastapi}/webhooks/fal"
-    assert requests.post(hook, data=BODY, timeout=WITHIN_S).status_code == 401
+@pytest.mark.parametrize("framework", ["fastapi", "fastify"])
+def test_the_example_servers_take_what_fal_signed_and_nothing_else(framework, request, box, client):
+    hook = f"{request.getfixturevalue(framework)}/webhooks/fal"
+    stranger = signed(Ed25519PrivateKey.generate(), at=int(time.time()))
+    for headers in ({}, stranger, {**stranger, "Content-Type": "application/json"}):
+        assert requests.post(hook, data=BODY, headers=headers, timeout=WITHIN_S).status_code == 401
     client.any_llm_submit("A mug.", webhook_url=hook)
     box.wait_for(lambda ledger: ledger["jobs"][0]["webhook"] == "delivered", WITHIN_S)
+    assert box.webhooks()[0]["tries"] == [200]
