@@ -71,7 +71,7 @@ export interface WorkerSettings extends ProcessSettings {
   concurrency?: number | undefined;
   /** Calls that may wait for a place (1000); more are answered `busy`. */
   maxPending?: number | undefined;
-  /** Seconds that a call may wait for a place; without it, as long as it takes. */
+  /** Seconds that a call may wait for a place before it is answered `busy`; no limit without it. */
   queueTimeout?: number | undefined;
   /** Seconds per call once it has a place, unless it says otherwise (110). */
   timeout?: number | undefined;
