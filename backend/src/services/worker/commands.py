@@ -41,10 +41,10 @@ CATEGORIES = Option("categories", "json", "the categories, as analyze-product pr
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
 CONCURRENCY = Option("concurrency", "integer", "calls that run side by side (8)")
 MAX_PENDING = Option("max_pending", "integer", "calls that may wait for a place; more are answered `busy` (1000)")
-PORT = Option("port", "integer", "the port to listen on; 0 is any free one (8788)")
-COUNT = Option("count", "integer", "end after so many verified webhooks")
 SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
+PORT = Option("port", "integer", "the port to listen on; 0 is any free one (8788)")
+COUNT = Option("count", "integer", "end after so many verified webhooks")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
 
 
