@@ -766,10 +766,9 @@ function serveArguments({ concurrency, maxPending, queueTimeout, timeout, envFil
 const KEYS_URL = 'https://rest.fal.ai/.well-known/jwks.json';
 /** fal asks not to keep its keys longer. */
 const KEYS_MAX_AGE_MS = 24 * 3_600_000;
-/** Between two looks for new keys: wrong signatures alone must not make us ask fal more often. */
-const KEYS_PAUSE_MS = 30_000;
-/** The same after a look that failed. */
-const FAILED_PAUSE_MS = 5_000;
+/** fal is asked for its keys no more often: neither wrong signatures nor an outage make us ask at every request. */
+const MOST_LOOKS = 5;
+const LOOKS_WITHIN_MS = 60_000;
 /** For a look; fal gives up on a first delivery after 15 s. */
 const FETCH_MS = 10_000;
 const MAX_KEYS_BYTES = 64 * 1024;
@@ -874,7 +873,8 @@ class WebhookKeys {
   #now;
   #known = [];
   #fetchedAt = -Infinity;
-  #askedAt = -Infinity;
+  /** When the latest looks began. */
+  #looks = [];
   #problem = null;
   #looking = null;
 
@@ -890,17 +890,15 @@ class WebhookKeys {
     return this.#known;
   }
 
-  /** The keys, fetched again when nobody else has done so since `known`, and not too soon. */
+  /** The keys, fetched again when nobody else has done so since `known`, and not too often. */
   async renewed(known) {
     if (this.#known === known) await this.#look();
     return this.#known;
   }
 
   async #look() {
-    if (!this.#looking && !this.#within(this.#askedAt, this.#problem ? FAILED_PAUSE_MS : KEYS_PAUSE_MS)) {
-      this.#askedAt = this.#now();
-      this.#looking = this.#fetch().finally(() => (this.#looking = null));
-    }
+    const often = this.#looks.length === MOST_LOOKS && this.#within(this.#looks[0], LOOKS_WITHIN_MS);
+    if (!this.#looking && !often) this.#looking = this.#fetch().finally(() => (this.#looking = null));
     await this.#looking;
     if (!this.#problem) return;
     // What fetch says itself is only that it failed.
@@ -913,7 +911,8 @@ class WebhookKeys {
   }
 
   async #fetch() {
-    const began = this.#askedAt;
+    const began = this.#now();
+    this.#looks = [...this.#looks, began].slice(-MOST_LOOKS);
     try {
       this.#known = publicKeys(await this.#fetchKeys());
       this.#fetchedAt = began;

@@ -309,16 +309,22 @@ def test_a_key_that_is_not_known_yet_is_looked_for(fal, verifier):
     assert reason_of(verifier, signed(fal.key)) == "bad_signature"
 
 
-def test_a_thousand_wrong_signatures_make_us_ask_fal_once_in_30_seconds(fal, verifier):
+def test_a_key_that_came_a_moment_ago_is_found_too(fal, verifier):
     verifier.verify(signed(fal.key), BODY)
-    fal.now += 60
+    new = Ed25519PrivateKey.generate()
+    fal.document = jwks(new)
+    assert verifier.verify(signed(new, request_id="r-2"), BODY).repeat is False
+
+
+def test_a_thousand_wrong_signatures_make_us_ask_fal_five_times_a_minute(fal, verifier):
+    verifier.verify(signed(fal.key), BODY)
     wrong = {**signed(fal.key), "X-Fal-Webhook-Signature": "ab" * 64}
     for _ in range(1000):
         reason_of(verifier, wrong)
-    assert fal.looks == 2
-    fal.now += 31
+    assert fal.looks == 5
+    fal.now += 60
     reason_of(verifier, wrong)
-    assert fal.looks == 3
+    assert fal.looks == 6
     assert verifier.verify(signed(fal.key, request_id="r-3"), BODY).repeat is False
 
 
@@ -350,8 +356,8 @@ def test_keys_that_cannot_be_had_are_no_refusal_and_not_asked_for_at_every_reque
             verifier.verify(signed(fal.key), BODY)
         assert caught.value.retryable
         assert "503" in caught.value.hint
-    assert fal.looks == 1
-    fal.document, fal.now = jwks(fal.key), fal.now + 5
+    assert fal.looks == 5
+    fal.document, fal.now = jwks(fal.key), fal.now + 60
     assert verifier.verify(signed(fal.key), BODY).repeat is False
 
 
@@ -360,6 +366,51 @@ ROWS = (
     *(b'{"kty": "RSA", "n": "abc"}', b'{"kty": "OKP", "crv": "X25519", "x": "%s"}' % (b"A" * 43), b"5"),
 )
 DOCUMENTS = (b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"keys": {}}', b'{"keys": []}')
+
+
+class CountedLock:
+    """A lock that tells when so many want it."""
+
+    def __init__(self, wanted: int) -> None:
+        self._lock = threading.Lock()
+        self._missing = threading.Semaphore(0)
+        self._wanted = wanted
+
+    def __enter__(self) -> None:
+        self._missing.release()
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+    def wait(self) -> None:
+        for _ in range(self._wanted):
+            assert self._missing.acquire(timeout=WITHIN_S)
+
+
+def test_many_threads_wait_for_one_look_that_fails(fal, verifier):
+    fal.document = None
+    fetch, lock = fal.fetch, CountedLock(9)
+    verifier._keys._lock = lock
+    found: list[str] = []
+
+    def fetch_when_all_wait() -> bytes:
+        lock.wait()
+        return fetch()
+
+    def verify() -> None:
+        with pytest.raises(FalUnavailable):
+            verifier.verify(signed(fal.key), BODY)
+        found.append("told")
+
+    verifier._keys._fetch = fetch_when_all_wait
+    threads = [threading.Thread(target=verify) for _ in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["told"] * 9
+    assert fal.looks == 1
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *(b'{"keys": [%s]}' % row for row in ROWS)])

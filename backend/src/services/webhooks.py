@@ -17,7 +17,7 @@ import json
 import re
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,10 +32,9 @@ __all__ = ["Webhook", "WebhookRejected", "WebhookVerifier", "verify_webhook"]
 KEYS_URL = "https://rest.fal.ai/.well-known/jwks.json"
 KEYS_MAX_AGE_S = 24 * 3600.0
 """fal asks not to keep its keys longer."""
-KEYS_PAUSE_S = 30.0
-"""Between two looks for new keys: wrong signatures alone must not make us ask fal more often."""
-FAILED_PAUSE_S = 5.0
-"""The same after a look that failed."""
+MOST_LOOKS = 5
+LOOKS_WITHIN_S = 60.0
+"""fal is asked for its keys no more often: neither wrong signatures nor an outage make us ask at every request."""
 FETCH_S = 10.0
 """For a look; fal gives up on a first delivery after 15 s."""
 MAX_KEYS_BYTES = 64 * 1024
@@ -191,37 +190,46 @@ class _Keys:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: tuple[Ed25519PublicKey, ...] = ()
-        self._fetched_at = self._asked_at = float("-inf")
+        self._fetched_at = float("-inf")
+        self._looks: deque[float] = deque(maxlen=MOST_LOOKS)
+        """When the latest began."""
+        self._ended = 0
+        """How many have ended."""
         self._problem: str | None = None
         """Why the last look failed."""
 
     def current(self) -> tuple[Ed25519PublicKey, ...]:
         # Without the lock: a look that a wrong signature has begun must not hold up those that are right.
-        known = self._known
+        known, ended = self._known, self._ended
         if known and self._within(self._fetched_at, KEYS_MAX_AGE_S):
             return known
         with self._lock:
             if not self._within(self._fetched_at, KEYS_MAX_AGE_S):
                 self._known = ()
-                self._look()
+                self._look(ended)
             return self._known
 
     def renewed(self, known: tuple[Ed25519PublicKey, ...]) -> tuple[Ed25519PublicKey, ...]:
-        """The keys, fetched again when nobody else has done so since `known`, and not too soon."""
+        """The keys, fetched again when nobody else has done so since `known`, and not too often."""
+        ended = self._ended
         with self._lock:
             if self._known is known:
-                self._look()
+                self._look(ended)
             return self._known
 
-    def _look(self) -> None:
-        pause_s = FAILED_PAUSE_S if self._problem else KEYS_PAUSE_S
-        if not self._within(self._asked_at, pause_s):
-            self._asked_at = self._clock()
+    def _look(self, ended: int) -> None:
+        """Fetch the keys, unless a look has ended since `ended` were counted: its outcome is as good."""
+        often = len(self._looks) == MOST_LOOKS and self._within(self._looks[0], LOOKS_WITHIN_S)
+        if self._ended == ended and not often:
+            began = self._clock()
+            self._looks.append(began)
             try:
                 self._known, self._problem = _public_keys(self._fetch()), None
-                self._fetched_at = self._asked_at
+                self._fetched_at = began
             except FalError as error:
                 self._problem = str(error)
+            finally:
+                self._ended += 1
         if self._problem:
             raise FalUnavailable(
                 f"fal's webhook keys cannot be had: {self._problem}",
