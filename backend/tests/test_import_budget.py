@@ -46,9 +46,14 @@ WORKFLOW = {*PRODUCT, "fal.workflow"}
 SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads"}
 SCHEMA = {
     *START,
-    *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results"),
+    *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results", "webhooks"),
     *("fal.call", "fal.checks", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
+}
+LISTEN = {
+    *START,
+    *("worker.run", "worker.webhook_listen", "webhooks"),
+    *("fal.call", "fal.endpoints", "fal.settings", "fal.stderr_log"),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
@@ -73,6 +78,7 @@ BUDGETS = {
     "doctor": {*CLIENT, "fal.doctor"},
     "schema": SCHEMA,
     "serve": SERVE,
+    "webhook-listen": LISTEN,
 }
 
 
@@ -98,6 +104,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "doctor": [],
         "schema": [],
         "serve": [],
+        "webhook-listen": ["--port", "0", "--timeout", "0.1"],
         "background": [*image, *prompt],
         "remove-background": image,
         "analyze-product": image,
@@ -150,7 +157,7 @@ def test_every_command_has_a_budget() -> None:
 
 def allowed(name: str) -> set[str]:
     """Others' packages that a command of BUDGETS may load."""
-    if name == "schema":
+    if name in ("schema", "webhook-listen"):
         return set()
     return of_fal_client()
 

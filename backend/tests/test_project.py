@@ -281,7 +281,8 @@ def _requirements(name: str) -> list[str]:
 def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
-    extra = {_import_name(_package(requirement)) for requirement in PROJECT["optional-dependencies"]["image"]}
+    extras = (*PROJECT["optional-dependencies"]["image"], *PROJECT["optional-dependencies"]["webhooks"])
+    extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
     assert {path.name for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")} == {
         "shrinking.py"

@@ -257,3 +257,19 @@ def test_node_module_example_runs_the_workflow_and_ends(box, node, tmp_path):
     assert ran.stdout.count(b"https://v3.fal.media/") == 3
     assert b"upload" not in ran.stderr
     assert {b"Studio started", b"Studio done", b"Premium done"} < set(ran.stderr.splitlines())
+
+
+def test_node_webhook_example_refuses_what_fal_did_not_sign(node, tmp_path):
+    [code] = [block.code for block in blocks_of("Webhooks", "javascript")]
+    module = (BACKEND / "node" / "fal-worker.mjs").as_uri()
+    asked = """
+        const { port } = server.address();
+        const answer = await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: '{}' });
+        console.log(answer.status);
+        server.close();
+    """
+    served = code.replace("() => server.close()", f"async () => {{ {asked} }}")
+    assert served != code
+    (tmp_path / "example.mjs").write_text(served.replace("'fal-worker'", repr(module)), encoding="utf-8")
+    ran = subprocess.run([node, "example.mjs"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert (ran.stdout, ran.returncode) == (b"401\n", 0), ran.stderr.decode()

@@ -170,7 +170,7 @@ def test_the_first_line_is_ready_and_names_the_commands(start):
     assert first["method"] == "ready"
     assert first["params"]["pid"] == peer.process.pid
     assert first["params"]["version"].count(".") == 2
-    assert first["params"]["commands"] == [name for name in COMMANDS if name != "serve"]
+    assert first["params"]["commands"] == [name for name, command in COMMANDS.items() if command.program is None]
 
 
 def test_ping_is_answered(worker):
@@ -232,7 +232,7 @@ def shape(value: Any) -> Any:
     return [shape(item) for item in value] if isinstance(value, list) else type(value)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("serve", "any-llm-stream")])
+@pytest.mark.parametrize("name", [name for name, row in COMMANDS.items() if row.handler or row.local])
 def test_a_result_is_what_the_command_prints_by_itself(name, worker, one_shot, places):
     params = arguments(name, places)
     reply, printed = worker.ask(name, params), one_shot(name, params)

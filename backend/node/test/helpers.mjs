@@ -64,9 +64,10 @@ export function isGone(pid) {
 }
 
 /** Node running these lines; `line()` is the next one it prints. */
-export function nodeRunning(lines) {
+export function nodeRunning(lines, settings = {}) {
   const code = `import { FalWorker, runFal } from ${JSON.stringify(MODULE)};\n${lines}`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const stdio = ['ignore', 'pipe', 'inherit'];
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio, ...settings });
   let text = '';
   child.stdout.setEncoding('utf8').on('data', (chunk) => (text += chunk));
   const exited = new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal, text })));

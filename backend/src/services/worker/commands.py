@@ -48,6 +48,8 @@ QUEUE_TIMEOUT = Option(
 )
 SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
+PORT = Option("port", "integer", "the port to listen on; 0 is any free one (8788)")
+COUNT = Option("count", "integer", "end after so many verified webhooks")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
@@ -164,6 +166,12 @@ def _serve(values: Values, out: JsonStdout) -> int:
     from services.worker.serve import serve
 
     return serve(values, out)
+
+
+def _webhook_listen(values: Values, out: JsonStdout) -> int:
+    from services.worker.webhook_listen import listen
+
+    return listen(values, out)
 
 
 def _arguments(values: Values) -> dict[str, Any]:
@@ -312,5 +320,10 @@ COMMANDS: Mapping[str, Command] = {
         "all of these as JSON-RPC methods, one message per line, until standard input ends",
         (CONCURRENCY, MAX_PENDING, QUEUE_TIMEOUT),
         program=_serve,
+    ),
+    "webhook-listen": Command(
+        "verify fal's webhooks on a port of this machine, and print each as a line of JSON",
+        (PORT, COUNT),
+        program=_webhook_listen,
     ),
 }
