@@ -15,7 +15,7 @@ import pytest
 NODE_MODULE = Path(__file__).resolve().parents[1] / "node"
 CACHE = Path(sys.prefix) / "npm"
 WANTED = json.loads((NODE_MODULE / "package.json").read_text(encoding="utf-8"))["devDependencies"]
-INSTALL_S = 120.0
+INSTALL_S = 300.0
 
 
 def npm(node: str) -> str:
