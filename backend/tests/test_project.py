@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import sandbox.__main__ as sandbox_cli
-from sandbox.endpoints import ENDPOINTS
+from sandbox.endpoint_table import ENDPOINTS
 from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS
 from services.fal.errors import FalError
