@@ -15,6 +15,7 @@ from aiohttp import web
 from sandbox import control_api, direct_api, platform_api, queue_api, storage_api
 from sandbox.control_api import LOOPBACK, check_caller
 from sandbox.delivery import Delivery
+from sandbox.endpoint_table import OPENAI
 from sandbox.host_names import service_of
 from sandbox.replies import Refusal, Reply, detail, usual
 from sandbox.state import State
@@ -55,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     _route("queue", "POST", r"/(?P<endpoint>(?!.*/requests/).+?)", "submit", queue_api.submit),
     _route("direct", "POST", r"/(?P<endpoint>.+?)/stream", "stream", direct_api.stream),
     _route("direct", "POST", r"/(?P<endpoint>.+?)", "direct", direct_api.run),
+    _route("direct", "GET", f"/(?P<endpoint>{OPENAI}.*)", "unknown", direct_api.no_such_path),
     _route("direct", "GET", "/.+/realtime", "unknown", direct_api.realtime),
     _route("platform", "GET", "/v1/models", "platform", platform_api.models),
     _route("platform", "GET", "/v1/models/pricing", "platform", platform_api.pricing),

@@ -14,6 +14,7 @@ from sandbox.endpoint_table import ENDPOINTS
 from sandbox.job_store import Job
 from sandbox.orders import place
 from sandbox.replies import EVENTS, Reply, event, not_served
+from sandbox.runner import no_path
 from sandbox.wire_request import WireRequest
 from sandbox.wire_types import Json
 
@@ -26,6 +27,11 @@ async def run(call: WireRequest) -> Reply:
         return await _begun(job, _openai_events(job, call.state.settings.latency))
     await job.end()
     return _result(job)
+
+
+async def no_such_path(call: WireRequest) -> Reply:
+    """OpenAI's clients ask for lists of models and files with GET; fal passes on three routes only."""
+    return no_path(call.params["endpoint"].rstrip("/"))
 
 
 async def realtime(call: WireRequest) -> Reply:
