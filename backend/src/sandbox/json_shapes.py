@@ -20,6 +20,10 @@ DEEPEST = 8
 _EXAMPLES: dict[str, Json] = {"number": 1, "integer": 1, "int": 1, "float": 1.0, "boolean": True, "bool": True}
 
 
+class Fixed(str):
+    """A text of an example that must stay as it is: one of the choices that a schema leaves."""
+
+
 def example_in(asked: str) -> Json:
     """The first JSON object or list of a text that holds something to fill in; None when there is none.
 
@@ -48,10 +52,9 @@ def example_of(schema: Json, root: Json = None, depth: int = 0) -> Json:
     for name in ("anyOf", "oneOf", "allOf"):
         if schema.get(name):
             return example_of(schema[name][0], root, depth + 1)
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
+    if "const" in schema or schema.get("enum"):
+        chosen = schema["const"] if "const" in schema else schema["enum"][0]
+        return Fixed(chosen) if isinstance(chosen, str) else chosen
     kind = schema.get("type", "object" if "properties" in schema else "string")
     kind = kind[0] if isinstance(kind, list) and kind else kind
     if kind == "object":

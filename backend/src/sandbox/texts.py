@@ -18,7 +18,7 @@ import re
 from itertools import cycle
 
 from sandbox import phrases, turkish
-from sandbox.json_shapes import example_in, example_of
+from sandbox.json_shapes import Fixed, example_in, example_of
 from sandbox.phrases import plain, product_kind, tokens
 from sandbox.pictures import words
 from sandbox.pictures.colours import main_colours
@@ -139,7 +139,7 @@ def _filled(example: Json, asked: str, images: Images, language: str) -> Json:
             return {name: fill(below, name) for name, below in value.items()}
         if isinstance(value, list):
             return [fill(below, key, True) for below in (value or [""])]
-        if not isinstance(value, str):
+        if isinstance(value, Fixed) or not isinstance(value, str):
             return value
         if "|" in value:
             return value.partition("|")[0].strip()

@@ -17,7 +17,7 @@ WORDS = word_set(
 )
 FOREIGN = word_set(
     "the a an and of for in on with to is are this that write describe give me my your please what which how answer "
-    "return reply product photo picture image background json only keys key short about make say who when where from "
+    "return reply product photo picture image background only keys short about make say who when where from "
     "english deutsch und der die das ein eine fur le la les des une pour avec el los una para con il per"
 )
 """Words that a text has which is not wholly Turkish."""
@@ -72,8 +72,10 @@ STYLES = {
 
 def is_turkish(text: str) -> bool:
     """Whether a text is wholly Turkish: it has a word or a letter that is, and no word that cannot be."""
-    found = tokens(re.sub(r"https?://\S+|[{\[\"`].*?[}\]\"`]", " ", text, flags=re.DOTALL))
-    return bool((found & WORDS) or LETTERS & set(text)) and not found & FOREIGN
+    # What stands in quotes, braces or a URL is spoken of, and not the language that speaks.
+    spoken = re.sub(r"https?://\S+|[{\[\"`].*?[}\]\"`]", " ", text, flags=re.DOTALL)
+    found = tokens(spoken)
+    return bool((found & WORDS) or LETTERS & set(spoken)) and not found & FOREIGN
 
 
 def seen(name: str, kind: str, size: tuple[int, int], colours: list[str], more: int) -> str:
