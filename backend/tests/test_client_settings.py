@@ -247,7 +247,7 @@ def test_the_doctor_finds_a_key_that_fal_does_not_know(box):
 
 
 OLD_CLIENT = "class SyncClient:\n    pass\n"
-OLD_PARTS = "MULTIPART_MAX_CONCURRENCY = 10\nUSER_AGENT = ''\n\n\nclass CDNToken:\n    pass\n\n\nclass CDNTokenManager:\n    pass\n"
+OLD_PARTS = "MULTIPART_MAX_CONCURRENCY = 10\nUSER_AGENT = ''\nclass CDNToken: ...\nclass CDNTokenManager: ...\n"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,10 @@ def test_an_old_fal_client_is_named_with_the_remedy(tmp_path: Path, version: str
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    code = "from services.fal_service import FalClient; print(FalClient().any_llm_complete('Hello')['error'])"
+    code = (
+        "from services.fal_service import FalClient\nfrom services.fal.errors import InvalidInput\n"
+        "try:\n    FalClient().any_llm_complete('Hello')\nexcept InvalidInput as error:\n    print(error)"
+    )
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{SOURCE}", "FAL_KEY": "an-id:a-secret"}
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert ran.stdout == (

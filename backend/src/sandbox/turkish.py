@@ -73,7 +73,7 @@ STYLES = {
 def is_turkish(text: str) -> bool:
     """Whether a text is wholly Turkish: it has a word or a letter that is, and no word that cannot be."""
     # What stands in quotes, braces or a URL is spoken of, and not the language that speaks.
-    spoken = re.sub(r"https?://\S+|[{\[\"`].*?[}\]\"`]", " ", text, flags=re.DOTALL)
+    spoken = re.sub(r"https?://\S+|\{.*\}|\[.*\]|\".*?\"|`.*?`", " ", text, flags=re.DOTALL)
     found = tokens(spoken)
     return bool((found & WORDS) or LETTERS & set(spoken)) and not found & FOREIGN
 
