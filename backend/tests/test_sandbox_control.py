@@ -127,6 +127,7 @@ def test_a_fault_that_makes_no_sense_is_refused(box: Sandbox, stage: str, what: 
         ("config", {"any_endpoint": "no"}),
         ("config", {"gone": ["openrouter/router=teapot"]}),
         ("config", {"gone": [7]}),
+        ("config", {"gone": ["=410"]}),
         ("config", {"seed": 1.5}),
         ("say", {"text": 7}),
         ("say", {"text": "x", "times": 0}),
@@ -137,6 +138,11 @@ def test_a_fault_that_makes_no_sense_is_refused(box: Sandbox, stage: str, what: 
 def test_what_makes_no_sense_over_http_is_a_400_that_says_why(control: httpx.Client, path: str, body: object) -> None:
     reply = control.post(f"/_sandbox/{path}", json=body)
     assert (reply.status_code, bool(reply.json()["detail"])) == (400, True)
+
+
+def test_a_body_nested_too_deeply_is_a_400(control: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    assert control.post("/_sandbox/faults", content=b'{"a":' * 100_000, headers=headers).status_code == 400
 
 
 def test_settings_that_make_no_sense_are_refused_at_the_start() -> None:

@@ -308,6 +308,11 @@ def test_json_by_example_keeps_its_shape(asked):
     assert len(made["tagline"]) > 9
 
 
+def test_the_example_may_stand_in_the_system_prompt():
+    made = json.loads(answer("a red mug", 'Always answer in JSON: {"title": "…", "tags": ["…"]}', []))
+    assert (list(made), isinstance(made["tags"], list)) == (["title", "tags"], True)
+
+
 def test_json_by_example_keeps_numbers_lists_of_objects_and_choices():
     asked = 'JSON: {"items": [{"name": "x", "price": 9.5, "ok": true, "note": null}], "size": "S | M | L", "n": 3}'
     made = json.loads(answer(asked, None, []))

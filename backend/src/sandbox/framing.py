@@ -16,7 +16,7 @@ from sandbox.pictures.cutout import cut_pixels
 
 WORKING_SIDE = 1280
 """A product is cut out at no more than this, as the scenes are painted smaller."""
-ENDINGS = {"jpeg": ".jpg", "webp": ".webp"}
+ENDINGS = {"jpeg": ".jpg", "jpg": ".jpg", "webp": ".webp"}
 
 
 @lru_cache(maxsize=4)
@@ -49,7 +49,7 @@ def mask_of(cutout: bytes) -> bytes:
 
 
 def as_type(png: bytes, kind: str) -> bytes:
-    """The picture as a file of this kind, `jpeg` or `webp`."""
+    """The picture as a file of this kind: `jpeg`, `jpg` or `webp`."""
     pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("the bytes are no picture")

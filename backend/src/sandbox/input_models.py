@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from sandbox.sizes import Size, read_size
+from sandbox.sizes import LARGEST_SIDE, MOST_PIXELS, Size, read_size
 from sandbox.wire_types import Json
 
 LARGEST_SEED = 2**31 - 1
@@ -238,6 +238,8 @@ class Anything(Input):
     seed: int | None = None
     sync_mode: bool | None = False
     image_size: Any = None
+    width: int | None = Field(default=None, ge=1, le=LARGEST_SIDE)
+    height: int | None = Field(default=None, ge=1, le=LARGEST_SIDE)
     aspect_ratio: Any = None
     resolution: Any = None
 
@@ -248,6 +250,8 @@ class Anything(Input):
 
     @model_validator(mode="after")
     def _only_pictures(self) -> Anything:
+        if (self.width or 1) * (self.height or 1) > MOST_PIXELS:
+            raise ValueError(f"width and height may have {MOST_PIXELS} pixels together")
         if named := [name for name in self.model_extra or () if re.search("(audio|video)_urls?$", name)]:
             raise ValueError(f"the sandbox makes no audio, video or speech, and takes no {named[0]}")
         return self

@@ -135,6 +135,7 @@ async def anything(work: Work) -> Output:
     """Any other endpoint, when the sandbox was told to answer for all: a picture of the size asked for."""
     fields = work.fields
     size = fields["image_size"] or size_of(fields["aspect_ratio"], fields["resolution"])
+    size = fields["width"] or size[0], fields["height"] or size[1]
     started, seed, prompt = time.monotonic(), _seed(work), fields["prompt"]
     images = [
         await _filed(work, await in_thread(work.state, _generic, *size, prompt, seed + number), "picture")
@@ -205,7 +206,7 @@ def _seed(work: Work) -> int:
 async def _filed(work: Work, picture: Picture, name: str) -> dict[str, Any]:
     """The image object of a picture in the file type that was asked for; a GIF is not made and stays PNG."""
     data, width, height = picture
-    if (kind := work.fields.get("output_format")) in ("jpeg", "webp"):
+    if (kind := work.fields.get("output_format")) in ("jpeg", "jpg", "webp"):
         data = await in_thread(work.state, _as_type, data, kind)
     return _image(work, (data, width, height), name)
 

@@ -15,10 +15,10 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-O = TypeVar("O", bound=Options)  # noqa: E741
+T = TypeVar("T", bound=Options)
 
 
-def options_of(kind: type[O], noun: str, given: Mapping[str, Any]) -> O:
+def options_of(kind: type[T], noun: str, given: Mapping[str, Any]) -> T:
     """The options of this kind; a ValueError says which one is wrong and how."""
     if unknown := sorted(set(given) - set(kind.model_fields)):
         raise ValueError(f"unknown {noun} {unknown[0]!r}; known are {', '.join(sorted(kind.model_fields))}")
@@ -38,5 +38,7 @@ def _sentence(wrong: dict[str, Any]) -> str:
     if wrong["type"] == "literal_error":
         choices = ", ".join(re.findall(r"'([^']*)'", wrong["ctx"]["expected"]))
         return f"{name} must be one of {choices}, not {wrong['input']!r}"
-    must = re.sub("^(Input|String|Value error,|List|Tuple)( should)?", "must", wrong["msg"])
+    if wrong["type"] == "value_error":
+        return f"{name}: {wrong['msg'].removeprefix('Value error, ')}; not {wrong['input']!r}"
+    must = re.sub("^(Input|String|List|Tuple)( should)?", "must", wrong["msg"])
     return f"{name} {must}, not {wrong['input']!r}"

@@ -43,7 +43,7 @@ def size_of(aspect_ratio: Json, resolution: Json, usual: Size = USUAL) -> Size:
     ratio = _RATIO.fullmatch(aspect_ratio) if isinstance(aspect_ratio, str) else None
     shape = usual if ratio is None else (int(ratio[1]), int(ratio[2]))
     thousands = _RESOLUTION.fullmatch(resolution) if isinstance(resolution, str) else None
-    side = 1024 * float(thousands[1] if thousands else 1)
+    side = min(MOST_PIXELS**0.5, 1024 * float(thousands[1] if thousands else 1))
     if not all(shape):
         shape = USUAL
     root = math.sqrt(shape[0] / shape[1])

@@ -54,8 +54,9 @@ def answer(prompt: str, system_prompt: str | None, images: Images) -> str:
         return _description(_language(_text(data["language"])), data.get("product", ""), images)
     language = _spoken(asked) or _spoken(system_prompt or "")
     local = language or ("tr" if turkish.is_turkish(asked) else "")
-    if "json" in plain(asked) and (example := _example(asked)):
-        return json.dumps(_filled(example, asked, images, local), ensure_ascii=False)
+    for told in (asked, system_prompt or ""):
+        if "json" in plain(told) and (example := _example(told)):
+            return json.dumps(_filled(example, asked, images, local), ensure_ascii=False)
     if (tokens(asked) & DESCRIBING and not (images and not local)) or (language and not images):
         return _description(local or "en", data.get("product", asked), images)
     if local == "tr":

@@ -34,8 +34,11 @@ class WireRequest:
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
 
     def json_body(self) -> Json:
-        """The body as JSON; a ValueError when it is not (`NaN` and `Infinity` are not)."""
-        return json.loads(self.body, parse_constant=_no_constant)
+        """The body as JSON; a ValueError when it is not (`NaN` and `Infinity` are not), or is nested too deeply."""
+        try:
+            return json.loads(self.body, parse_constant=_no_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
 
 
 def _no_constant(name: str) -> None:
