@@ -151,6 +151,11 @@ def _contradictions(fault: Fault, named: frozenset[str]) -> tuple[Rule, ...]:
         (fault.end and fault.cut is None, "end goes with cut"),
         (fault.headers_first and not fault.silent, "headers_first goes with silent"),
         ("body" in named and fault.status is None, "body goes with status"),
+        (len(named & {"body", "size", "redirect"}) > 1, "body, size and redirect are answers of their own: name one"),
+        (
+            fault.accept is not None and not fault.refuses and not fault.delay,
+            "accept goes with a delay, or with status, redirect or size",
+        ),
         (
             fault.content_type is not None and "body" not in named and fault.size is None,
             "content_type goes with body or size",
