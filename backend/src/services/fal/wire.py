@@ -30,12 +30,9 @@ def _wrong_fal_client() -> InvalidInput:
     """An older requirements file may still ask for fal-client 0.5, which has other insides."""
     import importlib.metadata  # slow to import, and needed here only
 
-    try:
-        found = f"fal-client {importlib.metadata.version('fal-client')} is installed"
-    except importlib.metadata.PackageNotFoundError:
-        found = "fal-client is not installed"
     return InvalidInput(
-        f"{found}, and this library needs version 1.0.3 or a later 1.x.",
+        f"fal-client {importlib.metadata.version('fal-client')} is installed, and this library needs version 1.0.3 "
+        "or a later 1.x.",
         hint='Run pip install "fal-client>=1.0.3,<2".',
     )
 
@@ -49,6 +46,8 @@ try:
         CDNTokenManager,
         SyncRequestHandle,
     )
+except ModuleNotFoundError:
+    raise  # Which package is missing is told where the call ends.
 except ImportError as error:
     raise _wrong_fal_client() from error
 
