@@ -153,8 +153,8 @@ def _contradictions(fault: Fault, named: frozenset[str]) -> tuple[Rule, ...]:
         ("body" in named and fault.status is None, "body goes with status"),
         (len(named & {"body", "size", "redirect"}) > 1, "body, size and redirect are answers of their own: name one"),
         (
-            fault.accept is not None and not fault.refuses and not fault.delay,
-            "accept goes with a delay, or with status, redirect or size",
+            fault.accept is not None and not (fault.refuses or fault.delay or fault.silent),
+            "accept goes with delay, silent, status, redirect or size",
         ),
         (
             fault.content_type is not None and "body" not in named and fault.size is None,
