@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
 
-NEEDED = ("aiohttp", "trustme", "cryptography", "numpy", "cv2")
+NEEDED = ("aiohttp", "pydantic", "trustme", "cryptography", "numpy", "cv2")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 NOT_FOUND, NOT_ALLOWED = 127, 126
 
@@ -69,6 +69,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--keepalive", type=float, default=75.0, metavar="S", help="seconds until an idle connection is closed")
     add("--seed", type=int, default=0, metavar="N", help="where ids and unset picture seeds start from")
+    add("--ca_dir", metavar="DIR", help="where the CA certificate goes (for containers; default: a temporary folder)")
     add("--journal", metavar="FILE", help="write the requests there at the end, one JSON object a line")
 
 
@@ -91,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         box.start()
     except OSError as error:
-        return _say(f"cannot listen on port {getattr(options, 'port', 0)}: {error.strerror or error}")
+        where = error.filename or f"port {getattr(options, 'port', 0)}"
+        return _say(f"cannot use {where}: {error.strerror or error}")
     try:
         return _run(box, command) if options.command == "run" else _serve(box)
     finally:
@@ -118,6 +120,7 @@ def _sandbox(options: argparse.Namespace) -> "Sandbox":
         gone_models=options.gone_model,
         must_reason=options.must_reason,
         seed=options.seed,
+        ca_dir=options.ca_dir,
     )
 
 

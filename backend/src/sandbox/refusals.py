@@ -5,13 +5,11 @@ How fal wraps what OpenRouter says of them is not documented (wire.md, section 1
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sandbox import answers
-
-if TYPE_CHECKING:
-    from sandbox.state import Settings
+from sandbox import replies
 
 HOW = ("404", "400", "422", "completed", "error")
 """The result's status; `completed`: only the COMPLETED status says it; `error`: in a 200, or an event of a stream."""
@@ -20,12 +18,12 @@ REASONING_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ModelRefusal:
     """How a job ends whose model did not run."""
 
     error: str | None
     """What its status says; None when it looks like a success."""
-    answer: answers.Answer
+    reply: replies.Reply
     draft: dict[str, Any] | None = None
     """What a stream shows, when the refusal is one of its events."""
 
@@ -38,28 +36,36 @@ def gone(entry: str) -> tuple[str, str]:
     return model, how or "404"
 
 
-def refusal_of(settings: Settings, fields: dict[str, Any], *, streamed: bool) -> Refusal | None:
+def is_gone_model(entry: str) -> str:
+    """The entry as it is; a ValueError when it names no way to be gone."""
+    gone(entry)
+    return entry
+
+
+def refusal_of(
+    gone_models: Sequence[str], must_reason: Collection[str], fields: dict[str, Any], *, streamed: bool
+) -> ModelRefusal | None:
     """Why the model that these fields name does not run, if it does not."""
     model = fields.get("model")
-    how = next((how for name, how in map(gone, settings.gone_models) if name == model), None)
+    how = next((how for name, how in map(gone, gone_models) if name == model), None)
     if how is not None:
         return _gone(str(model), how, streamed=streamed)
-    if model in settings.must_reason and not fields["reasoning"]:
+    if model in must_reason and not fields.get("reasoning"):
         why = "Reasoning is mandatory for this endpoint and cannot be disabled."
-        return Refusal("Invalid status code: 400", answers.detail(400, why))
+        return ModelRefusal("Invalid status code: 400", replies.detail(400, why))
     return None
 
 
-def _gone(model: str, how: str, *, streamed: bool) -> Refusal:
+def _gone(model: str, how: str, *, streamed: bool) -> ModelRefusal:
     no_endpoints = f"No endpoints found for {model}."
     if how == "error" or (how == "completed" and streamed):
         said = {"output": "", "reasoning": None, "partial": False, "error": no_endpoints}
-        return Refusal(None, answers.json_answer(said), said)
+        return ModelRefusal(None, replies.json_reply(said), said)
     if how == "completed":
-        return Refusal(no_endpoints, answers.detail(500, "Internal Server Error"))
+        return ModelRefusal(no_endpoints, replies.detail(500, "Internal Server Error"))
     why = {
         "404": no_endpoints,
         "400": f"{model} is no longer available. Please use another model.",
-        "422": [answers.field_error("value_error", "model", f"{model} is not a valid model ID", model)],
+        "422": [replies.field_error("value_error", "model", f"{model} is not a valid model ID", model)],
     }[how]
-    return Refusal(f"Invalid status code: {how}", answers.detail(int(how), why))
+    return ModelRefusal(f"Invalid status code: {how}", replies.detail(int(how), why))

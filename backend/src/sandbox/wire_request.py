@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from multidict import MultiMapping
+
+from sandbox.state import State
 from sandbox.wire_types import Json
-
-if TYPE_CHECKING:
-    from sandbox.state import State
 
 
 @dataclass(slots=True)
-class Call:
+class WireRequest:
     """One request on its way through the sandbox."""
 
     state: State
@@ -23,7 +22,7 @@ class Call:
     method: str
     host: str
     path: str
-    query: Mapping[str, str]
+    query: MultiMapping[str]
     headers: Mapping[str, str]
     params: dict[str, str]
     """What the route's pattern named in the path."""
@@ -35,8 +34,11 @@ class Call:
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
 
     def json_body(self) -> Json:
-        """The body as JSON; a ValueError when it is not (`NaN` and `Infinity` are not)."""
-        return json.loads(self.body, parse_constant=_no_constant)
+        """The body as JSON; a ValueError when it is not (`NaN` and `Infinity` are not), or is nested too deeply."""
+        try:
+            return json.loads(self.body, parse_constant=_no_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
 
 
 def _no_constant(name: str) -> None:
