@@ -1,7 +1,8 @@
 """What an endpoint runs: from checked fields to the output object fal would give.
 
 The pictures and texts themselves are made elsewhere (`pictures`, `texts`, `samples`), imported on first use
-and beside the loop. Every output says `sandbox`, so that nobody takes it for a model's.
+and beside the loop. Every output says `sandbox`, so that nobody takes it for a model's, and in `sandbox_remarks` what
+about it is not as asked for, such as a product that could not be found; fal sends neither.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sandbox.inputs import Unusable, fetch_picture, in_thread, sample
 from sandbox.wire_types import Json
 
 if TYPE_CHECKING:
+    from sandbox.pictures.cutout import Made
     from sandbox.state import State
 
 Output = dict[str, Any]
@@ -76,7 +78,8 @@ async def any_llm(work: Work) -> Output:
 async def cut_out(work: Work) -> Output:
     """Background removal: `image`."""
     _, photo = await fetch_picture(work.state, "image_url", work.fields["image_url"])
-    return {"image": _image(work, await in_thread(work.state, _cut, photo), "cutout")}
+    picture, remark = await in_thread(work.state, _cut, photo)
+    return {"image": _image(work, picture, "cutout"), **_remarks([remark])}
 
 
 async def replace(work: Work) -> Output:
@@ -86,8 +89,8 @@ async def replace(work: Work) -> Output:
         photo = await sample(work.state, "coffee-machine.jpg")
     else:
         _, photo = await fetch_picture(work.state, "image_url", url)
-    image = await _scene(work, photo, work.fields["seed"])
-    return {"image": image, "images": [image]}
+    image, remark = await _scene(work, photo, work.fields["seed"])
+    return {"image": image, "images": [image], **_remarks([remark])}
 
 
 async def replace_several(work: Work) -> Output:
@@ -98,7 +101,7 @@ async def replace_several(work: Work) -> Output:
         await fetch_picture(work.state, "ref_image_url", reference)
     _, photo = await fetch_picture(work.state, "image_url", work.fields["image_url"])
     seed = _seed(work)
-    return {"images": await _scenes(work, photo, seed), "seed": seed}
+    return {**await _scenes(work, photo, seed), "seed": seed}
 
 
 async def edit(work: Work) -> Output:
@@ -107,7 +110,7 @@ async def edit(work: Work) -> Output:
     photos = [await fetch_picture(work.state, "image_urls", url) for url in urls]
     if not photos:
         raise refuse("image_urls", "at least one image is needed", urls)
-    return {"images": await _scenes(work, photos[0][1], _seed(work)), "description": ""}
+    return {**await _scenes(work, photos[0][1], _seed(work)), "description": ""}
 
 
 async def anything(work: Work) -> Output:
@@ -153,13 +156,22 @@ def _usage(work: Work, text: str) -> dict[str, Any]:
     }
 
 
-async def _scenes(work: Work, photo: bytes, seed: int) -> list[dict[str, Any]]:
-    return [await _scene(work, photo, seed + number) for number in range(work.fields["num_images"])]
+async def _scenes(work: Work, photo: bytes, seed: int) -> Output:
+    """`images`, and what there is to say about them."""
+    made = [await _scene(work, photo, seed + number) for number in range(work.fields["num_images"])]
+    return {"images": [image for image, _ in made], **_remarks([remark for _, remark in made])}
 
 
-async def _scene(work: Work, photo: bytes, seed: int) -> dict[str, Any]:
+async def _scene(work: Work, photo: bytes, seed: int) -> tuple[dict[str, Any], str | None]:
     prompt = work.fields["prompt"] or ""
-    return _image(work, await in_thread(work.state, _replace, photo, prompt, seed), "scene")
+    picture, remark = await in_thread(work.state, _replace, photo, prompt, seed)
+    return _image(work, picture, "scene"), remark
+
+
+def _remarks(remarks: list[str | None]) -> Output:
+    """Each remark once; nothing at all when there is none."""
+    known = list(dict.fromkeys(filter(None, remarks)))
+    return {"sandbox_remarks": known} if known else {}
 
 
 def _seed(work: Work) -> int:
@@ -201,19 +213,19 @@ def _answer(prompt: str, system_prompt: str | None, photos: list[tuple[str, byte
     return texts.answer(prompt, system_prompt, photos)
 
 
-def _cut(photo: bytes) -> Picture:
+def _cut(photo: bytes) -> tuple[Picture, str | None]:
     from sandbox.pictures.cutout import cut_out, picture_size
 
-    png = _made(cut_out, photo)
-    return png, *picture_size(png)
+    png, remark = _made(cut_out, photo)
+    return (png, *picture_size(png)), remark
 
 
-def _replace(photo: bytes, prompt: str, seed: int) -> Picture:
+def _replace(photo: bytes, prompt: str, seed: int) -> tuple[Picture, str | None]:
     from sandbox.pictures.cutout import picture_size
     from sandbox.pictures.scene import replace_background
 
-    png = _made(replace_background, photo, prompt, seed)
-    return png, *picture_size(png)
+    png, remark = _made(replace_background, photo, prompt, seed)
+    return (png, *picture_size(png)), remark
 
 
 def _generic(width: int, height: int, prompt: str, seed: int) -> Picture:
@@ -222,7 +234,7 @@ def _generic(width: int, height: int, prompt: str, seed: int) -> Picture:
     return generic_picture(width, height, prompt, seed), width, height
 
 
-def _made(make: Callable[..., bytes], photo: bytes, *values: Json) -> bytes:
+def _made(make: Callable[..., Made], photo: bytes, *values: Json) -> Made:
     """A header can look right while the picture behind it is broken."""
     try:
         return make(photo, *values)

@@ -44,7 +44,7 @@ def main_colours(photo: bytes) -> list[str]:
 def _object_mask(small: Array) -> Array:
     if (small[..., 3] < 128).any():
         return small[..., 3] >= 128
-    return find_object(np.ascontiguousarray(small[..., :3])) > 0
+    return find_object(np.ascontiguousarray(small[..., :3])).mask > 0
 
 
 def _nearest_names(pixels: Array) -> Array:
