@@ -101,6 +101,10 @@ export interface StyledImage {
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   content_type?: string | null;
   file_size?: number | null;
   request_id?: string | null;
@@ -164,6 +168,10 @@ export interface StepDone {
   seconds: number;
   /** The name of the style, when the step is for one. */
   style?: string;
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
   /** Of `analysis`. */
@@ -301,6 +309,10 @@ export interface PictureResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 }
 
 /** Of analyze-product. */
@@ -342,6 +354,10 @@ export interface BackgroundsDocument {
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
   error: null;
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 }
 
 /** Of upload-file. */
@@ -368,6 +384,10 @@ export interface WorkflowDocument {
   /** Two sentences; empty when writing them failed. */
   description: string;
   error: null;
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -673,6 +693,20 @@ export type AnyLlmResultFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
 };
 
+export type BackgroundFailure = ErrorDocument & {
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+};
+
+export type RemoveBackgroundFailure = ErrorDocument & {
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+};
+
 export type AnalyzeProductFailure = ErrorDocument & {
   /** All nine; "Unknown" where the model gave none twice. Empty when the call failed. */
   categories?: Categories | Record<string, never>;
@@ -698,6 +732,10 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 };
 
 export type UploadFileFailure = ErrorDocument & {
@@ -720,6 +758,10 @@ export type WorkflowFailure = ErrorDocument & {
   categories?: Categories | Record<string, never>;
   /** Two sentences; empty when writing them failed. */
   description?: string;
+  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: true;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -787,8 +829,8 @@ export interface Failures {
   "any-llm-status": AnyLlmStatusFailure;
   "any-llm-result": AnyLlmResultFailure;
   "any-llm-cancel": ErrorDocument;
-  "background": ErrorDocument;
-  "remove-background": ErrorDocument;
+  "background": BackgroundFailure;
+  "remove-background": RemoveBackgroundFailure;
   "analyze-product": AnalyzeProductFailure;
   "generate-bg-prompt": GenerateBgPromptFailure;
   "generate-multiple-bg": GenerateMultipleBgFailure;

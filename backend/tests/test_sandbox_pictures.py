@@ -256,9 +256,9 @@ FORMATS = {
     "PNG with an opaque alpha channel": lambda: png(cv2.cvtColor(grey_photo(), cv2.COLOR_GRAY2BGRA)),
     "palette PNG": lambda: palette_png(product_mask()),
     "WebP": lambda: cv2.imencode(".webp", cv2.cvtColor(grey_photo(), cv2.COLOR_GRAY2BGR))[1].tobytes(),
-    "lossless WebP": lambda: cv2.imencode(".webp", read(cut_out(png(grey_photo())).png), [cv2.IMWRITE_WEBP_QUALITY, 101])[
-        1
-    ].tobytes(),
+    "lossless WebP": lambda: cv2.imencode(
+        ".webp", read(cut_out(png(grey_photo())).png), [cv2.IMWRITE_WEBP_QUALITY, 101]
+    )[1].tobytes(),
     "BMP": lambda: cv2.imencode(".bmp", grey_photo())[1].tobytes(),
 }
 

@@ -41,7 +41,7 @@ def look(picture: Array) -> Array | None:
     answer = session.run(None, {session.get_inputs()[0].name: values.transpose(2, 0, 1)[None]})
     height, width = picture.shape[:2]
     seen = cv2.resize(floats(answer[0])[0, 0], (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(seen, 0, 1)
+    return floats(np.clip(seen, 0, 1))
 
 
 def _session() -> InferenceSession | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from services.fal.call import current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
-from services.fal.fields import as_text, as_whole
+from services.fal.fields import as_text, as_whole, from_sandbox
 from services.fal.jobs import Jobs, Result
 from services.fal.own_photokit import OwnPhotokit
 from services.fal.stderr_log import Watcher
@@ -37,6 +37,7 @@ class Picture(NamedTuple):
             "timings": timings,
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
+            **from_sandbox(self.result.output),
         }
 
 

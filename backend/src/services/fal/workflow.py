@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from services.fal.call import current_call
 from services.fal.checks import LocalImage, Style
 from services.fal.errors import Cancelled, FalError
+from services.fal.fields import from_sandbox
 from services.fal.parallel import parallel
 from services.fal.product import ANALYSIS_TEMPERATURE, VISION_MODEL, Product, style_error
 from services.fal.stderr_log import Watcher
@@ -40,7 +41,7 @@ class Workflow:
             made["image_url"] = source if isinstance(source, str) else self._upload(source, steps)
             self._make(made, styles, language, steps, watch)
         except FalError as error:
-            error.partial = {**error.partial, **made, "timings": steps.total()}
+            error.partial = {**error.partial, **made, "timings": steps.total(), **steps.from_sandbox}
             raise
         return made
 
@@ -74,7 +75,7 @@ class Workflow:
     def _analyse(self, image_url: str, steps: Steps, watch: Watcher | None) -> dict[str, str]:
         with steps.step("analysis") as done:
             found = self._product.analyse(image_url, VISION_MODEL, ANALYSIS_TEMPERATURE, watch)
-            done["categories"] = found.categories
+            done.update(categories=found.categories, **from_sandbox(found.answer.result.output))
         return found.categories
 
     def _describe(
@@ -82,8 +83,9 @@ class Workflow:
     ) -> tuple[str, list[StyleError]]:
         try:
             with steps.step("description") as done:
-                text = self._product.describe(categories, language, watch)
-                done["description"] = text
+                answer = self._product.describe(categories, language, watch)
+                text = answer.output.strip()
+                done.update(description=text, **from_sandbox(answer.result.output))
             return text, []
         except FalError as error:
             return "", [style_error(error, "description", None)]
