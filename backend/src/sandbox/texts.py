@@ -2,7 +2,7 @@
 
 `answer` looks at what is asked (outside of any tags), then at the data (inside the tags) and the pictures:
 
-- a JSON object with named keys → that object; the values follow the picture's colours and its file name,
+- a JSON object with named keys → that object; the values follow the product's colours and outline, or its file name,
 - a background prompt for a `<product>` and a `<style>` → one that keeps the style's own words,
 - a product description in a language → two sentences in that language,
 - anything about a picture → what it shows, anything else → a short reply; `sandbox:echo` → the prompt itself.
@@ -18,7 +18,7 @@ import re
 from sandbox import phrases
 from sandbox.phrases import plain, product_kind, tokens
 from sandbox.pictures import words
-from sandbox.pictures.colours import main_colours
+from sandbox.pictures.colours import Seen, look
 from sandbox.pictures.cutout import picture_size
 from sandbox.pictures.words import word_set
 
@@ -111,8 +111,8 @@ def _keys(asked: str) -> list[str]:
 
 def _classified(keys: list[str], asked: str, images: Images) -> dict[str, str]:
     name, photo = images[0] if images else ("", b"")
-    colours = _colours(photo)
-    kind = product_kind(name) if images else product_kind(re.sub(r"\{.*\}", "", asked, flags=re.DOTALL))
+    colours = _look(photo).colours
+    kind = _kind(name, photo) if images else product_kind(re.sub(r"\{.*\}", "", asked, flags=re.DOTALL))
     main, sub, audience, price, use, industry = phrases.CATEGORIES[kind]
     style, vibe = phrases.STYLES[_colour_mood(colours)]
     known = {
@@ -134,11 +134,22 @@ def _by_part(parts: dict[str, str], key: str) -> str:
     return next((value for part, value in parts.items() if part in key), "Not visible")
 
 
-def _colours(photo: bytes) -> list[str]:
+def _look(photo: bytes) -> Seen:
     try:
-        return main_colours(photo)
+        return look(photo)
     except ValueError:
-        return []
+        return Seen([], "")
+
+
+def _kind(name: str, photo: bytes) -> str:
+    """What the picture shows; only where its outline does not tell, what its file is called."""
+    return _look(photo).kind or product_kind(name)
+
+
+def _kind_of_product(product: dict[str, str]) -> str:
+    """The narrowest category counts first: "Drinkware" may be a mug, but "Bottles" are bottles."""
+    narrow = product_kind(product.get("subcategory", "")) or product_kind(product.get("main_product_type", ""))
+    return narrow or product_kind(" ".join(product.values()))
 
 
 def _colour_mood(colours: list[str]) -> str:
@@ -192,7 +203,8 @@ def _description(language: str, about: str, images: Images) -> str:
             "The real service writes the description in that language."
         )
     product = _product(about) if about.lstrip().startswith("{") else {}
-    kind = product_kind(" ".join(product.values()) or about) or (product_kind(images[0][0]) if images else "")
+    kind = _kind_of_product(product) if product else product_kind(about)
+    kind = kind or (_kind(*images[0]) if images else "")
     nouns = phrases.NOUNS[language].split("|")
     noun = nouns[list(phrases.PRODUCT_WORDS).index(kind)] if kind else nouns[-1]
     mood = _word_mood(" ".join(product.values()) or about)
@@ -201,11 +213,12 @@ def _description(language: str, about: str, images: Images) -> str:
 
 def _seen(images: Images) -> str:
     name, photo = images[0]
-    colours = _colours(photo)
+    colours, _ = _look(photo)
     if not colours:
         return f"The file {name} is no picture that the sandbox can read."
     width, height = picture_size(photo)
-    thing = f"a {product_kind(name)}" if product_kind(name) else "an object"
+    kind = _kind(name, photo)
+    thing = f"a {kind}" if kind else "an object"
     more = f" {len(images) - 1} more came with it." if len(images) > 1 else ""
     listed = colours[0] if len(colours) == 1 else f"{', '.join(colours[:-1])} and {colours[-1]}"
     return f"The picture {name} ({width} by {height} pixels) shows {thing}, mainly {listed}.{more}"
