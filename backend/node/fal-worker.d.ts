@@ -101,8 +101,8 @@ export interface StyledImage {
   width: number | null;
   /** Pixels. */
   height: number | null;
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   content_type?: string | null;
@@ -168,8 +168,8 @@ export interface StepDone {
   seconds: number;
   /** The name of the style, when the step is for one. */
   style?: string;
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
@@ -309,8 +309,8 @@ export interface PictureResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
 }
@@ -354,8 +354,8 @@ export interface BackgroundsDocument {
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
   error: null;
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
 }
@@ -384,8 +384,8 @@ export interface WorkflowDocument {
   /** Two sentences; empty when writing them failed. */
   description: string;
   error: null;
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */
@@ -694,15 +694,15 @@ export type AnyLlmResultFailure = ErrorDocument & {
 };
 
 export type BackgroundFailure = ErrorDocument & {
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
 };
@@ -732,8 +732,8 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
 };
@@ -758,8 +758,8 @@ export type WorkflowFailure = ErrorDocument & {
   categories?: Categories | Record<string, never>;
   /** Two sentences; empty when writing them failed. */
   description?: string;
-  /** No model was asked: texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: true;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */

@@ -23,6 +23,7 @@ KEYS = {
     "total_requested",
     "errors",
     "timings",
+    "sandbox",
 }
 CRASH = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
 SOON_S = 10.0

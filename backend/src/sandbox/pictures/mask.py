@@ -28,6 +28,8 @@ SURE, LIKELY, POSSIBLE = 0.93, 0.5, 0.25
 CONFIDENT, LOST = 0.15, 0.33
 """How much of what the network sees is neither clearly object nor clearly background: below the first it knows better
 than the colours do, above the second it has not found one object."""
+LOOP_RIM = 0.2
+"""The share of background just around an enclosed pocket: beyond a strap there is some, beyond a thick rim none."""
 UNCLEAR = "The product could not be told from its background, so the photo is used whole."
 
 
@@ -56,7 +58,7 @@ def _by_network(work: Array, seen: Array) -> tuple[Array, bool]:
     evidence = gather(work, cv2.dilate(seen, np.ones((9, 9), np.uint8)) > POSSIBLE)
     open_share = float((seen * (1 - seen)).sum() * 4 / max(float(seen.sum()), 1.0))
     mask = _grab_cut(_features(work), _seeds(seen, evidence, confident=open_share < CONFIDENT))
-    return _solid(mask, seen), evidence.calm or open_share < LOST
+    return _solid(mask, seen, _enclosed(evidence)), evidence.calm or open_share < LOST
 
 
 def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
@@ -74,16 +76,49 @@ def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
         if not confident:
             by_colours = _trimap(evidence)
             seeds[(by_colours & 1 > 0) & (seeds & 1 == 0)] = cv2.GC_PR_FGD
+        seeds[_thin(~evidence.reached & (evidence.light < 0.9)) & (seeds & 1 == 0)] = cv2.GC_FGD
     seeds[seen > SURE] = cv2.GC_FGD
+    seeds[_enclosed(evidence)] = cv2.GC_BGD
     return seeds
 
 
-def _solid(mask: Array, seen: Array) -> Array:
+def _thin(area: Array) -> Array:
+    """Straps, cords and handles: what is nowhere broad. Shadows are."""
+    whole = area.astype(np.uint8)
+    broad = cv2.dilate(cv2.morphologyEx(whole, cv2.MORPH_OPEN, _disc(round(max(area.shape) * 0.012))), _disc(2))
+    return (whole > 0) & (broad == 0)
+
+
+def _enclosed(evidence: Evidence) -> Array:
+    """Background that a strap encloses: the network takes the inside of a loop for the object.
+
+    It is a large pocket, and looks like the background in every way; a label or a dial of that kind has thick rims.
+    """
+    result = np.zeros(evidence.pockets.shape, bool)
+    if not evidence.calm:
+        return result
+    bare = evidence.pockets & (evidence.foreign < 0.5) & (np.abs(evidence.light - 1) < 0.03)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(bare.astype(np.uint8), connectivity=4)
+    loops = _disc(round(max(bare.shape) * 0.035))
+    for pocket in range(1, count):
+        if stats[pocket, cv2.CC_STAT_AREA] < 0.01 * bare.size:
+            continue
+        here = labels == pocket
+        around = cv2.dilate(here.astype(np.uint8), loops) > 0
+        rim = around & ~here
+        if float(np.mean(evidence.reached[rim])) > LOOP_RIM:
+            result |= here
+    return result
+
+
+def _solid(mask: Array, seen: Array, opening: Array) -> Array:
     """Without specks, and without holes where the network sees the object."""
     main = _main_pieces(mask)
     count, labels, stats, _ = cv2.connectedComponentsWithStats((main == 0).astype(np.uint8), connectivity=4)
     for hole in range(1, count):
         left, top, width, height, area = stats[hole]
+        if opening[labels == hole].mean() > 0.5:
+            continue
         on_frame = left == 0 or top == 0 or left + width == mask.shape[1] or top + height == mask.shape[0]
         if not on_frame and (area < SMALLEST * 0.1 * mask.size or np.median(seen[labels == hole]) > LIKELY):
             main[labels == hole] = 255

@@ -53,7 +53,10 @@ def generic_picture(width: int, height: int, prompt: str, seed: int) -> bytes:
 
 @lru_cache(maxsize=4)
 def _cut(photo: bytes) -> tuple[Cut, str | None]:
-    """The photo's product, and what there is to say about it; kept, because one photo is usually put before several backgrounds in a row."""
+    """The photo's product, and what there is to say about it.
+
+    Kept, because one photo is usually put before several backgrounds in a row.
+    """
     pixels = codec.decode(photo)
     height, width = pixels.shape[:2]
     scale = 1.25 * LARGEST_SIDE / max(height, width)
@@ -76,7 +79,9 @@ def _compose(behind: Array, product: Product, look: Look, side: int) -> Array:
     scene = behind * (1 - lost[..., None] * (0.94 if look.dark else 0.80))
     ambient = camera.soften(behind, max(behind.shape) * 0.08)
     colours = _graded(product, ambient, look, side)
-    shine = setting.SHINE.get(look.surface, 0.0) * float(np.cos(product.foot.pitch)) ** 4
+    # What lies flat hides its own mirror image.
+    seen_flat = 0.0 if product.foot.lies else float(np.cos(product.foot.pitch))
+    shine = setting.SHINE.get(look.surface, 0.0) * seen_flat**4
     if shine > 0.05:
         blur = max(behind.shape) * (0.006 - 0.006 * shine)
         mirrored, seen = light.reflection(colours, product.alpha, product.foot, blur=blur)

@@ -85,8 +85,8 @@ class ErrorDocument(ErrorSummary):
 class FromSandbox(TypedDict, total=False):
     """Only when the sandbox answered in fal's place."""
 
-    sandbox: Kept[Literal[True]]
-    """No model was asked: texts follow a script, pictures are cut and painted by plain code."""
+    sandbox: Kept[bool]
+    """True: no model was asked. Texts follow a script, pictures are cut and painted by plain code."""
     sandbox_remarks: Kept[list[str]]
     """What the sandbox says about its pictures, such as that the product could not be told from its background."""
 
