@@ -21,7 +21,7 @@ WORK_SIDE = 420
 GRAB_CUT_ROUNDS = 4
 STANDS_OUT = 4.5
 """In standard deviations of the background nearby."""
-SMALLEST, LARGEST = 0.008, 0.92
+SMALLEST, LARGEST = 0.008, 0.86
 MOST_PIECES = 8
 SURE, LIKELY, POSSIBLE = 0.93, 0.5, 0.25
 """What the network says of a pixel."""
@@ -58,7 +58,7 @@ def _by_network(work: Array, seen: Array) -> tuple[Array, bool]:
     evidence = gather(work, cv2.dilate(seen, np.ones((9, 9), np.uint8)) > POSSIBLE)
     open_share = float((seen * (1 - seen)).sum() * 4 / max(float(seen.sum()), 1.0))
     mask = _grab_cut(_features(work), _seeds(seen, evidence, confident=open_share < CONFIDENT))
-    return _solid(mask, seen, _enclosed(evidence)), evidence.calm or open_share < LOST
+    return _solid(mask, seen, _enclosed(evidence, seen)), evidence.calm or open_share < LOST
 
 
 def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
@@ -78,7 +78,7 @@ def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
             seeds[(by_colours & 1 > 0) & (seeds & 1 == 0)] = cv2.GC_PR_FGD
         seeds[_thin(~evidence.reached & (evidence.light < 0.9)) & (seeds & 1 == 0)] = cv2.GC_FGD
     seeds[seen > SURE] = cv2.GC_FGD
-    seeds[_enclosed(evidence)] = cv2.GC_BGD
+    seeds[_enclosed(evidence, seen)] = cv2.GC_BGD
     return seeds
 
 
@@ -89,10 +89,11 @@ def _thin(area: Array) -> Array:
     return (whole > 0) & (broad == 0)
 
 
-def _enclosed(evidence: Evidence) -> Array:
+def _enclosed(evidence: Evidence, seen: Array) -> Array:
     """Background that a strap encloses: the network takes the inside of a loop for the object.
 
-    It is a large pocket, and looks like the background in every way; a label or a dial of that kind has thick rims.
+    It is a large pocket, and looks like the background in every way. Labels and dials of that kind have thick rims,
+    clear glass has faint ones, and is most of the product.
     """
     result = np.zeros(evidence.pockets.shape, bool)
     if not evidence.calm:
@@ -101,12 +102,12 @@ def _enclosed(evidence: Evidence) -> Array:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bare.astype(np.uint8), connectivity=4)
     loops = _disc(round(max(bare.shape) * 0.035))
     for pocket in range(1, count):
-        if stats[pocket, cv2.CC_STAT_AREA] < 0.01 * bare.size:
+        if not 0.01 * bare.size < stats[pocket, cv2.CC_STAT_AREA] < 0.45 * np.count_nonzero(seen > LIKELY):
             continue
         here = labels == pocket
         around = cv2.dilate(here.astype(np.uint8), loops) > 0
         rim = around & ~here
-        if float(np.mean(evidence.reached[rim])) > LOOP_RIM:
+        if np.mean(evidence.reached[rim]) > LOOP_RIM and np.mean(evidence.foreign[rim] > 1.0) > 0.5 * LOOP_RIM:
             result |= here
     return result
 
