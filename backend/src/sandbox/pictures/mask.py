@@ -86,7 +86,7 @@ def _thin(area: Array) -> Array:
     """Straps, cords and handles: what is nowhere broad. Shadows are."""
     whole = area.astype(np.uint8)
     broad = cv2.dilate(cv2.morphologyEx(whole, cv2.MORPH_OPEN, _disc(round(max(area.shape) * 0.012))), _disc(2))
-    return (whole > 0) & (broad == 0)
+    return np.asarray((whole > 0) & (broad == 0))
 
 
 def _enclosed(evidence: Evidence, seen: Array) -> Array:
