@@ -28,6 +28,8 @@ SURE, LIKELY, POSSIBLE = 0.93, 0.5, 0.25
 CONFIDENT, LOST = 0.15, 0.33
 """How much of what the network sees is neither clearly object nor clearly background: below the first it knows better
 than the colours do, above the second it has not found one object."""
+BRIGHT = 0.35
+"""Of a background (white 1) on which dark lines say something; on a dark one they are its noise."""
 LOOP_RIM = 0.2
 """The share of background just around an enclosed pocket: beyond a strap there is some, beyond a thick rim none."""
 UNCLEAR = "The product could not be told from its background, so the photo is used whole."
@@ -76,7 +78,8 @@ def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
         if not confident:
             by_colours = _trimap(evidence)
             seeds[(by_colours & 1 > 0) & (seeds & 1 == 0)] = cv2.GC_PR_FGD
-        seeds[_thin(~evidence.reached & (evidence.light < 0.9)) & (seeds & 1 == 0)] = cv2.GC_FGD
+        if evidence.brightness > BRIGHT:
+            seeds[_thin(~evidence.reached & (evidence.light < 0.7)) & (seeds & 1 == 0)] = cv2.GC_FGD
     seeds[seen > SURE] = cv2.GC_FGD
     seeds[_enclosed(evidence, seen)] = cv2.GC_BGD
     return seeds
