@@ -133,6 +133,15 @@ def test_a_strap_is_kept_and_what_it_encloses_is_background():
     assert alpha[220:300, 250:550].max() == 0
 
 
+def test_the_edge_of_a_table_is_no_strap():
+    picture, _ = camera()
+    for columns in (slice(0, 137), slice(663, 800)):
+        picture[500:505, columns] = 60
+    alpha = read(cut_out(png(picture)).png)[..., 3]
+    assert alpha[490:515, :110].max() == 0
+    assert alpha[490:515, 690:].max() == 0
+
+
 # Doubt
 
 

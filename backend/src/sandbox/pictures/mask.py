@@ -79,17 +79,20 @@ def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
             by_colours = _trimap(evidence)
             seeds[(by_colours & 1 > 0) & (seeds & 1 == 0)] = cv2.GC_PR_FGD
         if evidence.brightness > BRIGHT:
-            seeds[_thin(~evidence.reached & (evidence.light < 0.7)) & (seeds & 1 == 0)] = cv2.GC_FGD
+            lines = _thin(~evidence.reached & (evidence.light < 0.7), near)
+            seeds[lines & (seeds & 1 == 0)] = cv2.GC_FGD
     seeds[seen > SURE] = cv2.GC_FGD
     seeds[_enclosed(evidence, seen)] = cv2.GC_BGD
     return seeds
 
 
-def _thin(area: Array) -> Array:
-    """Straps, cords and handles: what is nowhere broad. Shadows are."""
+def _thin(area: Array, near: Array) -> Array:
+    """Straps, cords and handles: what is nowhere broad, as shadows are, and hangs together with the object."""
     whole = area.astype(np.uint8)
     broad = cv2.dilate(cv2.morphologyEx(whole, cv2.MORPH_OPEN, _disc(round(max(area.shape) * 0.012))), _disc(2))
-    return np.asarray((whole > 0) & (broad == 0))
+    _, labels = cv2.connectedComponents(((whole > 0) & (broad == 0)).astype(np.uint8))
+    # A line that runs out of the picture is the table's edge or a joint in the wall.
+    return np.isin(labels, np.setdiff1d(labels[near], [0, *labels[frame_of(area.shape)]]))
 
 
 def _enclosed(evidence: Evidence, seen: Array) -> Array:
