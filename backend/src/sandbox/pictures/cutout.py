@@ -1,10 +1,12 @@
 """Product photo in, product on nothing out: the sandbox's stand-in for a background remover.
 
 `mask.py` finds the object, `edges.py` makes its edge presentable. A photo that already has a transparent
-background keeps it.
+background keeps it: its alpha channel is the mask.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,18 +15,32 @@ from sandbox.pictures.arrays import Array
 from sandbox.pictures.header import picture_size
 from sandbox.pictures.mask import find_object
 
-__all__ = ["cut_out", "cut_pixels", "picture_size"]
+__all__ = ["Made", "cut_out", "cut_pixels", "picture_size"]
+
+LEAST_TRANSPARENT = 0.005
+"""The share of the photo; less is a rounded corner or a speck, and no background."""
 
 
-def cut_out(photo: bytes) -> bytes:
+class Made(NamedTuple):
+    """A picture, and what there is to say about it."""
+
+    png: bytes
+    remark: str | None
+
+
+def cut_out(photo: bytes) -> Made:
     """An RGBA PNG of the photo's size; ValueError when the bytes are no picture."""
-    return codec.encode_png(cut_pixels(codec.decode(photo)))
+    pixels, remark = cut_pixels(codec.decode(photo))
+    return Made(codec.encode_png(pixels), remark)
 
 
-def cut_pixels(pixels: Array) -> Array:
-    """BGRA with the product's alpha; pixels that are transparent already stay as they are."""
-    if np.count_nonzero(pixels[..., 3] < 128) > 0.005 * pixels[..., 3].size:
-        return pixels
+def cut_pixels(pixels: Array) -> tuple[Array, str | None]:
+    """BGRA with the product's alpha, and why that is the whole photo, if it is."""
+    if np.count_nonzero(pixels[..., 3] < 128) > LEAST_TRANSPARENT * pixels[..., 3].size:
+        return pixels, None
     picture = np.ascontiguousarray(pixels[..., :3])
-    alpha = edges.soften(find_object(picture), picture)
-    return np.dstack([edges.decontaminate(picture, alpha), alpha])
+    found = find_object(picture)
+    if found.doubt is not None:
+        return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]), found.doubt
+    alpha = edges.soften(found.mask, picture)
+    return np.dstack([edges.decontaminate(picture, alpha), alpha]), None

@@ -22,6 +22,8 @@ CALM = 0.013
 """The steepest change of light, per pixel, in a background that hides no edges."""
 FLOOR = 0.04
 DARKEST_SHADOW = 0.25
+LEAST_FRAME = 0.25
+"""The share of the frame that tells what the background is like."""
 RARE = 0.4
 """On the frame, in relation to everywhere."""
 
@@ -62,11 +64,11 @@ class Evidence:
         return np.maximum(self.strange, np.maximum(brighter, darker))
 
 
-def gather(picture: Array) -> Evidence:
-    """The evidence in a BGR picture."""
+def gather(picture: Array, product: Array | None = None) -> Evidence:
+    """The evidence in a BGR picture. `product`: where it may be, which says nothing of the background."""
     # The floor keeps ratios calm where the background is nearly black.
     smooth = _calmed(picture).astype(np.float32) / 255.0 + FLOOR
-    frame = frame_of(picture.shape)
+    frame = _bare_frame(picture.shape, product)
     behind = np.clip(_fitted(smooth, frame), FLOOR, None)
     light = (smooth * behind).sum(axis=-1) / np.square(behind).sum(axis=-1)
     hue = np.linalg.norm(smooth - light[..., None] * behind, axis=-1) / np.linalg.norm(behind, axis=-1)
@@ -75,7 +77,7 @@ def gather(picture: Array) -> Evidence:
     # Dark pixels have little hue of their own: what is strange is judged in relation to the light.
     strange = hue / (0.018 + 1.6 * usual) / np.clip(light, 0.35, 1.0) ** 0.5
     edge = _edges(light)
-    rough = float(np.percentile(edge[frame], 90))
+    rough = float(np.percentile(edge[frame], 85))
     usual_hue = 2 * float(np.percentile(strange[frame], 99))
     passable = _passable(light, strange, edge, rough, usual_hue, tolerance)
     reached = _flood(passable, frame & (np.abs(light - 1) < max(0.2, tolerance)))
@@ -99,6 +101,15 @@ def frame_of(shape: tuple[int, ...]) -> Array:
     frame = np.ones(shape[:2], bool)
     frame[inset:-inset, inset:-inset] = False
     return frame
+
+
+def _bare_frame(shape: tuple[int, ...], product: Array | None) -> Array:
+    """The frame without the product that touches it, unless the product leaves next to nothing of it."""
+    frame = frame_of(shape)
+    if product is None:
+        return frame
+    bare = frame & ~product
+    return bare if np.count_nonzero(bare) > LEAST_FRAME * np.count_nonzero(frame) else frame
 
 
 def _fitted(picture: Array, frame: Array) -> Array:

@@ -10,6 +10,11 @@ import numpy as np
 from sandbox.pictures.arrays import Array, floats, smoothstep
 from sandbox.pictures.camera import FLATTEST, STEEPEST, soften
 
+LYING_PITCH = 0.8
+"""Radians: what lies flat was photographed from well above, and all of the table around it shows."""
+SLANT = 0.05
+"""In heights of the product; a foot's edge strays less from its arc."""
+
 
 @dataclass(frozen=True)
 class Foot:
@@ -19,10 +24,14 @@ class Foot:
     y: float
     across: float
     down: float
+    lies: bool = False
+    """It lies flat and touches the table all over: the ellipse is then the product's own."""
 
     @property
     def pitch(self) -> float:
         """The angle from which the camera looked down: a circle seen flat is a thin ellipse."""
+        if self.lies:
+            return LYING_PITCH
         return float(np.clip(np.arcsin(min(self.down / self.across, 1.0)), FLATTEST, STEEPEST))
 
 
@@ -39,7 +48,24 @@ def find_foot(alpha: Array) -> Foot:
     arc = np.sqrt(np.clip(1 - ((x - centre) / across) ** 2, 0, 1))
     down = float(np.polyfit(arc, y, 1)[0]) if np.ptp(arc) > 0.2 else 0.0
     down = float(np.clip(down, np.sin(FLATTEST) * across, np.sin(STEEPEST) * across))
+    stray = float(np.sqrt(np.mean((float(y.max()) - down + down * arc - y) ** 2)))
+    if _lies(solid, stray / solid.shape[0], 2 * across / solid.shape[1], float(y.max())):
+        return Foot(alpha.shape[1] / 2, alpha.shape[0] / 2, alpha.shape[1] / 2, alpha.shape[0] / 2, lies=True)
     return Foot(centre, float(y.max()) - down, across, down)
+
+
+def _lies(solid: Array, stray: float, foot_share: float, ground: float) -> bool:
+    """Whether the product lies flat: a slanting lower edge, a long thing on a tiny foot, or pieces up in the air.
+
+    `stray`: how far the lower edge is from the arc of a foot, in heights; `foot_share`: the foot's share of the width.
+    """
+    height, width = solid.shape
+    if (stray > SLANT and foot_share > 0.25) or (width > 1.2 * height and foot_share < 0.3):
+        return True
+    _, _, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8))
+    bottoms = stats[1:, cv2.CC_STAT_TOP] + stats[1:, cv2.CC_STAT_HEIGHT]
+    hovering = stats[1:, cv2.CC_STAT_AREA][bottoms < ground - 0.1 * height].sum()
+    return bool(hovering > 0.3 * np.count_nonzero(solid))
 
 
 def _standing_part(bottom: Array) -> tuple[int, int]:
@@ -60,6 +86,8 @@ def shadow(alpha: Array, foot: Foot, *, side: int, hardness: float) -> Array:
     `side` is where the light comes from (-1 left, 1 right); `hardness` runs from a studio's big lamp (0) to sun (1).
     """
     reach = float(np.count_nonzero(alpha.max(axis=1) > 0.5))
+    if foot.lies:
+        return _shadow_under(alpha, side, min(reach, 2 * foot.across), hardness)
     ground = _ellipse(alpha.shape, foot, 1.0)
     cast = _cast(alpha, foot, side, reach, length=0.42 + 0.25 * hardness)
     near = soften(cast, reach * (0.022 - 0.012 * hardness))
@@ -71,6 +99,14 @@ def shadow(alpha: Array, foot: Foot, *, side: int, hardness: float) -> Array:
     contact = _contact(alpha, ground, reach)
     lost = 1 - (1 - (0.34 + 0.26 * hardness) * soft_cast) * (1 - 0.42 * ambient) * (1 - contact)
     return floats(np.clip(lost, 0, 1))
+
+
+def _shadow_under(alpha: Array, side: int, size: float, hardness: float) -> Array:
+    """Of what lies flat: a narrow shadow all along its outline, wider away from the light."""
+    contact = soften(_moved(alpha, 0, size * 0.008), max(size * 0.008, 1.0))
+    cast = soften(_moved(alpha, -side * size * 0.03, size * 0.035), size * (0.025 - 0.012 * hardness))
+    ambient = soften(alpha, size * 0.06)
+    return floats(np.clip(1 - (1 - 0.55 * contact) * (1 - (0.34 + 0.26 * hardness) * cast) * (1 - 0.3 * ambient), 0, 1))
 
 
 def _contact(alpha: Array, ground: Array, reach: float) -> Array:

@@ -1,40 +1,154 @@
-"""Where the product is: a mask of the whole object, without holes and specks.
+"""Where the product is: a mask of the whole object, without holes and specks, or the admission that it is not clear.
 
-`evidence.py` says what is surely or probably background; GrabCut decides the rest. What stands out from the
-background right around the object, and touches it, belongs to it. How the mask's edge is softened is `edges.py`'s.
+`saliency.py` says what the photo is a photo of, `evidence.py` what is surely or probably background; GrabCut decides
+along the edge, and wherever those two leave it open. Without the network the evidence alone is where it starts from.
+How the mask's edge is softened is `edges.py`'s.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
+from sandbox.pictures import saliency
 from sandbox.pictures.arrays import Array
 from sandbox.pictures.evidence import Evidence, frame_of, gather
-from sandbox.pictures.outline import straighten
 
 WORK_SIDE = 420
 """Pixels on the long side while searching; finer detail costs much time and is found by `edges.py`."""
 GRAB_CUT_ROUNDS = 4
 STANDS_OUT = 4.5
 """In standard deviations of the background nearby."""
-SMALLEST, LARGEST = 0.008, 0.92
+SMALLEST, LARGEST = 0.008, 0.86
+MOST_PIECES = 8
+SURE, LIKELY, POSSIBLE = 0.93, 0.5, 0.25
+"""What the network says of a pixel."""
+CONFIDENT, LOST = 0.15, 0.33
+"""How much of what the network sees is neither clearly object nor clearly background: below the first it knows better
+than the colours do, above the second it has not found one object."""
+BRIGHT = 0.35
+"""Of a background (white 1) on which dark lines say something; on a dark one they are its noise."""
+LOOP_RIM = 0.2
+"""The share of background just around an enclosed pocket: beyond a strap there is some, beyond a thick rim none."""
+UNCLEAR = "The product could not be told from its background, so the photo is used whole."
 
 
-def find_object(picture: Array) -> Array:
-    """The object in a BGR picture, as a mask of 0 and 255 with at most WORK_SIDE pixels on the long side."""
+@dataclass(frozen=True)
+class Found:
+    """What is object in a photo."""
+
+    mask: Array
+    """0 and 255, with at most WORK_SIDE pixels on the long side; 255 everywhere when there is a doubt."""
+    doubt: str | None = None
+    """A sentence for whoever sees the result."""
+
+
+def find_object(picture: Array) -> Found:
+    """The object in a BGR picture. Scraps help nobody: what is doubtful gives the whole picture."""
     work = _shrink(picture)
+    seen = saliency.look(work)
+    mask, clear = _by_colours(work) if seen is None else _by_network(work, seen)
+    if clear and _is_plausible(mask):
+        return Found(mask)
+    return Found(np.full_like(mask, 255), UNCLEAR)
+
+
+def _by_network(work: Array, seen: Array) -> tuple[Array, bool]:
+    """The mask, and whether the network found one object at all."""
+    evidence = gather(work, cv2.dilate(seen, np.ones((9, 9), np.uint8)) > POSSIBLE)
+    open_share = float((seen * (1 - seen)).sum() * 4 / max(float(seen.sum()), 1.0))
+    mask = _grab_cut(_features(work), _seeds(seen, evidence, confident=open_share < CONFIDENT))
+    return _solid(mask, seen, _enclosed(evidence, seen)), evidence.calm or open_share < LOST
+
+
+def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
+    """GrabCut's starting point from what the network sees.
+
+    Before a calm background, colours also find what the network overlooks, such as one of three spoons; a sharp
+    shadow looks the same to them, so that they are not asked when the network is confident.
+    """
+    near = cv2.dilate((seen > POSSIBLE).astype(np.uint8), _disc(round(max(seen.shape) * 0.02))) > 0
+    seeds = np.where(seen > LIKELY, cv2.GC_PR_FGD, np.where(near, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
+    if evidence.calm:
+        vivid = evidence.foreign > 2.5
+        seeds[vivid & ~near & ~evidence.reached] = cv2.GC_PR_FGD
+        seeds[evidence.reached & (seen < LIKELY)] = cv2.GC_BGD
+        if not confident:
+            by_colours = _trimap(evidence)
+            seeds[(by_colours & 1 > 0) & (seeds & 1 == 0)] = cv2.GC_PR_FGD
+        if evidence.brightness > BRIGHT:
+            lines = _thin(~evidence.reached & (evidence.light < 0.7), near)
+            seeds[lines & (seeds & 1 == 0)] = cv2.GC_FGD
+    seeds[seen > SURE] = cv2.GC_FGD
+    seeds[_enclosed(evidence, seen)] = cv2.GC_BGD
+    return seeds
+
+
+def _thin(area: Array, near: Array) -> Array:
+    """Straps, cords and handles: what is nowhere broad, as shadows are, and hangs together with the object."""
+    whole = area.astype(np.uint8)
+    broad = cv2.dilate(cv2.morphologyEx(whole, cv2.MORPH_OPEN, _disc(round(max(area.shape) * 0.012))), _disc(2))
+    _, labels = cv2.connectedComponents(((whole > 0) & (broad == 0)).astype(np.uint8))
+    # A line that runs out of the picture is the table's edge or a joint in the wall.
+    return np.isin(labels, np.setdiff1d(labels[near], [0, *labels[frame_of(area.shape)]]))
+
+
+def _enclosed(evidence: Evidence, seen: Array) -> Array:
+    """Background that a strap encloses: the network takes the inside of a loop for the object.
+
+    It is a large pocket, and looks like the background in every way. Labels and dials of that kind have thick rims,
+    clear glass has faint ones, and is most of the product.
+    """
+    result = np.zeros(evidence.pockets.shape, bool)
+    if not evidence.calm:
+        return result
+    bare = evidence.pockets & (evidence.foreign < 0.5) & (np.abs(evidence.light - 1) < 0.03)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(bare.astype(np.uint8), connectivity=4)
+    loops = _disc(round(max(bare.shape) * 0.035))
+    for pocket in range(1, count):
+        if not 0.01 * bare.size < stats[pocket, cv2.CC_STAT_AREA] < 0.45 * np.count_nonzero(seen > LIKELY):
+            continue
+        here = labels == pocket
+        around = cv2.dilate(here.astype(np.uint8), loops) > 0
+        rim = around & ~here
+        if np.mean(evidence.reached[rim]) > LOOP_RIM and np.mean(evidence.foreign[rim] > 1.0) > 0.5 * LOOP_RIM:
+            result |= here
+    return result
+
+
+def _solid(mask: Array, seen: Array, opening: Array) -> Array:
+    """Without specks, and without holes where the network sees the object."""
+    main = _main_pieces(mask)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((main == 0).astype(np.uint8), connectivity=4)
+    for hole in range(1, count):
+        left, top, width, height, area = stats[hole]
+        if opening[labels == hole].mean() > 0.5:
+            continue
+        on_frame = left == 0 or top == 0 or left + width == mask.shape[1] or top + height == mask.shape[0]
+        if not on_frame and (area < SMALLEST * 0.1 * mask.size or np.median(seen[labels == hole]) > LIKELY):
+            main[labels == hole] = 255
+    smooth = cv2.GaussianBlur(main, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE)
+    return np.where(smooth > 127, 255, 0).astype(np.uint8)
+
+
+def _is_plausible(mask: Array) -> bool:
+    """Neither next to nothing, nor next to everything, nor many islands."""
+    share = float(np.count_nonzero(mask)) / mask.size
+    return SMALLEST < share < LARGEST and cv2.connectedComponents(mask)[0] - 1 <= MOST_PIECES
+
+
+def _by_colours(work: Array) -> tuple[Array, bool]:
     evidence = gather(work)
     features = _features(work)
     mask = _grab_cut(features, _trimap(evidence))
     if not evidence.calm:
-        mask = mask | _standing_out(features, clean(mask, evidence))
-    mask = clean(straighten(clean(mask, evidence)), evidence)
-    share = float(np.count_nonzero(mask)) / mask.size
-    return mask if SMALLEST < share < LARGEST else _ellipse(mask.shape, 0.42, 0.46)
+        mask = mask | _standing_out(features, _clean(mask, evidence))
+    return _clean(mask, evidence), True
 
 
-def clean(mask: Array, evidence: Evidence) -> Array:
+def _clean(mask: Array, evidence: Evidence) -> Array:
     """One solid piece: gaps closed, holes filled, specks and whiskers dropped."""
     radius = max(1, round(max(mask.shape) * 0.004))
     gap = 2 * radius
@@ -66,7 +180,7 @@ def _features(work: Array) -> Array:
 
 
 def _trimap(evidence: Evidence) -> Array:
-    """GrabCut's starting point; without any clue, the object is taken to be in the middle."""
+    """GrabCut's starting point from colours and edges alone."""
     foreign = evidence.foreign
     trimap = np.full(foreign.shape, cv2.GC_PR_BGD, np.uint8)
     if evidence.calm:
@@ -82,16 +196,7 @@ def _trimap(evidence: Evidence) -> Array:
     else:
         trimap[evidence.rare] = cv2.GC_PR_FGD
         trimap[frame_of(trimap.shape)] = cv2.GC_BGD
-    if np.count_nonzero(trimap & 1) < SMALLEST * trimap.size:
-        trimap[_ellipse(trimap.shape, 0.42, 0.48) > 0] = cv2.GC_PR_FGD
     return trimap
-
-
-def _ellipse(shape: tuple[int, ...], across: float, down: float) -> Array:
-    height, width = shape[:2]
-    y, x = np.mgrid[0:height, 0:width]
-    inside = ((x - width / 2) / (width * across)) ** 2 + ((y - height / 2) / (height * down)) ** 2 < 1
-    return np.where(inside, 255, 0).astype(np.uint8)
 
 
 def _grab_cut(features: Array, trimap: Array) -> Array:

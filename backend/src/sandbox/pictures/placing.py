@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -61,7 +61,7 @@ def place(cut: Cut, width: int, height: int) -> tuple[Product, Stage]:
     left, top = (width - columns) // 2, bottom - rows
     frame = np.zeros((height, width, 4), np.float32)
     frame[top:bottom, left : left + columns] = small
-    placed = Foot(foot.x + left, foot.y + top, foot.across, foot.down)
+    placed = replace(foot, x=foot.x + left, y=foot.y + top)
     colours = np.clip(frame[..., :3] / np.maximum(frame[..., 3:], 1e-3), 0, 1)
     product = Product(colours, np.clip(frame[..., 3], 0, 1), placed, columns / 2)
     return product, Stage(width, height, foot.pitch, placed.y / height, float(max(rows, columns)))

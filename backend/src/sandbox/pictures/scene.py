@@ -16,7 +16,7 @@ import numpy as np
 from sandbox.pictures import camera, codec, light, setting
 from sandbox.pictures.arrays import Array, floats, mix, smoothstep
 from sandbox.pictures.camera import Stage
-from sandbox.pictures.cutout import cut_pixels
+from sandbox.pictures.cutout import Made, cut_pixels
 from sandbox.pictures.placing import Cut, Product, frame_size, light_side, place, trim
 from sandbox.pictures.words import Look, read
 
@@ -25,18 +25,18 @@ HARDNESS = {"outdoor": 0.8, "beach": 0.9, "dark": 0.5, "room": 0.55, "wall": 0.5
 """Of the shadows: a big studio lamp is 0, bare sun 1."""
 
 
-def replace_background(photo: bytes, prompt: str, seed: int = 0) -> bytes:
+def replace_background(photo: bytes, prompt: str, seed: int = 0) -> Made:
     """The photo's product in the scene the prompt describes, as PNG.
 
     A photo with a transparent background is taken as cut out already. ValueError when the bytes are no picture.
     """
-    cut = _cut(photo)
+    cut, remark = _cut(photo)
     draw, look = _draw(prompt, seed), read(prompt)
     product, stage = place(cut, *frame_size(*cut.frame))
     side = light_side(product, draw)
     behind = setting.paint(stage, look, side, draw)
     picture = _finish(_compose(behind, product, look, side), look, draw)
-    return codec.encode_png(codec.to_bytes(picture))
+    return Made(codec.encode_png(codec.to_bytes(picture)), remark)
 
 
 def generic_picture(width: int, height: int, prompt: str, seed: int) -> bytes:
@@ -52,15 +52,19 @@ def generic_picture(width: int, height: int, prompt: str, seed: int) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _cut(photo: bytes) -> Cut:
-    """The photo's product; kept, because one photo is usually put before several backgrounds in a row."""
+def _cut(photo: bytes) -> tuple[Cut, str | None]:
+    """The photo's product, and what there is to say about it.
+
+    Kept, because one photo is usually put before several backgrounds in a row.
+    """
     pixels = codec.decode(photo)
     height, width = pixels.shape[:2]
     scale = 1.25 * LARGEST_SIDE / max(height, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return trim(cut_pixels(pixels))
+    cut, remark = cut_pixels(pixels)
+    return trim(cut), remark
 
 
 def _draw(prompt: str, seed: int) -> np.random.Generator:
@@ -75,7 +79,9 @@ def _compose(behind: Array, product: Product, look: Look, side: int) -> Array:
     scene = behind * (1 - lost[..., None] * (0.94 if look.dark else 0.80))
     ambient = camera.soften(behind, max(behind.shape) * 0.08)
     colours = _graded(product, ambient, look, side)
-    shine = setting.SHINE.get(look.surface, 0.0) * float(np.cos(product.foot.pitch)) ** 4
+    # What lies flat hides its own mirror image.
+    seen_flat = 0.0 if product.foot.lies else float(np.cos(product.foot.pitch))
+    shine = setting.SHINE.get(look.surface, 0.0) * seen_flat**4
     if shine > 0.05:
         blur = max(behind.shape) * (0.006 - 0.006 * shine)
         mirrored, seen = light.reflection(colours, product.alpha, product.foot, blur=blur)

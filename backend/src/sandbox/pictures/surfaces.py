@@ -69,22 +69,27 @@ def _warped(field: Array, seed: int, strength: float) -> Array:
 
 
 def _veins(seed: int, thin: float, strength: float) -> Array:
-    """Thin lines where a warped field changes its sign, fading in and out along their way."""
-    field = _warped(clouds(SIZE, seed, 2.3), seed + 10, 60.0)
+    """Lines that wander slowly, as minerals do, and fade in and out along their way.
+
+    The field is smooth: where a rough one changes its sign the line is jagged and branches, like lightning.
+    """
+    field = _warped(clouds(SIZE, seed, 3.4), seed + 10, 90.0)
     slope = np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0), cv2.Sobel(field, cv2.CV_32F, 0, 1)) / 8 + 1e-3
-    line = np.exp(-np.abs(field) / slope / thin)
-    return line * smoothstep(-0.2, 1.6, clouds(SIZE, seed + 20, 2.0)) * strength
+    width = thin * (0.6 + smoothstep(-1.0, 2.0, clouds(SIZE, seed + 30, 2.6)))
+    line = np.exp(-np.abs(field) / slope / width)
+    return line * smoothstep(-0.8, 1.6, clouds(SIZE, seed + 20, 2.4)) * strength
 
 
 def _marble(tone: str) -> Array:
     cloud = smoothstep(-1.6, 2.2, _warped(clouds(SIZE, 3, 1.9), 31, 90.0))
     fine = clouds(SIZE, 4, 1.1)[..., None] * 0.006
-    veins = np.clip(_veins(5, 2.2, 0.9) + _veins(6, 1.2, 0.5) + _veins(7, 7.0, 0.35), 0, 1)
+    veins = np.clip(_veins(5, 2.0, 0.7) + _veins(6, 1.2, 0.5) + _veins(7, 1.0, 0.4), 0, 1)
+    haze = np.clip(_veins(5, 16.0, 0.45) + _veins(7, 24.0, 0.3), 0, 1)
     if tone == "dark":
         base = mix(_colour(0.045, 0.045, 0.048), _colour(0.12, 0.115, 0.115), cloud)
-        return mix(base, _colour(0.56, 0.66, 0.74), veins * 0.75) + fine
+        return mix(base, _colour(0.34, 0.38, 0.41), np.maximum(veins * 0.55, haze * 0.3)) + fine
     base = mix(_colour(0.93, 0.935, 0.94), _colour(0.80, 0.805, 0.81), cloud * 0.8)
-    return mix(base, _colour(0.40, 0.41, 0.43), veins * 0.85) + fine
+    return mix(base, _colour(0.45, 0.46, 0.48), np.maximum(veins * 0.7, haze * 0.4)) + fine
 
 
 def _wood(tone: str) -> Array:
