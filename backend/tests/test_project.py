@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-import sandbox.__main__ as sandbox_cli
-from sandbox.endpoint_table import ENDPOINTS
+import fal_sandbox.__main__ as sandbox_cli
+from fal_sandbox.endpoint_table import ENDPOINTS
 from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS
 from services.fal.errors import FalError
@@ -292,7 +292,7 @@ def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
 
 def test_sandbox_imports_only_the_packages_of_its_extra():
     extra = [_package(requirement) for requirement in PROJECT["optional-dependencies"]["sandbox"]]
-    assert _foreign_imports(SRC / "sandbox") <= {_import_name(name) for name in _with_their_own(extra)}
+    assert _foreign_imports(SRC / "fal_sandbox") <= {_import_name(name) for name in _with_their_own(extra)}
 
 
 def _package(requirement: str) -> str:
@@ -329,5 +329,5 @@ def _foreign_imports(folder: Path) -> set[str]:
 
 
 def test_no_file_name_stands_both_in_the_core_and_in_the_sandbox() -> None:
-    core, sandbox = ({path.name for path in (SRC / room).glob("*.py")} for room in ("services/fal", "sandbox"))
+    core, sandbox = ({path.name for path in (SRC / room).glob("*.py")} for room in ("services/fal", "fal_sandbox"))
     assert core & sandbox <= {"__init__.py"}

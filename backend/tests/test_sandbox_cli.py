@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox.__main__ import build_parser, main
+from fal_sandbox.__main__ import build_parser, main
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-FOLDER = SOURCE / "sandbox"
+FOLDER = SOURCE / "fal_sandbox"
 PATIENCE_S = 60
 ASK = '{"prompt": "hi", "model": "m"}'
 PYTHON_ASKS = f"""
@@ -222,7 +222,7 @@ def linked(tmp_path):
         (FOLDER / "__main__.py",),
         ("-I", FOLDER),
         ("-I", FOLDER / "__main__.py"),
-        ("-m", "sandbox"),
+        ("-m", "fal_sandbox"),
         pytest.param(("-P", FOLDER), marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="no -P yet")),
     ],
 )

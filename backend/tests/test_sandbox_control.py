@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 
-SERVER = Path(__file__).resolve().parents[1] / "src" / "sandbox"
+SERVER = Path(__file__).resolve().parents[1] / "src" / "fal_sandbox"
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from httpx_sse import connect_sse
 
-from sandbox.endpoint_table import ENDPOINTS, makes_no_picture
-from sandbox.server import Sandbox
+from fal_sandbox.endpoint_table import ENDPOINTS, makes_no_picture
+from fal_sandbox.server import Sandbox
 
 QUEUE, DIRECT = "https://queue.fal.run/", "https://fal.run/"
 TEXT = "openrouter/router"

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pytest
 
-from sandbox.phrases import NOUNS, PRODUCT_WORDS
-from sandbox.pictures import cutout, light, saliency, surfaces
-from sandbox.pictures.colours import look
-from sandbox.pictures.cutout import cut_out
-from sandbox.pictures.scene import replace_background
-from sandbox.samples import sample_photo
-from sandbox.texts import answer
+from fal_sandbox.phrases import NOUNS, PRODUCT_WORDS
+from fal_sandbox.pictures import cutout, light, saliency, surfaces
+from fal_sandbox.pictures.colours import look
+from fal_sandbox.pictures.cutout import cut_out
+from fal_sandbox.pictures.scene import replace_background
+from fal_sandbox.samples import sample_photo
+from fal_sandbox.texts import answer
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIDE = 400
@@ -218,7 +218,7 @@ def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch):
 def test_the_network_is_loaded_with_the_first_photo_and_not_before():
     program = (
         "import sys\n"
-        "from sandbox.server import Sandbox\n"
+        "from fal_sandbox.server import Sandbox\n"
         "with Sandbox(): print([name for name in ('onnxruntime', 'cv2', 'numpy') if name in sys.modules])\n"
     )
     done = subprocess.run(

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sandbox.phrases import PRODUCT_WORDS
-from sandbox.pictures.cutout import cut_out, picture_size
-from sandbox.pictures.scene import generic_picture, replace_background
-from sandbox.samples import PHOTOS, sample_photo
+from fal_sandbox.phrases import PRODUCT_WORDS
+from fal_sandbox.pictures.cutout import cut_out, picture_size
+from fal_sandbox.pictures.scene import generic_picture, replace_background
+from fal_sandbox.samples import PHOTOS, sample_photo
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIDE = 280

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sandbox import phrases, turkish
-from sandbox.pictures import words
-from sandbox.samples import sample_photo
-from sandbox.texts import answer
+from fal_sandbox import phrases, turkish
+from fal_sandbox.pictures import words
+from fal_sandbox.samples import sample_photo
+from fal_sandbox.texts import answer
 
 COFFEE = (Path(__file__).resolve().parents[1] / "examples" / "coffee.jpg").read_bytes()
 EXAMPLE = {

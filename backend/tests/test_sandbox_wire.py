@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fal_client.client import FalClientHTTPError
 from httpx_sse import connect_sse
 
-from sandbox import job_store, queue_api, webhooks
-from sandbox.files import Files
-from sandbox.server import Sandbox
+from fal_sandbox import job_store, queue_api, webhooks
+from fal_sandbox.files import Files
+from fal_sandbox.server import Sandbox
 
 TEXT = "openrouter/router"
 QUEUE = "https://queue.fal.run/"
@@ -117,7 +117,7 @@ def events_of(web, method, url, **options):
 
 
 def tiny_png(width=6, height=4):
-    from sandbox.pictures.scene import generic_picture
+    from fal_sandbox.pictures.scene import generic_picture
 
     return generic_picture(width, height, "plain", 1)
 
@@ -1560,7 +1560,7 @@ def test_the_same_seed_gives_the_same_ids():
 
 
 def test_the_picture_code_is_imported_on_first_use_only():
-    code = "import sys, sandbox.server; print(sorted({'cv2', 'numpy', 'sandbox.texts'} & set(sys.modules)))"
+    code = "import sys, fal_sandbox.server; print(sorted({'cv2', 'numpy', 'fal_sandbox.texts'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": SOURCE})
     assert done.stdout.strip() == "[]", done.stderr
 

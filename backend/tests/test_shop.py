@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from chromium import Chromium, find_chromium
-from sandbox.keys import KEY
+from fal_sandbox.keys import KEY
 
 BACKEND = Path(__file__).resolve().parents[1]
 SHOP = BACKEND / "node" / "examples" / "shop"
