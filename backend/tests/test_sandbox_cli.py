@@ -113,7 +113,7 @@ def test_run_without_a_command_says_how_and_ends_with_2():
     for argv in (["run"], ["run", "--"], ["run", "--latency", "1", "--"]):
         done = python(FOLDER, *argv)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "usage: sandbox" in done.stderr
+        assert "usage: fal-sandbox" in done.stderr
         assert "COMMAND" in done.stderr
 
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     command = _command(options)
     if options.command == "run" and not command:
-        parser.error("run needs a command: sandbox run [options] -- COMMAND …")
+        parser.error("run needs a command: fal-sandbox run [options] -- COMMAND …")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         return _say(
             f"the sandbox needs {', '.join(missing)}: pip install -r requirements-dev.txt, "
@@ -136,7 +136,8 @@ def _run(box: "Sandbox", command: list[str]) -> int:
             child.send_signal(number)
 
     for name in PASSED_ON:
-        signal.signal(name, pass_on)
+        if signal.getsignal(name) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(name, pass_on)
     try:
         child = subprocess.Popen(command, env={**os.environ, **box.env()})
     except OSError as error:

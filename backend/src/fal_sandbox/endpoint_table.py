@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fal_sandbox import input_models, models, openai_models
+from fal_sandbox import input_models, model_outputs, openai_models
 from fal_sandbox.endpoint_ids import app_of
 from fal_sandbox.input_models import Input
 
@@ -27,7 +27,7 @@ class Endpoint:
     """One endpoint."""
 
     id: str
-    runs: models.Model
+    runs: model_outputs.Model
     input: type[Input]
     price: Price = TOKENS
     category: str = "llm"
@@ -37,15 +37,17 @@ class Endpoint:
     """Whether it speaks OpenAI's protocol: errors and streams have its shapes."""
 
 
-def _text(id: str, runs: models.Model, input: type[Input]) -> Endpoint:
+def _text(id: str, runs: model_outputs.Model, input: type[Input]) -> Endpoint:
     return Endpoint(id, runs, input, streams=True)
 
 
-def _picture(id: str, runs: models.Model, input: type[Input], unit_price: float, unit: str = "images") -> Endpoint:
+def _picture(
+    id: str, runs: model_outputs.Model, input: type[Input], unit_price: float, unit: str = "images"
+) -> Endpoint:
     return Endpoint(id, runs, input, Price(unit_price, unit), "image-to-image")
 
 
-def _openai(path: str, runs: models.Model, input: type[Input]) -> Endpoint:
+def _openai(path: str, runs: model_outputs.Model, input: type[Input]) -> Endpoint:
     return Endpoint(f"{OPENAI}v1/{path}", runs, input, openai=True)
 
 
@@ -55,26 +57,26 @@ OPENAI = "openrouter/router/openai/"
 ENDPOINTS: dict[str, Endpoint] = {
     row.id: row
     for row in (
-        _text("openrouter/router", models.router, input_models.Router),
-        _text("openrouter/router/enterprise", models.router, input_models.Router),
-        _text("openrouter/router/vision", models.router_vision, input_models.RouterVision),
-        _text("fal-ai/any-llm", models.any_llm, input_models.AnyLlm),
-        _text("fal-ai/any-llm/enterprise", models.any_llm, input_models.AnyLlm),
-        _text("fal-ai/any-llm/vision", models.any_llm, input_models.AnyLlmVision),
+        _text("openrouter/router", model_outputs.router, input_models.Router),
+        _text("openrouter/router/enterprise", model_outputs.router, input_models.Router),
+        _text("openrouter/router/vision", model_outputs.router_vision, input_models.RouterVision),
+        _text("fal-ai/any-llm", model_outputs.any_llm, input_models.AnyLlm),
+        _text("fal-ai/any-llm/enterprise", model_outputs.any_llm, input_models.AnyLlm),
+        _text("fal-ai/any-llm/vision", model_outputs.any_llm, input_models.AnyLlmVision),
         _openai("chat/completions", openai_models.chat, input_models.Chat),
         _openai("responses", openai_models.responses, input_models.Responses),
         _openai("embeddings", openai_models.embeddings, input_models.Embeddings),
-        _picture("bria/replace-background", models.replace, input_models.BriaReplace, 0.04),
-        _picture("fal-ai/bria/background/replace", models.replace_several, input_models.BriaBackground, 0.04),
-        _picture("fal-ai/bria/product-shot", models.product_shot, input_models.BriaProductShot, 0.04),
-        _picture("fal-ai/bria/background/remove", models.cut_out, input_models.OfPicture, 0.018),
-        _picture("fal-ai/birefnet/v2", models.birefnet, input_models.Birefnet, 0.00111, "compute seconds"),
-        _picture("fal-ai/nano-banana/edit", models.edit, input_models.NanoBanana, 0.039),
-        _picture("fal-ai/nano-banana-2/edit", models.edit, input_models.NanoBanana2, 0.08),
-        _picture("google/nano-banana-2.1/edit", models.edit, input_models.NanoBanana21, 0.04),
+        _picture("bria/replace-background", model_outputs.replace, input_models.BriaReplace, 0.04),
+        _picture("fal-ai/bria/background/replace", model_outputs.replace_several, input_models.BriaBackground, 0.04),
+        _picture("fal-ai/bria/product-shot", model_outputs.product_shot, input_models.BriaProductShot, 0.04),
+        _picture("fal-ai/bria/background/remove", model_outputs.cut_out, input_models.OfPicture, 0.018),
+        _picture("fal-ai/birefnet/v2", model_outputs.birefnet, input_models.Birefnet, 0.00111, "compute seconds"),
+        _picture("fal-ai/nano-banana/edit", model_outputs.edit, input_models.NanoBanana, 0.039),
+        _picture("fal-ai/nano-banana-2/edit", model_outputs.edit, input_models.NanoBanana2, 0.08),
+        _picture("google/nano-banana-2.1/edit", model_outputs.edit, input_models.NanoBanana21, 0.04),
     )
 }
-ANYTHING = _picture("*", models.anything, input_models.Anything, 0.05)
+ANYTHING = _picture("*", model_outputs.anything, input_models.Anything, 0.05)
 APPS = frozenset(map(app_of, ENDPOINTS))
 
 _HEARD_OR_MOVING = re.compile(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fal_sandbox.inputs import fetch_picture, in_thread
-from fal_sandbox.models import Output, Work, say, usage_of
+from fal_sandbox.model_outputs import Output, Work, say, usage_of
 from fal_sandbox.wire_types import Json
 
 USUAL_DIMENSIONS = 1536

@@ -14,7 +14,7 @@ import math
 import time
 from typing import Any
 
-from fal_sandbox import models, openai_models, replies
+from fal_sandbox import model_outputs, openai_models, replies
 from fal_sandbox.endpoint_ids import app_of
 from fal_sandbox.endpoint_table import Endpoint
 from fal_sandbox.faults import Failure
@@ -136,7 +136,7 @@ class Runner:
         if refusal is not None:
             self._turn_down(job, refusal)
             return None
-        output = await row.runs(models.Work(self._state, job.endpoint, fields))
+        output = await row.runs(model_outputs.Work(self._state, job.endpoint, fields))
         return {**output, "sandbox": True}
 
     def _succeed(self, job: Job, output: dict[str, Any]) -> None:

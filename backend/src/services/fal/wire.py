@@ -31,16 +31,20 @@ from services.fal.stderr_log import logger, outline
 from services.fal.transport import PLACE_OF_THE_KEY, FalTransport
 
 
-def _wrong_fal_client() -> InvalidInput:
+def _fault_of_fal_client(error: ImportError) -> Exception:
     """An older requirements file may still ask for fal-client 0.5, which has other insides."""
     import importlib.metadata  # slow to import, and needed here only
 
+    version = importlib.metadata.version("fal-client")
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) >= LEAST_FAL_CLIENT:
+        return error
     return InvalidInput(
-        f"fal-client {importlib.metadata.version('fal-client')} is installed, and this library needs version 1.0.3 "
-        "or a later 1.x.",
+        f"fal-client {version} is installed, and this library needs version 1.0.3 or a later 1.x.",
         hint='Run pip install "fal-client>=1.0.3,<2".',
     )
 
+
+LEAST_FAL_CLIENT = (1, 0, 3)
 
 try:
     from fal_client import SyncClient, version_tuple
@@ -54,7 +58,7 @@ try:
 except ModuleNotFoundError:
     raise  # Which package is missing is told where the call ends.
 except ImportError as error:
-    raise _wrong_fal_client() from error
+    raise _fault_of_fal_client(error) from error
 
 HEADERS = MappingProxyType({"Authorization": PLACE_OF_THE_KEY, "User-Agent": USER_AGENT})
 POLL_ATTEMPTS = 8
@@ -75,8 +79,8 @@ class Wire:
 
     def __init__(self, settings: Settings) -> None:
         # (0, 0, …) is a checkout whose version nobody knows.
-        if (0, 0) < version_tuple[:2] < (1, 0) or (1, 0, 0) <= version_tuple[:3] < (1, 0, 3):
-            raise _wrong_fal_client()
+        if version_tuple[:2] > (0, 0) and version_tuple[:3] < LEAST_FAL_CLIENT:
+            raise _fault_of_fal_client(ImportError())
         keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
         self._transport = FalTransport(tls_context(), keep, settings.key, self._withdraw)
         self._client = _SafeClient(self._transport)
