@@ -102,6 +102,11 @@ class FalClient:
         return self._settings.timeout_s
 
     @property
+    def settings(self) -> Settings:
+        """What the client was told, checked; its repr leaves the key out."""
+        return self._settings
+
+    @property
     def max_concurrency(self) -> int:
         """Model calls that run at once."""
         return self._settings.max_concurrency

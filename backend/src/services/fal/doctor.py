@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import platform
 import time
+from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
 
 from services.fal.endpoints import JOBS, chain_for
 from services.fal.errors import AuthError, FalError, ServiceError, report
-from services.fal.models import MODEL_CHAINS
+from services.fal.models import MODEL_CHAINS, endings, warning_of
 from services.fal.redaction import masked
 from services.fal.settings import Settings
+from services.fal.stderr_log import logger
 from services.fal.wire import Wire
 
 PACKAGES = ("fal-client", "requests", "python-dotenv", "httpx")
@@ -40,6 +42,10 @@ def _version(package: str) -> str:
 def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
     """What a person who asks for help should send along. Sends no job and costs nothing."""
     hosts = {host: _reach(wire, url) for host, url in HOSTS.items()}
+    ending = endings(settings.models, datetime.now(timezone.utc).date())
+    warnings = [warning for row in ending if (warning := warning_of(row)) is not None]
+    for warning in warnings:
+        logger.warning("%s", warning)
     failure = next((row["failure"] for row in hosts.values() if row["failure"]), None)
     return {
         "versions": versions(),
@@ -55,6 +61,8 @@ def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
         "hosts": {
             host: {name: value for name, value in row.items() if name != "failure"} for host, row in hosts.items()
         },
+        "endings": ending,
+        "warnings": warnings,
         **({"error": None} if failure is None else report(failure)),
     }
 

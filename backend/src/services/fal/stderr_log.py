@@ -110,6 +110,11 @@ def enable(level: str) -> None:
     logger.setLevel({"off": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}[level])
 
 
+def show(line: str) -> None:
+    """A line to stderr, whatever the level of the log is."""
+    _handler.write(line)
+
+
 _listener: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("log_listener", default=None)
 
 

@@ -153,7 +153,11 @@ def _workflow(client: FalClient, values: Values, progress: Progress) -> Document
 
 
 def _doctor(client: FalClient, values: Values, progress: Progress) -> Document:
-    return client.doctor(**_arguments(values))
+    if not values.get("live"):
+        return client.doctor(timeout=values.get("timeout"))
+    from services.live.check import examine_live
+
+    return examine_live(client, values.get("spend"), values.get("recordings"), values.get("timeout"))
 
 
 def _schema(values: Values) -> Document:
@@ -308,7 +312,16 @@ COMMANDS: Mapping[str, Command] = {
         result="WorkflowDocument",
     ),
     "doctor": Command(
-        "versions, settings and reachability, for a request for help", (), _doctor, result="DoctorResult"
+        "versions, settings and reachability, for a request for help; with --live, whether fal is as it is taken to be",
+        (
+            Option("live", "flag", "compare fal with what this library takes it to be, with free reads only (false)"),
+            Option(
+                "spend", "number", "with --live: also try one of each job, for so many US dollars at most", needs="live"
+            ),
+            Option("recordings", "path", "with --live: a folder for what fal answered, one file a fact", needs="live"),
+        ),
+        _doctor,
+        result="DoctorResult",
     ),
     "schema": Command(
         "JSON Schemas of the options and documents of the commands",

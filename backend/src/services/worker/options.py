@@ -142,7 +142,7 @@ def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
     if missing:
         raise InvalidInput(f"Missing: {', '.join(f'--{name}' for name in missing)}.", hint="Add it, or see --help.")
     for option in options:
-        if option.needs and values.get(option.name) and option.needs not in values:
+        if option.needs and values.get(option.name) and not values.get(option.needs):
             raise InvalidInput(f"--{option.name} goes with --{option.needs}. Name both.")
 
 

@@ -97,7 +97,8 @@ def options_schema(name: str, command: Command) -> Schema:
     if required := [option.name for option in command.all_options if option.required]:
         schema["required"] = required
     if needs := [option for option in command.all_options if option.needs]:
-        schema["dependentSchemas"] = {option.name: _needs(option) for option in needs}
+        others = {option.name: option for option in command.all_options}
+        schema["dependentSchemas"] = {option.name: _needs(option, others) for option in needs}
     return shapes.complete(f"Options of {name}", schema)
 
 
@@ -112,11 +113,13 @@ def _value(option: Option, shapes: Shapes) -> Schema:
     return {**described(option.help), **(schema if option.required else _or_null(schema))}
 
 
-def _needs(option: Option) -> Schema:
-    """An option that is switched on demands another one."""
+def _needs(option: Option, others: Mapping[str, Option]) -> Schema:
+    """An option that is given, or switched on, demands another one."""
+    given = {"const": True} if option.kind == "flag" else {"not": {"type": "null"}}
+    needed = {"const": True} if others[option.needs].kind == "flag" else {"type": "string"}
     return {
-        "if": {"properties": {option.name: {"const": True}}},
-        "then": {"properties": {option.needs: {"type": "string"}}, "required": [option.needs]},
+        "if": {"properties": {option.name: given}},
+        "then": {"properties": {option.needs: needed}, "required": [option.needs]},
     }
 
 
