@@ -58,6 +58,10 @@ LISTEN = {
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
 SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.calls"} - AHEAD
+LIVE = {"live"} | {
+    f"live.{name}"
+    for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
+}
 BUDGETS = {
     "any-llm-complete": CLIENT,
     "any-llm-enterprise": CLIENT,
@@ -76,6 +80,7 @@ BUDGETS = {
     "workflow --save_dir": SAVED,
     "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
     "doctor": {*CLIENT, "fal.doctor"},
+    "doctor --live": {*CLIENT, "fal.doctor", *LIVE},
     "schema": SCHEMA,
     "serve": SERVE,
     "webhook-listen": LISTEN,
@@ -102,6 +107,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "any-llm-submit": prompt,
         **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
         "doctor": [],
+        "doctor --live": ["--live"],
         "schema": [],
         "serve": [],
         "webhook-listen": ["--port", "0", "--timeout", "0.1"],

@@ -241,6 +241,9 @@ class Probes:
         cancelled = self._asker.ask("PUT", job.at("cancel"))
         too_late = cancelled.status == 400 and "ALREADY_COMPLETED" in cancelled.body.decode("utf-8", "replace")
         self._see_unless_over("cancel in queue", cancelled, too_late)
+        if not too_late and cancelled.status >= 300:
+            self._facts.miss("fal did not cancel the job", "cancelled result")
+            return
         self.jobs.wait(job)
         result = self._asker.ask("GET", job.url)
         self._see_unless_over("cancelled result", result, result.status == 200)

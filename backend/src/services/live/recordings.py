@@ -116,7 +116,7 @@ def bounded(value: Any, depth: int = 0) -> Any:
 def load(folder: Path) -> dict[str, dict[str, Any]]:
     """The recordings in a folder, by their facts. Raises ValueError, naming the file, for one that is none."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.rglob("*.json")):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             found[str(document["fact"])] = document

@@ -43,7 +43,8 @@ class Difference(NamedTuple):
 def differences(shape: Shape, value: Any, where: str = "", *, relied: bool = True) -> list[Difference]:
     """What of `value` does not fit `shape`; `where` is the path to it."""
     if isinstance(shape, tuple):
-        found = [differences(one, value, where, relied=relied) for one in shape]
+        fitting = [one for one in shape if _is_kind(one, value)] or shape
+        found = [differences(one, value, where, relied=relied) for one in fitting]
         return min(found, key=lambda one: (any(row.matters for row in one), len(one)))
     if isinstance(shape, dict):
         return _of_object(shape, value, where, relied)
@@ -53,6 +54,12 @@ def differences(shape: Shape, value: Any, where: str = "", *, relied: bool = Tru
         rows = [row for item in value for row in differences(shape[0], item, f"{where}[]", relied=relied)]
         return list(dict.fromkeys(rows))
     return _of_type(shape, value, where or "the body", relied)
+
+
+def _is_kind(shape: Shape, value: Any) -> bool:
+    """Whether a value is an object, an array or a plain value, as the shape is."""
+    kinds = {dict: isinstance(shape, dict), list: isinstance(shape, list)}
+    return kinds.get(type(value), isinstance(shape, str))
 
 
 def _of_object(shape: Mapping[str, Shape], value: Any, where: str, relied: bool) -> list[Difference]:
