@@ -297,12 +297,12 @@ def test_a_run_past_its_deadline_cancels_its_jobs(
 # The catalogue
 
 
-def test_an_endpoint_that_is_gone_matters_only_when_nothing_is_left_in_its_place(box: Sandbox, run: Run) -> None:
-    box.configure(gone=["fal-ai/any-llm", PHOTOKIT])
+def test_an_endpoint_that_is_gone_matters_when_it_is_the_one_that_is_used(box: Sandbox, run: Run) -> None:
+    box.configure(gone=["fal-ai/any-llm", "fal-ai/nano-banana-2/edit"])
     code, document = run("doctor", "--live")
-    rows = by_name(document["live"]["endpoints"], "endpoint")
-    assert (code, rows[PHOTOKIT]["verdict"], rows[PHOTOKIT]["matters"]) == (0, "gone", False)
-    box.configure(gone=[PHOTOKIT, "fal-ai/bria/background/replace"])
+    gone = [(row["endpoint"], row["matters"]) for row in document["live"]["endpoints"] if row["verdict"] == "gone"]
+    assert (code, gone) == (0, [("fal-ai/any-llm", False), ("fal-ai/nano-banana-2/edit", False)])
+    box.configure(gone=[PHOTOKIT])
     code, document = run("doctor", "--live")
     assert code == 1
     assert f"{PHOTOKIT} (gone)" in document["error"]
@@ -425,13 +425,16 @@ def test_default_models_are_looked_up_at_openrouter_without_the_key(
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, hosts.url)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", pem)
-        rows = by_name(examine_live(client, None, None, None)["live"]["models"], "model")
+        document = examine_live(client, None, None, None)
+    rows = by_name(document["live"]["models"], "model")
     assert rows["google/gemini-2.5-flash-lite"] == {
         "model": "google/gemini-2.5-flash-lite",
         "listed": True,
         "ends_on": "2027-02-01",
     }
     assert (rows["openai/gpt-5-mini"]["listed"], rows["openai/gpt-5-mini"]["ends_on"]) == (False, "2026-12-11")
+    assert "no default model of vision is listed" in document["error"]
+    assert "of text" not in document["error"]
     (head,) = hosts.heads
     assert head.startswith("GET /api/v1/models ")
     assert "authorization" not in head.lower()

@@ -507,7 +507,7 @@ class FalClient:
             return self._ready().downloads.save(url, directory, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Settings (the key masked) and whether fal's hosts can be reached with this key."""
+        """Settings (the key masked), default models that end, and whether fal's hosts can be reached with this key."""
         from services.fal.doctor import examine
 
         with self._call(timeout):

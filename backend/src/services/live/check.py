@@ -138,14 +138,16 @@ class _Run:
         """What the library relies on and does not find."""
         facts = [f"{name} ({seen.text})" for name, seen in self._facts.seen.items() if seen.matters]
         endpoints = [f"{row.endpoint} ({_verdict(row)})" for row in self._checked if self._matters(row)]
-        return [*endpoints, *facts]
+        chains = {**MODEL_CHAINS, **self._settings.models}
+        unlisted = {row["model"] for row in self._models() if row["listed"] is False}
+        models = [f"no default model of {job} is listed" for job, chain in chains.items() if unlisted.issuperset(chain)]
+        return [*endpoints, *models, *facts]
 
     def _matters(self, row: Checked) -> bool:
         if row.verdict != "gone":
             return any(one.matters for one in row.differences)
-        gone = {one.endpoint for one in self._checked if one.verdict == "gone"}
-        chains = [[one.path for one in chain_for(job, self._settings.endpoints.get(job))] for job in CHAINS]
-        return any(row.endpoint in chain and gone.issuperset(chain) for chain in chains)
+        # Those behind the first of a chain are there for the day on which it is gone, and so are those used by hand.
+        return any(chain_for(job, self._settings.endpoints.get(job))[0].path == row.endpoint for job in CHAINS)
 
     def found(self) -> dict[str, Any]:
         """The value of `live`."""

@@ -58,7 +58,7 @@ def differences(shape: Shape, value: Any, where: str = "", *, relied: bool = Tru
 
 def _is_kind(shape: Shape, value: Any) -> bool:
     """Whether a value is an object, an array or a plain value, as the shape is."""
-    kinds = {dict: isinstance(shape, dict), list: isinstance(shape, list)}
+    kinds: Mapping[type, bool] = {dict: isinstance(shape, dict), list: isinstance(shape, list)}
     return kinds.get(type(value), isinstance(shape, str))
 
 
