@@ -65,7 +65,7 @@ def test_on_a_sandbox_as_it_comes_it_passes_and_tells_a_table_on_stderr(
     ran = run_process("doctor", "--live", "--spend", "0.20")
     told = ran.stderr.decode()
     assert ran.returncode == 0, told
-    assert "this costs up to $0.083" in told
+    assert "this costs up to $0.098" in told
     heading = next(line for line in told.splitlines() if line.startswith("fact "))
     assert heading.split() == ["fact", "documented", "sandbox", "live"]
     assert all(any(line.startswith(name) for line in told.splitlines()) for name in FACTS)
@@ -173,16 +173,42 @@ def test_a_fact_that_was_changed_is_named(
     box.wait_for(lambda ledger: ledger["running"] == 0)
 
 
+@pytest.mark.parametrize(
+    ("stage", "what", "name", "said"),
+    [
+        (
+            "job",
+            {"endpoint": TEXT, "output": {"output": "A mug.", "usage": {"cost": "little"}}},
+            "text",
+            "differs: usage.cost is string, not number",
+        ),
+        ("job", {"endpoint": TEXT, "output": {"output": "A mug.", "lane": 1}}, "text", "same; also there: lane"),
+        ("status_stream", {"headers": {"x-fal-lane": "1"}}, "status stream", "same; also there: header x-fal-lane"),
+        (
+            "cancel",
+            {"request_id": False, "headers": {"x-a": "1"}},
+            "cancel late",
+            "differs: no header x-fal-request-id",
+        ),
+    ],
+)
 def test_a_difference_that_the_library_does_not_rely_on_is_told_and_passes(
-    box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    what: dict[str, Any],
+    name: str,
+    said: str,
+    box: Sandbox,
+    client: FalClient,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(check, "endpoints_of", lambda settings: [CUTOUT, PHOTOKIT])
     steps = tuple(step for step in probes.STEPS if "text" in step[0])
     for module in (check, probes):
         monkeypatch.setattr(module, "STEPS", steps)
-    box.fault("job", endpoint=TEXT, output={"output": "A mug.", "usage": {"cost": "little"}})
+    box.fault(stage, **what)
     document = examine_live(client, 0.2, None, None)
-    row = by_name(document["live"]["facts"], "fact")["text"]
-    assert (row["live"], row["matters"]) == ("differs: usage.cost is string, not number", False)
+    row = by_name(document["live"]["facts"], "fact")[name]
+    assert (row["live"], row["matters"]) == (said, False)
     assert document["error"] is None
 
 
@@ -192,7 +218,7 @@ def test_a_difference_that_the_library_does_not_rely_on_is_told_and_passes(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--live", "--spend", "0.01"], "costs up to $0.083"),
+        (["--live", "--spend", "0.01"], "costs up to $0.098"),
         (["--live", "--spend", "0"], "above 0"),
         (["--live", "--spend", "6"], "at most 5"),
         (["--live", "--spend", "nan"], "above 0"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from services.live.shapes import Difference, Shape, differences, outline
+from services.live.shapes import Difference, Shape, differences, fal_headers, outline
 
 
 class Fact(NamedTuple):
@@ -19,7 +19,7 @@ class Fact(NamedTuple):
     statuses: tuple[int, ...]
     documented: Shape
     headers: tuple[str, ...] = ()
-    """Those that the library relies on."""
+    """Those that the library relies on, and with "*" those that are documented though it does without them."""
     events: bool = False
     """Whether the answer is a stream of events, each of that shape."""
     source: str = ""
@@ -38,7 +38,10 @@ class Fact(NamedTuple):
         if status not in self.statuses:
             wanted = " or ".join(map(str, self.statuses))
             return [Difference(f"status {status}, not {wanted}", True)]
-        found = [Difference(f"no header {name}", True) for name in self.headers if name not in headers]
+        absent = [name for name in self.headers if name.rstrip("*") not in headers]
+        found = [Difference(f"no header {name.rstrip('*')}", not name.endswith("*")) for name in absent]
+        more = [name for name in fal_headers(headers) if name not in KNOWN_HEADERS]
+        found += [Difference(f"header {name}", False, is_new=True) for name in more]
         if self.events and not headers.get("content-type", "").startswith("text/event-stream"):
             return [*found, Difference("not a stream of events", True)]
         if self.events and not value:
@@ -50,24 +53,37 @@ QUEUE = "https://fal.ai/docs/documentation/model-apis/inference/queue"
 ERRORS = "https://fal.ai/docs/documentation/model-apis/errors"
 CDN = "https://fal.ai/docs/documentation/model-apis/fal-cdn"
 STREAM = "https://fal.ai/docs/documentation/model-apis/inference/streaming"
-ROUTER = "https://fal.ai/models/openrouter/router/llms.txt"
+MODELS = "https://fal.ai/models"
+ROUTER = f"{MODELS}/openrouter/router/llms.txt"
 AUTH = "https://fal.ai/docs/authentication/key-based"
 PLATFORM = "https://fal.ai/docs/api-reference/platform-apis"
-ID = "x-fal-request-id"
+ID, UNITS = "x-fal-request-id", "x-fal-billable-units"
+KNOWN_HEADERS = frozenset(
+    {
+        ID,
+        UNITS,
+        "x-fal-error-type",
+        "x-fal-needs-retry",
+        "x-fal-request-timeout-type",
+        "x-fal-retryable",
+        "x-fal-runner-hints",
+        "x-fal-served-from",
+    }
+)
+"""fal's own, as its documents and its clients name them."""
+NAMED = (f"{ID}*",)
+CHARGED = (f"{ID}*", f"{UNITS}*")
 URLS = {"response_url": "string", "status_url": "string", "cancel_url": "string"}
 LOGS = [{"message": "string", "timestamp?": "string", "level?": "string", "source?": "string"}]
+METRICS = {"inference_time?": "number|null"}
 STATUS = {
-    "request_id?": "string",
+    "request_id*": "string",
     "queue_position?": "integer|null",
     "logs?": ("null", LOGS),
-    **{f"{name}?": kind for name, kind in URLS.items()},
+    **{f"{name}*": kind for name, kind in URLS.items()},
 }
-ENDED = {
-    **STATUS,
-    "metrics?": {"inference_time?": "number|null"},
-    "error?": "string|null",
-    "error_type?": "string|null",
-}
+FAILED = {"error?": "string|null", "error_type?": "string|null"}
+ENDED = {**STATUS, "metrics*": METRICS, **FAILED}
 USAGE = {
     "prompt_tokens?": "integer",
     "completion_tokens?": "integer",
@@ -81,6 +97,10 @@ TEXT = {
     "error?": "string|null",
     "usage?": ("null", USAGE),
 }
+LIKE_TEXT = {"reasoning?": "string|null", "partial?": "boolean", "error?": "string|null"}
+MORE_OF_ERROR = {"url?": "string", "input?": "any", "ctx?": "object"}
+PAGE = {"next_cursor?": "string|null", "has_more?": "boolean"}
+MODEL = {"endpoint_id": "string", "metadata*": "object", "openapi": "object"}
 IMAGE = {
     "url": "string",
     "content_type?": "string|null",
@@ -94,8 +114,8 @@ PRICE = {"endpoint_id": "string", "unit_price": "number", "unit": "string", "cur
 FACTS: Mapping[str, Fact] = {
     fact.name: fact
     for fact in (
-        Fact("catalogue", (200,), {"models": [{"endpoint_id": "string", "openapi": "object"}]}, source=PLATFORM),
-        Fact("prices", (200,), {"prices": [PRICE]}, source=PLATFORM),
+        Fact("catalogue", (200,), {"models": [MODEL], **PAGE}, source=PLATFORM),
+        Fact("prices", (200,), {"prices": [PRICE], **PAGE}, source=PLATFORM),
         Fact("wrong key", (401,), {"detail": "string"}, source=AUTH),
         Fact(
             "upload token",
@@ -111,53 +131,60 @@ FACTS: Mapping[str, Fact] = {
             {
                 "request_id": "string",
                 **URLS,
-                "queue_position?": "integer|null",
+                "queue_position*": "integer|null",
                 "status?": "=IN_QUEUE|IN_PROGRESS",
                 "gateway_request_id?": "string",
             },
             (ID,),
             source=QUEUE,
         ),
-        Fact("status while it runs", (202,), {"status": "=IN_QUEUE|IN_PROGRESS", **STATUS}, source=QUEUE),
-        Fact("early result", (400,), {"detail": "~in progress"}, source=QUEUE),
+        Fact("status while it runs", (202,), {"status": "=IN_QUEUE|IN_PROGRESS", **STATUS}, NAMED, source=QUEUE),
+        Fact("early result", (400,), {"detail": "~in progress"}, NAMED, source=QUEUE),
         Fact(
             "cancel in queue",
             (200, 202),
-            {"status?": "=OK|CANCELLATION_REQUESTED"},
+            {"status*": "=OK|CANCELLATION_REQUESTED"},
+            NAMED,
             source=QUEUE,
             sandbox="200 {status}",
         ),
-        Fact("cancelled result", (499,), {"detail?": "string", "error_type?": "=client_cancelled"}, source=QUEUE),
+        Fact(
+            "cancelled result", (499,), {"detail*": "string", "error_type*": "=client_cancelled"}, NAMED, source=QUEUE
+        ),
         Fact(
             "status stream",
             (200,),
-            {"status": "=IN_QUEUE|IN_PROGRESS|COMPLETED", **ENDED},
+            {"status": "=IN_QUEUE|IN_PROGRESS|COMPLETED", **STATUS, "metrics?": METRICS, **FAILED},
+            NAMED,
             events=True,
             source=QUEUE,
         ),
-        Fact("status when it is over", (200,), {"status": "=COMPLETED", **ENDED}, source=QUEUE),
-        Fact("text", (200,), TEXT, source=ROUTER),
-        Fact("cancel late", (400,), {"status": "=ALREADY_COMPLETED"}, source=QUEUE),
+        Fact("status when it is over", (200,), {"status": "=COMPLETED", **ENDED}, NAMED, source=QUEUE),
+        Fact("text", (200,), TEXT, CHARGED, source=ROUTER),
+        Fact("cancel late", (400,), {"status": "=ALREADY_COMPLETED"}, NAMED, source=QUEUE),
         Fact("stream", (200,), TEXT, (ID,), events=True, source=STREAM),
-        Fact("vision", (200,), {"output": "string", "usage?": ("null", USAGE)}, source=ROUTER),
-        Fact("cut-out", (200,), {"image": IMAGE}, source="https://fal.ai/models/fal-ai/bria/background/remove/api"),
+        Fact("vision", (200,), {"output": "string", "usage*": USAGE, **LIKE_TEXT}, CHARGED, source=ROUTER),
+        Fact("cut-out", (200,), {"image": IMAGE}, CHARGED, source=f"{MODELS}/fal-ai/bria/background/remove/api"),
         Fact(
             "background",
             (200,),
             ({"image": IMAGE, "images?": "array|null", "seed?": "integer|null"}, {"images": [IMAGE]}),
-            source="https://fal.ai/models/bria/replace-background/api",
+            CHARGED,
+            source=f"{MODELS}/bria/replace-background/api",
         ),
-        Fact("unknown id", (404,), {"status?": "=NOT_FOUND", "detail?": "string"}, source=QUEUE),
+        Fact("unknown id", (404,), {"status*": "=NOT_FOUND"}, NAMED, source=QUEUE),
         Fact(
             "refused input",
             (422,),
-            {"detail": [{"loc": "array", "msg": "string", "type": "string", "url?": "string"}]},
+            {"detail": [{"loc": "array", "msg": "string", "type": "string", **MORE_OF_ERROR}]},
+            NAMED,
             source=ERRORS,
         ),
         Fact(
             "model that does not exist",
             (200, 400, 404, 422, 500),
-            ({"detail": "any"}, {"error": "any"}),
+            ({"detail": "any", "error_type?": "string"}, {**TEXT, "error": "any"}),
+            NAMED,
             source=ROUTER,
             sandbox="404 {detail}",
         ),

@@ -36,6 +36,8 @@ QUEUE = "https://queue.fal.run"
 DIRECT = "https://fal.run"
 UPLOAD_TOKEN = "https://rest.fal.ai/storage/auth/token?storage_type=fal-cdn-v3"
 UPLOAD = "https://v3.fal.media/files/upload"
+QUESTIONS = 6
+"""The questions of a run: three that are to be answered, and three that are to be refused."""
 FIRST_POLL_S, POLL_S = 0.1, 1.0
 JOB_S = 60.0
 """How long one job is waited for."""
@@ -64,7 +66,10 @@ class Seen(NamedTuple):
     def text(self) -> str:
         if self.differences is None:
             return f"not seen: {self.reason}"
-        return "differs: " + "; ".join(row.text for row in self.differences) if self.differences else "same"
+        differing = "; ".join(row.text for row in self.differences if not row.is_new)
+        more = ", ".join(row.text for row in self.differences if row.is_new)
+        told = f"differs: {differing}" if differing else "same"
+        return f"{told}; also there: {more}" if more else told
 
     @property
     def matters(self) -> bool:
@@ -74,7 +79,7 @@ class Seen(NamedTuple):
 
 def needed_usd(prices: Mapping[str, Price]) -> float:
     """What all of it costs at most. Raises BadOutput when a price is not known."""
-    questions = 3 * QUESTION_USD + LOOK_USD
+    questions = QUESTIONS * QUESTION_USD + LOOK_USD
     return questions + picture_usd(CUTOUT, prices) + picture_usd(PHOTOKIT, prices)
 
 
@@ -316,10 +321,14 @@ class Probes:
 
     def _refused_input(self) -> None:
         """A question without its prompt, which costs nothing: it never runs."""
-        self._facts.see("refused input", self._result(TEXT, {"model": self._text_model}))
+        self._budget.take(QUESTION_USD)
+        result = self._result(TEXT, {"model": self._text_model})
+        self._facts.see("refused input", result)
+        self._budget.correct(QUESTION_USD, 0.0 if result.status == 422 else None)
 
     def _no_such_model(self) -> None:
         question = {**self._question("Say hello.", 16), "model": NO_SUCH_MODEL}
+        self._budget.take(2 * QUESTION_USD)
         raw = self._result(TEXT, question)
         read = self._client.any_llm_complete("Say hello.", model=NO_SUCH_MODEL, max_tokens=16)
         kind = read.get("error_type")
@@ -327,6 +336,8 @@ class Probes:
             [] if kind == "model_gone" else [Difference(f"the library reads it as {kind}, not as model_gone", True)]
         )
         self._facts.see("model that does not exist", raw, unread)
+        if not unread:
+            self._budget.correct(2 * QUESTION_USD, 0.0)
 
     def _result(self, endpoint: str, arguments: Mapping[str, Any]) -> Raw:
         """The result of one job; the answer to the submit, when fal did not take it."""

@@ -2,9 +2,8 @@
 
 A shape is data. A text names a type ("string", "integer", "number", "boolean", "null", "array", "object", "any"), or
 several ("string|null"), the only texts that there may be ("=IN_QUEUE|IN_PROGRESS"), or words in a text
-("~in progress"). A dict is an object: a key with
-"?" at its end may be absent, and the library does not rely on it. A list of one shape is an array. A tuple holds shapes
-of which one fits.
+("~in progress"). A dict is an object: a key with "?" at its end may be absent, and one with "*" is documented, though
+the library does without it. A list of one shape is an array. A tuple holds shapes of which one fits.
 """
 
 from __future__ import annotations
@@ -38,6 +37,8 @@ class Difference(NamedTuple):
     text: str
     matters: bool
     """Whether the library relies on it."""
+    is_new: bool = False
+    """Whether it is something more, and all that was expected is there."""
 
 
 def differences(shape: Shape, value: Any, where: str = "", *, relied: bool = True) -> list[Difference]:
@@ -67,13 +68,15 @@ def _of_object(shape: Mapping[str, Shape], value: Any, where: str, relied: bool)
         return [Difference(f"{where or 'the body'} is {type_of(value)}, not object", relied)]
     found: list[Difference] = []
     for named, inner in shape.items():
-        name = named.rstrip("?")
+        name = named.rstrip("?*")
         path, needed = f"{where}.{name}".lstrip("."), relied and name == named
         if name in value:
             found += differences(inner, value[name], path, relied=needed)
-        elif name == named:
-            found.append(Difference(f"no {path}", relied))
-    return found
+        elif not named.endswith("?"):
+            found.append(Difference(f"no {path}", needed))
+    known = {name.rstrip("?*") for name in shape} | set(IGNORED_KEYS)
+    more = [name for name in list(value)[:MAX_ITEMS] if name not in known]
+    return [*found, *(Difference(f"{where}.{name}".lstrip(".")[:100], False, is_new=True) for name in more)]
 
 
 def _of_type(shape: str, value: Any, where: str, relied: bool) -> list[Difference]:
@@ -123,7 +126,7 @@ def cut_to(shape: Shape, value: Any) -> Any:
     if shape == "object" and isinstance(value, dict):
         return {}
     if isinstance(shape, dict) and isinstance(value, dict):
-        inner = {name.rstrip("?"): one for name, one in shape.items()}
+        inner = {name.rstrip("?*"): one for name, one in shape.items()}
         return {name: cut_to(inner.get(name, "any"), item) for name, item in value.items()}
     if isinstance(shape, list) and isinstance(value, list):
         return [cut_to(shape[0], item) for item in value]
