@@ -19,7 +19,7 @@ from fal_sandbox.keys import KEY
 from fal_sandbox.server import Sandbox
 from raw_hosts import answering, raw_hosts
 from schema_check import assert_output_is_true
-from services.fal.errors import FalError, InvalidInput
+from services.fal.errors import DeadlineExceeded, FalError, InvalidInput
 from services.fal_service import FalClient
 from services.live import check, probes
 from services.live.catalogue import catalogue_url
@@ -47,7 +47,7 @@ def by_name(rows: list[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
     return {row[key]: row for row in rows}
 
 
-def test_on_the_sandbox_every_fact_is_seen_and_the_same(quick: Sandbox, run: Run, capfd: Any) -> None:
+def test_on_the_sandbox_every_fact_is_seen_and_the_same(quick: Sandbox, run: Run) -> None:
     code, document = run("doctor", "--live", "--spend", "0.20", "--timeout", "110")
     assert (code, document["error"]) == (0, None)
     live = document["live"]
@@ -301,22 +301,44 @@ def test_a_run_that_is_interrupted_cancels_its_jobs_and_tells_what_it_saw(stage:
     document = json.loads(out)
     assert_output_is_true(["doctor"], worker.returncode, out)
     assert (worker.returncode, document["error_type"]) == (1, "cancelled")
-    facts = by_name(document["live"]["facts"], "fact")
-    assert (facts["text"]["live"], facts["background"]["live"]) == ("same", "not seen: the run ended before it")
+    if stage == "a job that runs":
+        facts = by_name(document["live"]["facts"], "fact")
+        assert (facts["text"]["live"], facts["background"]["live"]) == ("same", "not seen: the run ended before it")
     box.wait_for(lambda ledger: ledger["running"] == 0, 30)
 
 
-def test_a_run_past_its_deadline_cancels_its_jobs(
+def test_a_run_past_its_deadline_cancels_its_jobs_and_tells_what_it_saw(
     box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = tuple(step for step in probes.STEPS if "text" in step[0])
+    def late(jobs: probes.Jobs, job: probes.Job) -> None:
+        raise DeadlineExceeded("The call took longer than its seconds.")
+
+    monkeypatch.setattr(probes.Jobs, "wait", late)
+    monkeypatch.setattr(check, "endpoints_of", lambda settings: [CUTOUT, PHOTOKIT])
+    box.fault("job", endpoint=TEXT, stuck="IN_PROGRESS")
+    with pytest.raises(DeadlineExceeded) as caught:
+        examine_live(client, 0.2, None, None)
+    facts = by_name(caught.value.partial["live"]["facts"], "fact")
+    assert (facts["submit"]["live"], facts["text"]["live"]) == ("same", "not seen: the run ended before it")
+    assert caught.value.partial["live"]["jobs_left"] == []
+    box.wait_for(lambda ledger: ledger["cancelled"] == 1)
+
+
+def test_a_job_that_takes_too_long_is_told_and_cancelled(
+    box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = tuple(step for step in probes.STEPS if {"text", "unknown id"} & set(step[0]))
     for module in (check, probes):
         monkeypatch.setattr(module, "STEPS", steps)
-    box.fault("job", endpoint=TEXT, stuck="IN_PROGRESS")
     monkeypatch.setattr(check, "endpoints_of", lambda settings: [CUTOUT, PHOTOKIT])
-    with pytest.raises(FalError) as caught:
-        examine_live(client, 0.2, None, 5)
-    assert caught.value.error_type == "timeout"
+    monkeypatch.setattr(probes, "JOB_S", 0.2)
+    box.fault("job", endpoint=TEXT, stuck="IN_PROGRESS")
+    box.fault("status_stream", status=503)
+    document = examine_live(client, 0.2, None, None)
+    facts = by_name(document["live"]["facts"], "fact")
+    assert "The job was not over within 0.2 s" in facts["text"]["live"]
+    assert facts["unknown id"]["live"] == "same"
+    assert "text (not seen: not_ready" in document["error"]
     box.wait_for(lambda ledger: ledger["cancelled"] == 1)
 
 
