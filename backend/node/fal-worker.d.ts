@@ -412,7 +412,7 @@ export interface AnyLlmCompleteOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -433,7 +433,7 @@ export interface AnyLlmEnterpriseOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -452,7 +452,7 @@ export interface AnyLlmStreamOptions {
   priority?: "latency" | "throughput" | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -473,7 +473,7 @@ export interface AnyLlmSubmitOptions {
   webhook_url?: string | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -484,7 +484,7 @@ export interface AnyLlmStatusOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -493,7 +493,7 @@ export interface AnyLlmResultOptions {
   request_id: string;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -502,7 +502,7 @@ export interface AnyLlmCancelOptions {
   request_id: string;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -517,7 +517,7 @@ export interface BackgroundOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -528,7 +528,7 @@ export interface RemoveBackgroundOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -543,7 +543,7 @@ export interface AnalyzeProductOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -558,7 +558,7 @@ export interface GenerateBgPromptOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -578,7 +578,7 @@ export interface GenerateMultipleBgOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -589,7 +589,7 @@ export interface UploadFileOptions {
   shrink?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -613,14 +613,14 @@ export interface WorkflowOptions {
   with_logs?: boolean | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface DoctorOptions {
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -629,7 +629,7 @@ export interface SchemaOptions {
   name?: Command | null;
   /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (./.env, else backend/.env). */
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 

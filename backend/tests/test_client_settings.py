@@ -148,6 +148,47 @@ def test_a_missing_key_names_every_remedy(monkeypatch, found):
     assert isinstance(caught.value, ValueError)
 
 
+PLACEHOLDERS = [
+    *("your_fal_key_here", "your_key_here", "YOUR-KEY-HERE", "your key", "YOUR_API_KEY", "my-fal-key", "<your key>"),
+    *("undefined", "null", "None", "${FAL_KEY}", "$FAL_KEY", "${FAL_KEY:-}", "%FAL_KEY%", "{{ fal_key }}", "changeme"),
+    *("xxxxxxxx", "***", "...", "FAL_KEY", "your_id:your_secret", "undefined:undefined"),
+]
+
+
+@pytest.mark.parametrize("place", ["argument", "environment", "file"])
+@pytest.mark.parametrize("value", PLACEHOLDERS)
+def test_a_placeholder_is_named_as_one_and_is_no_key(box, monkeypatch, place, value):
+    monkeypatch.delenv("FAL_KEY")
+    given = {"key": value} if place == "argument" else {}
+    if place == "environment":
+        monkeypatch.setenv("FAL_KEY", value)
+    if place == "file":
+        Path(".env").write_text(f"FAL_KEY='{value}'\n")
+    with pytest.raises(MissingKey, match="placeholder") as caught:
+        FalClient(**given)
+    assert str(caught.value).startswith("FAL_KEY environment variable is required")
+    assert (value in str(caught.value)) is (":" not in value or "{" in value)
+    if not given:
+        monkeypatch.setenv("FAL_API_KEY", A_KEY)
+        assert key_length() == len(A_KEY)
+
+
+def test_half_a_placeholder_does_not_show_the_other_half(monkeypatch):
+    monkeypatch.setenv("FAL_KEY_ID", "undefined")
+    monkeypatch.setenv("FAL_KEY_SECRET", "planted")
+    with pytest.raises(MissingKey, match="FAL_KEY_ID and FAL_KEY_SECRET") as caught:
+        FalClient()
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", ' "{}" ', "“{}”", "'\"{}\"'"])
+def test_quotes_around_a_value_of_the_environment_are_no_part_of_it(box, monkeypatch, quoted):
+    monkeypatch.setenv("FAL_KEY", quoted.format(A_KEY))
+    monkeypatch.setenv("FAL_TIMEOUT_S", quoted.format("33"))
+    assert (key_length(), settings_of()["timeout_s"]) == (len(A_KEY), 33)
+    assert key_length(key=quoted.format(key_of_length(20))) == 20
+
+
 BAD_VALUES = [
     *(("FAL_TIMEOUT_S", value) for value in ("soon", "0", "-1", "nan", "inf", "1e400", "86401", "10 s")),
     *(("FAL_MAX_CONCURRENCY", value) for value in ("0", "-1", "many", "1.5", "1001", "²", "3,5")),

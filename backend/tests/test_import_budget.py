@@ -35,18 +35,20 @@ START = {
 CLIENT = {
     *START,
     *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+    *("fal.env_files", "fal.key_forms", "fal.picture_types"),
     *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
     *("fal.fields", "fal.hosts"),
     *("fal.names", "fal.retries", "fal.jobs", "fal.language"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
-PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.parallel"}
+PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json", "fal.parallel"}
 WORKFLOW = {*PRODUCT, "fal.workflow"}
 SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads", "fal.plain_http"}
 SCHEMA = {
     *START,
     *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results"),
     *("fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+    *("fal.env_files", "fal.key_forms", "fal.picture_types"),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""

@@ -130,7 +130,7 @@ def test_one_failed_style_is_listed_and_the_rest_is_a_success(box, run, photo_ur
 
 
 def test_the_workflow_keeps_what_was_made_when_it_fails_later(box, run, photo_path):
-    box.say("no categories at all", endpoint=VISION)
+    box.say("no categories at all", endpoint=VISION, times=2)
     code, document = run("workflow", "--image", str(photo_path))
     assert (code, document["error_type"]) == (1, "bad_output")
     assert box.file(document["image_url"]) == photo_path.read_bytes()

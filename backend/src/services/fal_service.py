@@ -68,7 +68,7 @@ class FalClient:
     - key: `FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`;
     - timeout: total seconds that one call may take, `FAL_TIMEOUT_S`, 110;
     - max_concurrency: model calls at once, `FAL_MAX_CONCURRENCY`, 8;
-    - env_file: the `.env` file, `./.env`, else `backend/.env`;
+    - env_file: the `.env` file; without it each setting is looked for in `./.env`, then `backend/.env`;
     - endpoints: `FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`, `FAL_PHOTOKIT_ENDPOINT`,
       `FAL_CUTOUT_ENDPOINT`; log on stderr: `FAL_LOG`.
 
@@ -385,7 +385,8 @@ class FalClient:
     ) -> AnalysisResult:
         """The nine categories of the product in a picture: `{"categories", "error", "raw_output"}`.
 
-        A category that the model leaves out is asked for once more, then it is "Unknown".
+        A category that the model leaves out, or an answer that cannot be read, is asked for once more; a category
+        that is missing twice is "Unknown". When neither answer gives any, the error is `bad_output`.
         """
         url, model = checks.image_url(image_url), checks.text(model, "model")
         temperature = checks.temperature(temperature)

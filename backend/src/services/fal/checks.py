@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
+from services.fal.picture_types import HEAD_BYTES, content_type_of
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
@@ -22,18 +23,6 @@ SLICE_ABOVE_BYTES = 100 * 1024 * 1024
 """Larger files are read in slices: so fal-client uploads them."""
 
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\xff\xd8\xff", "image/jpeg"),
-    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
-    (0, b"GIF8", "image/gif"),
-    (8, b"WEBP", "image/webp"),
-    (0, b"BM", "image/bmp"),
-    (0, b"II*\x00", "image/tiff"),
-    (0, b"MM\x00*", "image/tiff"),
-    (4, b"ftypavif", "image/avif"),
-    (4, b"ftypheic", "image/heic"),
-    (4, b"ftypmif1", "image/heif"),
-)
 
 
 class Style(NamedTuple):
@@ -200,7 +189,7 @@ def local_image(path: object, name: str = "file_path") -> LocalImage:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidInput(f"{name} {shown} cannot be read: {reason}. Check the path.") from error
-    content_type = _recognise(data[:16])
+    content_type = content_type_of(data[:HEAD_BYTES])
     if content_type is None:
         raise InvalidInput(f"{name} {shown} is not a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC).")
     return LocalImage(data, content_type, _header_name(path))
@@ -239,13 +228,6 @@ class Slices:
         if len(data) < stop - start:
             raise InvalidInput("The file became shorter while it was uploaded. Upload it again when it is complete.")
         return data
-
-
-def _recognise(head: bytes) -> str | None:
-    for offset, magic, content_type in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
-            return content_type
-    return None
 
 
 def _header_name(path: str | os.PathLike[str]) -> str:

@@ -1,7 +1,7 @@
 """From a photo of a product to its categories, prompts, pictures and description: the steps and their order.
 
 Each step is one job of `language.py` or `pictures.py`. What does not wait for another step runs beside it: the
-cut-out beside the analysis and the prompts, one style beside the other, the description beside the pictures.
+cut-out beside the prompts, one style beside the other, the description beside the pictures.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class Analysis(NamedTuple):
     answer: TextAnswer
 
 
+_Ask = Callable[[tuple[str, ...]], Analysis]
+
+
 @dataclass
 class Gallery:
     """The pictures of several styles, and what went wrong."""
@@ -65,30 +68,37 @@ class Product:
         self._language = language
         self._pictures = pictures
 
-    def analyse(self, image_url: str, model: str, temperature: float, watch: Watcher | None) -> Analysis:
-        """The nine categories. Those missing are asked for once more, then they are "Unknown"."""
-        answer = self._categories_answer(image_url, list(CATEGORY_NAMES), model, temperature, watch)
-        found = _read(answer)
-        if missing := [name for name in CATEGORY_NAMES if name not in found]:
-            found = {**self._asked_again(image_url, missing, model, temperature, watch), **found}
+    def analyse(
+        self,
+        image_url: str,
+        model: str,
+        temperature: float,
+        watch: Watcher | None,
+        when_known: Callable[[], object] = lambda: None,
+    ) -> Analysis:
+        """The nine categories. Those missing are asked for once more, then they are "Unknown".
+
+        `when_known` is called as soon as any of them is known. Raises BadOutput when both answers give none at all.
+        """
+        ask = partial(self._ask_categories, image_url, model, temperature, watch)
+        try:
+            found, answer = ask(CATEGORY_NAMES)
+        except BadOutput as unread:
+            found, answer = _ask_again(ask, CATEGORY_NAMES, unread)
+            when_known()
+        else:
+            when_known()
+            if missing := tuple(name for name in CATEGORY_NAMES if name not in found):
+                found = {**_ask_for_rest(ask, missing), **found}
         return Analysis({name: found.get(name, UNKNOWN) for name in CATEGORY_NAMES}, answer)
 
-    def _asked_again(
-        self, image_url: str, missing: list[str], model: str, temperature: float, watch: Watcher | None
-    ) -> dict[str, str]:
-        try:
-            return _read(self._categories_answer(image_url, missing, model, temperature, watch))
-        except (Cancelled, DeadlineExceeded):
-            raise
-        except FalError as error:
-            logger.info("%s stays unknown: %s", ", ".join(missing), error)
-            return {}
-
-    def _categories_answer(
-        self, image_url: str, names: list[str], model: str, temperature: float, watch: Watcher | None
-    ) -> TextAnswer:
-        request = TextRequest(prompts.analysis(names), model, temperature=temperature, image_urls=(image_url,))
-        return self._language.ask("vision", request, watch)
+    def _ask_categories(
+        self, image_url: str, model: str, temperature: float, watch: Watcher | None, names: tuple[str, ...]
+    ) -> Analysis:
+        """Those of `names` that the model gives. Raises BadOutput when it gives no category."""
+        request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
+        answer = self._language.ask("vision", request, watch)
+        return Analysis(_read(answer), answer)
 
     def background_prompt(
         self, categories: Mapping[str, str], style: str, model: str, watch: Watcher | None = None
@@ -225,6 +235,27 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
     }
+
+
+def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:
+    """Another answer in place of one that could not be read; what the model wrote first stays known."""
+    try:
+        return ask(names)
+    except (Cancelled, DeadlineExceeded) as error:
+        error.partial = {**unread.partial, **error.partial}
+        raise
+    except FalError as error:
+        raise unread from error
+
+
+def _ask_for_rest(ask: _Ask, missing: tuple[str, ...]) -> dict[str, str]:
+    try:
+        return ask(missing).categories
+    except (Cancelled, DeadlineExceeded):
+        raise
+    except FalError as error:
+        logger.info("%s stays unknown: %s", ", ".join(missing), error)
+        return {}
 
 
 def _read(answer: TextAnswer) -> dict[str, str]:

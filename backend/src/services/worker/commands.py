@@ -25,7 +25,7 @@ Local = Callable[[Values], Document]
 Program = Callable[[Values, "JsonStdout"], int]
 
 TIMEOUT = Option("timeout", "number", "total seconds for everything the command does (FAL_TIMEOUT_S, 110)")
-ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (./.env, else backend/.env)")
+ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (without it: ./.env, then backend/.env)")
 LOGS = Option("with_logs", "flag", "fal's log lines to stderr")
 COMMON = (TIMEOUT, ENV_FILE)
 
