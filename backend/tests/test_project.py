@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import sandbox.__main__ as sandbox_cli
-from sandbox.endpoints import ENDPOINTS
+from sandbox.endpoint_table import ENDPOINTS
 from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS
 from services.fal.errors import FalError
@@ -316,3 +316,8 @@ def _foreign_imports(folder: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.partition(".")[0])
     return names - set(sys.stdlib_module_names) - {folder.name}
+
+
+def test_no_file_name_stands_both_in_the_core_and_in_the_sandbox() -> None:
+    core, sandbox = ({path.name for path in (SRC / room).glob("*.py")} for room in ("services/fal", "sandbox"))
+    assert core & sandbox <= {"__init__.py"}

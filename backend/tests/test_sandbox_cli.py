@@ -189,7 +189,7 @@ def test_what_serve_prints_can_be_read_by_a_shell():
         shell = subprocess.run(
             ["sh", "-c", lines + '\nprintf "%s" "$FAL_KEY$NO_PROXY"'], capture_output=True, text=True, check=True
         )
-    assert shell.stdout == "sandbox-key-id:sandbox-key-secret"
+    assert shell.stdout == "sandbox-key-id:sandbox-key-secretlocalhost,127.0.0.1,::1"
 
 
 # ---------------------------------------------------------------- ways to start it

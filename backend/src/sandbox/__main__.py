@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
 
-NEEDED = ("aiohttp", "trustme", "cryptography", "numpy", "cv2")
+NEEDED = ("aiohttp", "pydantic", "trustme", "cryptography", "numpy", "cv2")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 NOT_FOUND, NOT_ALLOWED = 127, 126
 
@@ -55,6 +55,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--gone", action="append", default=[], metavar="ENDPOINT", help="id (404), id=410 or id=deprecated (422)")
     add("--keepalive", type=float, default=75.0, metavar="S", help="seconds until an idle connection is closed")
     add("--seed", type=int, default=0, metavar="N", help="where ids and unset picture seeds start from")
+    add("--ca_dir", metavar="DIR", help="where the CA certificate goes (for containers; default: a temporary folder)")
     add("--journal", metavar="FILE", help="write the requests there at the end, one JSON object a line")
 
 
@@ -70,11 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the sandbox needs {', '.join(missing)}: pip install -r requirements-dev.txt, "
             "or install fal-python-services[sandbox]"
         )
-    box = _sandbox(options)
+    try:
+        box = _sandbox(options)
+    except ValueError as error:
+        parser.error(str(error))
     try:
         box.start()
     except OSError as error:
-        return _say(f"cannot listen on port {getattr(options, 'port', 0)}: {error.strerror or error}")
+        where = error.filename or f"port {getattr(options, 'port', 0)}"
+        return _say(f"cannot use {where}: {error.strerror or error}")
     try:
         return _run(box, command) if options.command == "run" else _serve(box)
     finally:
@@ -99,6 +104,7 @@ def _sandbox(options: argparse.Namespace) -> "Sandbox":
         keepalive_s=options.keepalive,
         gone=options.gone,
         seed=options.seed,
+        ca_dir=options.ca_dir,
     )
 
 

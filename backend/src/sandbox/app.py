@@ -12,20 +12,21 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from sandbox import control_api, direct_api, queue_api, storage_api
-from sandbox.answers import Answer, Refused, detail, usual
-from sandbox.call import Call
+from sandbox import control_api, direct_api, platform_api, queue_api, storage_api
+from sandbox.control_api import LOOPBACK, check_caller
 from sandbox.delivery import Delivery
-from sandbox.hosts import service_of
+from sandbox.endpoint_table import OPENAI
+from sandbox.host_names import service_of
+from sandbox.replies import Refusal, Reply, detail, usual
 from sandbox.state import State
+from sandbox.wire_request import WireRequest
 
 LARGEST_BODY_BYTES = 512 * 1024 * 1024
 PREFIX = "/_sandbox/"
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "")
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[WireRequest], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,14 @@ ROUTES: tuple[Route, ...] = (
     _route("queue", "POST", r"/(?P<endpoint>(?!.*/requests/).+?)", "submit", queue_api.submit),
     _route("direct", "POST", r"/(?P<endpoint>.+?)/stream", "stream", direct_api.stream),
     _route("direct", "POST", r"/(?P<endpoint>.+?)", "direct", direct_api.run),
+    _route("direct", "GET", f"/(?P<endpoint>{OPENAI}.*)", "unknown", direct_api.no_such_path),
+    _route("direct", "GET", "/.+/realtime", "unknown", direct_api.realtime),
+    _route("platform", "GET", "/v1/models", "platform", platform_api.models),
+    _route("platform", "GET", "/v1/models/pricing", "platform", platform_api.pricing),
+    _route("platform", "POST", "/v1/models/pricing/estimate", "platform", platform_api.estimate),
+    _route("platform", "GET", "/v1/account/billing", "platform", platform_api.billing),
+    _route("platform", "GET", "/.*", "unknown", platform_api.unknown),
+    _route("rest", "POST", "/tokens", "unknown", storage_api.realtime_token),
     _route("rest", "POST", "/storage/auth/token", "token", storage_api.token),
     _route("rest", "POST", "/storage/upload/initiate", "initiate", storage_api.initiate),
     _route("rest", "POST", "/storage/upload/initiate-multipart", "initiate", storage_api.initiate_multipart),
@@ -68,6 +77,7 @@ ROUTES: tuple[Route, ...] = (
     _route("bucket", "PUT", "/sandbox-uploads/(?P<upload>[^/]+)/.*", "put", storage_api.put_bucket),
     _route("sample", "GET", "/.*", "download", storage_api.sample),
     _route("control", "GET", "(/_sandbox)?", "control", control_api.page),
+    _route("control", "GET", r"/_sandbox/ca\.pem", "control", control_api.certificate),
     _route("control", "GET", "/_sandbox/ledger", "control", control_api.ledger),
     _route("control", "GET", "/_sandbox/journal", "control", control_api.journal),
     _route("control", "GET", "/_sandbox/webhooks", "control", control_api.webhooks),
@@ -96,13 +106,13 @@ def create_app(state: State) -> Callable[[web.BaseRequest], Awaitable[web.Stream
         if plain and (host in LOOPBACK or path.startswith(PREFIX)):
             service = "control"
         route, params = _find(tables[service], request.method, path) if service in tables else (_FOREIGN, {})
-        call = Call(state, route.stage, request.method, host, path, request.query, request.headers, params)
+        call = WireRequest(state, route.stage, request.method, host, path, request.query, request.headers, params)
         return await _exchange(request, call, route)
 
     return handle
 
 
-async def _exchange(request: web.BaseRequest, call: Call, route: Route) -> web.StreamResponse:
+async def _exchange(request: web.BaseRequest, call: WireRequest, route: Route) -> web.StreamResponse:
     state = call.state
     row = state.journal.row(
         call.stage, call.method, call.host, call.path, request.rel_url.raw_query_string, call.headers
@@ -116,30 +126,32 @@ async def _exchange(request: web.BaseRequest, call: Call, route: Route) -> web.S
         call.chunks = await _body(request)
         row["bytes"] = sum(map(len, call.chunks))
 
-    async def make() -> Answer:
+    async def make() -> Reply:
         return await _answer(route, call)
 
     try:
         return await delivery.run(read, make)
-    except Refused as refused:
-        return await delivery.refuse(refused.answer)
+    except Refusal as refused:
+        return await delivery.refuse(refused.reply)
     except (ConnectionError, web.RequestPayloadError):
         row["note"] = row["note"] or "caller gone"
         return delivery.cut()
 
 
-async def _answer(route: Route, call: Call) -> Answer:
+async def _answer(route: Route, call: WireRequest) -> Reply:
     try:
+        if call.stage == "control":
+            check_caller(call)
         return await route.handler(call)
-    except Refused as refused:
-        return refused.answer
+    except Refusal as refused:
+        return refused.reply
     except Exception:
         log.exception("the sandbox failed on %s %s", call.method, call.path)
         return detail(500, "Internal Server Error")
 
 
 async def _body(request: web.BaseRequest) -> tuple[bytes, ...]:
-    """The body in the chunks it comes in; Refused when there are too many."""
+    """The body in the chunks it comes in; Refusal when there are too many."""
     if not request.can_read_body:
         return ()
     if request.headers.get("Expect", "").lower() == "100-continue":
@@ -150,7 +162,7 @@ async def _body(request: web.BaseRequest) -> tuple[bytes, ...]:
         chunks.append(chunk)
         size += len(chunk)
         if size > LARGEST_BODY_BYTES:
-            raise Refused(usual(413))
+            raise Refusal(usual(413))
     return tuple(chunks)
 
 
@@ -159,7 +171,7 @@ def _host(request: web.BaseRequest) -> str:
     return host if host.startswith("[") else host.partition(":")[0]
 
 
-def _endpoint(call: Call) -> str | None:
+def _endpoint(call: WireRequest) -> str | None:
     """The endpoint a request is about, for faults that concern one only."""
     if (request_id := call.params.get("id")) and (job := call.state.jobs.find(request_id)) is not None:
         return job.endpoint
@@ -179,17 +191,17 @@ def _find(routes: list[Route], method: str, path: str) -> tuple[Route, dict[str,
     return (_WRONG_METHOD if wrong_method else _UNKNOWN), {}
 
 
-async def _unknown(call: Call) -> Answer:
+async def _unknown(call: WireRequest) -> Reply:
     return usual(404)
 
 
-async def _wrong_method(call: Call) -> Answer:
+async def _wrong_method(call: WireRequest) -> Reply:
     return usual(405)
 
 
-async def _foreign(call: Call) -> Answer:
+async def _foreign(call: WireRequest) -> Reply:
     why = f"The fal sandbox serves fal's hosts and never reaches out: {call.host} is refused.\n"
-    return Answer(403, why.encode(), "text/plain; charset=utf-8")
+    return Reply(403, why.encode(), "text/plain; charset=utf-8")
 
 
 _FOREIGN = _route("", "", "", "unknown", _foreign)

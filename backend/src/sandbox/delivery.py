@@ -10,17 +10,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from sandbox.answers import JSON, Answer, Body, encode, usual
-
-if TYPE_CHECKING:
-    from sandbox.faults import Fault
-    from sandbox.journal import Row
-    from sandbox.state import State
+from sandbox.faults import Fault
+from sandbox.journal import Row
+from sandbox.memory import Memory
+from sandbox.replies import JSON, Body, Reply, encode, usual
 
 CHUNK_BYTES = 256 * 1024
 ROOM_BYTES = 64 * 1024
@@ -33,12 +30,12 @@ Step = Callable[[], Awaitable[None]]
 class Delivery:
     """The way back for one request."""
 
-    state: State
+    state: Memory
     request: web.BaseRequest
     row: Row
     fault: Fault | None = None
 
-    async def run(self, read: Step, make: Callable[[], Awaitable[Answer]]) -> web.StreamResponse:
+    async def run(self, read: Step, make: Callable[[], Awaitable[Reply]]) -> web.StreamResponse:
         """Reads the body, has the answer made and sends it."""
         if self.fault is None:
             await read()
@@ -46,7 +43,7 @@ class Delivery:
         answer = await self._under_fault(self.fault, read, make)
         return self.cut() if answer is None else await self._send(answer)
 
-    async def refuse(self, answer: Answer) -> web.StreamResponse:
+    async def refuse(self, answer: Reply) -> web.StreamResponse:
         """Answers before the body was read, and closes: what is left of it will not be read."""
         response = await self._send(answer)
         response.force_close()
@@ -59,7 +56,7 @@ class Delivery:
         self.state.changed.ring()
         return web.Response()
 
-    async def _under_fault(self, fault: Fault, read: Step, make: Callable[[], Awaitable[Answer]]) -> Answer | None:
+    async def _under_fault(self, fault: Fault, read: Step, make: Callable[[], Awaitable[Reply]]) -> Reply | None:
         """The answer this fault leaves; None when the connection is to be cut."""
         self.row["note"] = fault.note
         if fault.drop == "unread":
@@ -76,7 +73,7 @@ class Delivery:
             await asyncio.sleep(fault.silent)
         return _mangled(answer, fault)
 
-    async def _effect(self, fault: Fault, make: Callable[[], Awaitable[Answer]]) -> Answer | None:
+    async def _effect(self, fault: Fault, make: Callable[[], Awaitable[Reply]]) -> Reply | None:
         """Lets the request take effect or not, before or after the delay."""
         if fault.refuses:
             if fault.accept:
@@ -94,7 +91,7 @@ class Delivery:
     def _gone(self) -> bool:
         return self.request.transport is None or self.request.transport.is_closing()
 
-    async def _send(self, answer: Answer) -> web.StreamResponse:
+    async def _send(self, answer: Reply) -> web.StreamResponse:
         request_id = answer.request_id or self.state.new_id()
         self.row["status"], self.row["request_id"] = answer.status, request_id
         self.state.changed.ring()
@@ -116,7 +113,7 @@ class Delivery:
             return len(body) > CHUNK_BYTES
         return self.fault.drop == "half" or self.fault.cut is not None or self.fault.headers_first
 
-    def _headers(self, answer: Answer, request_id: str) -> CIMultiDict[str]:
+    def _headers(self, answer: Reply, request_id: str) -> CIMultiDict[str]:
         headers = CIMultiDict(answer.headers)
         headers["Content-Type"] = answer.content_type
         headers["Server"] = "sandbox"
@@ -166,7 +163,7 @@ class Delivery:
             self.cut()
 
 
-def _length(answer: Answer) -> int | None:
+def _length(answer: Reply) -> int | None:
     if isinstance(answer.body, bytes):
         return len(answer.body)
     if isinstance(answer.body, tuple):
@@ -186,37 +183,37 @@ async def _pieces(body: Body) -> AsyncGenerator[bytes, None]:
                 yield chunk
 
 
-async def _drained(answer: Answer) -> None:
+async def _drained(answer: Reply) -> None:
     """Closes a body that nobody will read."""
     if isinstance(answer.body, AsyncGenerator):
         await answer.body.aclose()
 
 
-def _own_answer(fault: Fault, method: str) -> Answer:
+def _own_answer(fault: Fault, method: str) -> Reply:
     """What the sandbox answers in the request's place."""
     if fault.redirect is not None:
         status = fault.status or (302 if method in ("GET", "HEAD") else 307)
-        return Answer(status, b"", "text/plain", {"Location": fault.redirect})
+        return Reply(status, b"", "text/plain", {"Location": fault.redirect})
     if fault.size is not None:
         kind = fault.content_type or "application/octet-stream"
-        return Answer(fault.status or 200, _filler(fault.size), kind, length=fault.size)
+        return Reply(fault.status or 200, _filler(fault.size), kind, length=fault.size)
     status = fault.status or 500
     if fault.body is None:
         return _hinted(usual(status), fault)
     if isinstance(fault.body, str):
         kind = "text/html" if fault.body.lstrip().startswith("<") else "text/plain"
-        return Answer(status, fault.body.encode(), fault.content_type or kind)
-    return Answer(status, encode(fault.body), fault.content_type or JSON)
+        return Reply(status, fault.body.encode(), fault.content_type or kind)
+    return Reply(status, encode(fault.body), fault.content_type or JSON)
 
 
-def _hinted(answer: Answer, fault: Fault) -> Answer:
+def _hinted(answer: Reply, fault: Fault) -> Reply:
     """The direct host says of its temporary failures that a retry may help."""
     if fault.stage in ("direct", "stream") and answer.status >= 502:
         answer.headers["X-Fal-Needs-Retry"] = "1"
     return answer
 
 
-def _mangled(answer: Answer, fault: Fault) -> Answer:
+def _mangled(answer: Reply, fault: Fault) -> Reply:
     if fault.garbage is None:
         return answer
     whole = answer.body if isinstance(answer.body, bytes) else b"{}"
@@ -226,7 +223,7 @@ def _mangled(answer: Answer, fault: Fault) -> Answer:
         "shape": (b'{"sandbox":["not","what","you","asked","for"]}', JSON),
         "empty": (b"", JSON),
     }[fault.garbage]
-    return Answer(200, body, kind, answer.headers, answer.request_id)
+    return Reply(200, body, kind, answer.headers, answer.request_id)
 
 
 async def _filler(size: int) -> AsyncGenerator[bytes, None]:

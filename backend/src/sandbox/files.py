@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sandbox.hosts import CDN_HOST
+from sandbox.host_names import CDN_HOST
 
 KEPT_BYTES = 1024 * 1024 * 1024
 OPEN_UPLOADS = 10_000

@@ -11,15 +11,13 @@ import base64
 import binascii
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-from sandbox.answers import field_error
-from sandbox.hosts import service_of
+from sandbox.host_names import service_of
+from sandbox.memory import Memory
+from sandbox.replies import field_error
 from sandbox.wire_types import Json
-
-if TYPE_CHECKING:
-    from sandbox.state import State
 
 SAMPLES_KEPT = 64
 T = TypeVar("T")
@@ -33,12 +31,12 @@ class Unusable(Exception):
         self.detail = [field_error(kind, name, message, given)]
 
 
-async def in_thread(state: State, work: Callable[..., T], *values: Json) -> T:
+async def in_thread(state: Memory, work: Callable[..., T], *values: Json) -> T:
     """Runs something slow beside the loop."""
     return await asyncio.get_running_loop().run_in_executor(state.executor, work, *values)
 
 
-async def fetch(state: State, field: str, url: str) -> tuple[str, bytes]:
+async def fetch(state: Memory, field: str, url: str) -> tuple[str, bytes]:
     """File name and bytes behind a URL; Unusable when there is nothing to download."""
     if url.startswith("data:"):
         return "inline", _inline(field, url)
@@ -51,7 +49,7 @@ async def fetch(state: State, field: str, url: str) -> tuple[str, bytes]:
     raise Unusable("file_download_error", field, "Failed to download the file.", url)
 
 
-async def fetch_picture(state: State, field: str, url: str) -> tuple[str, bytes]:
+async def fetch_picture(state: Memory, field: str, url: str) -> tuple[str, bytes]:
     """As `fetch`; Unusable also when the bytes are no picture."""
     name, data = await fetch(state, field, url)
     try:
@@ -61,7 +59,7 @@ async def fetch_picture(state: State, field: str, url: str) -> tuple[str, bytes]
     return name, data
 
 
-async def sample(state: State, path: str) -> bytes:
+async def sample(state: Memory, path: str) -> bytes:
     """The sample photo for a path on a sample host."""
     return await in_thread(state, _sample, _file_name(path))
 

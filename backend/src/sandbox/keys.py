@@ -8,9 +8,10 @@ token counts.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from sandbox.answers import Answer, Refused, detail
-from sandbox.call import Call
+from sandbox.replies import Refusal, detail
+from sandbox.wire_request import WireRequest
 
 KEY = "sandbox-key-id:sandbox-key-secret"
 
@@ -24,30 +25,44 @@ _REFUSALS: dict[str, tuple[int, str]] = {
 }
 
 
-def check_key(call: Call, *, required: bool = True) -> None:
+@dataclass(frozen=True, slots=True)
+class KeyRefusal:
+    """Why a key is refused."""
+
+    status: int
+    text: str
+
+
+def check_key(call: WireRequest, *, required: bool = True) -> None:
     """Refuses a call whose key fal would refuse; `required=False` lets a call without any key pass."""
     given = call.headers.get("Authorization")
     if given is None and not required:
         return
-    if (refusal := _judge(given)) is not None:
-        raise Refused(refusal)
+    if (refusal := refusal_of(given)) is not None:
+        raise Refusal(detail(refusal.status, refusal.text))
 
 
-def _judge(given: str | None) -> Answer | None:
+def key_id(call: WireRequest) -> str:
+    """The part of a key before its colon."""
+    return call.headers.get("Authorization", "").partition(" ")[2].partition(":")[0]
+
+
+def refusal_of(given: str | None) -> KeyRefusal | None:
+    """What is wrong with the value of an `Authorization` header; None when it is a key."""
     if given is None:
-        return detail(401, "Authentication is required to access this application.")
+        return KeyRefusal(401, "Authentication is required to access this application.")
     scheme, _, key = given.partition(" ")
     if scheme.lower() == "bearer":
-        return detail(401, "Could not decode the issuer of the token")
+        return KeyRefusal(401, "Could not decode the issuer of the token")
     if scheme.lower() != "key" or _WELL_FORMED.fullmatch(key) is None:
-        return detail(401, "invalid key credentials")
+        return KeyRefusal(401, "invalid key credentials")
     refusal = _REFUSALS.get(key.partition(":")[0])
-    return None if refusal is None else detail(*refusal)
+    return None if refusal is None else KeyRefusal(*refusal)
 
 
-def check_upload_token(call: Call) -> None:
+def check_upload_token(call: WireRequest) -> None:
     """Refuses an upload that carries neither the CDN token nor a signature in its URL."""
     if call.query.get("signature") == call.state.upload_token:
         return
     if call.headers.get("Authorization", "") != f"Bearer {call.state.upload_token}":
-        raise Refused(detail(401, "Invalid or missing CDN token"))
+        raise Refusal(detail(401, "Invalid or missing CDN token"))

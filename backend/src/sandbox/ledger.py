@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from sandbox.jobs import Job
+from sandbox.job_store import Job
 
 
 @dataclass(slots=True)
@@ -69,6 +68,7 @@ def _entry(job: Job) -> dict[str, Any]:
         "billable": job.billable,
         "units": job.units,
         "input": job.given,
+        "headers": job.headers,
         "cancel_requests": job.cancel_requests,
         "webhook_url": job.webhook_url,
         "webhook": job.webhook,

@@ -11,35 +11,28 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sandbox.checks import refuse
 from sandbox.inputs import Unusable, fetch_picture, in_thread, sample
+from sandbox.memory import Memory
+from sandbox.sizes import USUAL, Size, size_of
 from sandbox.wire_types import Json
-
-if TYPE_CHECKING:
-    from sandbox.state import State
 
 Output = dict[str, Any]
 Picture = tuple[bytes, int, int]
 
-SIZES: dict[str, tuple[int, int]] = {
-    "square_hd": (1024, 1024),
-    "square": (512, 512),
-    "portrait_4_3": (768, 1024),
-    "portrait_16_9": (576, 1024),
-    "landscape_4_3": (1024, 768),
-    "landscape_16_9": (1024, 576),
-}
-LARGEST_SIDE = 4096
 SEEDS = 2**31
+AUTOMATIC_SHOTS = 10
+"""How many placements `placement_type: automatic` of product-shot gives for each result."""
+DRAWN_SIDE = 2048
+"""Larger pictures are drawn smaller and scaled up: they take memory enough as they are."""
 
 
 @dataclass(slots=True)
 class Work:
     """One run of a model: the checked fields, and what a run may use."""
 
-    state: State
+    state: Memory
     endpoint: str
     fields: dict[str, Any]
 
@@ -79,6 +72,20 @@ async def cut_out(work: Work) -> Output:
     return {"image": _image(work, await in_thread(work.state, _cut, photo), "cutout")}
 
 
+async def birefnet(work: Work) -> Output:
+    """fal-ai/birefnet/v2: as `cut_out`, with the mask beside the picture or in its place."""
+    _, photo = await fetch_picture(work.state, "image_url", work.fields["image_url"])
+    png, width, height = await in_thread(work.state, _cut, photo)
+    if not (work.fields["output_mask"] or work.fields["mask_only"]):
+        return {"image": await _filed(work, (png, width, height), "cutout")}
+    mask = await in_thread(work.state, _mask, png)
+    picture, name = (mask, "mask") if work.fields["mask_only"] else (png, "cutout")
+    output = {"image": await _filed(work, (picture, width, height), name)}
+    if work.fields["output_mask"]:
+        output["mask_image"] = await _filed(work, (mask, width, height), "mask")
+    return output
+
+
 async def replace(work: Work) -> Output:
     """bria/replace-background. Without `image_url` it takes fal's sample picture: the documented trap."""
     url = work.fields["image_url"]
@@ -86,45 +93,69 @@ async def replace(work: Work) -> Output:
         photo = await sample(work.state, "coffee-machine.jpg")
     else:
         _, photo = await fetch_picture(work.state, "image_url", url)
-    image = await _scene(work, photo, work.fields["seed"])
+    image = await _scene(work, photo, work.fields["prompt"], work.fields["seed"])
     return {"image": image, "images": [image]}
 
 
 async def replace_several(work: Work) -> Output:
     """fal-ai/bria/background/replace: a prompt or a reference picture, several results."""
-    if (work.fields["prompt"] is None) == (work.fields["ref_image_url"] is None):
-        raise refuse("prompt", "exactly one of prompt and ref_image_url must be given", work.fields["prompt"])
-    if (reference := work.fields["ref_image_url"]) is not None:
-        await fetch_picture(work.state, "ref_image_url", reference)
-    _, photo = await fetch_picture(work.state, "image_url", work.fields["image_url"])
+    photo = await _photo_for_scene(work)
     seed = _seed(work)
-    return {"images": await _scenes(work, photo, seed), "seed": seed}
+    images = [await _scene(work, photo, work.fields["prompt"], seed + n) for n in range(work.fields["num_images"])]
+    return {"images": images, "seed": seed}
+
+
+async def product_shot(work: Work) -> Output:
+    """fal-ai/bria/product-shot: shots of a size that is asked for, or of the photo's own."""
+    photo = await _photo_for_scene(work)
+    size = await in_thread(work.state, _shot_size, photo, work.fields)
+    count = work.fields["num_results"] * (AUTOMATIC_SHOTS if work.fields["placement_type"] == "automatic" else 1)
+    seed, words = _seed(work), work.fields["scene_description"]
+    return {"images": [await _scene(work, photo, words, seed + number, size) for number in range(count)]}
 
 
 async def edit(work: Work) -> Output:
-    """The nano-banana editors: `images` and a description."""
-    urls = work.fields["image_urls"]
+    """The nano-banana editors: `images` and a description. About one million pixels are 1K."""
+    urls = work.fields["image_urls"] or ()
     photos = [await fetch_picture(work.state, "image_urls", url) for url in urls]
-    if not photos:
-        raise refuse("image_urls", "at least one image is needed", urls)
-    return {"images": await _scenes(work, photos[0][1], _seed(work)), "description": ""}
+    usual = await in_thread(work.state, _size_of_picture, photos[0][1]) if photos else USUAL
+    size = size_of(work.fields["aspect_ratio"], work.fields.get("resolution"), usual)
+    seed, prompt = _seed(work), work.fields["prompt"]
+    images = []
+    for number in range(work.fields["num_images"]):
+        if photos:
+            images.append(await _scene(work, photos[0][1], prompt, seed + number, size))
+        else:
+            picture = await in_thread(work.state, _generic, *size, prompt, seed + number)
+            images.append(await _filed(work, picture, "picture"))
+    return {"images": images, "description": ""}
 
 
 async def anything(work: Work) -> Output:
     """Any other endpoint, when the sandbox was told to answer for all: a picture of the size asked for."""
-    width, height = _size(work.fields.get("image_size") or "square_hd")
-    started, seed, prompt = time.monotonic(), _seed(work), work.fields["prompt"]
+    fields = work.fields
+    size = fields["image_size"] or size_of(fields["aspect_ratio"], fields["resolution"])
+    started, seed, prompt = time.monotonic(), _seed(work), fields["prompt"]
     images = [
-        _image(work, await in_thread(work.state, _generic, width, height, prompt, seed + number), "picture")
-        for number in range(work.fields["num_images"])
+        await _filed(work, await in_thread(work.state, _generic, *size, prompt, seed + number), "picture")
+        for number in range(fields["num_images"] or 1)
     ]
     return {
         "images": images,
+        "image": images[0],
         "seed": seed,
         "timings": {"inference": round(time.monotonic() - started, 6)},
         "has_nsfw_concepts": [False] * len(images),
         "prompt": prompt,
     }
+
+
+async def _photo_for_scene(work: Work) -> bytes:
+    """The product's photo; the reference picture, if there is one, must be a picture too."""
+    if reference := work.fields["ref_image_url"]:
+        await fetch_picture(work.state, "ref_image_url", reference)
+    _, photo = await fetch_picture(work.state, "image_url", work.fields["image_url"])
+    return photo
 
 
 async def _photos(work: Work) -> list[tuple[str, bytes]]:
@@ -133,9 +164,14 @@ async def _photos(work: Work) -> list[tuple[str, bytes]]:
 
 
 async def _say(work: Work, photos: list[tuple[str, bytes]]) -> str:
+    return await say(work, work.fields["prompt"], work.fields["system_prompt"], photos)
+
+
+async def say(work: Work, prompt: str, system_prompt: str | None, photos: list[tuple[str, bytes]]) -> str:
+    """What a language model answers: the text that was put into its mouth, or the scripted one."""
     if (scripted := work.state.script.take(work.endpoint)) is not None:
         return scripted
-    values = (work.fields["prompt"], work.fields["system_prompt"], photos)
+    values = (prompt, system_prompt, photos)
     # Words alone are quick; a picture, and the first import, take long enough to hold up the loop.
     if photos or "sandbox.texts" not in sys.modules:
         return await in_thread(work.state, _answer, *values)
@@ -143,8 +179,12 @@ async def _say(work: Work, photos: list[tuple[str, bytes]]) -> str:
 
 
 def _usage(work: Work, text: str) -> dict[str, Any]:
-    asked = len(work.fields["prompt"]) + len(work.fields["system_prompt"] or "")
-    prompt_tokens, completion_tokens = 1 + asked // 4, 1 + len(text) // 4
+    return usage_of(work.fields["prompt"] + (work.fields["system_prompt"] or ""), text)
+
+
+def usage_of(asked: str, text: str) -> dict[str, Any]:
+    """Tokens and cost of one answer, by the length of the texts."""
+    prompt_tokens, completion_tokens = 1 + len(asked) // 4, 1 + len(text) // 4
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -153,46 +193,44 @@ def _usage(work: Work, text: str) -> dict[str, Any]:
     }
 
 
-async def _scenes(work: Work, photo: bytes, seed: int) -> list[dict[str, Any]]:
-    return [await _scene(work, photo, seed + number) for number in range(work.fields["num_images"])]
-
-
-async def _scene(work: Work, photo: bytes, seed: int) -> dict[str, Any]:
-    prompt = work.fields["prompt"] or ""
-    return _image(work, await in_thread(work.state, _replace, photo, prompt, seed), "scene")
+async def _scene(work: Work, photo: bytes, prompt: str | None, seed: int, size: Size | None = None) -> dict[str, Any]:
+    return await _filed(work, await in_thread(work.state, _replace, photo, prompt or "", seed, size), "scene")
 
 
 def _seed(work: Work) -> int:
-    given = work.fields["seed"]
+    given = work.fields.get("seed")
     return work.state.random.randrange(SEEDS) if given is None else int(given)
 
 
-def _size(asked: Json) -> tuple[int, int]:
-    if isinstance(asked, str) and asked in SIZES:
-        return SIZES[asked]
-    if isinstance(asked, dict):
-        sides = asked.get("width", 1024), asked.get("height", 1024)
-        if all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides):
-            return sides
-    raise refuse("image_size", f"one of {', '.join(SIZES)}, or width and height up to {LARGEST_SIDE}", asked)
+async def _filed(work: Work, picture: Picture, name: str) -> dict[str, Any]:
+    """The image object of a picture in the file type that was asked for; a GIF is not made and stays PNG."""
+    data, width, height = picture
+    if (kind := work.fields.get("output_format")) in ("jpeg", "webp"):
+        data = await in_thread(work.state, _as_type, data, kind)
+    return _image(work, (data, width, height), name)
 
 
 def _image(work: Work, picture: Picture, name: str) -> dict[str, Any]:
     """fal's image object; with `sync_mode` its URL carries the bytes."""
-    png, width, height = picture
-    file_name = f"sandbox-{name}.png"
+    data, width, height = picture
+    kind = _KINDS.get(data[:4], "png")
+    file_name = f"sandbox-{name}.{kind}"
     if work.fields["sync_mode"]:
-        url = "data:image/png;base64," + base64.b64encode(png).decode()
+        url = f"data:image/{kind};base64," + base64.b64encode(data).decode()
     else:
-        url = work.state.files.keep([png], file_name, "image/png")
+        url = work.state.files.keep([data], file_name, f"image/{kind}")
     return {
         "url": url,
-        "content_type": "image/png",
+        "content_type": f"image/{kind}",
         "file_name": file_name,
-        "file_size": len(png),
+        "file_size": len(data),
         "width": width,
         "height": height,
     }
+
+
+_KINDS = {b"RIFF": "webp", b"\xff\xd8\xff\xe0": "jpeg"}
+"""File types by how their files begin; everything else is made as PNG."""
 
 
 def _answer(prompt: str, system_prompt: str | None, photos: list[tuple[str, bytes]]) -> str:
@@ -208,18 +246,54 @@ def _cut(photo: bytes) -> Picture:
     return png, *picture_size(png)
 
 
-def _replace(photo: bytes, prompt: str, seed: int) -> Picture:
+def _as_type(data: bytes, kind: str) -> bytes:
+    from sandbox.framing import as_type
+
+    return as_type(data, kind)
+
+
+def _mask(png: bytes) -> bytes:
+    from sandbox.framing import mask_of
+
+    return mask_of(png)
+
+
+def _replace(photo: bytes, prompt: str, seed: int, size: Size | None) -> Picture:
+    from sandbox.framing import framed, resized
     from sandbox.pictures.cutout import picture_size
     from sandbox.pictures.scene import replace_background
 
-    png = _made(replace_background, photo, prompt, seed)
-    return png, *picture_size(png)
+    if size is None:
+        png = _made(replace_background, photo, prompt, seed)
+        return png, *picture_size(png)
+    png = _made(replace_background, _made(framed, photo, *size), prompt, seed)
+    return resized(png, *size), *size
+
+
+def _size_of_picture(photo: bytes) -> Size:
+    from sandbox.pictures.cutout import picture_size
+
+    return picture_size(photo)
+
+
+def _shot_size(photo: bytes, fields: dict[str, Any]) -> Size:
+    """product-shot: the photo's own size, with its padding, or the size that is asked for."""
+    width, height = _size_of_picture(photo)
+    if fields["placement_type"] == "manual_padding":
+        left, right, top, bottom = fields["padding_values"] or (0, 0, 0, 0)
+        return width + left + right, height + top + bottom
+    if fields["original_quality"] or fields["placement_type"] == "original":
+        return width, height
+    return tuple(fields["shot_size"])
 
 
 def _generic(width: int, height: int, prompt: str, seed: int) -> Picture:
+    from sandbox.framing import resized
     from sandbox.pictures.scene import generic_picture
 
-    return generic_picture(width, height, prompt, seed), width, height
+    scale = min(1.0, DRAWN_SIDE / max(width, height))
+    drawn = max(1, round(width * scale)), max(1, round(height * scale))
+    return resized(generic_picture(*drawn, prompt, seed), width, height), width, height
 
 
 def _made(make: Callable[..., bytes], photo: bytes, *values: Json) -> bytes:

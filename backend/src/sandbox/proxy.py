@@ -12,13 +12,14 @@ import sys
 import weakref
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 import trustme
 from aiohttp import web
 
 from sandbox.app import stages_at
-from sandbox.hosts import service_of
+from sandbox.host_names import is_name, service_of
 from sandbox.state import State
 
 LONGEST_HEAD_BYTES = 16 * 1024
@@ -102,32 +103,50 @@ class _Door(asyncio.Protocol):
         if not _WORD.startswith(self._seen[: len(_WORD)]):
             _hand_over(self._transport, self._proxy.conversation(), self._seen)
         elif b"\r\n\r\n" in self._seen:
-            self._connect(self._seen.split(b"\r\n", 1)[0].split(b" ")[1].decode("latin-1"))
+            words = self._seen.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+            self._connect(words[1] if len(words) == 3 else "")
         elif len(self._seen) > LONGEST_HEAD_BYTES:
             self._transport.abort()
 
     def _connect(self, target: str) -> None:
         host, _, port = target.rpartition(":")
+        host = host.lower().removesuffix(".")
+        if not is_name(host) or not (port.isascii() and port.isdigit()):
+            # An IPv6 address comes here too; whatever it is, it is none of fal's hosts.
+            self._refuse(target, 403 if host.startswith("[") else 400, "is no host name with a port")
+            return
         service = service_of(host, self._proxy.state.settings.hosts)
         if service is None or port != "443":
-            self._refuse(target)
+            self._refuse(target, 403, "is refused")
         elif self._proxy.state.faults.take_connect(stages_at(service)) is not None:
             self._note(host, "drop connect", None)
             self._transport.abort()
         else:
-            # Nothing may be read before TLS stands.
-            self._transport.pause_reading()
-            self._transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            task = asyncio.create_task(self._secure(host.lower()))
-            self._proxy.handshakes.add(task)
-            task.add_done_callback(self._proxy.handshakes.discard)
+            self._open(host, target)
 
-    def _refuse(self, target: str) -> None:
-        why = f"The fal sandbox serves fal's hosts on port 443 and never reaches out: {target} is refused.\n"
-        self._note(target, "refused", 403)
+    def _open(self, host: str, target: str) -> None:
+        try:
+            context = self._proxy.authority.context(host)
+        except ValueError:
+            # Labels can look right and still be no name, such as broken punycode.
+            self._refuse(target, 400, "is a name that no certificate can be made for")
+            return
+        # Nothing may be read before TLS stands.
+        self._transport.pause_reading()
+        self._transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        task = asyncio.create_task(self._secure(context))
+        self._proxy.handshakes.add(task)
+        task.add_done_callback(self._proxy.handshakes.discard)
+
+    def _refuse(self, target: str, status: int, why: str) -> None:
+        shown = target if target.isprintable() else repr(target)
+        text = f"The fal sandbox serves fal's hosts on port 443 and never reaches out: {shown or 'nothing'} {why}.\n"
+        body = text.encode()
+        self._note(target, "refused", status)
         self._transport.write(
-            b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\nx-fal-sandbox: 1\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(why.encode()), why.encode())
+            b"HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nx-fal-sandbox: 1\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
+            % (status, HTTPStatus(status).phrase.encode(), len(body), body)
         )
         self._transport.close()
 
@@ -137,14 +156,14 @@ class _Door(asyncio.Protocol):
         row["note"], row["status"] = note, status
         self._proxy.state.changed.ring()
 
-    async def _secure(self, host: str) -> None:
+    async def _secure(self, context: ssl.SSLContext) -> None:
         loop, waiting_room = asyncio.get_running_loop(), _WaitingRoom()
         options: dict[str, Any] = {"ssl_shutdown_timeout": CLOSE_S} if sys.version_info >= (3, 11) else {}
         try:
             secured = await loop.start_tls(
                 self._transport,
                 waiting_room,
-                self._proxy.authority.context(host),
+                context,
                 server_side=True,
                 **options,
             )

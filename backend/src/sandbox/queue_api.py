@@ -9,17 +9,17 @@ from collections.abc import AsyncGenerator
 from datetime import datetime, timezone
 from typing import Any
 
-from sandbox.answers import EVENTS, Answer, Refused, event, json_answer, not_found
-from sandbox.call import Call
-from sandbox.jobs import Job
+from sandbox.job_store import Job
 from sandbox.keys import check_key
 from sandbox.orders import place
+from sandbox.replies import EVENTS, Refusal, Reply, event, json_reply, not_found
+from sandbox.wire_request import WireRequest
 
 KEEP_ALIVE_S = 15.0
 """A stream that has nothing to say sends a comment this often."""
 
 
-async def submit(call: Call) -> Answer:
+async def submit(call: WireRequest) -> Reply:
     job = place(call, "queue")
     reply = {
         "status": "IN_QUEUE",
@@ -28,49 +28,49 @@ async def submit(call: Call) -> Answer:
         "queue_position": call.state.jobs.position(job),
         **_urls(call, job),
     }
-    return json_answer(reply, request_id=job.request_id)
+    return json_reply(reply, request_id=job.request_id)
 
 
-async def status(call: Call) -> Answer:
+async def status(call: WireRequest) -> Reply:
     job = _job(call)
-    return json_answer(_status(call, job), 200 if job.ended else 202, request_id=job.request_id)
+    return json_reply(_status(call, job), 200 if job.ended else 202, request_id=job.request_id)
 
 
-async def status_stream(call: Call) -> Answer:
+async def status_stream(call: WireRequest) -> Reply:
     job = _job(call)
-    return Answer(200, _changes(call, job), EVENTS, request_id=job.request_id)
+    return Reply(200, _changes(call, job), EVENTS, request_id=job.request_id)
 
 
-async def result(call: Call) -> Answer:
+async def result(call: WireRequest) -> Reply:
     job = _job(call)
     if job.result is None:
-        return json_answer({"detail": "Request is still in progress"}, 400, request_id=job.request_id)
+        return json_reply({"detail": "Request is still in progress"}, 400, request_id=job.request_id)
     if job.plan is not None and job.plan.expired:
         return not_found()
     return job.result
 
 
-async def cancel(call: Call) -> Answer:
+async def cancel(call: WireRequest) -> Reply:
     job = _job(call)
     code, word = call.state.runner.cancel(job)
-    return json_answer({"status": word}, code, request_id=job.request_id)
+    return json_reply({"status": word}, code, request_id=job.request_id)
 
 
-def _job(call: Call) -> Job:
+def _job(call: WireRequest) -> Job:
     """The job a URL names, by the short form or with the endpoint's whole path."""
     check_key(call, required=False)
     job = call.state.jobs.find(call.params["id"])
     if job is None or job.kind != "queue" or call.params["endpoint"] not in (job.app, job.endpoint):
-        raise Refused(not_found())
+        raise Refusal(not_found())
     return job
 
 
-def _urls(call: Call, job: Job) -> dict[str, str]:
+def _urls(call: WireRequest, job: Job) -> dict[str, str]:
     base = f"https://{call.host}/{job.app}/requests/{job.request_id}"
     return {"response_url": base, "status_url": base + "/status", "cancel_url": base + "/cancel"}
 
 
-def _status(call: Call, job: Job) -> dict[str, Any]:
+def _status(call: WireRequest, job: Job) -> dict[str, Any]:
     said: dict[str, Any] = {"status": job.state, "request_id": job.request_id}
     if job.state == "IN_QUEUE":
         said["queue_position"] = call.state.jobs.position(job)
@@ -97,13 +97,16 @@ def _logs(job: Job) -> list[dict[str, str]]:
     ]
 
 
-async def _changes(call: Call, job: Job) -> AsyncGenerator[bytes, None]:
-    last = None
+async def _changes(call: WireRequest, job: Job) -> AsyncGenerator[bytes, None]:
+    last, told = None, 0
     while True:
         now = _status(call, job)
         if now != last:
             last = now
-            yield event(now)
+            lines = now["logs"]
+            # Only the lines that are new: fal's clients append those of each event to what they have.
+            yield event(now if lines is None else {**now, "logs": lines[told:]})
+            told = 0 if lines is None else len(lines)
         if now["status"] == "COMPLETED":
             return
         if not job.ended and not await job.bell.wait(KEEP_ALIVE_S):

@@ -12,16 +12,17 @@ import asyncio
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sandbox import answers, models
-from sandbox.checks import Invalid, check
-from sandbox.endpoints import app_of
+from sandbox import models, openai_models, replies
+from sandbox.endpoint_ids import app_of
+from sandbox.endpoint_table import Endpoint
+from sandbox.faults import Failure
+from sandbox.input_models import Invalid, check
 from sandbox.inputs import Unusable
-from sandbox.jobs import Job, Outcome
-
-if TYPE_CHECKING:
-    from sandbox.state import State
+from sandbox.job_store import Job, Outcome
+from sandbox.memory import Memory
+from sandbox.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,16 @@ log = logging.getLogger(__name__)
 class Runner:
     """Takes jobs in and brings them to their end."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: Memory, webhooks: Webhooks) -> None:
         self._state = state
+        self._webhooks = webhooks
 
-    def accept(self, job: Job) -> None:
-        """Takes a job in and starts its life."""
+    def accept(self, job: Job, row: Endpoint | None) -> None:
+        """Takes a job in and starts its life. `row` runs it; None when the application has no such path."""
         job.plan = self._state.faults.take("job", job.endpoint)
         self._state.jobs.add(job)
         self._state.ledger.accepted += 1
-        job.life = asyncio.create_task(self._live(job))
+        job.life = asyncio.create_task(self._live(job, row))
         self._state.changed.ring()
 
     def cancel_all(self) -> None:
@@ -53,29 +55,34 @@ class Runner:
         if job.ended:
             return 400, "ALREADY_COMPLETED"
         was_waiting = job.state == "IN_QUEUE"
-        self._cancel(job)
+        # fal only sends a signal: an application without a handler for it finishes as if nothing was.
+        if was_waiting or job.plan is None or not job.plan.ignores_cancel:
+            self._cancel(job)
         return (200, "OK") if was_waiting else (202, "CANCELLATION_REQUESTED")
 
     def _cancel(self, job: Job) -> None:
         if job.life is not None:
             job.life.cancel()
         job.error, job.error_type = "Request was cancelled by the client", "client_cancelled"
-        self._finish(job, "cancelled", answers.usual(499))
+        self._finish(job, "cancelled", replies.usual(499))
 
-    async def _live(self, job: Job) -> None:
+    async def _live(self, job: Job, row: Endpoint | None) -> None:
         try:
             if not await self._leaves_queue(job):
                 return
             self._start(job)
-            await self._compute(job)
+            await self._compute(job, row)
         except Invalid as invalid:
-            self._refuse(job, invalid.errors)
+            if row is not None and row.openai:
+                self._refuse_openai(job, invalid.errors)
+            else:
+                self._refuse(job, invalid.errors)
         except Unusable as unusable:
             self._refuse(job, unusable.detail, billable=True)
         except Exception:
             log.exception("the sandbox failed on job %s (%s)", job.request_id, job.endpoint)
             job.error = "Internal Server Error"
-            self._finish(job, "error", answers.detail(500, "Internal Server Error"))
+            self._finish(job, "error", replies.detail(500, "Internal Server Error"))
 
     async def _leaves_queue(self, job: Job) -> bool:
         """False when the caller's start deadline passed first."""
@@ -96,7 +103,7 @@ class Runner:
         self._state.jobs.leave_queue(job)
         self._changed(job)
 
-    async def _compute(self, job: Job) -> None:
+    async def _compute(self, job: Job, row: Endpoint | None) -> None:
         plan, latency_s = job.plan, self._state.settings.latency
         if plan is not None and plan.delay:
             latency_s = plan.delay
@@ -106,53 +113,56 @@ class Runner:
             await _sleep(latency_s)
             self._fail_as_planned(job, plan.fail)
             return
-        job.draft = await self._output(job)
+        job.draft = await self._output(job, row)
         if job.draft is None:
             return
         self._changed(job)
         await _sleep(latency_s - (time.monotonic() - job.started_at))
         self._succeed(job, job.draft)
 
-    async def _output(self, job: Job) -> dict[str, Any] | None:
+    async def _output(self, job: Job, row: Endpoint | None) -> dict[str, Any] | None:
         """The model's output; None when the application has no such path, which ends the job."""
         if job.plan is not None and job.plan.output is not None:
             return job.plan.output
-        if job.row is None:
+        if row is None:
             job.error = "Invalid status code: 404"
             self._finish(job, "error", no_path(job.endpoint))
             return None
-        fields = check(job.row.fields, job.given)
-        output = await job.row.runs(models.Work(self._state, job.endpoint, fields))
+        fields = check(row.input, job.given)
+        output = await row.runs(models.Work(self._state, job.endpoint, fields))
         return {**output, "sandbox": True}
 
     def _succeed(self, job: Job, output: dict[str, Any]) -> None:
         job.billable, job.units = True, max(1, len(output.get("images") or ()))
-        self._finish(job, "ok", answers.json_answer(output), units=job.units)
+        self._finish(job, "ok", replies.json_reply(output), units=job.units)
 
     def _refuse(self, job: Job, detail: list[dict[str, Any]], *, billable: bool = False) -> None:
         """A 422 from the model. Only a schema error says that it costs nothing."""
         job.error, job.billable, job.units = "Invalid status code: 422", billable, int(billable)
-        self._finish(job, "error", answers.detail(422, detail), units=None if billable else 0)
+        self._finish(job, "error", replies.detail(422, detail), units=None if billable else 0)
+
+    def _refuse_openai(self, job: Job, errors: list[dict[str, Any]]) -> None:
+        job.error = "Invalid status code: 400"
+        self._finish(job, "error", replies.json_reply(openai_models.refusal(errors), 400), units=0)
 
     def _time_out(self, job: Job) -> None:
         job.error, job.error_type = "Request timed out before it was started", "request_timeout"
-        answer = answers.detail(504, job.error, job.error_type)
+        answer = replies.detail(504, job.error, job.error_type)
         answer.headers["X-Fal-Request-Timeout-Type"] = "user"
         self._finish(job, "error", answer)
 
-    def _fail_as_planned(self, job: Job, fail: dict[str, Any]) -> None:
-        job.error = fail.get("error", "Runner disconnected")
-        job.error_type = fail.get("error_type")
-        status = fail.get("status") or answers.STATUS_OF_ERROR.get(job.error_type or "", 500)
-        if (body := fail.get("body")) is None:
-            answer = answers.detail(status, job.error, job.error_type)
+    def _fail_as_planned(self, job: Job, fail: Failure) -> None:
+        job.error, job.error_type = fail.error, fail.error_type
+        status = fail.status or replies.STATUS_OF_ERROR.get(job.error_type or "", 500)
+        if fail.body is None:
+            answer = replies.detail(status, job.error, job.error_type)
         else:
-            answer = answers.json_answer(body, status)
+            answer = replies.json_reply(fail.body, status)
         job.billable = status < 400 or status == 422
         job.units = int(job.billable)
         self._finish(job, "error", answer)
 
-    def _finish(self, job: Job, outcome: Outcome, answer: answers.Answer, *, units: int | None = None) -> None:
+    def _finish(self, job: Job, outcome: Outcome, answer: replies.Reply, *, units: int | None = None) -> None:
         self._state.jobs.leave_queue(job)
         answer.request_id = job.request_id
         if units is not None:
@@ -165,17 +175,17 @@ class Runner:
         self._state.jobs.note_end(job)
         self._changed(job)
         if job.webhook_url is not None:
-            self._state.webhooks.send(job)
+            self._webhooks.send(job)
 
     def _changed(self, job: Job) -> None:
         job.bell.ring()
         self._state.changed.ring()
 
 
-def no_path(endpoint: str) -> answers.Answer:
+def no_path(endpoint: str) -> replies.Reply:
     """What an application says about a path it does not have."""
     path = endpoint[len(app_of(endpoint)) :]
-    answer = answers.detail(404, f"Path {path or '/'} not found")
+    answer = replies.detail(404, f"Path {path or '/'} not found")
     answer.headers["x-fal-billable-units"] = "0"
     return answer
 

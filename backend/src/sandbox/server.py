@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import shutil
+import contextlib
+import os
 import tempfile
 import threading
 import time
@@ -18,11 +19,16 @@ from typing import Any, TypeVar
 
 from sandbox.app import create_app
 from sandbox.keys import KEY
+from sandbox.memory import Settings
+from sandbox.options import options_of
 from sandbox.proxy import Authority, Proxy
-from sandbox.state import Settings, State
+from sandbox.state import State
 from sandbox.wire_types import Json
 
 HOST = "127.0.0.1"
+NO_PROXY = "localhost,127.0.0.1,::1"
+"""Other servers on this machine, and the control prefix, are reached directly."""
+CA_NAME = "fal-sandbox-ca.pem"
 ANSWER_S = 30.0
 """How long the loop may take to answer another thread; longer means that it hangs."""
 
@@ -43,10 +49,14 @@ class Sandbox:
         keepalive_s: float = 75.0,
         gone: Sequence[str] = (),
         seed: int = 0,
+        ca_dir: str | None = None,
     ) -> None:
-        settings = Settings(latency, queue, any_endpoint, tuple(hosts), keepalive_s, tuple(gone), seed)
-        self._state = State(settings)
+        """`ca_dir` is the folder for the CA certificate, else a temporary one. A ValueError names a bad setting."""
+        given = {"latency": latency, "queue": queue, "any_endpoint": any_endpoint, "hosts": tuple(hosts)}
+        given |= {"keepalive_s": keepalive_s, "gone": tuple(gone), "seed": seed}
+        self._state = State(options_of(Settings, "setting", given))
         self._asked_port = port
+        self._ca_dir = ca_dir
         self._folder: Path | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,8 +73,8 @@ class Sandbox:
         self.stop()
 
     def start(self) -> None:
-        """Listens and is ready when it returns; an OSError when the port is taken."""
-        self._folder = Path(tempfile.mkdtemp(prefix="fal-sandbox-"))
+        """Listens and is ready when it returns; an OSError when the port is taken or `ca_dir` cannot be written."""
+        self._folder = _ca_folder(self._ca_dir)
         ready: concurrent.futures.Future[int] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="fal-sandbox", daemon=True)
         self._thread.start()
@@ -82,7 +92,10 @@ class Sandbox:
             self._thread.join()
             self._thread = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (self._folder / CA_NAME).unlink()
+                if self._ca_dir is None:
+                    self._folder.rmdir()
             self._folder = None
 
     @property
@@ -95,15 +108,15 @@ class Sandbox:
         """The CA certificate; there from `start` to `stop`."""
         if self._folder is None:
             raise RuntimeError("the sandbox is not running; call start() or use it in a with block")
-        return str(self._folder / "ca.pem")
+        return str(self._folder / CA_NAME)
 
     def env(self) -> dict[str, str]:
         """What an unmodified client needs in its environment."""
         return {
             "HTTPS_PROXY": self.url,
             "https_proxy": self.url,
-            "NO_PROXY": "",
-            "no_proxy": "",
+            "NO_PROXY": NO_PROXY,
+            "no_proxy": NO_PROXY,
             "SSL_CERT_FILE": self.ca_file,
             "REQUESTS_CA_BUNDLE": self.ca_file,
             "CURL_CA_BUNDLE": self.ca_file,
@@ -119,7 +132,7 @@ class Sandbox:
 
     def say(self, text: str, endpoint: str | None = None, times: int | None = 1) -> None:
         """Puts a text into the mouth of the text endpoints, or of one."""
-        self._ask(lambda: self._state.say(text, endpoint, times))
+        self._ask(lambda: self._state.say(text, endpoint=endpoint, times=times))
 
     def configure(self, **what: Json) -> None:
         """Changes settings while it runs."""
@@ -186,7 +199,8 @@ class Sandbox:
     async def _serve(self, ready: concurrent.futures.Future[int]) -> None:
         assert self._folder is not None
         authority = Authority()
-        (self._folder / "ca.pem").write_bytes(authority.pem)
+        self._state.ca_pem = authority.pem
+        _write_for_all(self._folder / CA_NAME, authority.pem)
         proxy = Proxy(self._state, create_app(self._state), authority)
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(proxy.door, HOST, self._asked_port)
@@ -201,3 +215,22 @@ class Sandbox:
             # The transports tell their protocols that they are gone in the loop's next round.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+
+
+def _ca_folder(asked: str | None) -> Path:
+    """The folder for the CA certificate. Other users and containers may read it: the CA's key is in no file."""
+    if asked is not None:
+        folder = Path(asked)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return folder.resolve()
+    folder = Path(tempfile.mkdtemp(prefix="fal-sandbox-"))
+    folder.chmod(0o755)
+    return folder
+
+
+def _write_for_all(path: Path, data: bytes) -> None:
+    """A file that everybody may read, whatever the umask says, and that no other user can have put there."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(data)

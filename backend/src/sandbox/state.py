@@ -1,97 +1,29 @@
-"""Everything the sandbox knows at one moment, and the operations that its two doors for control share.
+"""The whole of a running sandbox: its memory, what acts on it, and the operations that its two doors share.
 
-Lives on one loop's thread: only `changed` may be used from outside. The doors are `server.Sandbox` and
-control_api.
+The doors are `server.Sandbox` and control_api.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from sandbox.bell import TowerBell
-from sandbox.faults import Faults, fault_of
-from sandbox.files import Files
-from sandbox.jobs import Jobs
-from sandbox.journal import Journal
-from sandbox.ledger import Ledger
+from sandbox.faults import fault_of
+from sandbox.memory import Memory, Settings
+from sandbox.options import options_of
 from sandbox.runner import Runner
-from sandbox.script import Script
+from sandbox.script import Line
 from sandbox.webhooks import Webhooks
 from sandbox.wire_types import Json
 
-THREADS = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What can be set at the start and changed while the sandbox runs."""
-
-    latency: float = 0.0
-    """Seconds a model works."""
-    queue: float = 0.0
-    """Seconds a job waits in the queue."""
-    any_endpoint: bool = False
-    """Whether unknown endpoints answer with a generic picture."""
-    hosts: tuple[str, ...] = ()
-    """More host names; they serve sample photos."""
-    keepalive_s: float = 75.0
-    """How long an idle connection stays open; counts for connections opened from then on."""
-    gone: tuple[str, ...] = ()
-    """Endpoints that are gone: `id` (404), `id=410` or `id=deprecated` (422)."""
-    seed: int = 0
-    """Where ids and unset picture seeds start from."""
-
-    def changed(self, what: dict[str, Any]) -> Settings:
-        """These settings with some replaced; a ValueError names an unknown one."""
-        if unknown := sorted(set(what) - set(_READ)):
-            raise ValueError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(_READ))}")
-        return replace(self, **{name: _READ[name](value) for name, value in what.items()})
-
-
-def _names(given: Json) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(map(str, given))
-
-
-_READ: dict[str, Callable[[Json], Json]] = {
-    "latency": float,
-    "queue": float,
-    "any_endpoint": bool,
-    "hosts": _names,
-    "keepalive_s": float,
-    "gone": _names,
-    "seed": int,
-}
-
-
-class State:
-    """One sandbox's memory."""
+class State(Memory):
+    """One sandbox."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self._at_start = settings
-        self.settings = settings
-        self.random = random.Random(settings.seed)
-        self.upload_token = f"sandbox-cdn-token-{self.random.getrandbits(64):016x}"
-        self.changed = TowerBell()
-        self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="sandbox-models")
-        self.faults = Faults()
-        self.files = Files(self.random)
-        self.jobs = Jobs()
-        self.runner = Runner(self)
-        self.journal = Journal()
-        self.ledger = Ledger()
-        self.script = Script()
         self.webhooks = Webhooks(self)
-
-    def new_id(self) -> str:
-        """A request id: a version-4 UUID from the seeded source."""
-        digits = f"{self.random.getrandbits(128):032x}"
-        variant = "89ab"[int(digits[16], 16) & 3]
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+        self.runner = Runner(self, self.webhooks)
 
     def view(self) -> dict[str, Any]:
         """The ledger as a dict."""
@@ -103,25 +35,14 @@ class State:
     def fault(self, stage: str, **what: Json) -> None:
         self.faults.add(fault_of(stage, what))
 
-    def say(self, text: str, endpoint: str | None = None, times: int | None = 1) -> None:
-        self.script.add(text, endpoint, times)
-
-    def file(self, url: str) -> bytes:
-        """The bytes of a file of the CDN; a KeyError when there is none."""
-        if (kept := self.files.find(urlsplit(url).path)) is None:
-            raise KeyError(f"no file at {url}")
-        return kept.data
+    def say(self, text: str, **what: Json) -> None:
+        self.script.add(options_of(Line, "option", {**what, "text": text}))
 
     def reset(self) -> None:
         """As new, but for ids and the upload token: clients may still hold those."""
         self.runner.cancel_all()
-        self.jobs.clear()
         self.webhooks.clear()
-        self.faults.clear()
-        self.files.clear()
-        self.journal.clear()
-        self.ledger.clear()
-        self.script.clear()
+        self.clear()
         self.settings = self._at_start
         self.changed.ring()
 

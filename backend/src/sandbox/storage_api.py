@@ -10,21 +10,21 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote
 
-from sandbox.answers import Answer, Refused, detail, json_answer, usual
-from sandbox.call import Call
 from sandbox.files import Kept, Upload, UploadError, url_of
-from sandbox.hosts import BUCKET_HOST, CDN_HOST
+from sandbox.host_names import BUCKET_HOST, CDN_HOST
 from sandbox.inputs import sample as sample_photo
 from sandbox.keys import check_key, check_upload_token
+from sandbox.replies import Refusal, Reply, detail, json_reply, not_served, usual
+from sandbox.wire_request import WireRequest
 
 TOKEN_LIFE = timedelta(hours=1)
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-async def token(call: Call) -> Answer:
+async def token(call: WireRequest) -> Reply:
     check_key(call)
-    return json_answer(
+    return json_reply(
         {
             "token": call.state.upload_token,
             "token_type": "Bearer",
@@ -34,46 +34,51 @@ async def token(call: Call) -> Answer:
     )
 
 
-async def initiate(call: Call) -> Answer:
+async def realtime_token(call: WireRequest) -> Reply:
+    """rest.fal.ai/tokens/ gives browsers a token for realtime, which is not served either."""
+    return not_served("tokens for realtime and browsers (rest.fal.ai/tokens/)")
+
+
+async def initiate(call: WireRequest) -> Reply:
     """A URL to PUT the bytes to: in the bucket for `gcs`, else at the CDN."""
     upload_id, upload = _begin(call)
     if call.query.get("storage_type") == "gcs":
         url = f"https://{BUCKET_HOST}/sandbox-uploads/{upload_id}/{quote(upload.name)}?X-Goog-Signature=sandbox"
     else:
         url = f"{url_of(upload.path)}?upload={upload_id}&signature={call.state.upload_token}"
-    return json_answer({"upload_url": url, "file_url": url_of(upload.path)})
+    return json_reply({"upload_url": url, "file_url": url_of(upload.path)})
 
 
-async def initiate_multipart(call: Call) -> Answer:
+async def initiate_multipart(call: WireRequest) -> Reply:
     """As fal-js asks for it: the URL carries its signature, parts go to `{upload_url}/{n}`."""
     upload_id, upload = _begin(call)
     url = f"{url_of(upload.path)}/multipart/{upload_id}?signature={call.state.upload_token}"
-    return json_answer({"upload_url": url, "file_url": url_of(upload.path)})
+    return json_reply({"upload_url": url, "file_url": url_of(upload.path)})
 
 
-async def upload(call: Call) -> Answer:
+async def upload(call: WireRequest) -> Reply:
     check_upload_token(call)
     url = call.state.files.keep(call.chunks, _file_name(call), _content_type(call))
     call.state.changed.ring()
-    return json_answer({"access_url": url})
+    return json_reply({"access_url": url})
 
 
-async def multipart(call: Call) -> Answer:
+async def multipart(call: WireRequest) -> Reply:
     check_upload_token(call)
     upload_id, begun = call.state.files.begin(_file_name(call), _content_type(call))
-    return json_answer({"access_url": url_of(begun.path), "uploadId": upload_id})
+    return json_reply({"access_url": url_of(begun.path), "uploadId": upload_id})
 
 
-async def part(call: Call) -> Answer:
+async def part(call: WireRequest) -> Reply:
     check_upload_token(call)
     number = int(call.params["number"])
     etag = call.state.files.add_part(_upload(call, call.params["upload"]), number, call.chunks)
-    answer = json_answer({"partNumber": number, "etag": etag})
+    answer = json_reply({"partNumber": number, "etag": etag})
     answer.headers["ETag"] = etag
     return answer
 
 
-async def complete(call: Call) -> Answer:
+async def complete(call: WireRequest) -> Reply:
     check_upload_token(call)
     _upload(call, call.params["upload"])
     try:
@@ -84,38 +89,38 @@ async def complete(call: Call) -> Answer:
     except (ValueError, KeyError, TypeError):
         return detail(400, 'The body must be {"parts": [{"partNumber": …, "etag": …}]}')
     call.state.changed.ring()
-    return json_answer({"access_url": url})
+    return json_reply({"access_url": url})
 
 
-async def put_bucket(call: Call) -> Answer:
+async def put_bucket(call: WireRequest) -> Reply:
     """The presigned upload at the storage host; the URL alone is the right to it."""
     _upload(call, call.params["upload"])
     return _put(call, call.params["upload"])
 
 
-async def put_cdn(call: Call) -> Answer:
+async def put_cdn(call: WireRequest) -> Reply:
     check_upload_token(call)
     _upload(call, call.query.get("upload", ""))
     return _put(call, call.query["upload"])
 
 
-async def download(call: Call) -> Answer:
+async def download(call: WireRequest) -> Reply:
     if (kept := call.state.files.find(call.path)) is None:
         return usual(404)
     return _sent(call, kept)
 
 
-async def sample(call: Call) -> Answer:
+async def sample(call: WireRequest) -> Reply:
     """A photo from a sample host, whatever its path."""
     data = await sample_photo(call.state, call.path)
     return _sent(call, Kept("sample.jpg", "image/jpeg", (data,), len(data), f'"sample-{len(data)}"'))
 
 
-async def jwks(call: Call) -> Answer:
-    return json_answer(call.state.webhooks.jwks())
+async def jwks(call: WireRequest) -> Reply:
+    return json_reply(call.state.webhooks.jwks())
 
 
-def _begin(call: Call) -> tuple[str, Upload]:
+def _begin(call: WireRequest) -> tuple[str, Upload]:
     check_key(call)
     try:
         asked: Any = call.json_body()
@@ -125,41 +130,41 @@ def _begin(call: Call) -> tuple[str, Upload]:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         wrong = {"loc": ["body", "file_name"], "msg": "Field required", "type": "missing"}
-        raise Refused(detail(422, [wrong])) from None
+        raise Refusal(detail(422, [wrong])) from None
     return call.state.files.begin(name, content_type)
 
 
-def _upload(call: Call, upload_id: str) -> Upload:
+def _upload(call: WireRequest, upload_id: str) -> Upload:
     if (begun := call.state.files.upload(upload_id)) is None:
-        raise Refused(detail(404, "Upload not found"))
+        raise Refusal(detail(404, "Upload not found"))
     return begun
 
 
-def _put(call: Call, upload_id: str) -> Answer:
+def _put(call: WireRequest, upload_id: str) -> Reply:
     call.state.files.fill(upload_id, call.chunks)
     call.state.changed.ring()
-    return Answer(200, b"", "text/plain")
+    return Reply(200, b"", "text/plain")
 
 
-def _file_name(call: Call) -> str:
+def _file_name(call: WireRequest) -> str:
     return call.headers.get("X-Fal-File-Name") or "upload.bin"
 
 
-def _content_type(call: Call) -> str:
+def _content_type(call: WireRequest) -> str:
     return call.headers.get("Content-Type") or "application/octet-stream"
 
 
-def _sent(call: Call, kept: Kept) -> Answer:
+def _sent(call: WireRequest, kept: Kept) -> Reply:
     """The file, or the one range of it that was asked for."""
     headers = {"ETag": kept.etag, "Accept-Ranges": "bytes"}
     asked = _RANGE.fullmatch(call.headers.get("Range", ""))
     if asked is None or asked.group() == "bytes=-":
-        return Answer(200, kept.chunks, kept.content_type, headers)
+        return Reply(200, kept.chunks, kept.content_type, headers)
     first, last = _bounds(asked, kept.size)
     if first > last:
-        return Answer(416, b"", kept.content_type, {**headers, "Content-Range": f"bytes */{kept.size}"})
+        return Reply(416, b"", kept.content_type, {**headers, "Content-Range": f"bytes */{kept.size}"})
     headers["Content-Range"] = f"bytes {first}-{last}/{kept.size}"
-    return Answer(206, kept.data[first : last + 1], kept.content_type, headers)
+    return Reply(206, kept.data[first : last + 1], kept.content_type, headers)
 
 
 def _bounds(asked: re.Match[str], size: int) -> tuple[int, int]:

@@ -2,10 +2,11 @@
 
 `answer` looks at what is asked (outside of any tags), then at the data (inside the tags) and the pictures:
 
-- a JSON object with named keys → that object; the values follow the picture's colours and its file name,
+- JSON by example or with named keys → JSON of that shape; values follow the picture's colours and its file name,
 - a background prompt for a `<product>` and a `<style>` → one that keeps the style's own words,
 - a product description in a language → two sentences in that language,
-- anything about a picture → what it shows, anything else → a short reply; `sandbox:echo` → the prompt itself.
+- anything about a picture → what it shows, anything else → a short reply; `sandbox:echo` → the prompt itself,
+- a prompt that is wholly Turkish → all of this in Turkish.
 
 What stands inside a tag is data and never changes what kind of answer is given. The sentences are in `phrases.py`.
 """
@@ -14,13 +15,16 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import cycle
 
-from sandbox import phrases
+from sandbox import phrases, turkish
+from sandbox.json_shapes import Fixed, example_in, example_of
 from sandbox.phrases import plain, product_kind, tokens
 from sandbox.pictures import words
 from sandbox.pictures.colours import main_colours
 from sandbox.pictures.cutout import picture_size
 from sandbox.pictures.words import word_set
+from sandbox.wire_types import Json
 
 Images = list[tuple[str, bytes]]
 
@@ -31,6 +35,11 @@ DESCRIBING = word_set(
     "description descriptions describe aciklama aciklamasi tanitim pitch copy beschreibung produktbeschreibung "
     "descriptif descripcion descrizione descricao beschrijving описание 説明"
 )
+WORDY = word_set(
+    "tagline title headline caption captions bullet bullets text description slogan copy body summary subject intro "
+    "baslik metin aciklama ozet"
+)
+"""Words of a key whose value is a sentence."""
 MOST_STYLE_WORDS, MOST_PROMPT_WORDS = 30, 60
 
 
@@ -43,13 +52,26 @@ def answer(prompt: str, system_prompt: str | None, images: Images) -> str:
         return _background_prompt(_product(data["product"]), _text(data["style"]))
     if "language" in data:
         return _description(_language(_text(data["language"])), data.get("product", ""), images)
-    keys = _keys(asked)
-    if keys:
-        return json.dumps(_classified(keys, asked, images), ensure_ascii=False)
     language = _spoken(asked) or _spoken(system_prompt or "")
-    if (tokens(asked) & DESCRIBING and not (images and not language)) or (language and not images):
-        return _description(language or "en", data.get("product", asked), images)
+    local = language or ("tr" if turkish.is_turkish(asked) else "")
+    if "json" in plain(asked) and (example := _example(asked)):
+        return json.dumps(_filled(example, asked, images, local), ensure_ascii=False)
+    if (tokens(asked) & DESCRIBING and not (images and not local)) or (language and not images):
+        return _description(local or "en", data.get("product", asked), images)
+    if local == "tr":
+        return _seen_in_turkish(images) if images else turkish.reply(asked)
     return _seen(images) if images else _reply(asked)
+
+
+def structured(prompt: str, system_prompt: str, images: Images, schema: Json) -> str:
+    """A JSON object for this prompt: of the schema's shape, of the example's, or with the text as its answer."""
+    asked = "\n".join(filter(None, (prompt, system_prompt)))
+    local = _spoken(asked) or ("tr" if turkish.is_turkish(prompt) else "")
+    example = example_of(schema) if isinstance(schema, dict) else _example(asked)
+    if not example:
+        example = {"answer": answer(prompt, system_prompt, images)}
+        return json.dumps(example, ensure_ascii=False)
+    return json.dumps(_filled(example, asked, images, local), ensure_ascii=False)
 
 
 def _split(prompt: str) -> tuple[str, dict[str, str]]:
@@ -94,44 +116,68 @@ def _product(tagged: str) -> dict[str, str]:
     return {str(key): text for key, text in value.items() if isinstance(text, str)}
 
 
-def _keys(asked: str) -> list[str]:
-    """The keys of the JSON object that is asked for, in the prompt's order."""
-    if "json" not in plain(asked):
-        return []
-    start = asked.find("{")
-    if start >= 0:
-        try:
-            example, _ = json.JSONDecoder().raw_decode(asked, start)
-            return list(example)
-        except (ValueError, RecursionError):
-            pass
+def _example(asked: str) -> Json:
+    """The JSON that is asked for: the example that is given, else an object with the keys that are named."""
+    if (example := example_in(asked)) is not None:
+        return example
     quoted = KEY.findall(asked) or re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", asked)
-    return list(dict.fromkeys(quoted))
+    return dict.fromkeys(quoted, "")
 
 
-def _classified(keys: list[str], asked: str, images: Images) -> dict[str, str]:
+def _filled(example: Json, asked: str, images: Images, language: str) -> Json:
+    """The example with its texts replaced; lists stay lists, objects objects, numbers numbers."""
     name, photo = images[0] if images else ("", b"")
-    colours = _colours(photo)
     kind = product_kind(name) if images else product_kind(re.sub(r"\{.*\}", "", asked, flags=re.DOTALL))
-    main, sub, audience, price, use, industry = phrases.CATEGORIES[kind]
-    style, vibe = phrases.STYLES[_colour_mood(colours)]
-    known = {
+    known = _categories(kind, _colours(photo), language)
+    about = asked if not images else kind
+    said = cycle(re.findall(r"\S[^.!?。]*[.!?。]", _description(language or "en", about, images)))
+    nested = isinstance(example, list) or any(isinstance(value, (dict, list)) for value in example.values())
+    nothing = "Görünmüyor" if language == "tr" else "Not visible"
+
+    def fill(value: Json, key: str, listed: bool = False) -> Json:
+        if isinstance(value, dict):
+            return {name: fill(below, name) for name, below in value.items()}
+        if isinstance(value, list):
+            return [fill(below, key, True) for below in (value or [""])]
+        if isinstance(value, Fixed) or not isinstance(value, str):
+            return value
+        if "|" in value:
+            return value.partition("|")[0].strip()
+        if (found := known.get(key) or _by_part(known, key)) and not listed:
+            return found
+        return next(said) if nested or tokens(key.replace("_", " ")) & WORDY else nothing
+
+    return fill(example, "")
+
+
+def _categories(kind: str, colours: list[str], language: str) -> dict[str, str]:
+    """The values of known keys; those that begin with `*` are for keys that hold the word."""
+    phrased = turkish if language == "tr" else phrases
+    main, sub, audience, price, use, industry = phrased.CATEGORIES[kind]
+    style, vibe = phrased.STYLES[_colour_mood(colours)]
+    if language == "tr":
+        colours = [turkish.COLOURS.get(colour, colour) for colour in colours]
+    return {
         "main_product_type": main,
         "subcategory": sub,
         "target_audience": audience,
         "price_range": price,
         "use_case": use,
         "style_design": style,
-        "season_occasion": "Year-Round",
+        "season_occasion": "Tüm Yıl" if language == "tr" else "Year-Round",
         "industrial_type": industry,
         "vibe": vibe,
+        "*colo": ", ".join(colours) or ("Görünmüyor" if language == "tr" else "Not visible"),
+        "*renk": ", ".join(colours) or "Görünmüyor",
+        "*type": main,
+        "*category": main,
+        "*kategori": main,
+        "*style": style,
     }
-    by_part = {"colo": ", ".join(colours) or "Not visible", "type": main, "category": main, "style": style}
-    return {key: known.get(key) or _by_part(by_part, key) for key in keys}
 
 
-def _by_part(parts: dict[str, str], key: str) -> str:
-    return next((value for part, value in parts.items() if part in key), "Not visible")
+def _by_part(known: dict[str, str], key: str) -> str:
+    return next((value for part, value in known.items() if part.startswith("*") and part[1:] in key), "")
 
 
 def _colours(photo: bytes) -> list[str]:
@@ -209,6 +255,13 @@ def _seen(images: Images) -> str:
     more = f" {len(images) - 1} more came with it." if len(images) > 1 else ""
     listed = colours[0] if len(colours) == 1 else f"{', '.join(colours[:-1])} and {colours[-1]}"
     return f"The picture {name} ({width} by {height} pixels) shows {thing}, mainly {listed}.{more}"
+
+
+def _seen_in_turkish(images: Images) -> str:
+    name, photo = images[0]
+    if not (colours := _colours(photo)):
+        return turkish.unreadable(name)
+    return turkish.seen(name, product_kind(name), picture_size(photo), colours, len(images) - 1)
 
 
 def _reply(asked: str) -> str:

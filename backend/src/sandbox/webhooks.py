@@ -14,17 +14,15 @@ import json
 import time
 from collections import deque
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sandbox.answers import encode
-
-if TYPE_CHECKING:
-    from sandbox.jobs import Job
-    from sandbox.state import State
+from sandbox.job_store import Job
+from sandbox.memory import Memory
+from sandbox.replies import encode
 
 FIRST_TRY_S = 15.0
 PAUSES_S = (0.05, 0.2, 0.5, 1.0)
@@ -36,7 +34,7 @@ USER_ID = "sandbox-user"
 class Webhooks:
     """The sender and its key."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: Memory) -> None:
         self._state = state
         self._session: aiohttp.ClientSession | None = None
         self._under_way: set[asyncio.Task[None]] = set()

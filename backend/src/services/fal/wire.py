@@ -16,14 +16,6 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-from fal_client import SyncClient
-from fal_client.client import (
-    MULTIPART_MAX_CONCURRENCY,
-    USER_AGENT,
-    CDNToken,
-    CDNTokenManager,
-    SyncRequestHandle,
-)
 from httpx_sse import EventSource, SSEError
 
 from services.fal.answers import Answer
@@ -32,6 +24,33 @@ from services.fal.errors import BadOutput, FalError, InvalidInput
 from services.fal.hosts import is_run_host
 from services.fal.settings import Settings
 from services.fal.transport import FalTransport, ambiguous
+
+
+def _wrong_fal_client() -> InvalidInput:
+    """An older requirements file may still ask for fal-client 0.5, which has other insides."""
+    import importlib.metadata  # slow to import, and needed here only
+
+    try:
+        found = f"fal-client {importlib.metadata.version('fal-client')} is installed"
+    except importlib.metadata.PackageNotFoundError:
+        found = "fal-client is not installed"
+    return InvalidInput(
+        f"{found}, and this library needs version 1.0.3 or a later 1.x.",
+        hint='Run pip install "fal-client>=1.0.3,<2".',
+    )
+
+
+try:
+    from fal_client import SyncClient, version_tuple
+    from fal_client.client import (
+        MULTIPART_MAX_CONCURRENCY,
+        USER_AGENT,
+        CDNToken,
+        CDNTokenManager,
+        SyncRequestHandle,
+    )
+except ImportError as error:
+    raise _wrong_fal_client() from error
 
 POLL_ATTEMPTS = 8
 """Tries of one poll or result: a job that runs is worth more patience than other requests, about 15 s of it."""
@@ -48,6 +67,9 @@ class Wire:
     """One client's way to fal: one TLS context, one set of connections, one upload token."""
 
     def __init__(self, settings: Settings) -> None:
+        # (0, 0, …) is a checkout whose version nobody knows.
+        if (0, 0) < version_tuple[:2] < (1, 0) or (1, 0, 0) <= version_tuple[:3] < (1, 0, 3):
+            raise _wrong_fal_client()
         self.tls = _tls_context()
         self._transport = FalTransport(self.tls, keep=max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY))
         self._client = _SafeClient(settings.key, self._transport)

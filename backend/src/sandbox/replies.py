@@ -56,7 +56,7 @@ STATUS_OF_ERROR: dict[str, int] = {
 
 
 @dataclass(slots=True)
-class Answer:
+class Reply:
     """One answer, ready to be sent."""
 
     status: int = 200
@@ -69,12 +69,12 @@ class Answer:
     """Content-Length of a body that is made while it is sent, when it is known."""
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """Ends a handler early with the answer it carries."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
 
 
 def encode(data: Json) -> bytes:
@@ -82,26 +82,26 @@ def encode(data: Json) -> bytes:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def json_answer(data: Json, status: int = 200, *, request_id: str | None = None) -> Answer:
+def json_reply(data: Json, status: int = 200, *, request_id: str | None = None) -> Reply:
     """An answer whose body is JSON."""
-    return Answer(status, encode(data), request_id=request_id)
+    return Reply(status, encode(data), request_id=request_id)
 
 
-def detail(status: int, text: Json, error_type: str | None = None) -> Answer:
+def detail(status: int, text: Json, error_type: str | None = None) -> Reply:
     """A refusal: `{"detail": …}`, with `error_type` in body and header when there is one."""
     if error_type is None:
-        return json_answer({"detail": text}, status)
-    answer = json_answer({"detail": text, "error_type": error_type}, status)
+        return json_reply({"detail": text}, status)
+    answer = json_reply({"detail": text, "error_type": error_type}, status)
     answer.headers["X-Fal-Error-Type"] = error_type
     return answer
 
 
-def usual(status: int) -> Answer:
+def usual(status: int) -> Reply:
     """What fal usually says with this status."""
     if status in _INFRASTRUCTURE:
         return detail(status, *_INFRASTRUCTURE[status])
     if status == 422:
-        return detail(422, [field_error("content_policy_violation", "body", "Refused by a sandbox fault")])
+        return detail(422, [field_error("content_policy_violation", "body", "Refusal by a sandbox fault")])
     if status == 429:
         answer = detail(429, "Concurrent requests limit reached", "concurrent_requests_limit")
         answer.headers["X-Fal-Needs-Retry"] = "1"
@@ -109,9 +109,14 @@ def usual(status: int) -> Answer:
     return detail(status, _PLAIN.get(status, f"Sandbox fault, status {status}"))
 
 
-def not_found() -> Answer:
+def not_served(what: str) -> Reply:
+    """Something of fal's that the sandbox does without, and says so."""
+    return detail(501, f"The sandbox does not serve {what}. Use the queue, a direct call or a stream.")
+
+
+def not_found() -> Reply:
     """Unknown or expired request id."""
-    return json_answer({"status": "NOT_FOUND"}, 404)
+    return json_reply({"status": "NOT_FOUND"}, 404)
 
 
 def field_error(kind: str, name: str, message: str, given: Json = None) -> dict[str, Any]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from multidict import MultiMapping
+
+from sandbox.state import State
 from sandbox.wire_types import Json
-
-if TYPE_CHECKING:
-    from sandbox.state import State
 
 
 @dataclass(slots=True)
-class Call:
+class WireRequest:
     """One request on its way through the sandbox."""
 
     state: State
@@ -23,7 +22,7 @@ class Call:
     method: str
     host: str
     path: str
-    query: Mapping[str, str]
+    query: MultiMapping[str]
     headers: Mapping[str, str]
     params: dict[str, str]
     """What the route's pattern named in the path."""

@@ -10,14 +10,12 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from sandbox.bell import Bell
-from sandbox.endpoints import Endpoint, app_of
-
-if TYPE_CHECKING:
-    from sandbox.answers import Answer
-    from sandbox.faults import Fault
+from sandbox.endpoint_ids import app_of
+from sandbox.faults import Fault
+from sandbox.replies import Reply
 
 KEPT_JOBS = 10_000
 KEPT_BYTES = 1024 * 1024 * 1024
@@ -36,8 +34,8 @@ class Job:
     kind: Literal["queue", "direct", "stream"]
     given: Any
     """The input as it came."""
-    row: Endpoint | None
-    """What runs it; None when the application has no such path."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """The headers by which a caller says how fal is to treat the job, by their names in lower case."""
     size: int = 0
     """Bytes of the input as it came, later of the result too."""
     start_within_s: float = math.inf
@@ -52,7 +50,7 @@ class Job:
     """How the delivery stands: pending, delivered, failed, dropped."""
     draft: dict[str, Any] | None = None
     """The output as soon as it is computed; a stream shows it before the job has ended."""
-    result: Answer | None = None
+    result: Reply | None = None
     error: str | None = None
     error_type: str | None = None
     started_at: float = 0.0

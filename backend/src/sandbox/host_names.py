@@ -5,10 +5,11 @@ Anything not named here is foreign: the proxy refuses it, because the sandbox ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Literal
 
-Service = Literal["queue", "direct", "rest", "cdn", "bucket", "sample", "other"]
+Service = Literal["queue", "direct", "rest", "cdn", "bucket", "sample", "platform", "other"]
 
 CDN_HOST = "v3.fal.media"
 BUCKET_HOST = "storage.googleapis.com"
@@ -23,6 +24,7 @@ _EXACT: dict[str, Service] = {
     "fal.media": "cdn",
     BUCKET_HOST: "bucket",
     "example.com": "sample",
+    "api.fal.ai": "platform",
     "fal.ai": "other",
 }
 _SUFFIXES: tuple[tuple[str, Service], ...] = (
@@ -32,6 +34,15 @@ _SUFFIXES: tuple[tuple[str, Service], ...] = (
     (".falrun.com", "other"),
     (".fal.ai", "other"),
 )
+
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+def is_name(host: str) -> bool:
+    """Whether this can be the name of a host: labels of letters, digits and hyphens."""
+    host = host.lower().removesuffix(".")
+    return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split("."))
 
 
 def service_of(host: str, extra: Collection[str] = ()) -> Service | None:
