@@ -1,7 +1,9 @@
-"""What a shop needs to publish a product, on top of FalClient: `Shop(client).packshot(...)`, `check_image(...)`.
+"""What a shop needs to publish a product, on top of FalClient: `Shop(client).packshot(...)`, `.listing(...)`,
+`check_image(...)`.
 
-The client knows nothing of it. A cut-out is the only thing that is paid for here; it is saved before anything else is
-done with it. Work on pictures needs the extra `image`, which is imported when it is first used.
+The client knows nothing of it. What is paid for is kept: a cut-out is saved before anything else is done with it, and
+the texts of a listing that failed are in the error's `partial`. Work on pictures needs the extra `image`, which is
+imported when it is first used.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from services.fal import checks
+from services.fal.call import new_call
 from services.fal.errors import InvalidInput
+from services.fal.settings import check_timeout
 from services.fal_service import FalClient
 from services.shop.places import Place, place_named, places_named
 from services.shop.product_files import ProductFiles, SavedPicture
@@ -23,6 +27,8 @@ from services.shop.product_files import ProductFiles, SavedPicture
 if TYPE_CHECKING:
     from PIL import Image
 
+    from services.fal.results import AnyCategories
+    from services.shop.listing import ListingResult
     from services.shop.packshot import Layout
     from services.shop.picture_check import PictureCheck
 
@@ -116,6 +122,41 @@ class Shop:
                 "total": round(ended - began, 3),
             },
         }
+
+    def listing(
+        self,
+        product: AnyCategories | str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        places: str | Sequence[str] | None = None,
+        languages: str | Sequence[str] = "Turkish",
+        tone: str | None = None,
+        length: int = 80,
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> ListingResult:
+        """The texts of a product, ready for its places, in each of `languages` ("Turkish,English").
+
+        `product` is its categories, as `analyze_product_image` gives them, or its photo (a local path or a URL), which
+        is analysed first. `title` is a working title; `facts` are names and values: `{"material": "ceramic", "size":
+        "350 ml", "brand": "Kera"}`. The texts say nothing that is not in these. `places` ("trendyol,amazon") set the
+        limits; one set of texts fits them all. `tone` is in your own words; `length` is about how many words the
+        description has, 10 to 2,000.
+
+        Each language costs one question to `model`, and at most one more to mend the texts that have faults; the
+        languages are written side by side. Returns `{"image_url", "categories", "places", "listings", "asks"}`: per
+        listing title, bullets, description, seo_title, seo_description, tags, hashtags, captions, alt_text, slug, and
+        `checks` per place. Raises InvalidInput before anything is sent, BadOutput when faults stay, else what the
+        client raises. Then `error.partial` is the result as far as it is, and `incomplete` lists the languages that
+        failed, with their good texts.
+        """
+        from services.shop import listing
+
+        brief = listing.brief(places, languages, tone, length, model)
+        source = listing.source(product, title, facts)
+        with new_call(self._client.timeout if timeout is None else check_timeout(timeout)):
+            return listing.written(self._client, source, brief)
 
     def _cut_out(self, image: str | os.PathLike[str], files: ProductFiles, timeout_s: float) -> _Cutout:
         """Cut the product out at fal, and save it before anything else."""
