@@ -11,7 +11,7 @@ import datetime
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypedDict, cast
@@ -180,7 +180,7 @@ class Writer:
         self._client = client
         self._product = product
         self._brief = brief
-        self._known = Known.of(json.dumps(product, ensure_ascii=False))
+        self._known = Known.of(" ".join(_said(product)))
         self._brands = _brands(product)
 
     def write(self, draft: Draft) -> None:
@@ -193,7 +193,7 @@ class Writer:
             self._mend(draft)
         if hard := [f"{fault.field}: {fault.said}" for fault in draft.faults if fault.hard]:
             raise BadOutput(
-                f"The model's texts in {draft.language.name} keep faults. {' '.join(hard)[:1000]}",
+                f"The model's texts in {draft.language.name} break rules, also when asked again. {' '.join(hard)[:1000]}",
                 request_id=draft.asks[-1]["request_id"],
                 hint="Try again, use another model, or give the facts that are missing.",
             )
@@ -369,6 +369,19 @@ def _fact(name: str, value: object) -> Any:
 
 def _are_plain(items: Sequence[object]) -> bool:
     return bool(items) and all(isinstance(item, str | bool | int | float) for item in items)
+
+
+def _said(value: Any) -> Iterator[str]:
+    """Every name and value of what is known of a product."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield str(name)
+            yield from _said(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _said(item)
+    else:
+        yield str(value)
 
 
 def _brands(product: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -90,7 +91,7 @@ def _texts(value: Any) -> Iterator[str]:
     """The texts of a value, in their order; half a letter of two surrogates cannot be sent on."""
     if isinstance(value, str):
         if (text := value.strip()) and not any("\ud800" <= char <= "\udfff" for char in text):
-            yield text
+            yield unicodedata.normalize("NFC", text)
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)

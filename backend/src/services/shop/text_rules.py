@@ -75,7 +75,7 @@ TEXT_RULES: Mapping[str, tuple[TextRule, ...]] = {
         at_most("title", 200, "hard", "O", _AMAZON, until=date(2026, 7, 26)),
         at_most("title", 75, "hard", "Oq", _AMAZON_NEW, since=_AMAZON_SINCE),
         at_most("title_differentiation", 125, "hard", "Oq", _AMAZON_NEW, since=_AMAZON_SINCE),
-        at_most("title", 200, "advice", "T", _THIRD, measure="title_sum", since=_AMAZON_SINCE),
+        at_most("title_differentiation", 200, "advice", "T", _THIRD, measure="title_sum", since=_AMAZON_SINCE),
         TextRule("title", "forbidden_characters", "!$?_{}^¬¦", "hard", "O", _AMAZON),
         at_most("title", 2, "hard", "O", _AMAZON, measure="repeated_words"),
         TextRule("title", "promotion", True, "advice", "O", _AMAZON + ": a word list can only warn"),

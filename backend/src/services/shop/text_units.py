@@ -7,7 +7,9 @@ graphemes needs `regex`, of the extra `image`, since the standard library does n
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Literal
 
 from services.fal.errors import InvalidInput
@@ -20,7 +22,7 @@ NAMES: Mapping[Unit, str] = {
     "bytes": "bytes",
     "graphemes": "letters as a reader counts them",
 }
-_BREAK = re.compile(r"[\s\-‐-―]+")
+_BREAK = re.compile(r"[\s\-‐-―]")
 
 
 def graphemes(text: str) -> list[str]:
@@ -48,17 +50,15 @@ def length(text: str, unit: Unit = "code_points") -> int:
     return _LENGTHS[unit](text)
 
 
-def cut(text: str, most: int, unit: Unit = "code_points") -> str:
+def cut_text(text: str, most: int, unit: Unit = "code_points") -> str:
     """`text`, or as much of its beginning as fits into `most`: whole words where one fits, always whole graphemes."""
     if length(text, unit) <= most:
         return text
-    kept, room = "", most
-    for letter in graphemes(text):
-        room -= length(letter, unit)
-        if room < 0:
-            break
-        kept += letter
-    if _BREAK.match(text, len(kept)):
-        return kept.rstrip()
-    words = [found.start() for found in _BREAK.finditer(kept) if found.start()]
-    return kept[: words[-1]] if words else kept
+    letters = graphemes(text)
+    ends = [*accumulate(length(letter, unit) for letter in letters)]
+    fit = bisect_right(ends, most)
+    # Back to the end of a word, unless not even one word fits.
+    at = next((at for at in range(fit, 0, -1) if _BREAK.match(letters[at])), fit)
+    while at and _BREAK.match(letters[at - 1]):
+        at -= 1
+    return "".join(letters[:at])
