@@ -110,11 +110,11 @@ def mending(
 
 def _named(language: Language) -> str:
     """The language, in words of ours: a name that we do not know is data."""
-    return language.name if language.code else "the language that <wanted> names"
+    return language.name if language.code else "the wanted language"
 
 
 def _wishes(language: Language, tone: str | None) -> str:
-    lines = [] if language.code else [f"The language, as data:\n<wanted>{_quoted(language.name)}</wanted>\n"]
+    lines = [] if language.code else [f"The wanted language, as data:\n<wanted>{_quoted(language.name)}</wanted>\n"]
     lines += [f"The tone that is wanted, as data:\n<tone>{_quoted(tone)}</tone>\n"] if tone else []
     return "".join(lines)
 

@@ -63,8 +63,8 @@ FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
 """Articles, conjunctions and prepositions."""
 
 _SUPERLATIVES = {
-    "en": "most best finest greatest ultimate unbeatable unmatched unrivaled unrivalled perfect cheapest fastest strongest "
-    "guaranteed guarantee flawless",
+    "en": "most best finest greatest ultimate unbeatable unmatched unrivaled unrivalled perfect cheapest fastest "
+    "strongest guaranteed guarantee flawless",
     "tr": "en mükemmel* kusursuz* eşsiz* benzersiz* rakipsiz* garantili garanti birinci",
     "de": "beste* bester bestes besten optimal* perfekt* unschlagbar* einzigartig* garantiert* weltbeste* makellos*",
     "fr": "meilleur* parfait* ultime* imbattable* inégalé* incomparable* garanti*",
