@@ -221,26 +221,36 @@ def test_two_answers_without_json_are_bad_output(shop: Shop, box: Sandbox) -> No
     assert len(prompts(box)) == 2
 
 
+LONG = "Kera stoneware mug, 350 ml, with a handle for slow mornings at home"
+"""A title that is too long for N11 by advice alone."""
+
+
 def test_a_mended_text_that_is_worse_is_not_taken(shop: Shop, box: Sandbox) -> None:
-    six = [f"#Tag{name}" for name in "abcdef"]
-    say(box, {**GOOD, "hashtags": six}, {"hashtags": ["#Kera2000"]})
-    listing = write(shop, places="instagram")
-    assert listing["hashtags"] == six
-    assert rules(listing, "instagram", "warn") == {("count", "hashtags")}
+    say(box, {**GOOD, "title": LONG}, {"title": "Kera mug 2000"})
+    listing = write(shop, places="n11")
+    assert listing["title"] == LONG
+    assert rules(listing, "n11", "warn") == {("length", "title")}
 
 
-def test_what_only_warns_is_mended_too_and_then_delivered(shop: Shop, box: Sandbox) -> None:
-    six = [f"#Tag{name}" for name in "abcdef"]
-    say(box, {**GOOD, "hashtags": six}, {"hashtags": six[:5]})
-    assert write(shop, places="instagram")["hashtags"] == six[:5]
+def test_what_only_warns_is_mended_too(shop: Shop, box: Sandbox) -> None:
+    say(box, {**GOOD, "title": LONG}, {"title": GOOD["title"]})
+    assert write(shop, places="n11")["title"] == GOOD["title"]
+
+
+def test_a_list_that_is_too_long_keeps_its_first_items_and_costs_no_mending(shop: Shop, box: Sandbox) -> None:
+    tags = [f"#Tag{name}" for name in "abcdefg"]
+    say(box, {**GOOD, "hashtags": tags, "tags": [f"tag {name}" for name in "abcdefghijklmno"]})
+    listing = write(shop, places="instagram,etsy")
+    assert listing["hashtags"] == tags[:5]
+    assert len(listing["tags"]) == 13
+    assert len(prompts(box)) == 1
 
 
 def test_usable_texts_survive_a_mending_that_fails(shop: Shop, box: Sandbox) -> None:
-    six = [f"#Tag{name}" for name in "abcdef"]
-    say(box, {**GOOD, "hashtags": six})
+    say(box, {**GOOD, "title": LONG})
     box.fault("submit", status=422, skip=1)
-    listing = write(shop, places="instagram")
-    assert (listing["hashtags"], listing["mended"]) == (six, False)
+    listing = write(shop, places="n11")
+    assert (listing["title"], listing["mended"]) == (LONG, False)
 
 
 def test_a_mending_that_fails_raises_its_error_with_the_good_texts(shop: Shop, box: Sandbox) -> None:

@@ -32,9 +32,10 @@ _NEVER_DOTLESS = re.compile(r"[AEOUaeou]I|I[AEOUaeou]|\b[BCDFGHKLMNPRSTVZ]{2,}I"
 _LATIN_ENDING = re.compile(r"(?:ium|tion|ing|ics?)\Z", re.IGNORECASE)
 _LATIN_WORDS = frozenset(
     """
-    air bluetooth bosch casio chic dvi fitness gift girl girls hdmi hifi inch inox invisible ios ipad iphone iron
-    kids led life light line lite lithium live magic nike original organic philips plastic premium siemens
-    silicone silk sinbo size skin slim style time titan titanium usb vintage vip wifi wireless xiaomi
+    air bluetooth bosch casio chic dvi fitness gift girl girls hdmi hifi iced icon iconic idea ideas inch indoor
+    industrial inox inspiration instant interior international invisible ios ipad iphone iron kids led life light
+    line lite lithium live magic nike organic original philips plastic premium siemens silicone silk sinbo size
+    skin slim style time titan titanium usb vintage vip wifi wireless xiaomi
     """.split()  # noqa: SIM905 - a word list is read more easily so
 )
 _LOANS = frozenset(

@@ -1,4 +1,4 @@
-"""The languages of which this project knows words, and how they are named."""
+"""The languages that texts are written in, and how they are named."""
 
 from __future__ import annotations
 
@@ -18,27 +18,47 @@ class Language(NamedTuple):
     """A language that texts are written in."""
 
     code: str
-    """ISO 639-1; empty for a language of which no words are known here."""
+    """ISO 639-1; empty for a language that is not known here."""
     name: str
-    """In English, or as the caller named it."""
+    """In English; as the caller named it when it is not known here."""
 
 
-_KNOWN = {
-    "tr": ("Turkish", "türkçe"),
-    "en": ("English", "en-us", "en-gb"),
-    "de": ("German", "deutsch", "de-de", "de-at", "de-ch"),
-    "fr": ("French", "français", "fr-fr"),
-    "es": ("Spanish", "español", "castellano", "es-es"),
-    "it": ("Italian", "italiano", "it-it"),
-    "pt": ("Portuguese", "português", "pt-pt", "pt-br"),
-    "nl": ("Dutch", "nederlands", "nl-nl"),
-    "pl": ("Polish", "polski", "pl-pl"),
-}
-_BY_NAME = {
-    folded(name): Language(code, names[0])
-    for code, names in _KNOWN.items()
-    for name in (code, f"{code}-{code}", *names)
-}
+_KNOWN = (
+    ("tr", "Turkish", "türkçe", "tr-tr"),
+    ("en", "English", "en"),
+    ("en", "British English", "en-gb"),
+    ("en", "American English", "en-us"),
+    ("de", "German", "deutsch", "de-de", "de-at"),
+    ("fr", "French", "français", "fr-fr", "fr-be"),
+    ("es", "Spanish", "español", "castellano", "es-es"),
+    ("it", "Italian", "italiano", "it-it"),
+    ("pt", "Portuguese", "português", "pt-pt"),
+    ("pt", "Brazilian Portuguese", "português brasileiro", "pt-br"),
+    ("nl", "Dutch", "nederlands", "nl-nl", "nl-be"),
+    ("pl", "Polish", "polski", "pl-pl"),
+    # Of these no words are known here.
+    ("az", "Azerbaijani", "azərbaycanca"),
+    ("ar", "Arabic", "العربية"),
+    ("bg", "Bulgarian", "български"),
+    ("cs", "Czech", "čeština"),
+    ("da", "Danish", "dansk"),
+    ("el", "Greek", "ελληνικά"),
+    ("fi", "Finnish", "suomi"),
+    ("hu", "Hungarian", "magyar"),
+    ("ja", "Japanese", "日本語"),
+    ("ko", "Korean", "한국어"),
+    ("no", "Norwegian", "norsk"),
+    ("ro", "Romanian", "română"),
+    ("ru", "Russian", "русский"),
+    ("sv", "Swedish", "svenska"),
+    ("uk", "Ukrainian", "українська"),
+    ("zh", "Chinese", "中文"),
+)
+"""Code, English name, and other names. The first of a code is what the code alone means."""
+_BY_NAME: dict[str, Language] = {}
+for _code, _name, *_others in _KNOWN:
+    for _spelled in (_code, _name, *_others):
+        _BY_NAME.setdefault(folded(_spelled), Language(_code, _name))
 
 
 def language_named(value: object) -> Language:

@@ -29,6 +29,7 @@ from services.shop.languages import Language, languages_named
 from services.shop.listing_answer import Listed, read_listing
 from services.shop.places import places_named
 from services.shop.text_check import BY_WORD_LIST, FIELDS, LISTS, TextCheck, checked
+from services.shop.text_rules import most_items
 
 LISTING_MODEL = "google/gemini-2.5-flash"
 LISTING_TEMPERATURE = 0.7
@@ -232,7 +233,12 @@ class Writer:
         raise_reported(answer)
         draft.asks.append(ask_of(answer, purpose, draft.language.name))
         draft.raw_output = answer["output"]
-        return read_listing(answer["output"], draft.language.code, self._brands)
+        return self._trimmed(read_listing(answer["output"], draft.language.code, self._brands))
+
+    def _trimmed(self, texts: Listed) -> Listed:
+        """`texts` with no list longer than its places take: what is most important was asked for first."""
+        most = {name: most_items(name, self._brief.places, self._brief.day) for name in LISTS}
+        return {name: value[: most[name]] if name in LISTS else value for name, value in texts.items()}
 
     def _check(self, draft: Draft) -> None:
         brief = self._brief
@@ -418,6 +424,7 @@ def raise_reported(answer: Mapping[str, Any]) -> None:
         retryable=answer.get("retryable"),
         hint=hint,
         detail=answer.get("detail"),
+        partial={name: answer[name] for name in ("raw_output", "raw") if answer.get(name)},
     )
 
 

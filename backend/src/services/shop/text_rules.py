@@ -7,7 +7,7 @@ that is too long only in UTF-16 units warns. Measuring texts against these rows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -151,6 +151,12 @@ TEXT_RULES: Mapping[str, tuple[TextRule, ...]] = {
     ),
 }
 """By place. Those of `places.PLACES` that are not named here have none that was found."""
+
+
+def most_items(field: str, places: Sequence[str], day: date) -> int | None:
+    """How many items the strictest of `places` takes in a list."""
+    rules = [rule for place in places for rule in text_rules_on(place, day)]
+    return min((rule.limit[1] for rule in rules if (rule.field, rule.measure) == (field, "count")), default=None)
 
 
 def text_rules_on(place: str, day: date) -> list[TextRule]:
