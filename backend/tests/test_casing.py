@@ -59,6 +59,7 @@ def test_words_with_marks_are_cased_as_icu_does_in_turkish(node: str) -> None:
         ("SPORCULARI", "sporcuları"),
         ("I\u0307zmir", "izmir"),
         ("TITANIUM", "titanium"),
+        ("TAXİ", "taxi"),
         ("TITANIUM IŞIK", "titanium ışık"),
         ("PREMIUM SLIM WIFI", "premium slim wifi"),
         ("KERAMIKA IŞIK", "keramika ışık"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import threading
@@ -9,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandbox.server import Sandbox
 from services.fal.errors import AuthError, BadOutput, Cancelled, DeadlineExceeded, FalError, InvalidInput, RateLimited
 from services.fal_service import FalClient
 from services.shop import Shop
+from services.shop.fact_check import Known, checked_facts
+from services.shop.languages import language_named
+from services.shop.listing_answer import read_listing
 from services.shop.places import PLACES
 from services.shop.text_check import FIELDS
 
@@ -203,6 +209,12 @@ def test_one_language_that_fails_loses_no_other(shop: Shop, box: Sandbox) -> Non
     assert len(partial["asks"]) == 3
 
 
+def test_what_a_model_thinks_is_no_answer(shop: Shop, box: Sandbox) -> None:
+    bad = {**GOOD, "title": "Kera mug 999"}
+    say(box, bad, f"<think>The texts were {json.dumps(bad)}.</think>" + json.dumps({"title": GOOD["title"]}))
+    assert write(shop)["title"] == GOOD["title"]
+
+
 def test_a_missing_text_is_asked_for_again(shop: Shop, box: Sandbox) -> None:
     say(box, {name: GOOD[name] for name in FIELDS if name != "tags"}, {"tags": GOOD["tags"]})
     assert write(shop)["tags"] == GOOD["tags"]
@@ -362,6 +374,7 @@ def test_what_nobody_gave_is_a_fault(shop: Shop, box: Sandbox, text: str, langua
         ("Für Kundinnen und KundInnen", "German", {}),
         ("A silky glaze, made by Hand", "English", {}),
         ("Kera'nın kupası", "Turkish", {}),
+        ("Time for #SlowMornings", "English", {}),
         ("Fits the Nespresso machine", "English", {"fits": "Nespresso"}),
         ("With AquaShield coating", "English", {"coating": "aquashield"}),
         ("Der Stoff, der Sand, das Licht", "German", {}),
@@ -424,6 +437,7 @@ def test_a_language_without_word_lists_is_not_checked_for_materials(shop: Shop, 
         {"facts": {"size": None}},
         {"facts": {"size": float("nan")}},
         {"facts": {"size": [float("inf")]}},
+        {"facts": {"size": 10**5000}},
         {"facts": {"size": {"cm": 3}}},
         {"facts": {"size": []}},
         {"facts": {"size": "\ud800"}},
@@ -481,6 +495,12 @@ def test_one_deadline_covers_all_of_it(shop: Shop, box: Sandbox) -> None:
     box.wait_for(lambda ledger: not ledger["running"])
 
 
+def test_the_timeout_of_the_call_holds_instead_of_the_client_s(box: Sandbox) -> None:
+    box.configure(latency=1.5)
+    with FalClient(timeout=0.5) as client:
+        assert Shop(client).listing(CATEGORIES, languages="English", timeout=60)["listings"]
+
+
 def test_a_cancelled_call_cancels_the_questions_of_all_languages(shop: Shop, box: Sandbox) -> None:
     from services.fal.call import Call
 
@@ -502,3 +522,35 @@ def test_a_cancelled_call_cancels_the_questions_of_all_languages(shop: Shop, box
     thread.join(20)
     assert [type(error) for error in ended] == [Cancelled]
     box.wait_for(lambda ledger: not ledger["running"], timeout_s=20)
+
+
+# Hostile answers
+
+
+HOSTILE = [
+    "A-" * 100_000,
+    "a" * 200_000,
+    "x ® " * 40_000,
+    '{"title": ["' + "[" * 50_000,
+    '{"title": ' + "[" * 500 + '"deep"' + "]" * 500 + "}",
+    '{"title": "' + "1.000" * 30_000 + '"}',
+    '{"hashtags": "' + "#" * 100_000 + '"}',
+    '{"title": "\\ud800"}',
+    "</think>" * 20_000,
+    "{" * 100_000,
+]
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_answer_is_read_in_time_and_never_breaks(answer: str) -> None:
+    texts = read_listing(answer, "tr", [])
+    for text in ({"description": answer}, texts):
+        check = checked_facts(text, Known.of(answer), language_named("English"), datetime.date(2026, 11, 26))
+        assert check["place"] == "facts"
+
+
+@given(st.text(st.sampled_from('{}[]":,\\ntilebsugh#1 aé'), max_size=80))
+def test_whatever_is_read_is_a_field_with_something_in_it(answer: str) -> None:
+    for name, value in read_listing('{"title": ' + answer, "en", []).items():
+        assert name in FIELDS
+        assert value

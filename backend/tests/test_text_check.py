@@ -286,4 +286,5 @@ def test_a_text_is_cut_between_words_where_one_fits() -> None:
     assert cut_text("Ceramic mug, white", 11) == "Ceramic"
     assert cut_text("Ceramic mug white", 11) == "Ceramic mug"
     assert cut_text("Ceramic mug", 4) == "Cera"
+    assert cut_text("Ceramic -- mug", 9) == "Ceramic"
     assert cut_text("👩‍👩‍👧", 3) == ""

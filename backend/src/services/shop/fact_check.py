@@ -26,23 +26,23 @@ MEASURED_ON = "2026-11-25"
 
 _NUMBER = re.compile(r"\d+(?:[.,٫٬'’\u00a0\u202f]\d{3})*(?:[.,٫]\d+)?")
 _HASHTAG = re.compile(r"#\w+")
-_MARKED = re.compile(r"([\w&'-]+)\s?[™®]")
+_MARKED = re.compile(r"(?<![\w&'-])([\w&'-]{1,60})\s?[™®]")
 _UNITS = frozenset(
     "kwh wh mah db dba ghz mhz khz kpa mpa ph hpa wifi leds usbs dvds cds tvs ml diy gb mb tb kcal".split()  # noqa: SIM905
 )
 """Words with a capital inside that are no names."""
 _NOT_A_NAME = frozenset(("hand", "nature", "design", "love", "default", "machine"))
 _BRAND_PHRASES = {
-    "en": r"(?i:\b(?:designed|made|manufactured|crafted|developed) by|\bbrand(?: name)?:?) ([A-Z][\w&'-]+)"
-    r"|\b([A-Z][\w&'-]+)(?= brand\b)",
-    "tr": r"\b([A-ZÇĞİÖŞÜ][\w&'-]+)(?= marka(?:lı|sı|nın|ya)?\b)|(?i:\bmarka(?:sı)?:) ?([A-ZÇĞİÖŞÜ][\w&'-]+)",
-    "de": r"(?i:\b(?:der|die|von der) marke|\bmarke:) [„\"“]?([A-ZÄÖÜ][\w&'-]+)",
-    "fr": r"(?i:\b(?:de )?la marque|\bmarque\s?:) ([A-ZÀ-Ý][\w&'-]+)",
-    "es": r"(?i:\b(?:de )?la marca|\bmarca:) ([A-ZÁ-Ú][\w&'-]+)",
-    "it": r"(?i:\b(?:della marca|del marchio)|\bmarca:) ([A-ZÀ-Ú][\w&'-]+)",
-    "pt": r"(?i:\b(?:da marca)|\bmarca:) ([A-ZÁ-Ú][\w&'-]+)",
-    "nl": r"(?i:\bhet merk|\bmerk:) ([A-Z][\w&'-]+)",
-    "pl": r"(?i:\bmarki|\bmarka:) ([A-ZĄĆĘŁŃÓŚŹŻ][\w&'-]+)",
+    "en": r"(?i:\b(?:designed|made|manufactured|crafted|developed) by|\bbrand(?: name)?:?) ([A-Z][\w&'-]{1,40})"
+    r"|\b([A-Z][\w&'-]{1,40})(?= brand\b)",
+    "tr": r"\b([A-ZÇĞİÖŞÜ][\w&'-]{1,40})(?= marka(?:lı|sı|nın|ya)?\b)|(?i:\bmarka(?:sı)?:) ?([A-ZÇĞİÖŞÜ][\w&'-]{1,40})",
+    "de": r"(?i:\b(?:der|die|von der) marke|\bmarke:) [„\"“]?([A-ZÄÖÜ][\w&'-]{1,40})",
+    "fr": r"(?i:\b(?:de )?la marque|\bmarque\s?:) ([A-ZÀ-Ý][\w&'-]{1,40})",
+    "es": r"(?i:\b(?:de )?la marca|\bmarca:) ([A-ZÁ-Ú][\w&'-]{1,40})",
+    "it": r"(?i:\b(?:della marca|del marchio)|\bmarca:) ([A-ZÀ-Ú][\w&'-]{1,40})",
+    "pt": r"(?i:\b(?:da marca)|\bmarca:) ([A-ZÁ-Ú][\w&'-]{1,40})",
+    "nl": r"(?i:\bhet merk|\bmerk:) ([A-Z][\w&'-]{1,40})",
+    "pl": r"(?i:\bmarki|\bmarka:) ([A-ZĄĆĘŁŃÓŚŹŻ][\w&'-]{1,40})",
 }
 """How a language says that a name is a brand's. A capital alone says nothing: German nouns have one."""
 

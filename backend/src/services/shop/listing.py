@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,8 @@ LENGTH_WORDS = (10, 2000)
 """The least and the most that `length` may be."""
 MAX_FACTS_CHARS = 20_000
 """Of all that is known of a product, as JSON."""
+MAX_NUMBER = 10**15
+"""Of facts: huge integers cannot be written out, and infinity and NaN are none."""
 
 _BRAND_NAMES = frozenset(
     folded(name) for name in ("brand", "marka", "marke", "marque", "marca", "merk", "manufacturer")
@@ -366,7 +367,7 @@ def _facts(facts: object) -> dict[str, Any]:
 def _fact(name: str, value: object) -> Any:
     if isinstance(value, str):
         return checks.text(value, f"facts[{name!r}]")
-    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, bool | int | float) and -MAX_NUMBER < value < MAX_NUMBER:
         return value
     if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):
         return [_fact(name, item) for item in value]

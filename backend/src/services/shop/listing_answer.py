@@ -20,7 +20,7 @@ from services.shop.text_check import FIELDS, LISTS
 Listed = dict[str, str | list[str]]
 
 MAX_LEVELS = 3
-"""Objects around the texts that are looked into, such as {"listing": {...}}."""
+"""Objects or lists inside each other that are looked into, such as {"listing": {...}}."""
 
 _THOUGHT = re.compile(r"\A.*</(?:think|thinking|thought|thoughts|reasoning)\s*>", re.DOTALL | re.IGNORECASE)
 _NOT_IN_NAME = re.compile(r"[\W\d_]+")
@@ -87,14 +87,16 @@ def _value(name: str, value: Any, language: str, brands: Collection[str]) -> str
     return [*once.values()]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, level: int = 0) -> Iterator[str]:
     """The texts of a value, in their order; half a letter of two surrogates cannot be sent on."""
+    if level > MAX_LEVELS:
+        return
     if isinstance(value, str):
         if (text := value.strip()) and not any("\ud800" <= char <= "\udfff" for char in text):
             yield unicodedata.normalize("NFC", text)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from _texts(item, level + 1)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _texts(item)
+            yield from _texts(item, level + 1)
