@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from services.fal import checks
 from services.fal.call import current_call
+from services.fal.categories import UNKNOWN
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, InvalidInput
 from services.fal.parallel import parallel
 from services.fal.results import Usage
@@ -295,13 +296,21 @@ def source(product: object, title: str | None, facts: object) -> Source:
     if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
         raise InvalidInput(f"title and facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
     if isinstance(product, Mapping):
-        return Source(checks.categories(product), None, known)
+        categories = checks.categories(product)
+        if not (_told(categories) or known):
+            raise InvalidInput("Nothing is known of the product. Give its categories, a title or facts.")
+        return Source(categories, None, known)
     if isinstance(product, str) and product.lower().startswith(("http://", "https://", "data:")):
         return Source(None, checks.image_url(product, "product"), known)
     if not isinstance(product, str | os.PathLike):
         raise InvalidInput("product must be categories (an object of texts), or the path or the URL of a photo.")
     checks.local_image(product, "product")
     return Source(None, product, known)
+
+
+def _told(categories: Mapping[str, str]) -> dict[str, str]:
+    """The categories that say something."""
+    return {name: value for name, value in categories.items() if value.strip() and value != UNKNOWN}
 
 
 def written(client: FalClient, source: Source, brief: Brief) -> ListingResult:
@@ -316,7 +325,7 @@ def written(client: FalClient, source: Source, brief: Brief) -> ListingResult:
     try:
         if source.photo is not None:
             _analyse(client, source.photo, made)
-        _write_all(client, {"categories": made["categories"], **source.known}, brief, made)
+        _write_all(client, {"categories": _told(made["categories"]), **source.known}, brief, made)
     except FalError as error:
         error.partial = {**error.partial, **made}
         raise

@@ -20,8 +20,8 @@ COPYWRITER = "You are a senior e-commerce copywriter who never states a fact tha
 
 _RULES = (
     "Rules:\n"
-    "- Every number, material, brand, place of origin, certificate and ability must be in the data. Leave out what is "
-    "not there; never guess.\n"
+    "- Every number, material, brand, place of origin, certificate and ability must be in what is known of the "
+    "product. Leave out what is not there; never guess.\n"
     "- No health claims, no superlatives, no prices or promotion.\n"
     "- Write brands and model names exactly as the data does. Plain text: no Markdown, no HTML.\n"
     "$rules\n"
@@ -57,7 +57,7 @@ _EXAMPLE: dict[str, str | list[str]] = {
     "tags": ["a search term", "another search term"],
     "hashtags": ["#OneHashtag", "#AnotherHashtag"],
     "captions": ["a caption for social media"],
-    "alt_text": "what the photo shows",
+    "alt_text": "the product, for those who cannot see its photo",
 }
 _MOST = {
     "title": 100,
@@ -70,7 +70,7 @@ _MOST = {
     "hashtags": 30,
 }
 """Characters of a text, or of each text of a list, that are asked for where no place asks for fewer."""
-_MOST_ITEMS = {"bullets": 5, "tags": 10, "hashtags": 5, "captions": 2}
+_MOST_ITEMS = {"bullets": 5, "tags": 13, "hashtags": 5, "captions": 2}
 
 
 def listing(
