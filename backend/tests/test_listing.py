@@ -188,7 +188,7 @@ def test_a_fault_is_named_and_only_its_text_is_asked_for_again(shop: Shop, box: 
     assert list(faults) == ["title"]
     said = " ".join(faults["title"])
     assert "83 characters; at most 75" in said
-    assert "it has !" in said
+    assert "It has !; none of" in said
     assert "mug 3 times" in said
     assert list(tagged(again, "texts")) == ["title"]
     assert '"description"' not in again.rpartition("</faults>")[2]

@@ -207,14 +207,14 @@ def _words(texts: Texts, rule: TextRule, language: Language) -> Measured:
 
 def _forbidden_characters(texts: Texts, rule: TextRule, language: Language) -> Measured:
     found = [*dict.fromkeys(char for char in text_of(texts, rule.field) if char in rule.limit)]
-    return _listed(found, f"None of {' '.join(rule.limit)} is allowed")
+    return _listed(found, f"none of {' '.join(rule.limit)} is allowed")
 
 
 def _only_letters_digits_and(texts: Texts, rule: TextRule, language: Language) -> Measured:
     """Letters of any script, with the marks that some are written with."""
     text = "".join(items_of(texts, rule.field))
     found = [*dict.fromkeys(char for char in text if not (_is_letter_or_digit(char) or char in rule.limit))]
-    return _listed(found, f"Only letters, digits and {' '.join(rule.limit.strip())} are allowed, and blanks")
+    return _listed(found, f"only letters, digits, blanks and {' '.join(rule.limit.strip())} are allowed")
 
 
 def _is_letter_or_digit(char: str) -> bool:
@@ -223,7 +223,7 @@ def _is_letter_or_digit(char: str) -> bool:
 
 def _once_each(texts: Texts, rule: TextRule, language: Language) -> Measured:
     counts = Counter(char for char in text_of(texts, rule.field) if char in rule.limit)
-    return _listed([char for char, n in counts.items() if n > 1], f"Each of {' '.join(rule.limit)} is allowed once")
+    return _listed([char for char, n in counts.items() if n > 1], f"each of {' '.join(rule.limit)} is allowed once")
 
 
 def _repeated_words(texts: Texts, rule: TextRule, language: Language) -> Measured:
@@ -243,19 +243,19 @@ def _repeated_words(texts: Texts, rule: TextRule, language: Language) -> Measure
 def _promotion(texts: Texts, rule: TextRule, language: Language) -> Measured:
     if language.code not in PROMOTION:
         return Measured(None, "not_checked", f"No list of such words is known for {language.name}.")
-    return _listed(PROMOTION[language.code].found_in(text_of(texts, rule.field)), "Promotion is not allowed")
+    return _listed(PROMOTION[language.code].found_in(text_of(texts, rule.field)), "promotion is not allowed")
 
 
 def _hashtag_form(texts: Texts, rule: TextRule, language: Language) -> Measured:
     """A mark, a hyphen or a blank ends a hashtag: the rest of it is lost."""
     found = [tag for tag in items_of(texts, rule.field) if tag != hashtag(tag, language.code)]
-    return _listed(found, "A hashtag is # and letters, digits or underscores only")
+    return _listed(found, "a hashtag is # and letters, digits or underscores only")
 
 
 def _listed(found: list[str], rule: str) -> Measured:
     if found:
-        return Measured(found, "fail", f"{rule}; it has {', '.join(found)[:300]}.")
-    return Measured([], "pass", f"{rule}, and nothing else was found.")
+        return Measured(found, "fail", f"It has {' '.join(found)[:300]}; {rule}.")
+    return Measured([], "pass", f"Nothing was found; {rule}.")
 
 
 MEASURES: Mapping[str, Callable[[Texts, TextRule, Language], Measured]] = {
