@@ -316,5 +316,7 @@ def places_named(names: str | Sequence[str] | None) -> list[Place]:
     """Places given as a list, or in one string with commas; each once, in their order."""
     if names is None:
         return []
+    if not isinstance(names, Sequence):
+        raise InvalidInput('places must be a text such as "amazon,trendyol", or a list of names.')
     words = names.split(",") if isinstance(names, str) else names
     return [*{place.name: place for place in map(place_named, words)}.values()]
