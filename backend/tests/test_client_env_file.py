@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from services.fal.errors import InvalidInput
+from services.fal import env_files
+from services.fal.errors import InvalidInput, MissingKey
+from services.fal.settings import resolve
 from services.fal_service import FalClient
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -42,8 +50,10 @@ def test_the_env_file_here_comes_before_that_of_the_project(box, monkeypatch, tm
     assert settings_of()["timeout_s"] == 110
     (project / "pyproject.toml").touch()
     assert (settings_of()["timeout_s"], settings_of()["env_file"]) == (21, str(project / ".env"))
-    write_env(here / ".env", FAL_LOG="off")
-    assert settings_of()["timeout_s"] == 110
+    write_env(here / ".env", FAL_LOG="info")
+    assert (settings_of()["timeout_s"], settings_of()["log"]) == (21, "info")
+    write_env(here / ".env", FAL_TIMEOUT_S=22)
+    assert settings_of()["timeout_s"] == 22
     assert Path(settings_of()["env_file"]).resolve() == here / ".env"
 
 
@@ -61,10 +71,175 @@ def test_a_file_that_is_named_and_missing_is_an_error_that_names_it(tmp_path):
         FalClient(env_file=tmp_path / "gone.env", key=A_KEY)
 
 
-def test_a_file_that_is_not_text_is_an_error_that_names_it(tmp_path):
-    Path(".env").write_bytes(b"FAL_KEY=\xff\xfe\x00")
-    with pytest.raises(InvalidInput, match=r"\.env"):
-        FalClient(key=A_KEY)
+LATIN = "# Schl\u00fcssel\nFAL_TIMEOUT_S=33\n".encode("cp1252")
+
+
+def test_a_file_that_is_named_and_not_text_is_an_error_that_names_it(tmp_path):
+    Path("latin.env").write_bytes(LATIN)
+    with pytest.raises(InvalidInput, match=r"latin\.env.*UTF-8"):
+        FalClient(env_file=tmp_path / "latin.env", key=A_KEY)
+
+
+@pytest.mark.parametrize(
+    "data", [LATIN, "FAL_TIMEOUT_S=33".encode("utf-16"), "\ufeff\nFAL_TIMEOUT_S=33".encode("utf-16-be")]
+)
+def test_letters_of_another_encoding_in_a_file_that_was_not_named_stop_nobody(box, data):
+    Path(".env").write_bytes(data)
+    assert settings_of()["timeout_s"] == 33
+
+
+# ---------------------------------------------------------------- files that are not ours
+
+
+@pytest.fixture
+def nobody():
+    """This process as a user who owns nothing."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+def a_private_file(here):
+    write_env(here / ".env", FAL_TIMEOUT_S=33).chmod(0)
+
+
+def a_private_folder(here):
+    write_env(here / "private" / ".env", FAL_TIMEOUT_S=33)
+    (here / ".env").symlink_to(here / "private" / ".env")
+    (here / "private").chmod(0)
+
+
+def a_loop(here):
+    (here / ".env").symlink_to(here / ".env")
+
+
+def a_huge_file(here):
+    (here / ".env").symlink_to("/dev/zero")
+
+
+@pytest.fixture
+def opened():
+    """A folder that everybody may enter: pytest's own are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+        if (private := Path(folder) / "private").exists():
+            private.chmod(0o700)
+
+
+@pytest.mark.parametrize("make", [a_private_file, a_private_folder, a_loop, a_huge_file])
+def test_a_file_that_cannot_be_read_stops_nobody_who_has_a_key(box, monkeypatch, opened, make, request):
+    monkeypatch.chdir(opened)
+    make(opened)
+    request.getfixturevalue("nobody")  # from here on nothing can be imported
+    settings = resolve()
+    assert (settings.timeout_s, settings.env_file) == (110, None)
+    monkeypatch.delenv("FAL_KEY")
+    assert resolve(key=A_KEY).timeout_s == 110
+    with pytest.raises(MissingKey, match=rf"{re.escape(str(opened.resolve()))}/\.env cannot be read: \w"):
+        resolve()
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        resolve(env_file=".env", key=A_KEY)
+
+
+def test_the_file_of_the_project_is_read_although_another_one_stands_here(box, monkeypatch, tmp_path):
+    monkeypatch.delenv("FAL_KEY")
+    project, here = tmp_path / "backend", tmp_path / "app"
+    write_env(project / ".env", FAL_KEY=A_KEY)
+    (project / "pyproject.toml").touch()
+    write_env(here / ".env", DATABASE_URL="postgres://x", FAL_KEY="your_fal_key_here", FAL_LOG="info")
+    monkeypatch.setattr("services.fal.settings._PROJECT", project)
+    monkeypatch.chdir(here)
+    assert key_length() == len(A_KEY)
+    assert settings_of()["log"] == "info"
+    write_env(project / ".env", FAL_KY=A_KEY)
+    with pytest.raises(MissingKey) as caught:
+        FalClient()
+    message = str(caught.value)
+    assert f"{here / '.env'} and {project / '.env'} were searched" in message
+    assert f"FAL_KEY in {here / '.env'} holds the placeholder 'your_fal_key_here'" in message
+
+
+def test_a_wrong_value_is_told_with_the_file_that_it_stands_in(box):
+    write_env(Path(".env"), FAL_TIMEOUT_S="soon")
+    with pytest.raises(InvalidInput, match=r"FAL_TIMEOUT_S in /.*/\.env must be"):
+        FalClient()
+
+
+def test_a_folder_named_env_is_no_file(box):
+    Path(".env").mkdir()
+    assert settings_of()["env_file"] is None
+
+
+def test_the_package_may_stand_at_the_root_of_a_machine(tmp_path):
+    """As after COPY backend/src / in a container."""
+    source = (SOURCE / "services" / "fal" / "settings.py").read_text(encoding="utf-8")
+    scope = {"__name__": "settings", "__file__": "/settings.py"}
+    exec(compile(source, "/settings.py", "exec"), scope)
+    assert scope["_PROJECT"] == Path("/")
+
+
+# ---------------------------------------------------------------- pipes
+
+
+@contextlib.contextmanager
+def written_to(path, data):
+    """Somebody who writes into the pipe `path`, once, as soon as it is opened."""
+    writer = threading.Thread(target=lambda: path.write_bytes(data), daemon=True)
+    writer.start()
+    yield
+    writer.join(timeout=20)
+    assert not writer.is_alive()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_pipe_is_read(box, tmp_path, named):
+    path = tmp_path / ".env"
+    os.mkfifo(path)
+    with written_to(path, b"FAL_TIMEOUT_S=33\nX=" + b"y" * 100_000):
+        assert settings_of(**({"env_file": path} if named else {}))["timeout_s"] == 33
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for_without_end(box, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / ".env")
+    assert settings_of(timeout=0.2)["env_file"] is None
+    monkeypatch.setattr(env_files, "GLANCE_S", 0.1)
+    assert settings_of()["env_file"] is None
+    with pytest.raises(InvalidInput, match="nobody wrote"):
+        FalClient(env_file=".env", timeout=0.2)
+    monkeypatch.delenv("FAL_KEY")
+    with pytest.raises(MissingKey, match="nobody wrote"):
+        FalClient(timeout=0.2)
+
+
+def doctor_of(command, env, **options):
+    ran = subprocess.run(["bash", "-c", command], env=env, capture_output=True, timeout=60, check=False, **options)
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize(
+    "given", ["<(cat settings)", "/dev/stdin < settings", "/dev/stdin < <(cat settings)", "/dev/fd/0 < settings"]
+)
+def test_what_a_shell_offers_as_a_file_is_read(box, given):
+    write_env(Path("settings"), FAL_TIMEOUT_S=33)
+    env = {**os.environ, "PYTHON": sys.executable, "WORKER": str(SOURCE / "services" / "fal_worker.py")}
+    assert doctor_of(f'"$PYTHON" "$WORKER" doctor --env_file {given}', env)["settings"]["timeout_s"] == 33
+
+
+def test_a_socket_as_standard_input_is_read(box):
+    """As Node gives it to its children."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"FAL_TIMEOUT_S=33\n")
+        ours.shutdown(socket.SHUT_WR)
+        env = {**os.environ, "PYTHON": sys.executable, "WORKER": str(SOURCE / "services" / "fal_worker.py")}
+        told = doctor_of('"$PYTHON" "$WORKER" doctor --env_file /dev/stdin', env, stdin=theirs)
+    assert told["settings"]["timeout_s"] == 33
+
+
+# ---------------------------------------------------------------- what is understood
 
 
 @pytest.mark.parametrize(
@@ -91,6 +266,8 @@ def test_a_value_is_taken_as_it_stands_and_not_expanded(box, monkeypatch):
 def test_nothing_is_written_into_the_environment(box, monkeypatch):
     monkeypatch.delenv("FAL_KEY")
     write_env(Path(".env"), FAL_KEY=A_KEY, FAL_TIMEOUT_S=9, FAL_LOG="info", SOMEBODYS_SECRET="x")
+    import cv2  # noqa: F401  (the sandbox's; it changes LD_LIBRARY_PATH when it is loaded)
+
     before = dict(os.environ)
     with FalClient() as client:
         assert client.any_llm_complete("Hi")["error"] is None
@@ -117,7 +294,7 @@ def run_python(code, **environment):
         env={**env, "PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr

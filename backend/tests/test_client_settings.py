@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,10 +145,51 @@ def test_a_missing_key_names_every_remedy(monkeypatch, found):
         "./.env",
         "backend/.env",
     ]
-    remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/sandbox run"]
+    remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/fal_sandbox run"]
     assert [remedy for remedy in remedies if remedy not in message] == []
     assert (caught.value.error_type, caught.value.retryable) == ("missing_key", False)
     assert isinstance(caught.value, ValueError)
+
+
+PLACEHOLDERS = [
+    *("your_fal_key_here", "your_key_here", "YOUR-KEY-HERE", "your key", "YOUR_API_KEY", "my-fal-key", "<your key>"),
+    *("undefined", "null", "None", "${FAL_KEY}", "$FAL_KEY", "${FAL_KEY:-}", "%FAL_KEY%", "{{ fal_key }}", "changeme"),
+    *("xxxxxxxx", "***", "...", "FAL_KEY", "your_id:your_secret", "undefined:undefined"),
+]
+
+
+@pytest.mark.parametrize("place", ["argument", "environment", "file"])
+@pytest.mark.parametrize("value", PLACEHOLDERS)
+def test_a_placeholder_is_named_as_one_and_is_no_key(box, monkeypatch, place, value):
+    monkeypatch.delenv("FAL_KEY")
+    given = {"key": value} if place == "argument" else {}
+    if place == "environment":
+        monkeypatch.setenv("FAL_KEY", value)
+    if place == "file":
+        Path(".env").write_text(f"FAL_KEY='{value}'\n")
+    with pytest.raises(MissingKey, match="placeholder") as caught:
+        FalClient(**given)
+    assert str(caught.value).startswith("FAL_KEY environment variable is required")
+    assert (value in str(caught.value)) is (":" not in value or "{" in value)
+    if not given:
+        monkeypatch.setenv("FAL_API_KEY", A_KEY)
+        assert key_length() == len(A_KEY)
+
+
+def test_half_a_placeholder_does_not_show_the_other_half(monkeypatch):
+    monkeypatch.setenv("FAL_KEY_ID", "undefined")
+    monkeypatch.setenv("FAL_KEY_SECRET", "planted")
+    with pytest.raises(MissingKey, match="FAL_KEY_ID and FAL_KEY_SECRET") as caught:
+        FalClient()
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", ' "{}" ', "“{}”", "'\"{}\"'"])
+def test_quotes_around_a_value_of_the_environment_are_no_part_of_it(box, monkeypatch, quoted):
+    monkeypatch.setenv("FAL_KEY", quoted.format(A_KEY))
+    monkeypatch.setenv("FAL_TIMEOUT_S", quoted.format("33"))
+    assert (key_length(), settings_of()["timeout_s"]) == (len(A_KEY), 33)
+    assert key_length(key=quoted.format(key_of_length(20))) == 20
 
 
 BAD_VALUES = [
@@ -241,3 +285,35 @@ def test_the_doctor_tells_versions_settings_and_hosts_without_starting_a_job(box
 def test_the_doctor_finds_a_key_that_fal_does_not_know(box):
     with FalClient(key="bad:nobody-has-it") as client:
         assert client.doctor()["error_type"] == "auth"
+
+
+OLD_CLIENT = "class SyncClient:\n    pass\n"
+OLD_PARTS = "MULTIPART_MAX_CONCURRENCY = 10\nUSER_AGENT = ''\nclass CDNToken: ...\nclass CDNTokenManager: ...\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "init", "parts"),
+    [
+        ("0.5.9", OLD_CLIENT, OLD_PARTS),
+        ("0.5.9", OLD_CLIENT, ""),
+        ("1.0.0", f"version_tuple = (1, 0, 0)\n{OLD_CLIENT}", f"{OLD_PARTS}\n\nclass SyncRequestHandle:\n    pass\n"),
+    ],
+)
+def test_an_old_fal_client_is_named_with_the_remedy(tmp_path: Path, version: str, init: str, parts: str) -> None:
+    for name, text in {
+        "fal_client/__init__.py": init,
+        "fal_client/client.py": parts,
+        f"fal_client-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: fal-client\nVersion: {version}\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = (
+        "from services.fal_service import FalClient\nfrom services.fal.errors import InvalidInput\n"
+        "try:\n    FalClient().any_llm_complete('Hello')\nexcept InvalidInput as error:\n    print(error)"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{SOURCE}", "FAL_KEY": "an-id:a-secret"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert ran.stdout == (
+        f"fal-client {version} is installed, and this library needs version 1.0.3 or a later 1.x. "
+        'Run pip install "fal-client>=1.0.3,<2".\n'
+    ), ran.stderr

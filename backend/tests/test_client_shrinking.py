@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +134,89 @@ def test_a_photo_that_is_small_enough_is_sent_as_it_is(saved, sent):
 def test_without_shrink_every_photo_is_sent_as_it_is(box, client, saved):
     path = saved(scene(5000, 60))
     assert box.file(client.upload_file(path)) == path.read_bytes()
+
+
+# ---------------------------------------------------------------- very large photos
+
+
+def tall_jpeg(width, height, **options):
+    """A JPEG of colours of any height, made without as many pixels: one row of its blocks over and over."""
+    file = io.BytesIO()
+    scene(width, 16).save(file, "JPEG", quality=90, subsampling=2, restart_marker_rows=1, **options)
+    data = file.getvalue()
+    frame = data.index(b"\xff\xc2" if options else b"\xff\xc0")
+    head_end = data.index(b"\xff\xda")
+    scan = head_end + 2 + int.from_bytes(data[head_end + 2 : head_end + 4], "big")
+    head = data[: frame + 5] + height.to_bytes(2, "big") + data[frame + 7 : scan]
+    row = data[scan:-2]
+    return (
+        head + b"".join(row + b"\xff" + bytes([0xD0 + number % 8]) for number in range(height // 16))[:-2] + b"\xff\xd9"
+    )
+
+
+SHRINK = """
+import resource, sys
+from services.fal.call import new_call
+from services.fal.checks import local_image
+from services.fal.shrinking import shrunk
+with new_call(100):
+    image = shrunk(local_image(sys.argv[1]))
+open(sys.argv[1], "wb").write(image.data)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_a_photo_of_200_million_pixels_is_sent_smaller_in_little_memory(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(tall_jpeg(16320, 12240))
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SHRINK, str(path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    with Image.open(path) as picture:
+        assert (picture.size, picture.format) == ((4096, 3072), "JPEG")
+    # Its pixels alone would be 800 MB.
+    assert int(ran.stdout) < 500
+
+
+def test_a_phone_s_photo_with_a_second_picture_in_it_is_sent_smaller_too(saved, sent):
+    path = saved(scene(5000, 500), "photo.mpo", format="MPO", save_all=True, append_images=[scene(50, 5)])
+    picture, _, _ = sent(path)
+    assert picture.size == (4096, 410)
+
+
+def with_size(picture, kind, width, height):
+    """`picture` as a file whose header tells another size."""
+    file = io.BytesIO()
+    picture.save(file, kind)
+    data = bytearray(file.getvalue())
+    if kind == "PNG":
+        header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes(data[24:29])
+        data[12:33] = header + zlib.crc32(header).to_bytes(4, "big")
+    elif kind == "TIFF":
+        for tag, value in ((b"\x00\x01", width), (b"\x01\x01", height)):
+            place = data.index(tag + b"\x04\x00\x01\x00\x00\x00") + 8
+            data[place : place + 4] = value.to_bytes(4, "little")
+    elif kind == "BMP":
+        data[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("what", ["PNG", "TIFF", "BMP", "progressive JPEG"])
+def test_more_pixels_than_can_be_read_whole_are_refused_with_the_number(what, box, client, tmp_path):
+    path = tmp_path / "photo"
+    progressive = what == "progressive JPEG"
+    data = tall_jpeg(16320, 12240, progressive=True) if progressive else with_size(scene(70, 70), what, 16320, 12240)
+    path.write_bytes(data)
+    with pytest.raises(InvalidInput, match=rf"200 million pixels, and a {what} can be .* up to 128 million"):
+        client.upload_file(path, shrink=True)
+    assert box.journal() == []
 
 
 BROKEN = {

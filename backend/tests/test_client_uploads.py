@@ -56,6 +56,56 @@ def test_the_content_type_comes_from_the_content_and_not_from_the_name(box, clie
     assert rows(box, "upload")[0]["headers"]["content-type"] == content_type
 
 
+def boxes(major, *compatible):
+    data = b"ftyp" + major + bytes(4) + b"".join(compatible)
+    return (len(data) + 4).to_bytes(4, "big") + data + b"\x00\x00\x00\x08meta"
+
+
+MORE_HEADS = {
+    **{
+        f"HEIC {brand}": (boxes(brand.encode()), "image/heic")
+        for brand in ("heic", "heix", "heim", "heis", "hevc", "hevx")
+    },
+    "HEIF of any codec": (boxes(b"mif1", b"miaf"), "image/heif"),
+    "HEIF pictures of any codec": (boxes(b"msf1", b"iso8"), "image/heif"),
+    "HEIC in HEIF": (boxes(b"mif1", b"miaf", b"heix"), "image/heic"),
+    "HEIC of another maker": (boxes(b"MiHE", b"mif1", b"heic"), "image/heic"),
+    "AVIF in HEIF": (boxes(b"mif1", b"avif"), "image/avif"),
+    "moving AVIF": (boxes(b"avis", b"msf1"), "image/avif"),
+    "BigTIFF": (b"II+\x00\x08\x00\x00\x00\x10\x00", "image/tiff"),
+    "BigTIFF of the other order": (b"MM\x00+\x00\x08\x00\x00\x00\x00", "image/tiff"),
+    "BMP": (b"BM\x36\x0c\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00\x28\x00\x00\x00", "image/bmp"),
+}
+
+
+@pytest.mark.parametrize("what", MORE_HEADS)
+def test_rarer_kinds_of_pictures_are_recognised(box, client, tmp_path, what):
+    head, content_type = MORE_HEADS[what]
+    (tmp_path / "photo").write_bytes(head)
+    client.upload_file(tmp_path / "photo")
+    assert rows(box, "upload")[0]["headers"]["content-type"] == content_type
+
+
+NO_PICTURES = {
+    "a table that begins with BM": b"BMI,age,weight\n22.1,40,70\n",
+    "a short table": b"BM,1\n",
+    "a text about GIF8": b"GIF8 is no format",
+    "a film": boxes(b"isom", b"iso2", b"avc1", b"mp41"),
+    "a film of an iPhone": boxes(b"qt  "),
+    "a brand behind the end of its box": boxes(b"isom") + b"mif1heic",
+    "a sound": b"RIFF\x24\x00\x00\x00WAVEfmt ",
+    "text with WEBP in it": b"The new WEBP format",
+}
+
+
+@pytest.mark.parametrize("what", NO_PICTURES)
+def test_what_only_begins_like_a_picture_is_refused(box, client, tmp_path, what):
+    (tmp_path / "photo.png").write_bytes(NO_PICTURES[what])
+    with pytest.raises(InvalidInput, match="not a picture"):
+        client.upload_file(tmp_path / "photo.png")
+    assert box.journal() == []
+
+
 @pytest.mark.parametrize(
     ("name", "sent"),
     [

@@ -23,6 +23,7 @@ KEYS = {
     "total_requested",
     "errors",
     "timings",
+    "sandbox",
 }
 CRASH = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
 SOON_S = 10.0
@@ -96,8 +97,9 @@ def test_a_data_uri_is_a_photo_too(box, client, photo_path, quick):
     assert inputs(box, CUTOUT) == [{"image_url": uri}]
 
 
-def test_the_cut_out_does_not_wait_for_the_analysis(box, client, photo_url, quick):
-    box.fault("job", endpoint=VISION, output={"output": '{"vibe": "Cozy"}'}, delay=0.3, times=None)
+def test_the_cut_out_does_not_wait_for_categories_that_are_asked_for_again(box, client, photo_url, quick):
+    box.fault("job", endpoint=VISION, output={"output": '{"vibe": "Cozy"}'})
+    box.fault("job", endpoint=VISION, output={"output": "{}"}, delay=1)
     done = []
     client.product_workflow(
         photo_url,
@@ -105,6 +107,14 @@ def test_the_cut_out_does_not_wait_for_the_analysis(box, client, photo_url, quic
         on_progress=lambda event: done.append(event["step"]) if event["status"] == "done" else None,
     )
     assert done.index("cutout") < done.index("analysis") < done.index("prompt")
+
+
+def test_the_cut_out_does_not_wait_for_the_prompts(box, client, photo_url, quick):
+    box.fault("job", endpoint=ENTERPRISE, output={"output": "A marble table."}, delay=1)
+    events = []
+    client.product_workflow(photo_url, styles=["Studio"], on_progress=events.append)
+    order = [(event["step"], event["status"]) for event in events]
+    assert order.index(("cutout", "done")) < order.index(("prompt", "done"))
 
 
 def test_every_step_reports_its_progress_with_what_it_made(client, photo_path, quick):
@@ -170,25 +180,25 @@ def test_a_cut_out_that_failed_leaves_categories_and_description(box, client, ph
 
 
 def test_an_analysis_that_failed_ends_the_workflow_with_what_was_made_by_then(box, client, photo_path):
-    box.fault("job", endpoint=CUTOUT, output=CUT, stuck="IN_PROGRESS")
-    box.say("It is a mug, I think.", endpoint=VISION)
+    box.say("It is a mug, I think.", endpoint=VISION, times=2)
     with pytest.raises(BadOutput) as caught:
         client.product_workflow(photo_path)
     made = caught.value.partial
-    assert set(made) >= KEYS
+    assert set(made) >= KEYS - {"sandbox"}
     assert box.file(made["image_url"]) == photo_path.read_bytes()
     assert (made["images"], made["categories"], made["total_requested"]) == ([], {}, 3)
     assert made["raw_output"] == "It is a mug, I think."
     assert {"upload", "analysis", "total"} <= set(made["timings"])
-    assert inputs(box, PHOTOKIT) == inputs(box, TEXT) == []
+    assert [job["endpoint"] for job in box.ledger()["jobs"]] == [VISION, VISION]
 
 
 def test_a_cut_out_that_nobody_needs_any_more_is_cancelled_at_fal(box, client, photo_url):
     box.fault("job", endpoint=CUTOUT, output=CUT, stuck="IN_PROGRESS")
-    box.fault("job", endpoint=VISION, output={"output": "no JSON"}, delay=0.3)
+    box.fault("job", endpoint=VISION, output={"output": '{"vibe": "Cozy"}'})
+    box.fault("job", endpoint=VISION, output={"output": "{}"}, stuck="IN_PROGRESS")
     began = time.monotonic()
-    with pytest.raises(BadOutput):
-        client.product_workflow(photo_url)
+    with pytest.raises(DeadlineExceeded):
+        client.product_workflow(photo_url, timeout=3)
     assert time.monotonic() - began < SOON_S
     outcomes = {job["endpoint"]: job["outcome"] for job in box.ledger()["jobs"]}
     assert outcomes[CUTOUT] == "cancelled"
@@ -210,13 +220,13 @@ def test_an_upload_that_failed_ends_the_workflow_before_any_job(box, client, pho
 
 
 def test_the_deadline_covers_the_whole_workflow_and_leaves_no_job_running(box, warm, photo_path):
-    box.fault("token", delay=0.9)
+    box.fault("token", delay=2)
     box.fault("job", endpoint=VISION, output={"output": "{}"}, stuck="IN_PROGRESS")
     box.fault("job", endpoint=CUTOUT, output=CUT, stuck="IN_PROGRESS")
     with pytest.raises(DeadlineExceeded) as caught:
-        warm.product_workflow(photo_path, timeout=1.3)
+        warm.product_workflow(photo_path, timeout=3.5)
     assert caught.value.partial["image_url"].startswith("https://v3.fal.media/")
-    assert 1.2 < caught.value.partial["timings"]["total"] < 2
+    assert 3.4 < caught.value.partial["timings"]["total"] < 5.5
     assert box.ledger()["running"] == 0
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal import prompts
 from services.fal.categories import CATEGORY_NAMES, read_categories
 from services.fal.errors import BadOutput, InvalidInput
+from services.fal.nearly_json import MAX_CHARS
 from services.fal_service import FalClient
 from services.worker.command_line import HelpWanted, parse
 from services.worker.commands import COMMANDS
@@ -29,10 +31,29 @@ json_values = st.recursive(
     ),
     max_leaves=12,
 )
+damages = st.lists(
+    st.tuples(st.integers(0, 400), st.sampled_from(["", "'", '"', "“", "{", "}", ",", "//", "\\", "\n", "<think>"]))
+)
+names = st.sampled_from([*CATEGORY_NAMES, "Price Range", "useCase", "STYLE-DESIGN", "name", "value", "product"])
+objects = st.recursive(
+    st.none() | st.text(max_size=20) | st.sampled_from(CATEGORY_NAMES),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+def damaged(text: str, places: list[tuple[int, str]]) -> str:
+    """`text` with letters replaced here and there, as a careless writer would."""
+    for place, letter in places:
+        text = text[:place] + letter + text[place + 1 :]
+    return text
+
+
+nearly_json = st.builds(damaged, objects.map(json.dumps) | objects.map(repr), damages)
 wrapped = st.builds(lambda before, value, after: f"{before}{json.dumps(value)}{after}", anything, json_values, anything)
 
 
-@given(anything | wrapped)
+@given(anything | wrapped | nearly_json)
 @settings(max_examples=5 * settings().max_examples)
 def test_the_parser_raises_only_bad_output_and_invents_no_value(text: str) -> None:
     try:
@@ -42,12 +63,19 @@ def test_the_parser_raises_only_bad_output_and_invents_no_value(text: str) -> No
     assert set(found) <= set(CATEGORY_NAMES)
     for value in found.values():
         assert value == value.strip() != ""
-        assert value in text or json.dumps(value)[1:-1] in text or value in decoded(text)
+        assert written(value, text) or all(written(item, text) for item in value.split(", ")), value
+
+
+def written(value: str, text: str) -> bool:
+    """Whether `value` stands in `text`, as it is or escaped, up to twice over."""
+    once = decoded(text)
+    return value in text or json.dumps(value)[1:-1] in text or value in once or value in decoded(once)
 
 
 def decoded(text: str) -> str:
     """`text` with its JSON escapes undone, where a value may be spelled with them."""
-    return re.sub(r"\\u([0-9a-fA-F]{4})|\\(.)", unescaped, text)
+    plain = re.sub(r"\\u([0-9a-fA-F]{4})|\\(.)", unescaped, text, flags=re.DOTALL)
+    return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def unescaped(match: re.Match[str]) -> str:
@@ -56,7 +84,10 @@ def unescaped(match: re.Match[str]) -> str:
     return {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}.get(match[2], match[2])
 
 
-@given(st.dictionaries(st.sampled_from(CATEGORY_NAMES), st.text(min_size=1).filter(str.strip), min_size=1), anything)
+says_something = st.text().map("5 {}".format)  # no word for "I do not know"
+
+
+@given(st.dictionaries(st.sampled_from(CATEGORY_NAMES), says_something, min_size=1), anything)
 def test_the_parser_finds_an_object_in_prose_and_fences(values: dict[str, str], prose: str) -> None:
     plain = re.sub(r"[{}\[\]\"\\]", "", prose)
     text = f"{plain}\n```json\n{json.dumps(values)}\n```\n{plain}"
@@ -67,6 +98,53 @@ def test_the_parser_finds_an_object_in_prose_and_fences(values: dict[str, str], 
 def test_the_parser_copes_with_deep_nesting_and_long_rubbish(text: str) -> None:
     with pytest.raises(BadOutput):
         read_categories(text)
+
+
+HOSTILE = {
+    "brackets, then a text without an end": ("{" * 900 + '"', "a"),
+    "brackets, then names": ("{" * 900, '"a'),
+    "objects in objects": ("", '{"a":'),
+    "a text that begins again and again": ("", '{"a":"'),
+    "quotes": ('{"a":"', '"'),
+    "quotes that may be ends": ('{"a":"', '",'),
+    "quotes that may begin a name": ('{"a":"x', ',\n"b'),
+    "two kinds of quotes": ('{"a":', "'\""),
+    "lists": ("", "[["),
+    "lists that end": ("[" * 900, "]}"),
+    "blanks": ("", "{" + " " * 90),
+    "comments": ('{"a":1', "/*"),
+    "comments on lines": ('{"a":1', "//\n"),
+    "escapes": ('{"a":"', '\\"'),
+    "an escaped object": ("", '{\\"a\\":'),
+    "words": ('{"a":', "a b"),
+    "thoughts": ("", "<think></think"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_the_work_grows_with_the_length_of_a_hostile_answer_and_has_an_end(what: str) -> None:
+    before, again = HOSTILE[what]
+
+    def steps_for(length: int) -> int:
+        text = (before + again * (length // len(again)))[:length]
+        steps = 0
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            nonlocal steps
+            steps += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        try:
+            read_categories(text)
+        except BadOutput:
+            pass
+        finally:
+            sys.setprofile(None)
+        return steps
+
+    short, long, huge = steps_for(20_000), steps_for(40_000), steps_for(2_000_000)
+    assert long <= 2.5 * short + 1000
+    assert huge <= 45 * MAX_CHARS
 
 
 @given(st.lists(st.text(alphabet=st.characters(exclude_characters="\x00"), max_size=30), max_size=5))

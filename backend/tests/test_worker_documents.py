@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 
 TEXT = "openrouter/router"
@@ -60,6 +61,7 @@ def test_an_enterprise_question_without_images_goes_to_the_enterprise_endpoint(b
 def test_fals_log_lines_go_to_stderr(box, capfd):
     assert main(["any-llm-complete", "--prompt", "Hello", "--with_logs"]) == 0
     out, err = capfd.readouterr()
+    assert_output_is_true(["any-llm-complete"], 0, out)
     assert out.count("\n") == 1
     assert "fal: " in err
     assert f"sandbox: {TEXT} started" in err
@@ -130,7 +132,7 @@ def test_one_failed_style_is_listed_and_the_rest_is_a_success(box, run, photo_ur
 
 
 def test_the_workflow_keeps_what_was_made_when_it_fails_later(box, run, photo_path):
-    box.say("no categories at all", endpoint=VISION)
+    box.say("no categories at all", endpoint=VISION, times=2)
     code, document = run("workflow", "--image", str(photo_path))
     assert (code, document["error_type"]) == (1, "bad_output")
     assert box.file(document["image_url"]) == photo_path.read_bytes()
@@ -163,6 +165,6 @@ def test_doctor_shows_settings_without_the_key_and_fails_when_fal_cannot_be_reac
 
 def test_the_timeout_covers_the_whole_command(box, run):
     box.configure(latency=30)
-    code, document = run("any-llm-complete", "--prompt", "Hello", "--timeout", "0.4")
+    code, document = run("any-llm-complete", "--prompt", "Hello", "--timeout", "2")
     assert (code, document["error_type"], document["output"]) == (1, "timeout", "")
     box.wait_for(lambda ledger: ledger["cancelled"] == 1)

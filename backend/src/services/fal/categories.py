@@ -1,15 +1,21 @@
 """The nine categories of a product, and how they are read out of what a model wrote.
 
-A model answers with JSON that is bare, fenced, inside prose or in a list. Only what stands there is taken:
-a value that is missing, empty or not text is missing, never guessed.
+A model answers with JSON, or nearly (`nearly_json.py`): bare, fenced, inside prose, in a list or as a text in JSON.
+Names are compared without case, blanks and punctuation, and looked for one and two levels inside, also as pairs of a
+name and a value. Of several objects the last complete one counts that names a category: what a model repeats, or
+drafts, stands before its answer. What it thinks between `<think>` tags is no answer. Only what stands there is taken:
+a value that is missing, empty or no text is missing, never guessed.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from typing import Any
 
 from services.fal.errors import BadOutput
+from services.fal.nearly_json import Found, read_all, unescaped
 
 CATEGORY_EXAMPLES = {
     "main_product_type": "Footwear",
@@ -24,35 +30,146 @@ CATEGORY_EXAMPLES = {
 }
 CATEGORY_NAMES = tuple(CATEGORY_EXAMPLES)
 UNKNOWN = "Unknown"
-MAX_FAILURES = 1000
-"""Braces tried in one answer that begin no object: rubbish of any length is given up in moments."""
+
+MAX_LEVELS = 4
+"""Objects and lists inside each other in which a category is looked for."""
+MAX_ESCAPES = 3
+"""How many times over an answer may be escaped as a JSON text."""
+
+_THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
+_THOUGHT_BEGINS = re.compile(rf"<{_THOUGHT}>", re.IGNORECASE)
+_THOUGHT_ENDS = re.compile(rf"</{_THOUGHT}\s{{0,9}}>", re.IGNORECASE)
+_NOT_IN_NAME = re.compile(r"^[\W\d_]+|[\W_]+")
+_PAIR_NAMES = ("name", "key", "category", "attribute", "field", "property", "label", "type")
+_PAIR_VALUES = ("value", "values", "answer", "result", "text", "content")
+_NOTHING = frozenset(
+    (
+        "null",
+        "none",
+        "nil",
+        "nan",
+        "na",
+        "unknown",
+        "undefined",
+        "unspecified",
+        "unavailable",
+        "unclear",
+        "undetermined",
+        "tbd",
+        "notavailable",
+        "notapplicable",
+        "notspecified",
+        "notknown",
+        "notprovided",
+        "notgiven",
+        "notsure",
+    )
+)
+"""What models write for "I do not know", without case, blanks and punctuation."""
+_NO_WORDS = frozenset(("-", "--", "---", "–", "—", "?", "...", "…"))
 
 
 def read_categories(text: str) -> dict[str, str]:
     """The categories found in `text`, at most nine; those that are missing are left out.
 
-    Raises BadOutput when `text` holds no JSON object at all.
+    Raises BadOutput when `text` gives none at all.
     """
-    best: dict[str, str] | None = None
-    for found in _objects(text):
-        values = {name: found.get(name) for name in CATEGORY_NAMES}
-        named = {name: value.strip() for name, value in values.items() if isinstance(value, str) and value.strip()}
-        if best is None or len(named) > len(best):
-            best = named
-    if best is None:
-        raise BadOutput("The model's answer holds no JSON object.", hint="Try again, or use another model.")
-    return best
+    for _ in range(MAX_ESCAPES + 1):
+        if found := _last_named(_objects(text)):
+            return found
+        if '\\"' not in text and "\\'" not in text:
+            break
+        text = unescaped(text)
+    raise BadOutput(
+        "The model's answer names none of the nine categories as JSON.", hint="Try again, or use another model."
+    )
 
 
-def _objects(text: str) -> Iterator[dict[str, object]]:
-    """Every outermost JSON object in `text`, in order; an object in a list counts."""
-    decoder = json.JSONDecoder()
-    position, failures = text.find("{"), 0
-    while position >= 0 and failures < MAX_FAILURES:
-        try:
-            value, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            end, failures = position + 1, failures + 1
-        else:
-            yield value
-        position = text.find("{", end)
+def _objects(text: str) -> list[Found]:
+    try:
+        return [Found(json.loads(text), complete=True)]
+    except (ValueError, RecursionError):
+        return read_all(_after_thinking(text))
+
+
+def _after_thinking(text: str) -> str:
+    ends = 0
+    for tag in _THOUGHT_ENDS.finditer(text):
+        ends = tag.end()
+    begins = _THOUGHT_BEGINS.search(text, ends)
+    return text[ends : begins.start() if begins else len(text)]
+
+
+def _last_named(objects: list[Found]) -> dict[str, str]:
+    """The categories of the last object that names any; what was cut off counts when nothing else does."""
+    for complete in (True, False):
+        for found in reversed(objects):
+            if found.complete is complete and (named := _named(found.value)):
+                return named
+    return {}
+
+
+def _named(value: Any, level: int = 0) -> dict[str, str]:
+    """The categories in `value`: those further out come first, then those further down."""
+    if level >= MAX_LEVELS:
+        return {}
+    if isinstance(value, str):
+        return _last_named(read_all(value)) if level and value.lstrip()[:1] in ("{", "[") else {}
+    here: dict[str, str] = {}
+    inside: dict[str, str] = {}
+    for name, item in _members(value):
+        category = _CATEGORIES.get(_plain(name)) if name is not None else None
+        if category is None:
+            inside.update(_named(item, level + 1))
+        elif (words := _words(item)) and not (category in here and name != category):
+            here[category] = words
+    return {**inside, **here}
+
+
+def _members(value: Any) -> Iterator[tuple[str | None, Any]]:
+    """The names and values of an object, or of a pair; the items of a list, which have no name."""
+    if isinstance(value, dict):
+        yield from _pair(_first_of(_PAIR_NAMES, value), _first_of(_PAIR_VALUES, value))
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from _pair(*value) if len(value) == 2 else ()
+        for item in value:
+            yield None, item
+
+
+def _pair(name: Any, value: Any) -> Iterator[tuple[str, Any]]:
+    """`name` and `value` when they are a category's, and not two categories' names."""
+    two_names = isinstance(value, str) and _plain(value) in _CATEGORIES
+    if isinstance(name, str) and _plain(name) in _CATEGORIES and not two_names:
+        yield name, value
+
+
+def _first_of(names: tuple[str, ...], found: dict[str, Any]) -> Any:
+    lowered = {name.lower(): item for name, item in found.items()}
+    return next((lowered[name] for name in names if name in lowered), None)
+
+
+def _words(value: Any) -> str | None:
+    """`value` as a text, when it says something: a text, a list of them, or an object that holds one as its value."""
+    if isinstance(value, dict):
+        value = _first_of(_PAIR_VALUES, value)
+    if isinstance(value, list):
+        return ", ".join(words for item in value if isinstance(item, str) and (words := _words(item))) or None
+    if not isinstance(value, str) or _says_nothing(value):
+        return None
+    return value.strip()
+
+
+def _says_nothing(value: str) -> bool:
+    """Whether `value` is empty, stands for "I do not know", or cannot be sent on: half a letter of two surrogates."""
+    words = value.strip()
+    if not words or words in _NO_WORDS or any("\ud800" <= char <= "\udfff" for char in value):
+        return True
+    return re.sub(r"[\W_]+", "", words).casefold() in _NOTHING
+
+
+def _plain(name: str) -> str:
+    return _NOT_IN_NAME.sub("", name).casefold()
+
+
+_CATEGORIES = {_plain(name): name for name in CATEGORY_NAMES}

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
+from services.fal.hosts import fault_of
+from services.fal.picture_types import HEAD_BYTES, content_type_of
+from services.fal.redaction import shown
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
@@ -21,19 +24,8 @@ MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 SLICE_ABOVE_BYTES = 100 * 1024 * 1024
 """Larger files are read in slices: so fal-client uploads them."""
 
+_WITH_BLANKS = re.compile(r"(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\xff\xd8\xff", "image/jpeg"),
-    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
-    (0, b"GIF8", "image/gif"),
-    (8, b"WEBP", "image/webp"),
-    (0, b"BM", "image/bmp"),
-    (0, b"II*\x00", "image/tiff"),
-    (0, b"MM\x00*", "image/tiff"),
-    (4, b"ftypavif", "image/avif"),
-    (4, b"ftypheic", "image/heic"),
-    (4, b"ftypmif1", "image/heif"),
-)
 
 
 class Style(NamedTuple):
@@ -96,16 +88,20 @@ def flag(value: object, name: str) -> bool:
 
 
 def web_url(value: object, name: str) -> str:
-    """`value` when it is an http(s) URL with a host."""
+    """`value` when it is an http(s) URL with a host and one meaning only; blanks in its path are encoded."""
     url = text(value, name).strip()
+    if (found := _WITH_BLANKS.match(url)) is not None:
+        url = found[1] + found[2].replace(" ", "%20")
+    fault = fault_of(url)
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = bool(parts.hostname)
         _ = parts.port
     except ValueError:
         good = False
-    if not good or re.search(r"[\s\x00-\x1f]", url):
-        raise InvalidInput(f"{name} must be an http:// or https:// URL, not {url[:200]!r}.")
+    if fault or not good:
+        why = fault or "its host or its port is missing or wrong"
+        raise InvalidInput(f"{name} must be an http:// or https:// URL, but {why}: {shown(url, 200)!r}.")
     return url
 
 
@@ -117,7 +113,7 @@ def image_url(value: object, name: str = "image_url") -> str:
             return web_url(url, name)
         except InvalidInput as error:
             raise InvalidInput(
-                f"{name} must be an http(s) URL or a data URI of an image, not {url[:200]!r}. "
+                f"{name} must be an http(s) URL or a data URI of an image, not {shown(url, 200)!r}{_because(url)}. "
                 "Upload a local file first (upload_file, or the command upload-file)."
             ) from error
     if not _DATA_URI.match(url):
@@ -125,6 +121,11 @@ def image_url(value: object, name: str = "image_url") -> str:
     if len(url) > MAX_DATA_URI_BYTES:
         raise InvalidInput(f"{name} is a data URI of more than 10 MiB, which fal refuses. Upload the file instead.")
     return url
+
+
+def _because(url: str) -> str:
+    looks_like_one = url.lower().startswith(("http://", "https://"))
+    return f", since {fault}" if looks_like_one and (fault := fault_of(url)) else ""
 
 
 def image_urls(value: object, name: str = "image_urls") -> list[str]:
@@ -166,7 +167,7 @@ def _style(item: object) -> Style:
     if isinstance(item, str):
         return _default_style(item)
     if not isinstance(item, Mapping) or not {"name", "description"} <= set(item):
-        raise InvalidInput(f'Each style needs "name" and "description": {str(item)[:200]!r} has not both.')
+        raise InvalidInput(f'Each style needs "name" and "description": {shown(item, 200)!r} has not both.')
     if unknown := set(item) - {"name", "description"}:
         raise InvalidInput(f"A style has name and description only, not {', '.join(sorted(map(repr, unknown)))}.")
     return Style(text(item["name"], "a style's name"), text(item["description"], "a style's description"))
@@ -177,7 +178,7 @@ def _default_style(name: str) -> Style:
         if style.name.lower() == name.strip().lower():
             return style
     known = ", ".join(style.name for style in DEFAULT_STYLES)
-    raise InvalidInput(f"There is no style named {name[:100]!r}. Known: {known}; or give name and description.")
+    raise InvalidInput(f"There is no style named {shown(name, 100)!r}. Known: {known}; or give name and description.")
 
 
 class LocalImage(NamedTuple):
@@ -200,7 +201,7 @@ def local_image(path: object, name: str = "file_path") -> LocalImage:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidInput(f"{name} {shown} cannot be read: {reason}. Check the path.") from error
-    content_type = _recognise(data[:16])
+    content_type = content_type_of(data[:HEAD_BYTES])
     if content_type is None:
         raise InvalidInput(f"{name} {shown} is not a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC).")
     return LocalImage(data, content_type, _header_name(path))
@@ -239,13 +240,6 @@ class Slices:
         if len(data) < stop - start:
             raise InvalidInput("The file became shorter while it was uploaded. Upload it again when it is complete.")
         return data
-
-
-def _recognise(head: bytes) -> str | None:
-    for offset, magic, content_type in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
-            return content_type
-    return None
 
 
 def _header_name(path: str | os.PathLike[str]) -> str:

@@ -1,8 +1,9 @@
 """Where a client's settings come from: argument, then environment, then `.env`, then default.
 
 Resolved once, when a client is built; nothing is read at import and nothing is written into `os.environ`.
-The `.env` file is the one named by the caller, else `./.env`, else the project's `backend/.env`; it is parsed
-only when it names a setting that the environment leaves open. What an endpoint may be is `endpoints.py`'s.
+The `.env` file is the one named by the caller; else each setting is looked for in `./.env`, then in the project's
+`backend/.env`. A file is parsed only when it names a setting that is open still. How files are read is
+`env_files.py`'s, what an endpoint may be `endpoints.py`'s.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+from services.fal import env_files
 from services.fal.endpoints import check_endpoint
+from services.fal.env_files import EnvFile
 from services.fal.errors import InvalidInput, MissingKey
-from services.fal.redaction import remember
+from services.fal.key_forms import is_placeholder, shown, unquoted
+from services.fal.redaction import Secret, remember
 
 DEFAULT_TIMEOUT_S = 110.0
 """Below the 120 s after which the documented Node caller ends the worker."""
@@ -32,6 +36,12 @@ ENDPOINT_VARIABLES = {
     "photokit": "FAL_PHOTOKIT_ENDPOINT",
     "cutout": "FAL_CUTOUT_ENDPOINT",
 }
+MODEL_VARIABLES = {
+    "text": "FAL_TEXT_MODEL",
+    "enterprise": "FAL_ENTERPRISE_MODEL",
+    "vision": "FAL_VISION_MODEL",
+    "prompt": "FAL_PROMPT_MODEL",
+}
 KEY_VARIABLES = ("FAL_KEY", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
 VARIABLES = (
     *KEY_VARIABLES,
@@ -40,35 +50,36 @@ VARIABLES = (
     "FAL_LOG",
     "FAL_DOWNLOAD_HOSTS",
     *ENDPOINT_VARIABLES.values(),
+    *MODEL_VARIABLES.values(),
 )
 
-MISSING_KEY = (
-    "FAL_KEY environment variable is required: no fal key was found. Get one at "
-    "https://fal.ai/dashboard/keys and either set FAL_KEY (or FAL_API_KEY, or FAL_KEY_ID and FAL_KEY_SECRET) "
-    "in the environment, write FAL_KEY=... into ./.env or backend/.env, name another file with "
+REMEDIES = (
+    "Get one at https://fal.ai/dashboard/keys and either set FAL_KEY (or FAL_API_KEY, or FAL_KEY_ID and "
+    "FAL_KEY_SECRET) in the environment, write FAL_KEY=... into ./.env or backend/.env, name another file with "
     '--env_file or FalClient(env_file="..."), or pass FalClient(key="..."). '
-    "To try without a key: python src/sandbox run -- COMMAND."
+    "To try without a key: python src/fal_sandbox run -- COMMAND."
 )
-PLACEHOLDER = "your_fal_key_here"
-"""What .env.example holds in place of a key."""
-_PROJECT = Path(__file__).resolve().parents[3]
-_KEY = re.compile(r"[!-~]+")
+# Of src/services/fal/settings.py in a checkout; `parent` ends at the root where the package stands there.
+_PROJECT = Path(__file__).resolve().parent.parent.parent.parent
+_WORD = re.compile(r"[!-~]+")
 _T = TypeVar("_T")
 
 
 class Settings(NamedTuple):
     """What a client was told, checked."""
 
-    key: str
+    key: Secret
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_concurrency: int = DEFAULT_CONCURRENCY
     endpoints: Mapping[str, str] = MappingProxyType({})
     """Endpoints that were set by hand, by job."""
+    models: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Default models that were set by hand, by job, in the order in which they are asked."""
     log: str = "off"
     download_hosts: frozenset[str] = frozenset()
     """Hosts beside fal's own from which pictures may be downloaded."""
     env_file: Path | None = None
-    """The .env file that applies, whether or not it had to be parsed."""
+    """The first .env file that applies, whether or not it had to be parsed."""
 
     def __repr__(self) -> str:
         """Without the key."""
@@ -83,8 +94,7 @@ def resolve(
     env_file: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """The settings of a new client. Raises MissingKey or InvalidInput, naming the variable at fault."""
-    path = _env_path(env_file)
-    lookup = _Lookup(os.environ, path)
+    lookup = _Lookup(os.environ, _env_files(env_file, key, timeout))
     return Settings(
         key=_key(key, lookup),
         timeout_s=check_timeout(timeout, "timeout")
@@ -98,9 +108,10 @@ def resolve(
             for job, name in ENDPOINT_VARIABLES.items()
             if (value := lookup.get(name))
         },
+        models={job: _model_chain(value, name) for job, name in MODEL_VARIABLES.items() if (value := lookup.get(name))},
         log=lookup.parsed("FAL_LOG", _log_level, "off"),
         download_hosts=lookup.parsed("FAL_DOWNLOAD_HOSTS", _hosts, frozenset()),
-        env_file=path,
+        env_file=lookup.first_file,
     )
 
 
@@ -117,83 +128,134 @@ def check_timeout(value: object, name: str = "timeout") -> float:
     return seconds
 
 
-class _Lookup:
-    """One setting after another, from the environment or the .env file."""
+class _Source(NamedTuple):
+    """One place that settings stand in."""
 
-    def __init__(self, environ: Mapping[str, str], path: Path | None) -> None:
-        self._environ = {name: value for name in VARIABLES if (value := environ.get(name, "").strip())}
-        self._values = self._environ
-        if path is not None:
-            self._values = {**_read_env(path, known=self._environ), **self._environ}
+    values: Mapping[str, str]
+    place: str
+    """For a message: where a setting from here stands."""
+
+
+class _Lookup:
+    """One setting after another, from the environment, then from each .env file."""
+
+    def __init__(self, environ: Mapping[str, str], files: list[EnvFile]) -> None:
+        self._files = files
+        self._sources = [_Source(_given(environ), "")]
+        for file in files:
+            values = _parsed(file.text, self._settled())
+            self._sources.append(_Source(values, f" in {_full(file.path)}"))
+
+    @property
+    def first_file(self) -> Path | None:
+        return next((Path(file.path) for file in self._files if file.problem is None), None)
 
     def get(self, name: str) -> str | None:
-        return self._values.get(name)
-
-    def key(self) -> tuple[str, str] | None:
-        """The key and where it came from; one of the environment, by whatever name, comes before the file's."""
-        return _key_in(self._environ) or _key_in(self._values)
+        return next((source.values[name] for source in self._sources if name in source.values), None)
 
     def parsed(self, name: str, parse: Callable[[object, str], _T], default: _T) -> _T:
-        value = self.get(name)
-        return default if value is None else parse(value, name)
+        source = next((source for source in self._sources if name in source.values), None)
+        return default if source is None else parse(source.values[name], f"{name}{source.place}")
+
+    def key(self) -> tuple[str, str]:
+        """The key and what it is called; one of the environment, by whatever name, comes before a file's.
+
+        A placeholder is no key. Raises MissingKey.
+        """
+        halves = {name: value for name in ("FAL_KEY_ID", "FAL_KEY_SECRET") if (value := self.get(name))}
+        placeholders: dict[str, str] = {}
+        for source in (*self._sources, _Source(halves, "")):
+            for value, name in _keys_in(source):
+                if not is_placeholder(value):
+                    return value, name
+                placeholders.setdefault(value, f"{name} holds {shown(value)}.")
+        raise missing_key(*placeholders.values(), *self._told())
+
+    def _settled(self) -> set[str]:
+        """The settings that no further file can change."""
+        settled = {name for source in self._sources for name in source.values if name not in KEY_VARIABLES}
+        keys = (value for source in self._sources for value, _ in _keys_in(source))
+        return settled | (set(KEY_VARIABLES) if any(not is_placeholder(key) for key in keys) else set())
+
+    def _told(self) -> list[str]:
+        """Which files were read, and which could not be."""
+        read = [_full(file.path) for file in self._files if file.problem is None]
+        where = f"The environment and {' and '.join(read)} were searched." if read else "No .env file was read."
+        return [where, *(f"{_full(file.path)} cannot be read: {file.problem}." for file in self._files if file.problem)]
 
 
-def _env_path(named: str | os.PathLike[str] | None) -> Path | None:
-    if named is not None:
-        if not os.path.isfile(named):
-            raise InvalidInput(f"The env file {os.fspath(named)!r} does not exist. Check --env_file.")
-        return Path(named)
-    candidates = [Path(".env")]
-    if (_PROJECT / "pyproject.toml").is_file():
-        candidates.append(_PROJECT / ".env")
-    return next((path for path in candidates if path.is_file()), None)
+def missing_key(*reasons: str) -> MissingKey:
+    about = " ".join(("FAL_KEY environment variable is required: no fal key was found.", *reasons))
+    return MissingKey(f"{about} {REMEDIES}")
 
 
-def _read_env(path: Path, known: Mapping[str, str]) -> dict[str, str]:
+def _env_files(
+    named: str | os.PathLike[str] | None,
+    key: str | None,
+    timeout: float | None,
+    environ: Mapping[str, str] = os.environ,
+) -> list[EnvFile]:
+    given = _given(environ)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"The env file {str(path)!r} cannot be read: {error}.") from error
+        # Half of a call's time at most: what is waited for here, the call itself has beside it.
+        wait_s = min(env_files.MAX_WAIT_S, check_timeout(timeout or given.get("FAL_TIMEOUT_S", DEFAULT_TIMEOUT_S)) / 2)
+    except InvalidInput:
+        wait_s = env_files.GLANCE_S  # the time-out is refused in a moment, by its own name
+    if named is not None:
+        return [env_files.named(named, wait_s)]
+    if key is not None or any(not is_placeholder(value) for value, _ in _keys_in(_Source(given, ""))):
+        wait_s = min(wait_s, env_files.GLANCE_S)
+    in_project = [str(_PROJECT / ".env")] if os.path.isfile(_PROJECT / "pyproject.toml") else []
+    return env_files.found([".env", *in_project], wait_s)
+
+
+def _full(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:  # the working folder was deleted
+        return path
+
+
+def _given(values: Mapping[str, str | None]) -> dict[str, str]:
+    """The settings that `values` holds something for."""
+    return {name: value for name in VARIABLES if (value := unquoted(values.get(name) or ""))}
+
+
+def _parsed(text: str, settled: set[str]) -> dict[str, str]:
     # Parsing takes an import of about 30 ms: only when the file can add something.
-    settled = {*known, *(KEY_VARIABLES if _key_in(known) else ())}
     names = "|".join(name for name in VARIABLES if name not in settled)
-    if not re.search(rf"^\s*(?:export\s+)?['\"]?(?:{names})\b", text, re.MULTILINE):
+    if not names or not re.search(rf"^\s*(?:export\s+)?['\"]?(?:{names})\b", text, re.MULTILINE):
         return {}
     import io
 
     from dotenv import dotenv_values
 
-    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return {name: value.strip() for name in VARIABLES if (value := values.get(name)) and value.strip()}
+    return _given(dotenv_values(stream=io.StringIO(text), interpolate=False))
 
 
-def _key(given: str | None, lookup: _Lookup) -> str:
-    if given is not None:
-        return _checked_key(given, 'FalClient(key="...")')
-    if found := lookup.key():
-        return _checked_key(*found)
-    raise MissingKey(MISSING_KEY)
-
-
-def _key_in(values: Mapping[str, str]) -> tuple[str, str] | None:
-    for name in ("FAL_KEY", "FAL_API_KEY"):
-        if value := values.get(name):
-            return value, name
-    key_id, secret = values.get("FAL_KEY_ID"), values.get("FAL_KEY_SECRET")
-    return (f"{key_id}:{secret}", "FAL_KEY_ID and FAL_KEY_SECRET") if key_id and secret else None
-
-
-def _checked_key(value: str, name: str) -> str:
-    key = value.strip() if isinstance(value, str) else ""
-    if key in ("", PLACEHOLDER):
-        raise MissingKey(MISSING_KEY)
-    if not _KEY.fullmatch(key):
+def _key(given: str | None, lookup: _Lookup) -> Secret:
+    if given is None:
+        value, name = lookup.key()
+    else:
+        name = 'FalClient(key="...")'
+        value = unquoted(given) if isinstance(given, str) else ""
+        if not value or is_placeholder(value):
+            raise missing_key(*([f"{name} holds {shown(value)}."] if value else []))
+    if not _WORD.fullmatch(value):
         raise InvalidInput(
             f"The key from {name} holds a space, a line break or a character outside ASCII. "
-            "Copy it again from https://fal.ai/dashboard/keys, without quotes."
+            "Copy it again from https://fal.ai/dashboard/keys."
         )
-    remember(key)
-    return key
+    return remember(value)
+
+
+def _keys_in(source: _Source) -> Iterator[tuple[str, str]]:
+    for name in ("FAL_KEY", "FAL_API_KEY"):
+        if value := source.values.get(name):
+            yield value, f"{name}{source.place}"
+    key_id, secret = source.values.get("FAL_KEY_ID"), source.values.get("FAL_KEY_SECRET")
+    if key_id and secret:
+        yield f"{key_id}:{secret}", f"FAL_KEY_ID and FAL_KEY_SECRET{source.place}"
 
 
 def _concurrency(value: object, name: str) -> int:
@@ -208,6 +270,13 @@ def _log_level(value: object, name: str) -> str:
     if level not in LOG_LEVELS:
         raise InvalidInput(f"{name} must be one of {', '.join(LOG_LEVELS)}, not {value!r}.")
     return level
+
+
+def _model_chain(value: str, name: str) -> tuple[str, ...]:
+    models = tuple(model for part in value.split(",") if (model := part.strip()))
+    if not models or not all(_WORD.fullmatch(model) for model in models):
+        raise InvalidInput(f"{name} must be names of models with commas between them, not {value!r}.")
+    return models
 
 
 def _hosts(value: object, name: str) -> frozenset[str]:

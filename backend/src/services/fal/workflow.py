@@ -1,15 +1,16 @@
-"""The whole product workflow: upload, analyse, then prompts and pictures; all else runs beside that path."""
+"""The whole product workflow: upload, analyse, then prompts and pictures; all else runs beside the prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from services.fal.call import current_call
 from services.fal.checks import LocalImage, Style
 from services.fal.errors import Cancelled, FalError
-from services.fal.parallel import parallel
-from services.fal.product import ANALYSIS_TEMPERATURE, VISION_MODEL, Product, style_error
+from services.fal.fields import from_sandbox
+from services.fal.parallel import Task, parallel
+from services.fal.product import ANALYSIS_TEMPERATURE, Product, style_error
 from services.fal.stderr_log import Watcher
 from services.fal.steps import Steps
 from services.fal.wire import Wire
@@ -40,7 +41,7 @@ class Workflow:
             made["image_url"] = source if isinstance(source, str) else self._upload(source, steps)
             self._make(made, styles, language, steps, watch)
         except FalError as error:
-            error.partial = {**error.partial, **made, "timings": steps.total()}
+            error.partial = {**error.partial, **made, "timings": steps.total(), **steps.from_sandbox}
             raise
         return made
 
@@ -60,21 +61,28 @@ class Workflow:
     ) -> None:
         image_url = made["image_url"]
         with parallel() as tasks:
-            cutout = tasks.start(lambda: self._product.cut_out(image_url, steps, watch))
-            categories = self._analyse(image_url, steps, watch)
+            cutouts: list[Task[str]] = []
+
+            def cut_out() -> None:
+                cutouts.append(tasks.start(lambda: self._product.cut_out(image_url, steps, watch)))
+
+            # Not before a category is known: an analysis that read nothing must not have cost a cut-out too.
+            categories = self._analyse(image_url, steps, watch, cut_out)
             made["categories"] = categories
             description = tasks.start(lambda: self._describe(categories, language, steps, watch))
-            gallery = self._product.gallery(cutout.result, categories, styles, steps, watch)
+            gallery = self._product.gallery(cutouts[0].result, categories, styles, steps, watch)
             made["description"], failures = description.result()
             gallery.errors.extend(failures)
             made.update(gallery.as_result(steps))
         if current_call().cancelled:
             raise Cancelled("The call was cancelled.")
 
-    def _analyse(self, image_url: str, steps: Steps, watch: Watcher | None) -> dict[str, str]:
+    def _analyse(
+        self, image_url: str, steps: Steps, watch: Watcher | None, when_known: Callable[[], object]
+    ) -> dict[str, str]:
         with steps.step("analysis") as done:
-            found = self._product.analyse(image_url, VISION_MODEL, ANALYSIS_TEMPERATURE, watch)
-            done["categories"] = found.categories
+            found = self._product.analyse(image_url, None, ANALYSIS_TEMPERATURE, watch, when_known)
+            done.update(categories=found.categories, **from_sandbox(found.answer.result.output))
         return found.categories
 
     def _describe(
@@ -82,8 +90,9 @@ class Workflow:
     ) -> tuple[str, list[StyleError]]:
         try:
             with steps.step("description") as done:
-                text = self._product.describe(categories, language, watch)
-                done["description"] = text
+                answer = self._product.describe(categories, language, watch)
+                text = answer.output.strip()
+                done.update(description=text, **from_sandbox(answer.result.output))
             return text, []
         except FalError as error:
             return "", [style_error(error, "description", None)]
