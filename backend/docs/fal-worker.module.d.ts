@@ -15,6 +15,8 @@ export interface ProcessFailure extends Omit<ErrorDocument, "error_type"> {
   signal?: string | null;
   /** The Python that was started. */
   python?: string;
+  /** Why a webhook was rejected. */
+  reason?: "missing_header" | "malformed_header" | "too_old" | "too_new" | "bad_signature";
   /** The call's jobs at fal, as far as the worker told them by then; a single one is `request_id` too. */
   request_ids?: string[];
 }
@@ -36,15 +38,20 @@ export class FalError extends Error {
 export interface ProcessSettings {
   /** Default: FAL_PYTHON, backend/.venv, python3. */
   python?: string | undefined;
-  /** The path of fal_worker.py. Default: FAL_WORKER, the one beside this module. */
+  /** The path of fal_worker.py. Default: FAL_WORKER, the one beside this module, `-m services.fal_worker`. */
   worker?: string | undefined;
   cwd?: string | undefined;
+  /** Keep a terminal's Ctrl-C from the worker (false). It still ends with this process. */
+  ownProcessGroup?: boolean | undefined;
   /** Added to this process's environment; null or undefined takes a variable away. */
   env?: Record<string, string | null | undefined> | undefined;
 }
 
 export interface CallSettings {
-  /** For the whole call, whose jobs at fal are cancelled; the worker's own deadline comes a little sooner. */
+  /**
+   * For the whole call, whose jobs at fal are cancelled when it passes. With runFal the worker's own deadline comes a
+   * little sooner; with FalWorker it is this one, and counts from when the worker begins the call.
+   */
   timeoutMs?: number | undefined;
   /** Cancels the call, also at fal. */
   signal?: AbortSignal | undefined;
@@ -64,7 +71,9 @@ export interface WorkerSettings extends ProcessSettings {
   concurrency?: number | undefined;
   /** Calls that may wait for a place (1000); more are answered `busy`. */
   maxPending?: number | undefined;
-  /** Seconds per call, unless it says otherwise (110). */
+  /** Seconds that a call may wait for a place before it is answered `busy`; no limit without it. */
+  queueTimeout?: number | undefined;
+  /** Seconds per call once it has a place, unless it says otherwise (110). */
   timeout?: number | undefined;
   envFile?: string | undefined;
   /** What the worker writes to stderr, in place of this process's stderr. */
@@ -121,4 +130,54 @@ export class FalWorker {
   /** End the process: open calls are cancelled, also at fal, and reject. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A request's headers: those of Node's http and of frameworks, a Headers, or pairs of names and values. */
+export type WebhookHeaders =
+  | Readonly<Record<string, string | readonly string[] | undefined>>
+  | Iterable<readonly [string, string | readonly string[] | undefined]>;
+
+/** What fal posts: `payload` is the job's result, or null. */
+export interface WebhookBody {
+  request_id: string;
+  gateway_request_id?: string;
+  status: "OK" | "ERROR";
+  payload: unknown;
+  error?: string;
+  payload_error?: string;
+}
+
+/** One delivery that fal has signed. */
+export interface Webhook {
+  readonly requestId: string;
+  readonly userId: string;
+  /** When fal sent it, in Unix seconds. */
+  readonly timestamp: number;
+  /** Whether a delivery of this job has been verified before: fal may send it several times. */
+  readonly repeat: boolean;
+  /** As it came. */
+  readonly body: Uint8Array;
+  /** The body. Throws a FalError (`bad_output`) when it is no JSON object. */
+  json(): WebhookBody;
+  /** Let fal's next delivery of the job count as the first: for a server that could not deal with this one. */
+  forget(): void;
+}
+
+/**
+ * What fal has signed; `body` is the request's raw bytes. Rejects with a FalError: `webhook_rejected` (answer 401),
+ * `fal_unavailable` when fal's keys cannot be had (answer 503), `invalid_input`.
+ */
+export function verifyFalWebhook(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
+
+/** Verifies webhooks with keys and a memory of its own. */
+export class WebhookVerifier {
+  constructor(settings?: {
+    /** Gives fal's JWKS document. */
+    fetchKeys?: (() => Promise<string>) | undefined;
+    /** The time in milliseconds (Date.now). */
+    now?: (() => number) | undefined;
+    /** The most request ids to keep (10,000). */
+    remembered?: number | undefined;
+  });
+  verify(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
 }

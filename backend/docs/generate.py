@@ -50,6 +50,7 @@ EXAMPLES = {
     "doctor": "",
     "schema": "upload-file",
     "serve": "--concurrency 16",
+    "webhook-listen": "--port 8788 --count 1 --timeout 60",
 }
 """One call of every command; the tests run them."""
 VALUES = {
@@ -225,7 +226,8 @@ def reference(document: Schema) -> str:
             "Every command also takes:",
             "",
             *_option_rows(COMMON),
-            "| `--json` | `-` | read the options as one JSON object from standard input (not `serve`) |",
+            "| `--json` | `-` | read the options as one JSON object from standard input "
+            "(not `serve` and `webhook-listen`) |",
             "",
             *(line for name, command in COMMANDS.items() for line in _section(name, command, document)),
             "## Shapes",

@@ -18,6 +18,7 @@ export type ErrorType =
   | "balance_exhausted"
   | "rate_limited"
   | "model_rejected"
+  | "model_gone"
   | "endpoint_gone"
   | "not_found"
   | "not_ready"
@@ -29,7 +30,8 @@ export type ErrorType =
   | "stream_truncated"
   | "bad_output"
   | "cancelled"
-  | "busy";
+  | "busy"
+  | "webhook_rejected";
 
 /** What a command that failed prints, beside keys of its own. */
 export interface ErrorDocument {
@@ -101,6 +103,10 @@ export interface StyledImage {
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   content_type?: string | null;
   file_size?: number | null;
   request_id?: string | null;
@@ -127,6 +133,8 @@ export interface ResolvedSettings {
   max_concurrency: number;
   log: string;
   env_file: string | null;
+  /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
+  models: Record<string, string[]>;
   /** By job, in the order in which they are tried. */
   endpoints: Record<string, string[]>;
 }
@@ -164,6 +172,10 @@ export interface StepDone {
   seconds: number;
   /** The name of the style, when the step is for one. */
   style?: string;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
   /** Of `analysis`. */
@@ -301,6 +313,10 @@ export interface PictureResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 }
 
 /** Of analyze-product. */
@@ -342,6 +358,10 @@ export interface BackgroundsDocument {
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
   error: null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 }
 
 /** Of upload-file. */
@@ -368,6 +388,10 @@ export interface WorkflowDocument {
   /** Two sentences; empty when writing them failed. */
   description: string;
   error: null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -398,12 +422,14 @@ export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | L
 export interface AnyLlmCompleteOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
@@ -419,12 +445,14 @@ export interface AnyLlmCompleteOptions {
 export interface AnyLlmEnterpriseOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** An image, as URL or data URI; may be given several times. */
@@ -440,12 +468,14 @@ export interface AnyLlmEnterpriseOptions {
 export interface AnyLlmStreamOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
@@ -459,12 +489,14 @@ export interface AnyLlmStreamOptions {
 export interface AnyLlmSubmitOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
   /** The most tokens to generate. */
   max_tokens?: number | null;
+  /** Have the model think first, or not (left to the model). */
+  reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
@@ -535,7 +567,7 @@ export interface RemoveBackgroundOptions {
 export interface AnalyzeProductOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
@@ -552,7 +584,7 @@ export interface GenerateBgPromptOptions {
   categories: Categories | Record<string, string>;
   /** The style of the background. */
   style_type: string;
-  /** The model, as OpenRouter names it. */
+  /** The model, as OpenRouter names it; it is never replaced by another. */
   model?: string | null;
   /** fal's log lines to stderr. */
   with_logs?: boolean | null;
@@ -673,6 +705,20 @@ export type AnyLlmResultFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
 };
 
+export type BackgroundFailure = ErrorDocument & {
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+};
+
+export type RemoveBackgroundFailure = ErrorDocument & {
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+};
+
 export type AnalyzeProductFailure = ErrorDocument & {
   /** All nine; "Unknown" where the model gave none twice. Empty when the call failed. */
   categories?: Categories | Record<string, never>;
@@ -698,6 +744,10 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 };
 
 export type UploadFileFailure = ErrorDocument & {
@@ -720,6 +770,10 @@ export type WorkflowFailure = ErrorDocument & {
   categories?: Categories | Record<string, never>;
   /** Two sentences; empty when writing them failed. */
   description?: string;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -787,8 +841,8 @@ export interface Failures {
   "any-llm-status": AnyLlmStatusFailure;
   "any-llm-result": AnyLlmResultFailure;
   "any-llm-cancel": ErrorDocument;
-  "background": ErrorDocument;
-  "remove-background": ErrorDocument;
+  "background": BackgroundFailure;
+  "remove-background": RemoveBackgroundFailure;
   "analyze-product": AnalyzeProductFailure;
   "generate-bg-prompt": GenerateBgPromptFailure;
   "generate-multiple-bg": GenerateMultipleBgFailure;
@@ -813,6 +867,8 @@ export interface ProcessFailure extends Omit<ErrorDocument, "error_type"> {
   signal?: string | null;
   /** The Python that was started. */
   python?: string;
+  /** Why a webhook was rejected. */
+  reason?: "missing_header" | "malformed_header" | "too_old" | "too_new" | "bad_signature";
   /** The call's jobs at fal, as far as the worker told them by then; a single one is `request_id` too. */
   request_ids?: string[];
 }
@@ -834,15 +890,20 @@ export class FalError extends Error {
 export interface ProcessSettings {
   /** Default: FAL_PYTHON, backend/.venv, python3. */
   python?: string | undefined;
-  /** The path of fal_worker.py. Default: FAL_WORKER, the one beside this module. */
+  /** The path of fal_worker.py. Default: FAL_WORKER, the one beside this module, `-m services.fal_worker`. */
   worker?: string | undefined;
   cwd?: string | undefined;
+  /** Keep a terminal's Ctrl-C from the worker (false). It still ends with this process. */
+  ownProcessGroup?: boolean | undefined;
   /** Added to this process's environment; null or undefined takes a variable away. */
   env?: Record<string, string | null | undefined> | undefined;
 }
 
 export interface CallSettings {
-  /** For the whole call, whose jobs at fal are cancelled; the worker's own deadline comes a little sooner. */
+  /**
+   * For the whole call, whose jobs at fal are cancelled when it passes. With runFal the worker's own deadline comes a
+   * little sooner; with FalWorker it is this one, and counts from when the worker begins the call.
+   */
   timeoutMs?: number | undefined;
   /** Cancels the call, also at fal. */
   signal?: AbortSignal | undefined;
@@ -862,7 +923,9 @@ export interface WorkerSettings extends ProcessSettings {
   concurrency?: number | undefined;
   /** Calls that may wait for a place (1000); more are answered `busy`. */
   maxPending?: number | undefined;
-  /** Seconds per call, unless it says otherwise (110). */
+  /** Seconds that a call may wait for a place before it is answered `busy`; no limit without it. */
+  queueTimeout?: number | undefined;
+  /** Seconds per call once it has a place, unless it says otherwise (110). */
   timeout?: number | undefined;
   envFile?: string | undefined;
   /** What the worker writes to stderr, in place of this process's stderr. */
@@ -919,4 +982,54 @@ export class FalWorker {
   /** End the process: open calls are cancelled, also at fal, and reject. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A request's headers: those of Node's http and of frameworks, a Headers, or pairs of names and values. */
+export type WebhookHeaders =
+  | Readonly<Record<string, string | readonly string[] | undefined>>
+  | Iterable<readonly [string, string | readonly string[] | undefined]>;
+
+/** What fal posts: `payload` is the job's result, or null. */
+export interface WebhookBody {
+  request_id: string;
+  gateway_request_id?: string;
+  status: "OK" | "ERROR";
+  payload: unknown;
+  error?: string;
+  payload_error?: string;
+}
+
+/** One delivery that fal has signed. */
+export interface Webhook {
+  readonly requestId: string;
+  readonly userId: string;
+  /** When fal sent it, in Unix seconds. */
+  readonly timestamp: number;
+  /** Whether a delivery of this job has been verified before: fal may send it several times. */
+  readonly repeat: boolean;
+  /** As it came. */
+  readonly body: Uint8Array;
+  /** The body. Throws a FalError (`bad_output`) when it is no JSON object. */
+  json(): WebhookBody;
+  /** Let fal's next delivery of the job count as the first: for a server that could not deal with this one. */
+  forget(): void;
+}
+
+/**
+ * What fal has signed; `body` is the request's raw bytes. Rejects with a FalError: `webhook_rejected` (answer 401),
+ * `fal_unavailable` when fal's keys cannot be had (answer 503), `invalid_input`.
+ */
+export function verifyFalWebhook(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
+
+/** Verifies webhooks with keys and a memory of its own. */
+export class WebhookVerifier {
+  constructor(settings?: {
+    /** Gives fal's JWKS document. */
+    fetchKeys?: (() => Promise<string>) | undefined;
+    /** The time in milliseconds (Date.now). */
+    now?: (() => number) | undefined;
+    /** The most request ids to keep (10,000). */
+    remembered?: number | undefined;
+  });
+  verify(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
 }

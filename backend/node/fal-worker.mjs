@@ -12,16 +12,22 @@
  *
  * What the options mean and what is sent to fal is the worker's. No call is ever repeated here: whether that is safe,
  * `retryable` says.
+ *
+ * `verifyFalWebhook` needs no worker: it tells whether a request to your server comes from fal (`webhook_rejected`).
  */
 
 import { spawn } from 'node:child_process';
+import { createHash, createPublicKey, verify as fitsSignature } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
-import { existsSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 
-const HERE = dirname(fileURLToPath(import.meta.url));
+/** This file's folder; unknown in a CommonJS bundle, which has no `import.meta`, and where the URL is no file's. */
+const HERE = import.meta.url?.startsWith('file:') ? dirname(fileURLToPath(import.meta.url)) : null;
+/** The worker as an installed Python package. */
+const PYTHON_MODULE = 'services.fal_worker';
 const WINDOWS = process.platform === 'win32';
 const MAX_LINE_BYTES = 32 * 1024 * 1024;
 /** No answer is that long; what is longer is not kept. */
@@ -76,7 +82,7 @@ function failed(errorType, error, { retryable = false, hint = null, cause, ...fa
  */
 export async function runFal(command, options = {}, settings = {}) {
   settings ??= {};
-  const stop = new Stop(settings, options);
+  const stop = new Stop(settings, settings.timeoutMs != null && options?.timeout == null);
   const input = toJson(withTimeout(options, settings.timeoutMs));
   stop.throwIfStopped();
   const program = new Program([String(command), '--json', '-'], settings);
@@ -128,8 +134,9 @@ export class FalWorker {
   #lastId = 0;
 
   /**
-   * `python`, `worker`, `cwd`, `env`: how the process is started; `concurrency`, `maxPending`, `timeout` (seconds per
-   * call), `envFile`: its options; `onStderr`: gets what it writes there, in place of this process's stderr;
+   * `python`, `worker`, `cwd`, `env`: how the process is started; `ownProcessGroup`: a terminal's Ctrl-C does not reach
+   * it; `concurrency`, `maxPending`, `queueTimeout` (seconds a call may wait for a place), `timeout` (seconds per call
+   * once it has one), `envFile`: its options; `onStderr`: gets what it writes there, in place of this process's stderr;
    * `startTimeoutMs`; `hangTimeoutMs`: after so long without a sign of life, while calls are open, it is ended.
    */
   constructor(settings) {
@@ -157,13 +164,14 @@ export class FalWorker {
   /**
    * Call a command; its document. `onProgress` gets its steps, `onDelta` the events of any-llm-stream.
    *
-   * When `timeoutMs` passes or `signal` aborts, the call is cancelled, also at fal, and then rejects.
+   * When `timeoutMs` passes or `signal` aborts, the call is cancelled, also at fal, and then rejects. `timeoutMs` counts
+   * from when the worker begins the call: the wait for a place in it is limited by `queueTimeout` and `signal` only.
    */
   async call(method, params = {}, settings = {}) {
     settings ??= {};
-    const stop = new Stop(settings, params);
+    const stop = new Stop(settings);
     const id = ++this.#lastId;
-    const sent = method === 'ping' ? params : withTimeout(params, settings.timeoutMs);
+    const sent = method === 'ping' ? params : withDeadline(params, settings.timeoutMs);
     const line = `${toJson({ jsonrpc: '2.0', id, method: String(method), params: sent })}\n`;
     if (Buffer.byteLength(line) > MAX_LINE_BYTES) {
       throw failed('invalid_input', `The options are longer than 32 MiB. ${NOT_SENT}`);
@@ -465,6 +473,9 @@ class OpenCall {
   sent(serving, forget) {
     this.#serving = serving;
     this.#forget = forget;
+    // From here on the worker counts, which alone knows when the call gets a place. A worker that counts no more gives
+    // no sign of life either.
+    if (this.method !== 'ping') this.#stop.endTimer();
   }
 
   tell(method, event) {
@@ -514,12 +525,12 @@ class Stop {
   #timer;
   #onAbort = () => {};
 
-  constructor(settings, options) {
+  /** `sets`: whether the worker's own deadline is `timeoutMs` made a little shorter, and stands for it. */
+  constructor(settings, sets = false) {
     milliseconds('timeoutMs', settings.timeoutMs);
     checkSignal(settings.signal);
     this.#settings = settings;
-    /** Whether the worker's own deadline comes from here. */
-    this.#sets = settings.timeoutMs != null && options?.timeout == null;
+    this.#sets = sets;
   }
 
   throwIfStopped() {
@@ -539,12 +550,16 @@ class Stop {
     if (timeoutMs != null) this.#timer = setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS), 'timeout');
   }
 
-  end() {
+  endTimer() {
     clearTimeout(this.#timer);
+  }
+
+  end() {
+    this.endTimer();
     this.#settings.signal?.removeEventListener('abort', this.#onAbort);
   }
 
-  /** The error that a document is; the worker's deadline comes before `timeoutMs`, and stands for it. */
+  /** The error that a document is. */
   failure(document) {
     if (document.error_type === 'timeout' && this.#sets) this.kind ??= 'timeout';
     return this.kind ? this.error(document) : new FalError(document);
@@ -589,13 +604,15 @@ class Program {
   /** Throws a FalError when it can be seen beforehand that it will not start. */
   constructor(args, settings, onStderr = () => {}) {
     const env = merged(process.env, settings.env);
-    const { python, script, hint } = located(settings, env);
+    const { python, entry, hint } = located(settings, env);
     this.python = python;
     this.hint = hint;
-    const cwd = settings.cwd ?? process.cwd();
-    if (!existsSync(cwd)) throw failed('start_failed', `The folder ${cwd} does not exist. ${NOT_SENT}`);
+    // Else a folder `services` of the app would hide the installed package.
+    if (entry[0] === '-m') env.PYTHONSAFEPATH ??= '1';
+    const detached = settings.ownProcessGroup === true;
+    const options = { cwd: workingFolder(settings.cwd), env, detached, stdio: 'pipe', windowsHide: true };
     try {
-      this.child = spawn(python, [script, ...args], { cwd, env, stdio: 'pipe', windowsHide: true });
+      this.child = spawn(python, [...entry, ...args], options);
     } catch (error) {
       throw failed('start_failed', `${python} cannot be started: ${error.message}.`, { hint, python, cause: error });
     }
@@ -633,9 +650,12 @@ class Program {
   didNotStart(over) {
     const { error, code, signal } = over;
     const said = this.#stderr.trim().split('\n').pop();
+    const missing = !error && NO_SUCH_MODULE.test(said);
     const ended = `ended (${signal ?? `exit code ${code}`}) and printed nothing.${said && ` Its stderr: ${said}`}`;
-    const why = error ? `cannot be started: ${error.message}.` : shortened(ended);
-    return failed('start_failed', `${this.python} ${why}`, { hint: this.hint, cause: error, ...this.facts(over) });
+    const why = error ? `cannot be started: ${error.message}.` : missing ? `has no ${PYTHON_MODULE}.` : shortened(ended);
+    const hint = missing ? NOT_INSTALLED : this.hint;
+    const cost = missing ? ` ${NOT_SENT}` : '';
+    return failed('start_failed', `${this.python} ${why}${cost}`, { hint, cause: error, ...this.facts(over) });
   }
 
   ref() {
@@ -665,29 +685,338 @@ class Program {
   }
 }
 
-/** Which Python runs which script; the hint names every place where they are looked for. */
+/** What Python says when `-m` finds no module of that name, or only a folder that happens to be called `services`. */
+const NO_SUCH_MODULE = /No module named '?services(\.fal_worker)?'?\)?$/;
+const NOT_INSTALLED =
+  'This copy of the module stands apart from the Python project. Install that project for the Python that is used ' +
+  '(`pip install` with the path of its folder backend), name another Python with the option `python` or FAL_PYTHON, ' +
+  'or name fal_worker.py with the option `worker` or FAL_WORKER.';
+
+/** Which Python runs what; the hint names every place where they are looked for. */
 function located(settings, env) {
-  const beside = join(HERE, '..', 'src', 'services', 'fal_worker.py');
-  const script = resolve(String(settings.worker ?? (env.FAL_WORKER || beside)));
-  if (!existsSync(script)) {
-    throw failed('start_failed', `fal_worker.py was not found: there is no ${script}. ${NOT_SENT}`, {
-      hint: 'Name it with the option `worker` or the environment variable FAL_WORKER.',
-    });
-  }
-  const backend = dirname(dirname(dirname(script)));
-  const own = WINDOWS ? join(backend, '.venv', 'Scripts', 'python.exe') : join(backend, '.venv', 'bin', 'python');
+  const script = scriptOf(settings.worker ?? (env.FAL_WORKER || null));
+  const own = script && join(dirname(dirname(dirname(script))), '.venv', ...(WINDOWS ? VENV_ON_WINDOWS : VENV));
   const named = WINDOWS ? 'python' : 'python3';
-  const python = settings.python ?? (env.FAL_PYTHON || (existsSync(own) ? own : named));
+  const python = settings.python ?? (env.FAL_PYTHON || (own && existsSync(own) ? own : named));
   const hint =
     'Python 3.10 or newer is needed, with the packages of backend/requirements.txt. It is looked for in this order: ' +
-    `the option \`python\`, the environment variable FAL_PYTHON, ${own}, and ${named} on the PATH.`;
-  return { python, script, hint };
+    `the option \`python\`, the environment variable FAL_PYTHON, ${own ?? 'backend/.venv'}, and ${named} on the PATH.`;
+  return { python, entry: script ? [script] : ['-m', PYTHON_MODULE], hint };
 }
 
-function serveArguments({ concurrency, maxPending, timeout, envFile }) {
-  const options = { concurrency, max_pending: maxPending, timeout, env_file: envFile };
+const VENV = ['bin', 'python'];
+const VENV_ON_WINDOWS = ['Scripts', 'python.exe'];
+
+/** The path of fal_worker.py; null when it was not named and does not stand beside this module. */
+function scriptOf(path) {
+  if (path == null) {
+    const beside = HERE && join(HERE, '..', 'src', 'services', 'fal_worker.py');
+    return beside && existsSync(beside) ? beside : null;
+  }
+  const script = absolute(String(path));
+  if (existsSync(script)) return script;
+  throw failed('start_failed', `fal_worker.py was not found: there is no ${script}. ${NOT_SENT}`, {
+    hint: 'Name it with the option `worker` or the environment variable FAL_WORKER.',
+  });
+}
+
+const ANOTHER_FOLDER = 'Name one with the option `cwd`, or start the app again in one that exists.';
+
+/** The folder that the worker starts in; spawn would blame Python for one that it cannot enter. */
+function workingFolder(named) {
+  const folder = named == null ? currentFolder() : String(named);
+  const why = whyNotIn(folder);
+  if (!why) return folder;
+  throw failed('start_failed', `The folder ${folder} ${why}. ${NOT_SENT}`, { hint: ANOTHER_FOLDER });
+}
+
+function whyNotIn(folder) {
+  try {
+    if (!statSync(folder).isDirectory()) return 'is not a folder';
+    accessSync(folder, constants.X_OK);
+    return null;
+  } catch (error) {
+    return error.code === 'EACCES' ? 'may not be entered' : 'does not exist';
+  }
+}
+
+/** `path` as an absolute one. */
+function absolute(path) {
+  return isAbsolute(path) ? resolve(path) : resolve(currentFolder(), path);
+}
+
+/** Node's working folder; a deploy that deletes it takes away its name too. */
+function currentFolder() {
+  try {
+    return process.cwd();
+  } catch (cause) {
+    const error = `The folder that this process was started in does not exist any more. ${NOT_SENT}`;
+    throw failed('start_failed', error, { hint: ANOTHER_FOLDER, cause });
+  }
+}
+
+function serveArguments({ concurrency, maxPending, queueTimeout, timeout, envFile }) {
+  const options = { concurrency, max_pending: maxPending, queue_timeout: queueTimeout, timeout, env_file: envFile };
   const given = Object.entries(options).filter(([, value]) => value != null);
   return ['serve', ...given.map(([name, value]) => `--${name}=${value}`)];
+}
+
+// Webhooks
+
+const KEYS_URL = 'https://rest.fal.ai/.well-known/jwks.json';
+/** fal asks not to keep its keys longer. */
+const KEYS_MAX_AGE_MS = 24 * 3_600_000;
+/** fal is asked for its keys no more often: neither wrong signatures nor an outage make us ask at every request. */
+const MOST_LOOKS = 5;
+const LOOKS_WITHIN_MS = 60_000;
+/** For a look; fal gives up on a first delivery after 15 s. */
+const FETCH_MS = 10_000;
+const MAX_KEYS_BYTES = 64 * 1024;
+const MAX_KEYS = 16;
+/** How far the time of a delivery may lie from ours, either way. */
+const TOLERANCE_S = 300;
+/** Request ids that are kept to tell repeats. */
+const REMEMBERED = 10_000;
+const REQUEST_ID = 'x-fal-webhook-request-id';
+const USER_ID = 'x-fal-webhook-user-id';
+const TIMESTAMP = 'x-fal-webhook-timestamp';
+const SIGNATURE = 'x-fal-webhook-signature';
+const FORMS = new Map([
+  [REQUEST_ID, /^[^\x00-\x1f\x7f]+$/],
+  [USER_ID, /^[^\x00-\x1f\x7f]+$/],
+  [TIMESTAMP, /^[0-9]{1,12}$/],
+  [SIGNATURE, /^[0-9a-fA-F]{128}$/],
+]);
+
+/** `WebhookVerifier.verify` with keys and a memory that the whole process shares. */
+export function verifyFalWebhook(headers, body) {
+  shared ??= new WebhookVerifier();
+  return shared.verify(headers, body);
+}
+let shared;
+
+/** Verifies webhooks with fal's keys, which it keeps, and tells repeats. */
+export class WebhookVerifier {
+  #keys;
+  #now;
+  #limit;
+  #seen = new Set();
+
+  /** `fetchKeys` gives fal's JWKS document as text, `now` milliseconds; `remembered` is the most request ids to keep. */
+  constructor({ fetchKeys = readKeys, now = Date.now, remembered = REMEMBERED } = {}) {
+    this.#keys = new WebhookKeys(fetchKeys, now);
+    this.#now = now;
+    this.#limit = remembered;
+  }
+
+  /**
+   * What fal has signed. `headers` are the request's: an object, a Headers, or pairs; `body` is its raw bytes, before
+   * any JSON parser. Rejects with a FalError: `webhook_rejected` with the `reason` in its `data` (answer 401),
+   * `fal_unavailable` when fal's keys cannot be had (answer 503, and fal delivers again), `invalid_input`.
+   */
+  async verify(headers, body) {
+    const claim = claimOf(headers, body);
+    this.#checkTime(claim.timestamp);
+    const keys = await this.#keys.current();
+    // Several spellings and keys, none of them secret: the first that fits is enough.
+    if (!fits(claim, keys) && !fits(claim, await this.#keys.renewed(keys))) {
+      throw rejected("The signature of the webhook is not fal's for this body.", 'bad_signature');
+    }
+    return new Webhook(claim, this.#remember(claim.requestId), () => this.#seen.delete(claim.requestId));
+  }
+
+  #checkTime(timestamp) {
+    const late = Math.floor(this.#now() / 1000) - timestamp;
+    if (late > TOLERANCE_S) {
+      throw rejected(`The webhook is ${late} s old; fal sends it again with a new time.`, 'too_old');
+    }
+    if (-late > TOLERANCE_S) {
+      throw rejected(`The webhook is dated ${-late} s ahead. Set this machine's clock.`, 'too_new');
+    }
+  }
+
+  #remember(requestId) {
+    const known = this.#seen.delete(requestId);
+    this.#seen.add(requestId);
+    // A Set keeps the order in which its members came.
+    for (const oldest of this.#seen) {
+      if (this.#seen.size <= this.#limit) break;
+      this.#seen.delete(oldest);
+    }
+    return known;
+  }
+}
+
+/** One delivery that fal has signed. */
+class Webhook {
+  #forget;
+
+  constructor({ requestId, userId, timestamp, body }, repeat, forget) {
+    Object.assign(this, { requestId, userId, timestamp, repeat, body });
+    this.#forget = forget;
+  }
+
+  json() {
+    const document = parsed(this.body.toString('utf8'));
+    if (isObject(document)) return document;
+    throw failed('bad_output', "The webhook's body is no JSON object.", { request_id: this.requestId });
+  }
+
+  forget() {
+    this.#forget();
+  }
+}
+
+/** fal's public keys: fetched when they are first needed, when they are old, and when a signature fits none. */
+class WebhookKeys {
+  #fetchKeys;
+  #now;
+  #known = [];
+  #fetchedAt = -Infinity;
+  /** When the latest looks began. */
+  #looks = [];
+  #problem = null;
+  #looking = null;
+
+  constructor(fetchKeys, now) {
+    this.#fetchKeys = fetchKeys;
+    this.#now = now;
+  }
+
+  async current() {
+    if (this.#known.length && this.#within(this.#fetchedAt, KEYS_MAX_AGE_MS)) return this.#known;
+    this.#known = [];
+    await this.#look();
+    return this.#known;
+  }
+
+  /** The keys, fetched again when nobody else has done so since `known`, and not too often. */
+  async renewed(known) {
+    if (this.#known === known) await this.#look();
+    return this.#known;
+  }
+
+  async #look() {
+    const often = this.#looks.length === MOST_LOOKS && this.#within(this.#looks[0], LOOKS_WITHIN_MS);
+    if (!this.#looking && !often) this.#looking = this.#fetch().finally(() => (this.#looking = null));
+    await this.#looking;
+    if (!this.#problem) return;
+    // What fetch says itself is only that it failed.
+    const why = this.#problem.cause?.message ?? this.#problem.message;
+    throw failed('fal_unavailable', `fal's webhook keys cannot be had: ${why}`, {
+      retryable: true,
+      hint: 'Answer 503: fal delivers the webhook again.',
+      cause: this.#problem,
+    });
+  }
+
+  async #fetch() {
+    const began = this.#now();
+    this.#looks = [...this.#looks, began].slice(-MOST_LOOKS);
+    try {
+      this.#known = publicKeys(await this.#fetchKeys());
+      this.#fetchedAt = began;
+      this.#problem = null;
+    } catch (error) {
+      this.#problem = error;
+    }
+  }
+
+  #within(moment, ms) {
+    // A clock that was set back makes nothing last longer.
+    const age = this.#now() - moment;
+    return age >= 0 && age < ms;
+  }
+}
+
+/** The document with fal's public keys. */
+async function readKeys() {
+  const answer = await fetch(KEYS_URL, { redirect: 'manual', signal: AbortSignal.timeout(FETCH_MS) });
+  if (answer.status !== 200) {
+    await answer.body?.cancel();
+    throw new Error(`${KEYS_URL} answered ${answer.status}.`);
+  }
+  const parts = [];
+  let size = 0;
+  for await (const part of answer.body) {
+    parts.push(part);
+    size += part.length;
+    if (size > MAX_KEYS_BYTES) throw new Error(`${KEYS_URL} sent too much.`);
+  }
+  return Buffer.concat(parts).toString('utf8');
+}
+
+/** The Ed25519 keys of a JWKS document; others are passed over. */
+function publicKeys(text) {
+  const rows = parsed(text)?.keys;
+  if (!Array.isArray(rows)) throw new Error(`${KEYS_URL} does not hold a JWKS document.`);
+  const found = [];
+  for (const { kty, crv, x } of rows.filter(isObject)) {
+    if (kty !== 'OKP' || crv !== 'Ed25519') continue;
+    try {
+      found.push(createPublicKey({ key: { kty, crv, x }, format: 'jwk' }));
+    } catch {
+      // Not a key: there may be another one.
+    }
+  }
+  if (!found.length) throw new Error(`${KEYS_URL} holds no Ed25519 key.`);
+  return found.slice(0, MAX_KEYS);
+}
+
+/** What a request says of itself; nothing is proven yet. */
+function claimOf(headers, body) {
+  if (!types.isUint8Array(body) && !types.isAnyArrayBuffer(body)) {
+    const why = 'body must be the raw bytes of the request, as a Buffer. Take them before they are parsed.';
+    throw failed('invalid_input', why);
+  }
+  const found = webhookHeaders(headers);
+  const missing = [...FORMS.keys()].filter((name) => !found.get(name));
+  if (missing.length) {
+    throw rejected(`The request has no ${missing.join(', ')}: it is no webhook of fal's.`, 'missing_header');
+  }
+  for (const [name, form] of FORMS) {
+    if (!form.test(found.get(name))) throw rejected(`${name} is not what fal sends.`, 'malformed_header');
+  }
+  const bytes = types.isUint8Array(body) ? Buffer.from(body.buffer, body.byteOffset, body.length) : Buffer.from(body);
+  const [requestId, userId, timestamp] = [REQUEST_ID, USER_ID, TIMESTAMP].map((name) => found.get(name));
+  const digest = createHash('sha256').update(bytes).digest('hex');
+  const messages = spelled([requestId, userId, timestamp, digest].join('\n'));
+  const signature = Buffer.from(found.get(SIGNATURE), 'hex');
+  return { requestId, userId, timestamp: Number(timestamp), body: bytes, signature, messages };
+}
+
+/** The headers of fal's among all, by their names in small letters. */
+function webhookHeaders(headers) {
+  if (typeof headers !== 'object' || headers === null) {
+    throw failed('invalid_input', "headers must be the request's: an object, a Headers, or pairs of names and texts.");
+  }
+  const iterable = typeof headers[Symbol.iterator] === 'function';
+  const found = new Map();
+  for (const [key, value] of iterable ? headers : Object.entries(headers)) {
+    const name = String(key).toLowerCase();
+    if (!FORMS.has(name)) continue;
+    for (const one of Array.isArray(value) ? value : [value ?? '']) {
+      const text = String(one).replace(/^[ \t]+|[ \t]+$/g, '');
+      if ((found.get(name) ?? text) !== text) throw rejected(`${name} is there twice.`, 'malformed_header');
+      found.set(name, text);
+    }
+  }
+  return found;
+}
+
+/** The bytes that came over the wire: Node reads headers as Latin-1, others as UTF-8. */
+function spelled(message) {
+  const utf8 = Buffer.from(message, 'utf8');
+  if (utf8.length === message.length || /[^\x00-\xff]/.test(message)) return [utf8];
+  return [Buffer.from(message, 'latin1'), utf8];
+}
+
+function fits({ messages, signature }, keys) {
+  return keys.some((key) => messages.some((message) => fitsSignature(null, message, key, signature)));
+}
+
+function rejected(error, reason) {
+  return failed('webhook_rejected', error, { reason });
 }
 
 // Small things
@@ -728,6 +1057,14 @@ function withTimeout(options, timeoutMs) {
   if (timeoutMs == null || options.timeout != null) return options;
   const ms = timeoutMs - Math.min(timeoutMs * SOONER, SOONER_MOST_MS);
   return { ...options, timeout: Math.min(ms / 1000, MAX_TIMEOUT_S) };
+}
+
+/** The worker's own deadline is `timeoutMs`, unless the options name an earlier one. */
+function withDeadline(options, timeoutMs) {
+  if (!isObject(options)) throw failed('invalid_input', `The options must be an object. ${NOT_SENT}`);
+  if (timeoutMs == null) return options;
+  const timeout = Math.min(timeoutMs / 1000, MAX_TIMEOUT_S);
+  return options.timeout == null || options.timeout > timeout ? { ...options, timeout } : options;
 }
 
 /** A setting that is a time, when it is given. */

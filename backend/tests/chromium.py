@@ -27,7 +27,7 @@ FLAGS = (
     "--no-proxy-server",
     "--remote-debugging-pipe",
 )
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 Json = dict[str, Any]
 
 
@@ -73,11 +73,11 @@ class Chromium:
     ) -> None:
         os.close(self._to)
         try:
-            self._process.wait(5)
+            self._process.wait(WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(5)
+        self._reader.join(WITHIN_S)
         os.close(self._from)
 
     # The protocol

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from services.worker.commands import COMMANDS, Command
+from services.worker.commands import COMMANDS
 from services.worker.schemas import schemas
 
 NO_OWN_KEYS = "any-llm-submit"
@@ -24,10 +24,6 @@ def validator(command: str, part: str) -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-def name_of(command: Command) -> str:
-    return next(name for name, row in COMMANDS.items() if row is command)
-
-
 def assert_true_to_schema(argv: Sequence[str], code: int, *documents: Any) -> None:
     """What the worker printed for `argv` (several lines, when it streams) before it ended with `code`."""
     command = argv[0] if argv and argv[0] in COMMANDS else NO_OWN_KEYS
@@ -37,9 +33,9 @@ def assert_true_to_schema(argv: Sequence[str], code: int, *documents: Any) -> No
     assert_valid(command, "failure" if code else "result", last)
 
 
-def assert_output_is_true(argv: Sequence[str], code: int, out: bytes | None) -> None:
-    """The same for what a process printed, when that is JSON and not help or nothing."""
-    lines = (out or b"").splitlines()
+def assert_output_is_true(argv: Sequence[str], code: int, out: bytes | str | None) -> None:
+    """The same for what a process or `main` printed, when that is JSON and not help or nothing."""
+    lines = (out.encode() if isinstance(out, str) else out or b"").splitlines()
     if lines and lines[0].startswith(b"{"):
         assert_true_to_schema(argv, code, *map(json.loads, lines))
 

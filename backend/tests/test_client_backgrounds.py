@@ -64,7 +64,7 @@ def names(result):
 
 def test_the_default_styles_are_painted_for_real_on_the_one_cut_out(box, client, photo_url):
     result = client.generate_multiple_backgrounds(photo_url, CATEGORIES)
-    assert set(result) == {"images", "total_generated", "total_requested", "errors", "timings"}
+    assert set(result) == {"images", "total_generated", "total_requested", "errors", "timings", "sandbox"}
     assert names(result) == ["Studio", "Lifestyle", "Premium"]
     assert (result["total_generated"], result["total_requested"], result["errors"]) == (3, 3, None)
     assert inputs(box, CUTOUT) == [{"image_url": photo_url}]
@@ -125,7 +125,7 @@ def test_without_remove_bg_nothing_is_cut_out(box, client, quick):
 
 @pytest.mark.parametrize(("slow", "quick_step"), [(CUTOUT, "prompt"), (PROMPTS, "cutout")])
 def test_the_prompts_are_written_while_the_product_is_cut_out(client, quick, slow, quick_step):
-    quick((slow, {"output": {**CUT, "output": "A prompt."}, "delay": 0.4, "times": None}))
+    quick((slow, {"output": {**CUT, "output": "A prompt."}, "delay": 2, "times": None}))
     done = []
     client.generate_multiple_backgrounds(
         PHOTO,
@@ -153,7 +153,7 @@ def test_the_pictures_of_all_styles_are_made_side_by_side(box, client, quick, mo
 def test_no_more_jobs_run_at_once_than_the_client_is_told(box, quick):
     quick()
     most = []
-    with FalClient(max_concurrency=2, timeout=20) as client:
+    with FalClient(max_concurrency=2, timeout=60) as client:
         client.generate_multiple_backgrounds(
             PHOTO,
             CATEGORIES,
@@ -217,7 +217,7 @@ def test_without_a_cut_out_no_picture_is_paid_for_and_every_style_says_so(box, c
 
 def test_a_style_that_takes_too_long_is_cancelled_at_fal_and_the_others_are_kept(box, warm, quick):
     quick((PHOTOKIT, {"output": SCENE, "stuck": "IN_PROGRESS"}))
-    result = warm.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[1:3], timeout=1.5)
+    result = warm.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[1:3], timeout=4)
     [error] = result["errors"]
     assert (error["stage"], error["error_type"], error["retryable"]) == ("picture", "timeout", True)
     assert len(result["images"]) == 1

@@ -67,7 +67,8 @@ def table(argument, values, calls):
 
 WRONG = [
     *table("prompt", NOT_TEXT, [*TEXT_CALLS, "replace"]),
-    *table("model", NOT_TEXT, [*TEXT_CALLS, "analyze", "write"]),
+    *table("model", [value for value in NOT_TEXT if value is not None], [*TEXT_CALLS, "analyze", "write"]),
+    *table("reasoning", ["true", 1], TEXT_CALLS),
     *table("system_prompt", ["", " ", 5, SURROGATE], TEXT_CALLS),
     *table(
         "temperature",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.fal.errors import EndpointGone
+from services.fal.errors import EndpointGone, NotFound
 from services.fal_service import FalClient
 
 PHOTO = "https://v3.fal.media/files/b/photo.png"
@@ -80,11 +80,58 @@ def test_another_account_finds_out_for_itself(box, client):
     assert asked(box) == [ROUTER, ANY_LLM] * 2
 
 
-def test_an_answer_that_says_deprecated_counts_as_gone_even_with_status_200(box, client):
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"output": {"output": "", "error": "This endpoint is deprecated, use another."}},
+        {"output": {"output": "", "error": "openrouter/router is no longer available"}},
+        {"fail": {"status": 404, "body": {"status": "NOT_FOUND", "detail": "Request not found"}}},
+        {"fail": {"status": 404, "body": {"detail": 'Application "router" not found'}}},
+        {"fail": {"status": 410, "body": {"detail": "openrouter/router is gone"}}},
+        {"fail": {"status": 422, "body": {"detail": "The parameter priority is deprecated"}}},
+        {"fail": {"status": 400, "body": {"detail": "openrouter/router is deprecated"}}},
+    ],
+    ids=str,
+)
+def test_a_job_that_has_an_id_moves_nothing_whatever_its_answer_says(box, client, ending):
     box.reset()
-    box.fault("job", endpoint=ROUTER, output={"output": "", "error": "This endpoint is deprecated, use another."})
+    box.fault("job", **ending)
+    result = client.any_llm_complete("Hi")
+    assert result["error_type"] in ("job_failed", "model_rejected", "not_found")
     assert client.any_llm_complete("Hi")["error"] is None
-    assert asked(box) == [ROUTER, ANY_LLM]
+    assert asked(box) == [ROUTER] * 2
+
+
+@pytest.mark.parametrize("stage", ["status", "result", "cancel"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "This endpoint is no longer available"},
+        {"detail": 'Application "router" not found'},
+        {"detail": "Path /x not found"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_request_that_is_not_found_says_nothing_about_its_endpoint(box, client, stage, body, status):
+    box.fault(stage, status=status, body=body, times=None)
+    try:
+        told = getattr(client, f"any_llm_{stage}")("nope")
+    except NotFound as error:
+        told = {"error_type": error.error_type}
+    assert told.get("error_type", told.get("status")) == "not_found"
+    assert client.any_llm_complete("Hi", timeout=10).get("error_type") in (None, "not_found")
+    assert asked(box) == [ROUTER]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["The parameter `priority` is deprecated in this endpoint", "`seed` is no longer supported", "Deprecated input"],
+)
+def test_a_submit_that_is_refused_for_an_input_does_not_move_to_another_endpoint(box, client, reason):
+    box.fault("submit", status=400, body={"detail": reason})
+    assert client.any_llm_complete("Hi")["error_type"] == "model_rejected"
+    assert asked(box) == [ROUTER]
 
 
 def test_a_stream_and_a_submit_share_what_was_found_out(box, client):

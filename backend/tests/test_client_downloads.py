@@ -47,20 +47,33 @@ def test_the_key_does_not_go_along_with_a_download(box, client, png_url, folder)
     assert (row["stage"], row["headers"]["authorization"]) == ("download", None)
 
 
-@pytest.mark.parametrize(
-    ("content_type", "extension"),
-    [
-        ("image/png", ".png"),
-        ("image/jpeg", ".jpg"),
-        ("image/webp", ".webp"),
-        ("image/gif", ".gif"),
-        ("image/avif", ".avif"),
-        ("IMAGE/PNG; charset=binary", ".png"),
-    ],
-)
-def test_the_extension_follows_what_the_server_says_it_is(box, client, folder, content_type, extension):
-    url = box.put_file(PNG, "no-extension", content_type)
-    assert client.save_picture(url, folder, "p").name == "p" + extension
+BEGINNINGS = {
+    "png": b"\x89PNG\r\n\x1a\n",
+    "jpg": b"\xff\xd8\xff\xe0",
+    "webp": b"RIFF\x00\x01\x00\x00WEBPVP8 ",
+    "gif": b"GIF89a",
+    "avif": b"\x00\x00\x00\x20ftypavif",
+}
+LABELS = ["image/png", "application/octet-stream", "binary/octet-stream", "image/jpg", "text/html; charset=utf-8", ""]
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_a_picture_is_known_by_its_first_bytes_whatever_its_label(box, client, folder, kind, label):
+    data = BEGINNINGS[kind] + bytes(500)
+    url = box.put_file(data, "no-extension", label)
+    path = client.save_picture(url, folder, "p")
+    assert path.name == f"p.{kind}"
+    assert path.read_bytes() == data
+
+
+def test_a_web_page_that_is_labelled_a_picture_is_refused_and_not_asked_for_again(box, client, folder):
+    url = box.put_file(b"<!doctype html><title>Sign in</title>", "x.png", "image/png")
+    with pytest.raises(BadOutput, match="a web page") as caught:
+        client.save_picture(url, folder, "x")
+    assert caught.value.retryable is False
+    assert len(box.journal()) == 1
+    assert everything_in(folder) == []
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_an_answer_that_cannot_be_read_is_told_although_asking_again_failed(box,
 @pytest.mark.parametrize("depth", [500, 100_000])
 def test_a_model_that_never_stops_nesting_neither_hangs_nor_crashes_the_analysis(box, client, photo_url, depth):
     box.say('{"a":' * depth + said())
-    result = client.analyze_product_image(photo_url, timeout=10)
+    result = client.analyze_product_image(photo_url, timeout=60)
     assert (result["categories"], result["error"]) == (CATEGORIES, None)
 
 
@@ -310,7 +310,7 @@ TROUBLE = [
 @pytest.mark.parametrize(("stage", "trouble", "error_type"), TROUBLE)
 def test_there_is_a_usable_prompt_even_when_none_could_be_written(box, client, stage, trouble, error_type):
     box.fault(stage, **trouble)
-    result = client.generate_background_prompt(CATEGORIES, STYLE, timeout=0.5 if error_type == "timeout" else 10)
+    result = client.generate_background_prompt(CATEGORIES, STYLE, timeout=1.5 if error_type == "timeout" else 30)
     assert result["error_type"] == error_type
     assert result["error"]
     assert result["prompt"].startswith(STYLE)

@@ -145,7 +145,7 @@ def test_a_missing_key_names_every_remedy(monkeypatch, found):
         "./.env",
         "backend/.env",
     ]
-    remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/sandbox run"]
+    remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/fal_sandbox run"]
     assert [remedy for remedy in remedies if remedy not in message] == []
     assert (caught.value.error_type, caught.value.retryable) == ("missing_key", False)
     assert isinstance(caught.value, ValueError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from services.fal_service import FalClient
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PHOTO = "https://example.com/red-mug.jpg"
 KNOWN = {"vibe": "Cozy"}
-SOON_S = 3.0
+SOON_S = 8.0
 """Well above what a short call and its clean-up take, well below what it would wait for."""
+REACHED_S = 1.5
+"""A deadline that passes while the job runs: even on a busy machine it has been submitted by then."""
 
 CALLS = {
     "complete": lambda client, **given: client.any_llm_complete("Hi", **given),
@@ -63,35 +66,35 @@ def jobs(box):
 def test_the_deadline_covers_the_run_and_cancels_the_job(box, warm, call):
     box.fault("job", stuck="IN_PROGRESS", output={})
     began = time.monotonic()
-    error_type, text, request_id = failure_of(call, warm, timeout=0.4)
-    assert 0.35 < time.monotonic() - began < SOON_S
+    error_type, text, request_id = failure_of(call, warm, timeout=REACHED_S)
+    assert REACHED_S - 0.05 < time.monotonic() - began < SOON_S
     [job] = jobs(box)
     assert (error_type, request_id) == ("timeout", job["request_id"])
     assert (job["outcome"], job["cancel_requests"]) == ("cancelled", 1)
-    assert "0.4 seconds" in text
+    assert f"{REACHED_S:g} seconds" in text
     assert request_id in text
     assert text.endswith("Raise --timeout or FAL_TIMEOUT_S when fal needs longer.")
 
 
 def test_the_deadline_covers_the_queue_and_fal_may_end_the_job_by_itself(box, warm):
     box.fault("job", stuck="IN_QUEUE")
-    error_type, _, request_id = failure_of("complete", warm, timeout=0.4)
+    error_type, _, request_id = failure_of("complete", warm, timeout=REACHED_S)
     [job] = jobs(box)
     assert (error_type, request_id) == ("timeout", job["request_id"])
     assert (job["state"], job["billable"]) == ("COMPLETED", False)
 
 
 def test_a_call_may_take_longer_than_its_client_usually_waits(box, monkeypatch):
-    monkeypatch.setenv("FAL_TIMEOUT_S", "0.2")
-    box.configure(latency=0.4)
+    monkeypatch.setenv("FAL_TIMEOUT_S", str(REACHED_S))
+    box.configure(latency=REACHED_S + 0.3)
     with FalClient() as client:
         assert client.any_llm_complete("Hi")["error_type"] == "timeout"
-        assert client.any_llm_complete("Hi", timeout=10)["error"] is None
+        assert client.any_llm_complete("Hi", timeout=30)["error"] is None
 
 
 def test_waiting_for_a_place_among_the_parallel_jobs_counts_too(box):
     box.fault("job", stuck="IN_PROGRESS", output={})
-    with FalClient(max_concurrency=1, timeout=10) as client, ThreadPoolExecutor(1) as threads:
+    with FalClient(max_concurrency=1, timeout=30) as client, ThreadPoolExecutor(1) as threads:
         first = threads.submit(client.any_llm_complete, "stuck")
         box.wait_for(lambda ledger: ledger["accepted"] == 1)
         assert client.any_llm_complete("waiting", timeout=0.3)["error_type"] == "timeout"
@@ -102,9 +105,9 @@ def test_waiting_for_a_place_among_the_parallel_jobs_counts_too(box):
 
 def test_one_deadline_covers_every_step_of_a_call(box, warm):
     picture = {"image": {"url": "https://v3.fal.media/files/b/x.png"}}
-    box.fault("job", output=picture, delay=0.4, times=None)
+    box.fault("job", output=picture, delay=1.5, times=None)
     with pytest.raises(DeadlineExceeded):
-        warm.background_replace(PHOTO, prompt="white", timeout=0.7)
+        warm.background_replace(PHOTO, prompt="white", timeout=2.7)
     assert [job["outcome"] for job in jobs(box)] == ["ok", "cancelled"]
 
 
@@ -113,7 +116,7 @@ def test_a_cancel_that_fails_costs_little_time_and_hides_nothing(box, warm, caps
     box.fault("job", stuck="IN_PROGRESS", output={})
     box.fault("cancel", times=None, **trouble)
     began = time.monotonic()
-    error_type, _, request_id = failure_of("complete", warm, timeout=0.4)
+    error_type, _, request_id = failure_of("complete", warm, timeout=REACHED_S)
     assert time.monotonic() - began < SOON_S
     assert (error_type, request_id) == ("timeout", jobs(box)[0]["request_id"])
     told = capsys.readouterr().err
@@ -133,7 +136,7 @@ def test_a_program_whose_call_timed_out_ends_at_once(box):
     box.fault("job", stuck="IN_PROGRESS", output={})
     code = (
         "import time; from services.fal_service import FalClient\n"
-        "result = FalClient().any_llm_complete('Hi', timeout=0.3)\n"
+        "result = FalClient().any_llm_complete('Hi', timeout=2)\n"
         "print(result['error_type'], time.time())"
     )
     done = subprocess.run(
@@ -141,7 +144,7 @@ def test_a_program_whose_call_timed_out_ends_at_once(box):
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=180,
         check=True,
     )
     error_type, printed_at = done.stdout.split()
@@ -169,7 +172,7 @@ def test_no_thread_is_left_behind_by_any_call(box, photo_path):
 def test_a_job_that_could_not_be_cancelled_is_not_to_be_repeated(box, client):
     box.configure(latency=60)
     box.fault("cancel", status=500, times=None)
-    result = client.any_llm_complete("Hi", timeout=1)
+    result = client.any_llm_complete("Hi", timeout=REACHED_S)
     assert (result["error_type"], result["retryable"]) == ("timeout", False)
     assert "could not be cancelled" in result["hint"]
 
@@ -202,7 +205,8 @@ STREAM_TROUBLE = [
 
 @pytest.mark.parametrize("trouble", STREAM_TROUBLE, ids=str)
 def test_when_the_status_stream_fails_the_job_is_polled(box, client, trouble):
-    box.configure(latency=0.05)
+    # Long enough that the stream's first event is not yet the last, on a busy machine too.
+    box.configure(latency=1)
     box.say("Arrived")
     box.fault("status_stream", **trouble)
     assert client.any_llm_complete("Hi")["output"] == "Arrived"
@@ -239,7 +243,7 @@ def test_polling_slows_down(box, client):
     box.fault("status_stream", status=500)
     box.configure(latency=0.8)
     assert client.any_llm_complete("Hi")["error"] is None
-    assert 3 <= stages(box).count("status") <= 9
+    assert 2 <= stages(box).count("status") <= 9
 
 
 def test_a_log_line_is_shown_once_however_often_it_is_polled(box, client, capsys):
@@ -251,11 +255,62 @@ def test_a_log_line_is_shown_once_however_often_it_is_polled(box, client, capsys
     assert {row["query"] for row in box.journal() if row["stage"] == "status"} == {"logs=1"}
 
 
+NOT_YET = {"status": 400, "body": {"detail": "Request is still in progress"}}
+
+
+def completed_of(request_id, **more):
+    return {"status": "COMPLETED", "request_id": request_id, "logs": None, "metrics": {"inference_time": 9}, **more}
+
+
+@pytest.mark.parametrize("call", ["complete", "remove"])
+def test_a_result_that_comes_later_than_its_status_is_not_lost(box, client, call):
+    output = {"output": "Late", "image": {"url": "https://v3.fal.media/c.png"}}
+    box.fault("job", output=output)
+    box.fault("result", times=7, **NOT_YET)
+    began = time.monotonic()
+    assert CALLS[call](client).get("error") is None
+    assert time.monotonic() - began > 1
+    assert [stages(box).count(stage) for stage in ("submit", "result", "cancel")] == [1, 8, 0]
+
+
+def test_a_result_that_never_comes_ends_with_the_deadline_and_the_job_is_cancelled(box, warm):
+    box.fault("job", stuck="IN_PROGRESS", output={})
+    body = f"data: {json.dumps(completed_of(None))}\n\n"
+    box.fault("status_stream", status=200, body=body, content_type="text/event-stream")
+    error_type, _, request_id = failure_of("complete", warm, timeout=0.6)
+    [job] = jobs(box)
+    assert (error_type, request_id, job["outcome"]) == ("timeout", job["request_id"], "cancelled")
+
+
+def test_a_call_that_ends_after_its_job_did_says_that_the_job_is_paid_for(box, warm):
+    box.fault("result", times=None, **NOT_YET)
+    result = warm.any_llm_complete("Hi", timeout=0.6)
+    assert (result["error_type"], result["retryable"]) == ("timeout", False)
+    assert "had ended by then" in result["hint"]
+
+
+@pytest.mark.parametrize("polled", [False, True])
+@pytest.mark.parametrize("failed", [{}, {"error": "Runner broke", "error_type": "runner_disconnected"}])
+def test_the_end_of_another_job_is_not_taken_for_ones_own(box, client, polled, failed):
+    box.configure(latency=0.3)
+    box.say("Mine")
+    status = completed_of("another-id", **failed)
+    if polled:
+        box.fault("status_stream", status=500)
+        box.fault("status", status=200, body=status)
+    else:
+        body = f"data: {json.dumps(status)}\n\n"
+        box.fault("status_stream", status=200, body=body, content_type="text/event-stream")
+    assert client.any_llm_complete("Hi")["output"] == "Mine"
+    assert len(jobs(box)) == 1
+    assert "cancel" not in stages(box)
+
+
 # ---------------------------------------------------------------- many at once
 
 
 def test_32_threads_share_one_client_and_each_gets_its_own_answer(box):
-    with FalClient(max_concurrency=32, timeout=20) as client, ThreadPoolExecutor(32) as threads:
+    with FalClient(max_concurrency=32, timeout=60) as client, ThreadPoolExecutor(32) as threads:
         results = list(threads.map(lambda n: client.any_llm_complete(f"number {n}"), range(32)))
     assert [result["error"] for result in results] == [None] * 32
     assert [f"to: number {n}." in result["output"] for n, result in enumerate(results)] == [True] * 32

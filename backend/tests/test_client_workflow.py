@@ -23,6 +23,7 @@ KEYS = {
     "total_requested",
     "errors",
     "timings",
+    "sandbox",
 }
 CRASH = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
 SOON_S = 10.0
@@ -183,7 +184,7 @@ def test_an_analysis_that_failed_ends_the_workflow_with_what_was_made_by_then(bo
     with pytest.raises(BadOutput) as caught:
         client.product_workflow(photo_path)
     made = caught.value.partial
-    assert set(made) >= KEYS
+    assert set(made) >= KEYS - {"sandbox"}
     assert box.file(made["image_url"]) == photo_path.read_bytes()
     assert (made["images"], made["categories"], made["total_requested"]) == ([], {}, 3)
     assert made["raw_output"] == "It is a mug, I think."
@@ -219,13 +220,13 @@ def test_an_upload_that_failed_ends_the_workflow_before_any_job(box, client, pho
 
 
 def test_the_deadline_covers_the_whole_workflow_and_leaves_no_job_running(box, warm, photo_path):
-    box.fault("token", delay=0.9)
+    box.fault("token", delay=2)
     box.fault("job", endpoint=VISION, output={"output": "{}"}, stuck="IN_PROGRESS")
     box.fault("job", endpoint=CUTOUT, output=CUT, stuck="IN_PROGRESS")
     with pytest.raises(DeadlineExceeded) as caught:
-        warm.product_workflow(photo_path, timeout=1.3)
+        warm.product_workflow(photo_path, timeout=3.5)
     assert caught.value.partial["image_url"].startswith("https://v3.fal.media/")
-    assert 1.2 < caught.value.partial["timings"]["total"] < 2
+    assert 3.4 < caught.value.partial["timings"]["total"] < 5.5
     assert box.ledger()["running"] == 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal.categories import CATEGORY_NAMES
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS
@@ -37,18 +37,23 @@ CLIENT = {
     *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
     *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
-    *("fal.fields", "fal.hosts"),
-    *("fal.names", "fal.retries", "fal.jobs", "fal.language"),
+    *("fal.bodies", "fal.certificates", "fal.fields", "fal.hosts", "fal.racing"),
+    *("fal.names", "fal.retries", "fal.jobs", "fal.language", "fal.models"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
 PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json", "fal.parallel"}
 WORKFLOW = {*PRODUCT, "fal.workflow"}
-SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads", "fal.plain_http"}
+SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads"}
 SCHEMA = {
     *START,
-    *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results"),
-    *("fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+    *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results", "webhooks"),
+    *("fal.call", "fal.checks", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
+}
+LISTEN = {
+    *START,
+    *("worker.run", "worker.webhook_listen", "webhooks"),
+    *("fal.call", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log", "fal.env_files", "fal.key_forms"),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
@@ -73,9 +78,8 @@ BUDGETS = {
     "doctor": {*CLIENT, "fal.doctor"},
     "schema": SCHEMA,
     "serve": SERVE,
+    "webhook-listen": LISTEN,
 }
-DOWNLOADS = {"workflow --save_dir", "workflow --report", "serve"}
-"""What may load requests."""
 
 
 @pytest.fixture
@@ -100,6 +104,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "doctor": [],
         "schema": [],
         "serve": [],
+        "webhook-listen": ["--port", "0", "--timeout", "0.1"],
         "background": [*image, *prompt],
         "remove-background": image,
         "analyze-product": image,
@@ -152,9 +157,9 @@ def test_every_command_has_a_budget() -> None:
 
 def allowed(name: str) -> set[str]:
     """Others' packages that a command of BUDGETS may load."""
-    if name == "schema":
+    if name in ("schema", "webhook-listen"):
         return set()
-    return of_fal_client() | (of_requests() if name in DOWNLOADS else set())
+    return of_fal_client()
 
 
 @cache
@@ -166,11 +171,6 @@ def of_fal_client() -> set[str]:
         "fal_client.SyncClient(key='k')._client",
     )
     return loaded("-c", "; ".join(lines), succeeds=True)[1]
-
-
-@cache
-def of_requests() -> set[str]:
-    return loaded("-c", "import requests", succeeds=True)[1]
 
 
 def loaded(*argv: str, succeeds: bool = False, without: str = "") -> tuple[set[str], set[str]]:
@@ -192,7 +192,7 @@ def imported(argv: tuple[str, ...], succeeds: bool, without: str) -> set[str]:
     env = {name: value for name, value in os.environ.items() if name != without}
     command = [sys.executable, "-X", "importtime", *argv]
     ran = subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=60, check=False
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=180, check=False
     )
     assert ran.returncode == 0 or not succeeds, ran.stdout
     return set(re.findall(r"^import time:[^|]*\|[^|]*\| *(\S+)$", ran.stderr, re.MULTILINE))

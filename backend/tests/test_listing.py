@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal.errors import (
     AuthError,
     BadOutput,

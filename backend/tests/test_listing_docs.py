@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.shop.text_units import NAMES, length
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "listing.md"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import npm
 from conftest import BACKEND
 
 MODULE = BACKEND / "node"
@@ -28,7 +29,7 @@ def run_node(box, node, tmp_path):
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=120,
+            timeout=300,
             cwd=cwd,
             env={**os.environ, "SANDBOX_URL": box.url, "FAL_PYTHON": sys.executable, **env},
             check=False,
@@ -54,28 +55,75 @@ console.log(JSON.stringify([output, (await runFal('any-llm-complete', { prompt: 
 """
 
 
-def test_it_is_found_by_its_name_after_npm_install(run_node, node, tmp_path):
-    npm = shutil.which("npm") or str(Path(node).parent / "npm")
-    (tmp_path / "package.json").write_text('{"name": "app", "private": true}')
-    (tmp_path / "app.mjs").write_text(IMPORTED)
-    command = [npm, "install", "--offline", "--no-audit", "--no-fund", "--cache", str(tmp_path / "cache"), str(MODULE)]
-    installed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+def _install(node: str, app: Path, what: Path | str, *options: str) -> None:
+    (app / "package.json").write_text('{"name": "app", "private": true}')
+    (app / "app.mjs").write_text(IMPORTED)
+    quiet = ["--offline", "--no-audit", "--no-fund", "--cache", str(app / "cache")]
+    command = [npm.npm(node), "install", *quiet, *options, str(what)]
+    installed = subprocess.run(command, cwd=app, capture_output=True, text=True, timeout=300, check=False)
     assert installed.returncode == 0, installed.stderr
+
+
+def test_it_is_found_by_its_name_after_npm_install(run_node, node, tmp_path):
+    _install(node, tmp_path, MODULE)
     done = run_node("app.mjs")
     assert (done.stderr, done.returncode) == ("", 0)
     assert json.loads(done.stdout) == ["sandbox:echo installed", "sandbox:echo once"]
 
 
-def test_a_copy_elsewhere_is_told_where_the_worker_is(run_node, tmp_path):
-    (tmp_path / "node_modules" / "fal-worker").mkdir(parents=True)
-    for name in ("fal-worker.mjs", "package.json"):
-        shutil.copy(MODULE / name, tmp_path / "node_modules" / "fal-worker")
-    (tmp_path / "app.mjs").write_text(IMPORTED)
+@pytest.fixture(params=["npm pack", "--install-links"])
+def installed_copy(request, node, tmp_path):
+    """An app with a copy of the module, far from the worker."""
+    if request.param == "--install-links":
+        _install(node, tmp_path, MODULE, request.param)
+    else:
+        command = [npm.npm(node), "pack", "--pack-destination", str(tmp_path), "--cache", str(tmp_path / "cache")]
+        subprocess.run(command, cwd=MODULE, capture_output=True, timeout=120, check=True)
+        _install(node, tmp_path, next(tmp_path.glob("*.tgz")))
+    assert not (tmp_path / "node_modules" / "fal-worker").is_symlink()
+
+
+@pytest.mark.usefixtures("installed_copy")
+def test_an_installed_copy_runs_the_worker_of_its_python(run_node):
+    done = run_node("app.mjs", PYTHONPATH=str(BACKEND / "src"))
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert json.loads(done.stdout) == ["sandbox:echo installed", "sandbox:echo once"]
+
+
+@pytest.mark.usefixtures("installed_copy")
+def test_an_installed_copy_is_told_where_the_worker_is(run_node):
     lost = run_node("app.mjs")
     assert lost.returncode == 1
-    assert "FAL_WORKER" in lost.stderr
+    assert "has no services.fal_worker" in lost.stderr
+    assert "pip install" in lost.stderr
     done = run_node("app.mjs", FAL_WORKER=str(BACKEND / "src" / "services" / "fal_worker.py"))
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.fixture(scope="session")
+def esbuild(node):
+    return npm.packages(node) / "esbuild" / "bin" / "esbuild"
+
+
+@pytest.mark.parametrize("minified", [[], ["--minify"]], ids=["plain", "minified"])
+def test_a_commonjs_bundle_of_it_works(minified, esbuild, run_node, node, tmp_path):
+    """As esbuild makes it by default for Node, and as Electron and Lambda take it; there is no `import.meta` there."""
+    first, _, rest = IMPORTED.strip().partition("\n")
+    (tmp_path / "app.ts").write_text(f"{first}\n(async () => {{ {rest} }})();\n")
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "fal-worker").symlink_to(MODULE, target_is_directory=True)
+    options = ["--bundle", "--platform=node", "--outfile=app.cjs", "--log-level=error", *minified]
+    subprocess.run([node, str(esbuild), "app.ts", *options], cwd=tmp_path, check=True, timeout=120)
+    assert "require(" in (tmp_path / "app.cjs").read_text(encoding="utf-8")
+    shutil.rmtree(tmp_path / "node_modules")
+    for place in (
+        {"FAL_WORKER": str(BACKEND / "src" / "services" / "fal_worker.py")},
+        {"PYTHONPATH": str(BACKEND / "src")},
+    ):
+        done = run_node("app.cjs", **place)
+        assert (done.stderr, done.returncode) == ("", 0)
+        assert json.loads(done.stdout) == ["sandbox:echo installed", "sandbox:echo once"]
+    assert "has no services.fal_worker" in run_node("app.cjs").stderr
 
 
 def test_the_python_of_the_projects_own_environment_is_found(run_node, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal.errors import InvalidInput
 from services.fal_service import FalClient
 from services.shop import Shop

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-import sandbox.__main__ as sandbox_cli
-from sandbox.endpoint_table import ENDPOINTS
+import fal_sandbox.__main__ as sandbox_cli
+from fal_sandbox.endpoint_table import ENDPOINTS
 from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS
 from services.fal.errors import FalError
+from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS, COMMON
 
@@ -35,7 +36,12 @@ PROJECT = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8")
 
 OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3"}
 """Packages that come with the three runtime packages and that services import themselves."""
-IMPORT_NAMES = {"python-dotenv": "dotenv", "opencv-python-headless": "cv2", "pillow": "PIL"}
+IMPORT_NAMES = {
+    "python-dotenv": "dotenv",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+}
 FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/")
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)]
@@ -87,11 +93,13 @@ def test_env_example_sets_only_the_key_and_shows_the_true_defaults():
     assert [line for line in text.splitlines() if line and not line.startswith("#")] == ["FAL_KEY=your_fal_key_here"]
     shown = dict(re.findall(r"^# ([A-Z_]+)=(.+)$", text, re.MULTILINE))
     chains = {settings.ENDPOINT_VARIABLES[job]: chain[0].path for job, chain in CHAINS.items()}
+    models = {settings.MODEL_VARIABLES[job]: ",".join(chain) for job, chain in MODEL_CHAINS.items()}
     assert shown == {
         "FAL_TIMEOUT_S": f"{settings.DEFAULT_TIMEOUT_S:g}",
         "FAL_MAX_CONCURRENCY": str(settings.DEFAULT_CONCURRENCY),
         "FAL_LOG": "off",
         **chains,
+        **models,
     }
 
 
@@ -106,6 +114,12 @@ def test_readme_lists_every_setting_with_its_default():
     assert not missing
     assert f"`FAL_TIMEOUT_S` | {settings.DEFAULT_TIMEOUT_S:g} |" in table
     assert f"`FAL_MAX_CONCURRENCY` | {settings.DEFAULT_CONCURRENCY} |" in table
+
+
+def test_readme_lists_the_default_models_in_their_order():
+    table = [row for row in rows(section("Models")) if row[0] != "Asked by"]
+    assert [re.findall(r"`([\w./-]+)`", row[2]) for row in table] == [list(chain) for chain in MODEL_CHAINS.values()]
+    assert [row[1].strip("`") for row in table] == list(settings.MODEL_VARIABLES.values())
 
 
 def test_readme_lists_the_chains_in_their_order():
@@ -272,17 +286,17 @@ def _requirements(name: str) -> list[str]:
 def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
-    extra = {_import_name(_package(requirement)) for requirement in PROJECT["optional-dependencies"]["image"]}
+    extras = (*PROJECT["optional-dependencies"]["image"], *PROJECT["optional-dependencies"]["webhooks"])
+    extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
-    assert {path.name for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")} == {
-        "shrinking.py"
-    }
+    heavy = {path for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")}
+    assert {path.name for path in heavy if path.parent.name != "shop"} == {"shrinking.py"}
     assert {_import_name(name) for name in _with_their_own(runtime)} >= OWN_DEPENDENCIES_USED
 
 
 def test_sandbox_imports_only_the_packages_of_its_extra():
     extra = [_package(requirement) for requirement in PROJECT["optional-dependencies"]["sandbox"]]
-    assert _foreign_imports(SRC / "sandbox") <= {_import_name(name) for name in _with_their_own(extra)}
+    assert _foreign_imports(SRC / "fal_sandbox") <= {_import_name(name) for name in _with_their_own(extra)}
 
 
 def _package(requirement: str) -> str:
@@ -319,5 +333,5 @@ def _foreign_imports(folder: Path) -> set[str]:
 
 
 def test_no_file_name_stands_both_in_the_core_and_in_the_sandbox() -> None:
-    core, sandbox = ({path.name for path in (SRC / room).glob("*.py")} for room in ("services/fal", "sandbox"))
+    core, sandbox = ({path.name for path in (SRC / room).glob("*.py")} for room in ("services/fal", "fal_sandbox"))
     assert core & sandbox <= {"__init__.py"}

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import fal_client
 import pytest
 
+from schema_check import assert_output_is_true
 from services.fal_service import FalClient
 from services.fal_worker import main
 
@@ -133,12 +134,14 @@ def _run(command: str, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """The last JSON document that the command printed, if any; it must succeed."""
     if command.startswith(WORKER) and "|" not in command:
         capfd.readouterr()
-        code = main(shlex.split(command)[2:])
+        argv = shlex.split(command)[2:]
+        code = main(argv)
         out = capfd.readouterr().out
+        assert_output_is_true(argv, code, out)
     elif command.startswith(RUN_BY_SHELL):
         if command.startswith("curl ") and not shutil.which("curl"):
             return {}
-        ran = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
+        ran = subprocess.run(["bash", "-c", command], capture_output=True, timeout=180, check=False)
         code, out = ran.returncode, ran.stdout.decode()
     else:
         assert command.startswith(SET_UP), f"nobody runs: {command}"
@@ -164,7 +167,7 @@ def test_demo_prints_what_the_first_screen_shows(box, tmp_path):
     (copy / "src").symlink_to(BACKEND / "src", target_is_directory=True)
     for name in ("demo.py", "coffee.jpg"):
         shutil.copy(BACKEND / "examples" / name, copy / "examples" / name)
-    ran = subprocess.run([sys.executable, "examples/demo.py"], cwd=copy, capture_output=True, timeout=60, check=False)
+    ran = subprocess.run([sys.executable, "examples/demo.py"], cwd=copy, capture_output=True, timeout=180, check=False)
     assert ran.returncode == 0, ran.stderr.decode()
     shown = blocks_of("Start", "text")[0].code.splitlines()
     printed = iter(ran.stdout.decode().splitlines())
@@ -188,7 +191,7 @@ def run_node(box, node, tmp_path, monkeypatch):
             cwd=BACKEND.parent,
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=180,
             check=False,
             env={**os.environ, **env},
         )
@@ -248,9 +251,25 @@ def test_node_module_example_runs_the_workflow_and_ends(box, node, tmp_path):
     module = (BACKEND / "node" / "fal-worker.mjs").as_uri()
     (tmp_path / "example.mjs").write_text(code.replace("'fal-worker'", repr(module)), encoding="utf-8")
     env = {**os.environ, "FAL_PYTHON": sys.executable}
-    ran = subprocess.run([node, "example.mjs"], cwd=tmp_path, env=env, capture_output=True, timeout=60, check=False)
+    ran = subprocess.run([node, "example.mjs"], cwd=tmp_path, env=env, capture_output=True, timeout=180, check=False)
     assert ran.returncode == 0, ran.stderr.decode()
     assert "Sneakers" in ran.stdout.decode()
     assert ran.stdout.count(b"https://v3.fal.media/") == 3
     assert b"upload" not in ran.stderr
     assert {b"Studio started", b"Studio done", b"Premium done"} < set(ran.stderr.splitlines())
+
+
+def test_node_webhook_example_refuses_what_fal_did_not_sign(node, tmp_path):
+    [code] = [block.code for block in blocks_of("Webhooks", "javascript")]
+    module = (BACKEND / "node" / "fal-worker.mjs").as_uri()
+    asked = """
+        const { port } = server.address();
+        const answer = await fetch(`http://127.0.0.1:${port}/`, { method: 'POST', body: '{}' });
+        console.log(answer.status);
+        server.close();
+    """
+    served = code.replace("() => server.close()", f"async () => {{ {asked} }}")
+    assert served != code
+    (tmp_path / "example.mjs").write_text(served.replace("'fal-worker'", repr(module)), encoding="utf-8")
+    ran = subprocess.run([node, "example.mjs"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert (ran.stdout, ran.returncode) == (b"401\n", 0), ran.stderr.decode()

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from sandbox.__main__ import build_parser, main
+from fal_sandbox.__main__ import build_parser, main
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-FOLDER = SOURCE / "sandbox"
-PATIENCE_S = 20
+FOLDER = SOURCE / "fal_sandbox"
+PATIENCE_S = 60
 ASK = '{"prompt": "hi", "model": "m"}'
 PYTHON_ASKS = f"""
 import os, ssl, httpx
-with httpx.Client(timeout=10) as client:
+with httpx.Client(timeout=30) as client:
     reply = client.post("https://fal.run/openrouter/router", content={ASK!r},
                         headers={{"Authorization": "Key " + os.environ["FAL_KEY"]}})
 print(reply.status_code, reply.json()["sandbox"])
@@ -112,8 +113,14 @@ def test_run_without_a_command_says_how_and_ends_with_2():
     for argv in (["run"], ["run", "--"], ["run", "--latency", "1", "--"]):
         done = python(FOLDER, *argv)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "usage: sandbox" in done.stderr
+        assert "usage: fal-sandbox" in done.stderr
         assert "COMMAND" in done.stderr
+
+
+def test_a_model_that_is_gone_in_no_known_way_is_refused_with_the_ways_that_there_are():
+    done = python(FOLDER, "run", "--gone_model", "vendor/model=418", "--", "true")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "404, 400, 422, completed, error" in done.stderr
 
 
 def test_a_command_that_is_not_there_is_a_127_and_one_that_is_no_program_a_126(tmp_path):
@@ -130,7 +137,7 @@ def test_the_options_reach_the_sandbox(tmp_path):
     script = """
 import json, os, httpx
 key = {"Authorization": "Key a:b"}
-with httpx.Client(timeout=10, headers=key) as client:
+with httpx.Client(timeout=30, headers=key) as client:
     gone = client.post("https://fal.run/openrouter/router", json={"prompt": "x", "model": "y"})
     slow = client.post("https://fal.run/fal-ai/any-llm", json={"prompt": "x"})
     photo = client.get("https://photos.shop.test/mug.jpg")
@@ -168,9 +175,16 @@ def test_serve_prints_variables_that_work_and_ends_with_0_on_a_signal(number):
         assert not Path(variables["SSL_CERT_FILE"]).exists()
 
 
+def a_free_port() -> int:
+    """Below those that the kernel gives to connections: otherwise one could take it before the server does."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def test_serve_listens_on_the_port_it_is_told():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = a_free_port()
     with serving("--port", str(port)) as (_, variables):
         assert variables["HTTPS_PROXY"] == f"http://127.0.0.1:{port}"
 
@@ -208,7 +222,7 @@ def linked(tmp_path):
         (FOLDER / "__main__.py",),
         ("-I", FOLDER),
         ("-I", FOLDER / "__main__.py"),
-        ("-m", "sandbox"),
+        ("-m", "fal_sandbox"),
         pytest.param(("-P", FOLDER), marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="no -P yet")),
     ],
 )

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 
-SERVER = Path(__file__).resolve().parents[1] / "src" / "sandbox"
+SERVER = Path(__file__).resolve().parents[1] / "src" / "fal_sandbox"
 
 
 @pytest.fixture
@@ -92,6 +92,9 @@ def test_the_sandboxs_own_page_and_json_with_a_charset_are_taken(box: Sandbox, c
         ("submit", {"status": 500, "garbage": "html"}, "garbage is a 200"),
         ("submit", {"body": {"detail": "x"}}, "body goes with status"),
         ("submit", {"delay": 1.0, "content_type": "text/html"}, "content_type goes with"),
+        ("download", {"redirect": "https://example.com/", "size": 5}, "name one"),
+        ("download", {"status": 200, "body": "x", "size": 5}, "name one"),
+        ("submit", {"accept": True}, "accept goes with"),
         ("submit", {"cut": 2}, "cut needs a stream"),
         ("stream", {"end": True, "delay": 1.0}, "end goes with cut"),
         ("stream", {"headers_first": True, "delay": 1.0}, "headers_first goes with silent"),
@@ -127,6 +130,7 @@ def test_a_fault_that_makes_no_sense_is_refused(box: Sandbox, stage: str, what: 
         ("config", {"any_endpoint": "no"}),
         ("config", {"gone": ["openrouter/router=teapot"]}),
         ("config", {"gone": [7]}),
+        ("config", {"gone": ["=410"]}),
         ("config", {"seed": 1.5}),
         ("say", {"text": 7}),
         ("say", {"text": "x", "times": 0}),
@@ -137,6 +141,11 @@ def test_a_fault_that_makes_no_sense_is_refused(box: Sandbox, stage: str, what: 
 def test_what_makes_no_sense_over_http_is_a_400_that_says_why(control: httpx.Client, path: str, body: object) -> None:
     reply = control.post(f"/_sandbox/{path}", json=body)
     assert (reply.status_code, bool(reply.json()["detail"])) == (400, True)
+
+
+def test_a_body_nested_too_deeply_is_a_400(control: httpx.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    assert control.post("/_sandbox/faults", content=b'{"a":' * 100_000, headers=headers).status_code == 400
 
 
 def test_settings_that_make_no_sense_are_refused_at_the_start() -> None:

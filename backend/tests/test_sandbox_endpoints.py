@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from httpx_sse import connect_sse
 
-from sandbox.endpoint_table import ENDPOINTS, makes_no_picture
-from sandbox.server import Sandbox
+from fal_sandbox.endpoint_table import ENDPOINTS, makes_no_picture
+from fal_sandbox.server import Sandbox
 
 QUEUE, DIRECT = "https://queue.fal.run/", "https://fal.run/"
 TEXT = "openrouter/router"
@@ -142,6 +142,13 @@ def test_a_bad_input_is_refused_word_for_word_as_fastapi_refuses_it(
     assert reply.status_code == 422
     assert said == {"input": given, **error}
     assert list(said)[:4] == ["type", "loc", "msg", "input"]
+
+
+@pytest.mark.parametrize("url", [DIRECT + TEXT, QUEUE + TEXT])
+def test_a_body_nested_too_deeply_is_a_422(box: Sandbox, web: httpx.Client, url: str) -> None:
+    reply = web.post(url, content=b"[" * 100_000)
+    assert (reply.status_code, reply.json()["detail"][0]["type"]) == (422, "json_invalid")
+    assert box.ledger()["accepted"] == 0
 
 
 def test_a_body_that_is_no_json_says_where(web: httpx.Client) -> None:
@@ -286,6 +293,7 @@ def test_a_mask_comes_beside_the_cutout_or_in_its_place(web: httpx.Client, photo
         ({"image_size": None}, (1024, 1024)),
         ({"image_size": {"width": 5000, "height": 16}}, (5000, 16)),
         ({"image_size": "16:9"}, (1368, 768)),
+        ({"width": 640, "height": 48}, (640, 48)),
         ({"aspect_ratio": "1:4"}, (512, 2048)),
         ({"aspect_ratio": "auto", "resolution": "0.5K"}, (512, 512)),
     ],
@@ -297,6 +305,14 @@ def test_any_endpoint_takes_the_sizes_that_other_models_take(
     made = run(web, "someone/model", {"prompt": "a mug", **given})
     assert size_of(web, made["images"][0]) == size
     assert made["image"] == made["images"][0]
+
+
+@pytest.mark.parametrize("given", [{"width": 16384, "height": 16384}, {"image_size": "16384x16384"}, {"width": 0}])
+def test_any_endpoint_refuses_pictures_that_no_machine_should_paint(
+    box: Sandbox, web: httpx.Client, given: dict[str, Any]
+) -> None:
+    box.configure(any_endpoint=True)
+    assert web.post(DIRECT + "someone/model", json=given).status_code == 422
 
 
 def test_any_endpoint_takes_many_pictures_and_a_list_of_prompts(box: Sandbox, web: httpx.Client) -> None:

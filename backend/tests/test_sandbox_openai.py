@@ -12,7 +12,7 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 
 V1 = "https://fal.run/openrouter/router/openai/v1/"
 PHOTO = "https://example.com/red-mug.jpg"

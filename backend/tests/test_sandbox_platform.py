@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.endpoint_table import ENDPOINTS
-from sandbox.server import Sandbox
+from fal_sandbox.endpoint_table import ENDPOINTS
+from fal_sandbox.server import Sandbox
 
 V1 = "https://api.fal.ai/v1/"
 BRIA, BANANA = "bria/replace-background", "fal-ai/nano-banana-2/edit"

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sandbox import phrases, turkish
-from sandbox.pictures import words
-from sandbox.samples import sample_photo
-from sandbox.texts import answer
+from fal_sandbox import phrases, turkish
+from fal_sandbox.pictures import words
+from fal_sandbox.samples import sample_photo
+from fal_sandbox.texts import answer
 
 COFFEE = (Path(__file__).resolve().parents[1] / "examples" / "coffee.jpg").read_bytes()
 EXAMPLE = {
@@ -306,6 +306,11 @@ def test_json_by_example_keeps_its_shape(asked):
     assert made["bullets"]
     assert list(made["captions"]) == ["ig"]
     assert len(made["tagline"]) > 9
+
+
+def test_the_example_may_stand_in_the_system_prompt():
+    made = json.loads(answer("a red mug", 'Always answer in JSON: {"title": "…", "tags": ["…"]}', []))
+    assert (list(made), isinstance(made["tags"], list)) == (["title", "tags"], True)
 
 
 def test_json_by_example_keeps_numbers_lists_of_objects_and_choices():

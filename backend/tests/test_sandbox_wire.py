@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fal_client.client import FalClientHTTPError
 from httpx_sse import connect_sse
 
-from sandbox import job_store, queue_api, webhooks
-from sandbox.files import Files
-from sandbox.server import Sandbox
+from fal_sandbox import job_store, queue_api, webhooks
+from fal_sandbox.files import Files
+from fal_sandbox.server import Sandbox
 
 TEXT = "openrouter/router"
 QUEUE = "https://queue.fal.run/"
@@ -52,7 +52,7 @@ def box():
 @contextmanager
 def client_of(box, **options):
     context = ssl.create_default_context(cafile=box.ca_file)
-    with httpx.Client(proxy=box.url, verify=context, headers=KEY, timeout=10, **options) as client:
+    with httpx.Client(proxy=box.url, verify=context, headers=KEY, timeout=30, **options) as client:
         yield client
 
 
@@ -104,11 +104,11 @@ def result(web, box, endpoint, given=None, **options):
     return web.get(job["response_url"])
 
 
-def ended(box, request_id, timeout_s=10):
+def ended(box, request_id):
     def has_ended(ledger):
         return any(job["request_id"] == request_id and job["outcome"] for job in ledger["jobs"])
 
-    return box.wait_for(has_ended, timeout_s)
+    return box.wait_for(has_ended)
 
 
 def events_of(web, method, url, **options):
@@ -117,7 +117,7 @@ def events_of(web, method, url, **options):
 
 
 def tiny_png(width=6, height=4):
-    from sandbox.pictures.scene import generic_picture
+    from fal_sandbox.pictures.scene import generic_picture
 
     return generic_picture(width, height, "plain", 1)
 
@@ -175,13 +175,13 @@ def test_the_position_counts_from_zero_and_goes_down(box, web):
 
 
 def test_a_job_waits_then_works_for_the_times_that_are_set(box, web):
-    box.configure(queue=0.15, latency=0.2)
+    box.configure(queue=1, latency=0.5)
     started = time.monotonic()
     job = submit(web)
     seen = events_of(web, "GET", job["status_url"] + "/stream")
-    assert time.monotonic() - started >= 0.35
+    assert time.monotonic() - started >= 1.45
     assert [status["status"] for status in seen] == ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
-    assert 0.2 <= seen[-1]["metrics"]["inference_time"] < 5
+    assert 0.45 <= seen[-1]["metrics"]["inference_time"] < 10
 
 
 def test_the_status_stream_tells_when_the_position_changes(box, web):
@@ -324,11 +324,10 @@ def test_a_queue_longer_than_the_caller_likes_is_a_429(box, web):
 
 
 def test_jobs_run_side_by_side(box, web):
-    box.configure(latency=0.3)
-    started = time.monotonic()
-    for job in [submit(web) for _ in range(GOOD)]:
-        ended(box, job["request_id"])
-    assert time.monotonic() - started < 0.3 * GOOD / 2
+    box.configure(latency=60)
+    for _ in range(GOOD):
+        submit(web)
+    box.wait_for(lambda ledger: [job["state"] for job in ledger["jobs"]] == ["IN_PROGRESS"] * GOOD)
 
 
 def test_old_jobs_are_forgotten_but_stay_counted(box, web, monkeypatch):
@@ -343,7 +342,7 @@ def test_old_jobs_are_forgotten_but_stay_counted(box, web, monkeypatch):
 
 
 def test_the_bare_client_subscribes_and_sees_the_updates(box, fal):
-    box.configure(latency=0.15)
+    box.configure(latency=0.6)
     updates = []
     answer = fal.subscribe(TEXT, ASK, with_logs=True, interval=0.02, on_queue_update=updates.append)
     assert answer["output"]
@@ -395,7 +394,7 @@ def test_the_bare_client_falls_back_to_the_bucket_and_sends_its_key_there(box, f
 def test_requests_works_by_environment_alone(box, monkeypatch):
     for name, value in box.env().items():
         monkeypatch.setenv(name, value)
-    reply = requests.post(DIRECT + TEXT, json=ASK, headers=KEY, timeout=10)
+    reply = requests.post(DIRECT + TEXT, json=ASK, headers=KEY, timeout=30)
     assert reply.json()["output"]
 
 
@@ -411,10 +410,11 @@ def test_a_direct_call_answers_on_the_same_connection(box, web):
     assert web.get(f"{QUEUE}{TEXT}/requests/{job['request_id']}").status_code == 404
 
 
-def test_a_direct_call_is_charged_when_the_caller_hangs_up(box, web):
+def test_a_direct_call_is_charged_when_the_caller_hangs_up(box):
     box.configure(latency=0.3)
-    with pytest.raises(httpx.ReadTimeout):
-        web.post(DIRECT + TEXT, json=ASK, timeout=impatient(0.1))
+    with secure_socket(box) as caller:
+        caller.sendall(raw_request("/" + TEXT, "fal.run"))
+        box.wait_for(lambda ledger: ledger["accepted"] == 1)
     assert box.wait_for(lambda ledger: ledger["completed"] == 1)["billable"] == 1
 
 
@@ -434,12 +434,17 @@ def test_a_stream_is_cumulative_and_repeats_the_last_text_as_the_end(box, web):
 
 
 def test_a_stream_is_spread_over_the_latency(box, web):
-    box.configure(latency=0.4)
-    moments = []
+    box.configure(latency=0.8)
+    started = time.monotonic()
     with connect_sse(web, "POST", DIRECT + TEXT + "/stream", json=ASK) as source:
-        moments = [time.monotonic() for _ in source.iter_sse()]
-    assert moments[4] - moments[0] >= 0.15
-    assert moments[-1] - moments[0] >= 0.3
+        moments = [time.monotonic() - started for _ in source.iter_sse()]
+    assert len(moments) == 9
+    assert all(moment >= 0.1 * number - 0.01 for number, moment in enumerate(moments[:8], 1))
+    # Not all of it at the end either: at the first event the job still runs.
+    box.configure(latency=16)
+    with connect_sse(web, "POST", DIRECT + TEXT + "/stream", json=ASK) as source:
+        next(source.iter_sse())
+        assert box.ledger()["running"] == 1
 
 
 def test_a_stream_refuses_bad_input_with_a_plain_answer(web):
@@ -598,6 +603,61 @@ def test_an_endpoint_that_is_gone_is_refused_in_the_way_that_was_set(box, web, h
         assert reply.status_code == status
         assert text in reply.json()["detail"]
     assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
+
+
+GONE_MODELS = [
+    ("", 404, "No endpoints found for M."),
+    ("=404", 404, "No endpoints found for M."),
+    ("=400", 400, "M is no longer available"),
+    ("=422", 422, "M is not a valid model ID"),
+    ("=completed", 500, "Internal Server Error"),
+    ("=error", 200, "No endpoints found for M."),
+]
+
+
+@pytest.mark.parametrize(("how", "status", "text"), GONE_MODELS)
+def test_a_model_that_is_gone_is_refused_in_the_way_that_was_set_and_costs_nothing(box, web, how, status, text):
+    box.configure(gone_models=["M" + how])
+    reply = result(web, box, TEXT, {**ASK, "model": "M"})
+    assert (reply.status_code, text in reply.text) == (status, True)
+    assert (box.ledger()["accepted"], box.ledger()["billable"]) == (1, 0)
+    assert result(web, box, TEXT, {**ASK, "model": "M-lite"}).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["404", "400", "422", "completed", "error"])
+def test_a_stream_says_that_a_model_is_gone_by_its_status_or_in_an_event(box, web, how):
+    box.configure(gone_models=[f"M={how}"])
+    reply = web.post(DIRECT + TEXT + "/stream", json={**ASK, "model": "M"})
+    assert reply.status_code == (int(how) if how.isdigit() else 200)
+    assert ('"error":"No endpoints found for M."' in reply.text) is not how.isdigit()
+
+
+def test_the_status_of_a_job_may_be_all_that_says_that_its_model_is_gone(box, web):
+    box.configure(gone_models=["M=completed"])
+    job = web.post(QUEUE + TEXT, json={**ASK, "model": "M"}).json()
+    box.wait_for(lambda ledger: ledger["running"] == 0)
+    assert web.get(job["status_url"]).json()["error"] == "No endpoints found for M."
+
+
+def test_a_way_to_be_gone_that_there_is_none_is_refused(box):
+    with pytest.raises(ValueError, match="HOW one of 404"):
+        box.configure(gone_models=["M=418"])
+
+
+def test_a_model_that_must_reason_refuses_to_be_asked_without_and_uses_up_its_tokens(box, web):
+    box.configure(must_reason=["M"])
+    without = result(web, box, TEXT, {**ASK, "model": "M"})
+    assert (without.status_code, "Reasoning is mandatory" in without.text) == (400, True)
+    assert result(web, box, TEXT, {**ASK, "model": "M", "reasoning": True}).json()["output"]
+    cut = result(web, box, TEXT, {**ASK, "model": "M", "reasoning": True, "max_tokens": 20}).json()
+    assert (cut["output"], cut["error"], cut["usage"]["completion_tokens"]) == ("", None, 20)
+
+
+def test_an_error_answer_to_a_submit_that_was_accepted_names_its_job(box, web):
+    box.fault("submit", status=500, accept=True)
+    reply = web.post(QUEUE + TEXT, json=ASK)
+    assert reply.status_code == 500
+    assert reply.headers["x-fal-request-id"] == box.ledger()["jobs"][0]["request_id"]
 
 
 def test_any_endpoint_answers_with_pictures_of_the_size_asked_for(box, web):
@@ -1087,11 +1147,14 @@ def test_half_a_download_arrives(box, web):
     assert got == bytes(500)
 
 
-def test_a_delayed_submit_is_accepted_first(box, web):
+def test_a_delayed_submit_is_accepted_first(box):
     box.fault("submit", delay=30)
-    with pytest.raises(httpx.ReadTimeout):
-        web.post(QUEUE + TEXT, json=ASK, timeout=impatient(0.2))
-    assert box.wait_for(lambda ledger: ledger["accepted"] == 1)
+    with secure_socket(box, "queue.fal.run") as caller:
+        caller.sendall(raw_request("/" + TEXT, "queue.fal.run"))
+        assert box.wait_for(lambda ledger: ledger["accepted"] == 1)
+        caller.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            caller.recv(1)
 
 
 def test_a_delayed_submit_that_is_not_accepted_is_lost_when_the_caller_leaves(box, web):
@@ -1152,8 +1215,8 @@ def test_a_silent_server_sends_nothing_or_headers_only(box, web):
     box.fault("download", silent=30)
     box.fault("download", silent=30, headers_first=True)
     with pytest.raises(httpx.ReadTimeout):
-        web.get(url, timeout=impatient(0.2))
-    with web.stream("GET", url, timeout=impatient(0.3)) as reply:
+        web.get(url, timeout=impatient(2))
+    with web.stream("GET", url, timeout=impatient(2)) as reply:
         assert reply.status_code == 200
         with pytest.raises(httpx.ReadTimeout):
             reply.read()
@@ -1161,7 +1224,7 @@ def test_a_silent_server_sends_nothing_or_headers_only(box, web):
 
 def test_a_stream_can_fall_silent_after_its_headers(box, web):
     box.fault("stream", silent=30, headers_first=True)
-    with web.stream("POST", DIRECT + TEXT + "/stream", json=ASK, timeout=impatient(0.3)) as reply:
+    with web.stream("POST", DIRECT + TEXT + "/stream", json=ASK, timeout=impatient(2)) as reply:
         assert reply.headers["content-type"] == "text/event-stream"
         with pytest.raises(httpx.ReadTimeout):
             reply.read()
@@ -1192,9 +1255,12 @@ def test_a_job_can_be_stuck_in_either_state(box, web):
 
 
 def test_a_job_can_take_longer_than_the_others(box, web):
+    box.fault("job", delay=60)
+    slow, usual = submit(web), submit(web)
+    ended(box, usual["request_id"])
+    assert web.get(slow["status_url"]).json()["status"] == "IN_PROGRESS"
     box.fault("job", delay=0.5)
     assert web.post(DIRECT + TEXT, json=ASK).elapsed.total_seconds() >= 0.5
-    assert web.post(DIRECT + TEXT, json=ASK).elapsed.total_seconds() < 0.5
 
 
 def test_a_job_can_fail_with_the_error_that_is_set(box, web):
@@ -1285,7 +1351,7 @@ def test_the_journal_has_a_row_for_every_request_in_order(box, web):
 
 def test_a_reset_forgets_everything_and_restores_the_settings(web, box):
     first_id = submit(web)["request_id"]
-    box.configure(latency=5)
+    box.configure(latency=3600)
     box.fault("submit", status=500)
     box.say("never said")
     box.put_file(b"x", "a", "b/c")
@@ -1293,7 +1359,7 @@ def test_a_reset_forgets_everything_and_restores_the_settings(web, box):
     assert box.journal() == []
     assert box.ledger() == {**dict.fromkeys(box.ledger(), 0), "jobs": []}
     reply = web.post(DIRECT + TEXT, json=ASK)
-    assert (reply.status_code, reply.elapsed.total_seconds() < 2) == (200, True)
+    assert reply.status_code == 200
     assert reply.json()["output"] != "never said"
     assert submit(web)["request_id"] != first_id
 
@@ -1382,7 +1448,7 @@ def test_the_root_shows_the_sandboxs_page(box):
 
 
 def connect(box, target):
-    with socket.create_connection(("127.0.0.1", box.port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         raw.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         data = b""
         while chunk := raw.recv(4096):
@@ -1392,25 +1458,32 @@ def connect(box, target):
 
 
 def test_a_request_that_comes_in_small_bits_is_understood(box):
-    with socket.create_connection(("127.0.0.1", box.port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         for byte in b"CONNECT fal.run:443 HTTP/1.1\r\n\r\n":
             raw.sendall(bytes([byte]))
         assert raw.recv(100).startswith(b"HTTP/1.1 200 ")
-    with socket.create_connection(("127.0.0.1", box.port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         for byte in b"GET /_sandbox/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":
             raw.sendall(bytes([byte]))
         assert raw.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_does_not_trust_the_sandbox_gets_nowhere(box):
-    with httpx.Client(proxy=box.url, timeout=5) as stranger, pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
+    with httpx.Client(proxy=box.url, timeout=30) as stranger, pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
         stranger.get(QUEUE)
     with client_of(box) as web:
         assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
 
 
+def raw_request(path, host):
+    """The bytes of a good POST, for a caller that decides itself when it leaves."""
+    body = json.dumps(ASK).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Key a:b\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def secure_socket(box, host="fal.run"):
-    raw = socket.create_connection(("127.0.0.1", box.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", box.port), timeout=30)
     raw.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
     assert b" 200 " in raw.recv(200)
     return ssl.create_default_context(cafile=box.ca_file).wrap_socket(raw, server_hostname=host)
@@ -1424,7 +1497,7 @@ def test_an_idle_connection_is_closed_after_the_time_that_is_set(box):
         assert idle.recv(4096)
         while idle.recv(4096):
             pass
-        assert 0.15 <= time.monotonic() - started < 5
+        assert 0.15 <= time.monotonic() - started < 8
 
 
 def test_a_connection_is_kept_alive(box, web):
@@ -1457,7 +1530,7 @@ def test_it_stops_at_once_with_streams_open_and_jobs_running():
             next(lines)
             started = time.monotonic()
             box.stop()
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 8
             with suppress(httpx.TransportError):
                 assert any("client_cancelled" in line for line in lines)
             with suppress(OSError):
@@ -1487,7 +1560,7 @@ def test_the_same_seed_gives_the_same_ids():
 
 
 def test_the_picture_code_is_imported_on_first_use_only():
-    code = "import sys, sandbox.server; print(sorted({'cv2', 'numpy', 'sandbox.texts'} & set(sys.modules)))"
+    code = "import sys, fal_sandbox.server; print(sorted({'cv2', 'numpy', 'fal_sandbox.texts'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": SOURCE})
     assert done.stdout.strip() == "[]", done.stderr
 

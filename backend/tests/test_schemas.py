@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 from jsonschema import Draft202012Validator
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from schema_check import assert_valid, validator
 from services.fal import results, stderr_log
 from services.fal.errors import FalError
@@ -267,7 +267,7 @@ def test_a_job_that_takes_too_long_is_a_failure_of_its_command(name, words, box,
     argv = words(name)
     box.configure(latency=30)
     capfd.readouterr()
-    assert main([*argv, "--timeout", "0.4"]) == 1
+    assert main([*argv, "--timeout", "2"]) == 1
     (document,) = documents_in(capfd.readouterr().out)
     assert document["error_type"] == "timeout" or document["errors"][0]["error_type"] == "timeout"
     assert_valid(name, "failure", document)

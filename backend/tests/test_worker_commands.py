@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 from services.worker.commands import COMMANDS
 
@@ -20,8 +21,14 @@ CUTOUT = "fal-ai/bria/background/remove"
 FAILURE = {"error", "trace", "error_type", "retryable", "status_code", "request_id", "hint"}
 CATEGORIES = json.dumps({"main_product_type": "Kitchenware", "subcategory": "Kupa", "vibe": "Sıcak"})
 STYLES = json.dumps([{"name": "Mermer", "description": "grey marble"}, "Studio"])
-SPOKEN = ["--prompt", "Kısa bir cümle.", "--model", "openai/gpt-4o-mini", "--temperature", "0.2", "--max_tokens", "90"]
-SPOKEN_INPUT = {"prompt": "Kısa bir cümle.", "model": "openai/gpt-4o-mini", "temperature": 0.2, "max_tokens": 90}
+SPOKEN_INPUT = {
+    "prompt": "Kısa bir cümle.",
+    "model": "openai/gpt-4o-mini",
+    "temperature": 0.2,
+    "max_tokens": 90,
+    "reasoning": False,
+}
+SPOKEN = [word for name, value in SPOKEN_INPUT.items() for word in (f"--{name}", str(value))]
 SYSTEM = ["--system", "Be brief."]
 COMMON = ["--timeout", "20", "--env_file", "{env_file}"]
 Run = Callable[..., tuple[int, Any]]
@@ -121,7 +128,9 @@ def call(box: Sandbox, photo_url: str, photo_path: Any, tmp_path: Any, capfd: An
         words = [_filled(word, filled) for word in [*EXAMPLES[name].argv, *COMMON]]
         capfd.readouterr()
         code = main([name, *(change(word) if word.startswith("--") else word for word in words)])
-        lines = capfd.readouterr().out.splitlines()
+        out = capfd.readouterr().out
+        assert_output_is_true([name], code, out)
+        lines = out.splitlines()
         assert len(lines) == 1 or name == "any-llm-stream"
         return code, json.loads(lines[-1])
 

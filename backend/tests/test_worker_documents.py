@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 
 TEXT = "openrouter/router"
@@ -60,6 +61,7 @@ def test_an_enterprise_question_without_images_goes_to_the_enterprise_endpoint(b
 def test_fals_log_lines_go_to_stderr(box, capfd):
     assert main(["any-llm-complete", "--prompt", "Hello", "--with_logs"]) == 0
     out, err = capfd.readouterr()
+    assert_output_is_true(["any-llm-complete"], 0, out)
     assert out.count("\n") == 1
     assert "fal: " in err
     assert f"sandbox: {TEXT} started" in err
@@ -163,6 +165,6 @@ def test_doctor_shows_settings_without_the_key_and_fails_when_fal_cannot_be_reac
 
 def test_the_timeout_covers_the_whole_command(box, run):
     box.configure(latency=30)
-    code, document = run("any-llm-complete", "--prompt", "Hello", "--timeout", "0.4")
+    code, document = run("any-llm-complete", "--prompt", "Hello", "--timeout", "2")
     assert (code, document["error_type"], document["output"]) == (1, "timeout", "")
     box.wait_for(lambda ledger: ledger["cancelled"] == 1)

@@ -179,7 +179,7 @@ def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(b
         try:
             box.wait_for(lambda ledger: sum(row["stage"] == "download" for row in box.journal()) == 2, WITHIN_S)
             worker.terminate()
-            out, _ = worker.communicate(timeout=2)
+            out, _ = worker.communicate(timeout=WITHIN_S)
         finally:
             worker.kill()
     document = json.loads(out)
@@ -193,7 +193,7 @@ def test_pictures_whose_download_comes_too_late_are_told_all_the_same(workflow, 
     for endpoint in ("bria/replace-background", "fal-ai/bria/background/remove"):
         box.fault("job", endpoint=endpoint, times=None, output=made)
     box.fault("download", silent=30, times=None)
-    code, document = workflow(*styles(*map(str, range(12))), "--timeout", "4")
+    code, document = workflow(*styles(*map(str, range(12))), "--timeout", "8")
     assert (code, document["total_generated"]) == (0, 12)
     told = [(error["stage"], error["style"], error["error_type"]) for error in document["errors"]]
     assert told == [("download", str(number), "timeout") for number in range(12)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 """For what comes to pass at once, but on a busy machine a little later."""
 
 EXAMPLE = r"""
@@ -82,7 +82,7 @@ def answer(example):
 
     def run(lines: str) -> object:
         with example(lines) as process:
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=180)
         assert process.returncode == 0
         return json.loads(out)
 
@@ -125,7 +125,7 @@ def test_a_missing_key_is_told_to_node(answer):
 def test_nodes_time_out_also_stops_the_job_at_fal(example, box):
     """Node closes the pipe before it ends the worker, so nothing can be read any more."""
     box.configure(latency=60)
-    with example("say(await described('x', { timeout: 2500 }));") as process:
+    with example("say(await described('x', { timeout: 5000 }));") as process:
         box.wait_for(lambda ledger: ledger["running"] == 1, WITHIN_S)
         out, _ = process.communicate(timeout=WITHIN_S)
     failure = json.loads(out)
@@ -135,7 +135,7 @@ def test_nodes_time_out_also_stops_the_job_at_fal(example, box):
 
 def test_the_workers_own_time_out_comes_first_and_is_told_as_json(answer, box):
     box.configure(latency=60)
-    failure = answer("process.env.FAL_TIMEOUT_S = '1'; say(await described('x', { timeout: 30000 }));")
+    failure = answer("process.env.FAL_TIMEOUT_S = '3'; say(await described('x', { timeout: 30000 }));")
     assert (failure["killed"], failure["code"], failure["data"]["error_type"]) == (False, 1, "timeout")
     ledger = box.wait_for(lambda ledger: ledger["running"] == 0, WITHIN_S)
     assert [job["request_id"] for job in ledger["jobs"]] == [failure["data"]["request_id"]] * ledger["cancelled"]

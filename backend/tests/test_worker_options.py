@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from schema_check import assert_output_is_true
 from services.fal_worker import build_parser, main
 from services.worker.commands import COMMANDS
 
@@ -159,13 +160,17 @@ def test_a_wrong_command_line_is_refused_and_names_what_is_wrong(argv, named, re
 @pytest.mark.parametrize("word", ["true", "1", "yes", "on", "TRUE", None])
 def test_a_flag_is_true_when_spelled_so_or_bare(word, box, capfd):
     assert main([*ASK, "--with_logs", *([word] if word else [])]) == 0
-    assert "fal: " in capfd.readouterr().err
+    out, err = capfd.readouterr()
+    assert_output_is_true(ASK, 0, out)
+    assert "fal: " in err
 
 
 @pytest.mark.parametrize("word", ["false", "0", "no", "off", "False"])
 def test_a_flag_is_false_when_spelled_so(word, box, capfd):
     assert main([*ASK, f"--with_logs={word}"]) == 0
-    assert capfd.readouterr().err == ""
+    out, err = capfd.readouterr()
+    assert_output_is_true(ASK, 0, out)
+    assert err == ""
 
 
 def test_a_bare_flag_does_not_eat_the_option_behind_it(sent):

@@ -20,9 +20,10 @@ WORKER = SOURCE / "services" / "fal_worker.py"
 SERVICE = SOURCE / "services" / "fal_service.py"
 ASK = ("any-llm-complete", "--prompt", "Hello")
 ENTERPRISE = "openrouter/router/enterprise"
-WITHIN_S = 20.0
+VISION = "openrouter/router/vision"
+WITHIN_S = 30.0
 """For what comes to pass at once, but on a busy machine a little later."""
-TO_END_S = 2.0
+TO_END_S = 6.0
 """How long a worker may take to end after a signal."""
 
 safe_path = pytest.mark.skipif(sys.version_info < (3, 11), reason="-P came with Python 3.11")
@@ -41,7 +42,7 @@ def python(box):
     def run(*argv: object, **options) -> subprocess.CompletedProcess[bytes]:
         env = {**os.environ, **options.pop("env", {})}
         command = [sys.executable, *map(str, argv)]
-        return subprocess.run(command, capture_output=True, timeout=60, check=False, env=env, **options)
+        return subprocess.run(command, capture_output=True, timeout=180, check=False, env=env, **options)
 
     return run
 
@@ -63,14 +64,15 @@ def started(box):
 
 
 @pytest.fixture
-def commands(photo_url, photo_path):
-    """Commands with jobs of several kinds, and how many of those run at once before the first has ended."""
+def commands(box, photo_url, photo_path):
+    """Commands with jobs of several kinds, and how many of those run at once when the analysis is done."""
+    box.fault("job", endpoint=VISION, delay=0.01)
     picture = ("--image_url", photo_url)
     return {
         "any-llm-complete": (ASK, 1),
         "background": (("background", *picture, "--prompt", "oak"), 1),
         "generate-multiple-bg": (("generate-multiple-bg", *picture, "--categories", '{"vibe": "calm"}'), 4),
-        "workflow": (("workflow", "--image", str(photo_path)), 2),
+        "workflow": (("workflow", "--image", str(photo_path)), 5),
     }
 
 
@@ -131,7 +133,7 @@ def test_help_and_wrong_options_load_nothing_that_talks_to_fal(argv, python):
 def test_a_command_loads_only_what_it_needs(python):
     names = loaded(python, *ASK)
     assert {"fal_client", "httpx", "ssl"} <= names
-    assert not names & {"dotenv", "requests", "numpy", "cv2", "aiohttp", "sandbox"}
+    assert not names & {"dotenv", "requests", "numpy", "cv2", "aiohttp", "fal_sandbox"}
 
 
 def loaded(python, *argv: str) -> set[str]:
@@ -154,7 +156,7 @@ def test_a_signal_cancels_the_jobs_and_is_told(name, number, started, commands, 
     document = one_document(out)
     assert (worker.returncode, document["error_type"], document["retryable"], err) == (1, "cancelled", False, b"")
     ledger = box.ledger()
-    assert (ledger["accepted"], ledger["cancelled"]) == (jobs, jobs)
+    assert (ledger["accepted"] - ledger["completed"], ledger["cancelled"]) == (jobs, jobs)
 
 
 def test_a_job_whose_submit_is_on_its_way_is_cancelled_too(started, box):
@@ -216,13 +218,13 @@ def test_a_signal_at_any_moment_leaves_one_document_and_no_job(delay, started, b
     box.wait_for(lambda ledger: ledger["running"] == 0, WITHIN_S)
 
 
-@pytest.mark.parametrize("name", ["any-llm-complete", "workflow"])
-def test_a_deadline_cancels_the_jobs_and_ends_the_process(name, started, commands, box):
+@pytest.mark.parametrize(("name", "timeout_s"), [("any-llm-complete", 3), ("workflow", 6)])
+def test_a_deadline_cancels_the_jobs_and_ends_the_process(name, timeout_s, started, commands, box):
     argv, jobs = commands[name]
     box.configure(latency=30)
-    with started(*argv, "--timeout", "2") as worker:
+    with started(*argv, "--timeout", str(timeout_s)) as worker:
         box.wait_for(lambda ledger: ledger["running"] == jobs, WITHIN_S)
-        out, err = worker.communicate(timeout=2 + 1)
+        out, err = worker.communicate(timeout=timeout_s + TO_END_S)
     document = one_document(out)
     assert (worker.returncode, document["error_type"], err) == (1, "timeout", b"")
     assert document["request_id"] in [job["request_id"] for job in box.ledger()["jobs"]]

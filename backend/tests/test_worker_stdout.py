@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from schema_check import assert_output_is_true
 from services.fal_worker import main
 
 WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.py"
@@ -68,7 +69,7 @@ def shell(box):
     def run(redirection: str, *argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
         script = f'exec "$0" "$@" {redirection}'
         command = ["sh", "-c", script, sys.executable, str(WORKER), *argv]
-        return subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, **(env or {})}, check=False)
+        return subprocess.run(command, capture_output=True, timeout=180, env={**os.environ, **(env or {})}, check=False)
 
     return run
 
@@ -122,7 +123,7 @@ def test_a_library_that_prints_does_so_behind_every_door(door, box, stub):
     env = stub("fal_client", NOISY)
     env["PYTHONPATH"] += os.pathsep + str(WORKER.parents[1])
     command = [sys.executable, *door, *ASK]
-    done = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, **env}, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=180, env={**os.environ, **env}, check=False)
     assert (done.returncode, one_document(done.stdout)["error"]) == (0, None)
     assert b"noise from fd 1" in done.stderr
 
@@ -142,7 +143,7 @@ def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(argv, box):
     os.close(reader)
     try:
         command = [sys.executable, str(WORKER), *argv]
-        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=180, check=False)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
@@ -224,7 +225,9 @@ def lines_of(out: str) -> list[dict]:
 def test_a_stream_is_json_lines_of_the_text_so_far(box, capfd):
     box.say("Bu ergonomik kupa sıcak tutar.")
     assert main(["any-llm-stream", "--prompt", "x"]) == 0
-    lines = lines_of(capfd.readouterr().out)
+    out = capfd.readouterr().out
+    assert_output_is_true(["any-llm-stream"], 0, out)
+    lines = lines_of(out)
     text = ""
     for line in lines:
         text += line["delta"]
@@ -240,14 +243,16 @@ def test_a_stream_is_json_lines_of_the_text_so_far(box, capfd):
 def test_the_last_line_of_a_stream_that_broke_off_carries_the_text_so_far(end, box, capfd):
     box.fault("stream", cut=3, end=end)
     assert main(["any-llm-stream", "--prompt", "x"]) == 1
-    *events, error = lines_of(capfd.readouterr().out)
+    out = capfd.readouterr().out
+    assert_output_is_true(["any-llm-stream"], 1, out)
+    *events, error = lines_of(out)
     assert len(events) == 3
     assert (error["error_type"], error["partial"], error["delta"]) == ("stream_truncated", True, "")
     assert error["output"] == events[-1]["output"]
 
 
 def test_each_line_of_a_stream_is_printed_when_it_comes(box):
-    box.configure(latency=4)
+    box.configure(latency=12)
     command = [sys.executable, str(WORKER), "any-llm-stream", "--prompt", "x"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
         box.wait_for(lambda ledger: ledger["running"] == 1)

@@ -8,10 +8,14 @@ import { fileURLToPath } from 'node:url';
 
 export const MODULE = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fal-worker.mjs');
 /** For what comes at once, but on a busy machine a little later. */
-export const WITHIN_MS = 20_000;
+export const WITHIN_MS = 30_000;
 export const FOREVER_S = 60;
 
-const post = (path, body) => fetch(`${process.env.SANDBOX_URL}/_sandbox/${path}`, { method: 'POST', body });
+const headers = { 'Content-Type': 'application/json' };
+const post = async (path, body) => {
+  const answer = await fetch(`${process.env.SANDBOX_URL}/_sandbox/${path}`, { method: 'POST', headers, body });
+  if (!answer.ok) throw new Error(await answer.text());
+};
 
 export const box = {
   reset: () => post('reset', '{}'),
@@ -64,9 +68,10 @@ export function isGone(pid) {
 }
 
 /** Node running these lines; `line()` is the next one it prints. */
-export function nodeRunning(lines) {
+export function nodeRunning(lines, settings = {}) {
   const code = `import { FalWorker, runFal } from ${JSON.stringify(MODULE)};\n${lines}`;
-  const child = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const stdio = ['ignore', 'pipe', 'inherit'];
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio, ...settings });
   let text = '';
   child.stdout.setEncoding('utf8').on('data', (chunk) => (text += chunk));
   const exited = new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal, text })));

@@ -181,3 +181,20 @@ const failure: Failures['workflow'] = { ...document, total_generated: 0, images:
 // @ts-expect-error a failed submit has no endpoint
 const submit: Failures['any-llm-submit'] = { ...document, endpoint: 'x' };
 export { cost, failure, submit };
+
+// Webhooks
+
+import { verifyFalWebhook, WebhookVerifier, type Webhook } from 'fal-worker';
+import type { IncomingMessage } from 'node:http';
+
+const request = {} as IncomingMessage;
+const webhook = await verifyFalWebhook(request.headers, Buffer.from('{}'));
+same<typeof webhook, Webhook>();
+if (!webhook.repeat && webhook.json().status === 'OK') webhook.forget();
+const verifier = new WebhookVerifier({ now: () => 0, remembered: 100 });
+await verifier.verify(new Headers(), new ArrayBuffer(2));
+await verifier.verify([['x-fal-webhook-request-id', 'r-1']], new Uint8Array(2));
+// @ts-expect-error a body that was parsed has lost its bytes
+await verifyFalWebhook(request.headers, { status: 'OK' });
+// @ts-expect-error a text may have lost some
+await verifyFalWebhook(request.headers, '{}');

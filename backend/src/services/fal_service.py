@@ -9,18 +9,19 @@ from __future__ import annotations
 if __name__ == "__main__" and not __package__:
     import os
     import sys
-    import types
 
     source = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     # The script's own folder stands first there, but not under -P and -I.
     sys.path[: not getattr(sys.flags, "safe_path", False)] = [source]
     # `services` is a namespace package: without this, a program's own services/__init__.py on the path would win.
-    services = sys.modules["services"] = types.ModuleType("services")
+    services = sys.modules["services"] = type(sys)("services")
     services.__path__ = [os.path.join(source, "services")]
 
 import contextlib
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -52,16 +53,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FalClient"]
 
-TEXT_MODEL = "google/gemini-2.5-flash-lite"
-ENTERPRISE_MODEL = "google/gemini-2.5-pro"
-PROMPT_MODEL = "openai/gpt-5-mini"
 _NO_TEXT: dict[str, Any] = {"output": "", "reasoning": None, "partial": False, "error": None, "raw": {}}
 Styles = Sequence[Mapping[str, str] | str]
 T = TypeVar("T")
 
 
 class FalClient:
-    """One client for all of it, safe to share between threads; close it with `close()` or use it with `with`.
+    """One client for all of it, safe to share between threads and over a fork; close it with `close()` or `with`.
 
     Settings come from the argument, then the environment, then a `.env` file, then the default:
 
@@ -70,7 +68,9 @@ class FalClient:
     - max_concurrency: model calls at once, `FAL_MAX_CONCURRENCY`, 8;
     - env_file: the `.env` file; without it each setting is looked for in `./.env`, then `backend/.env`;
     - endpoints: `FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`, `FAL_PHOTOKIT_ENDPOINT`,
-      `FAL_CUTOUT_ENDPOINT`; log on stderr: `FAL_LOG`.
+      `FAL_CUTOUT_ENDPOINT`; log on stderr: `FAL_LOG`;
+    - models that are asked when a call names none, with their successors: `FAL_TEXT_MODEL`, `FAL_ENTERPRISE_MODEL`,
+      `FAL_VISION_MODEL`, `FAL_PROMPT_MODEL`. A model that a call names is never replaced (ModelGone).
 
     Every method that waits takes `timeout` (seconds for everything it does: queue, run, download) and `with_logs`
     (fal's log lines to stderr). Methods whose result has `error` report failures there; the others raise a
@@ -91,6 +91,7 @@ class FalClient:
         self._lock = threading.Lock()
         self._core: Core | None = None
         self._closed = False
+        _clients.add(self)
 
     def __repr__(self) -> str:
         return f"FalClient(timeout={self.timeout:g})"
@@ -126,9 +127,10 @@ class FalClient:
         prompt: str,
         *,
         system_prompt: str | None = None,
-        model: str = TEXT_MODEL,
+        model: str | None = None,
         temperature: float = 0.7,
         max_tokens: int | None = None,
+        reasoning: bool | None = None,
         priority: str = "latency",
         with_logs: bool = False,
         timeout: float | None = None,
@@ -137,10 +139,11 @@ class FalClient:
 
         Returns `{"output", "reasoning", "partial", "error", "raw"}` and what is known of `request_id`, `usage` and
         `billable_units`; on a failure `error` says why and `error_type`, `retryable`, ... stand beside it.
-        `temperature` is 0 to 2; `priority` is "latency" or "throughput" (for fal-ai/any-llm only).
+        `temperature` is 0 to 2; `priority` is "latency" or "throughput" (for fal-ai/any-llm only); `reasoning` has the
+        model think first, or not, and is left to the model when it is None.
         Source: https://fal.ai/models/openrouter/router/api
         """
-        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, priority)
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
 
         def ask() -> dict[str, Any]:
             return _text_result(self._ready().language.ask("text", request, stderr_log.watcher(with_logs)))
@@ -152,9 +155,10 @@ class FalClient:
         prompt: str,
         *,
         system_prompt: str | None = None,
-        model: str = ENTERPRISE_MODEL,
+        model: str | None = None,
         temperature: float = 0.7,
         max_tokens: int | None = None,
+        reasoning: bool | None = None,
         image_urls: Sequence[str] | None = None,
         with_logs: bool = False,
         timeout: float | None = None,
@@ -166,7 +170,7 @@ class FalClient:
         Source: https://fal.ai/models/openrouter/router/enterprise/api, with images .../router/vision/api
         """
         images = checks.image_urls(image_urls)
-        request = _text_request(prompt, model, system_prompt, temperature, max_tokens)
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning)
         images += [url for url in checks.image_urls(image_urls_in(prompt)) if url not in images]
         request = request._replace(image_urls=tuple(images))
 
@@ -181,9 +185,10 @@ class FalClient:
         prompt: str,
         *,
         system_prompt: str | None = None,
-        model: str = TEXT_MODEL,
+        model: str | None = None,
         temperature: float = 0.7,
         max_tokens: int | None = None,
+        reasoning: bool | None = None,
         priority: str = "latency",
         timeout: float | None = None,
     ) -> Iterator[TextEvent]:
@@ -192,16 +197,18 @@ class FalClient:
         `output` is the whole text so far; the last event has `partial` False. Raises StreamTruncated when the
         stream ends without it, with the text so far in `error.partial["output"]`.
         """
-        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, priority)
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
         return self._events(request, self._timeout_s(timeout))
 
     def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
-        call = Call.within_current(timeout_s)
+        call, process = Call.within_current(timeout_s), os.getpid()
         with call.begun():
             with _border(), call.resumed():
                 events = self._ready().language.events(request)
             try:
                 while True:
+                    if os.getpid() != process:
+                        raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
                     with _border(), call.resumed():
                         event = next(events, None)
                     if event is None:
@@ -216,9 +223,10 @@ class FalClient:
         prompt: str,
         *,
         system_prompt: str | None = None,
-        model: str = TEXT_MODEL,
+        model: str | None = None,
         temperature: float = 0.7,
         max_tokens: int | None = None,
+        reasoning: bool | None = None,
         priority: str = "latency",
         timeout: float | None = None,
     ) -> None:
@@ -229,6 +237,7 @@ class FalClient:
             model=model,
             temperature=temperature,
             max_tokens=max_tokens,
+            reasoning=reasoning,
             priority=priority,
             timeout=timeout,
         )
@@ -241,9 +250,10 @@ class FalClient:
         prompt: str,
         *,
         system_prompt: str | None = None,
-        model: str = TEXT_MODEL,
+        model: str | None = None,
         temperature: float = 0.7,
         max_tokens: int | None = None,
+        reasoning: bool | None = None,
         priority: str = "latency",
         webhook_url: str | None = None,
         timeout: float | None = None,
@@ -259,6 +269,7 @@ class FalClient:
                 model=model,
                 temperature=temperature,
                 max_tokens=max_tokens,
+                reasoning=reasoning,
                 priority=priority,
                 webhook_url=webhook_url,
                 timeout=timeout,
@@ -270,21 +281,19 @@ class FalClient:
         prompt: str,
         *,
         system_prompt: str | None = None,
-        model: str = TEXT_MODEL,
+        model: str | None = None,
         temperature: float = 0.7,
         max_tokens: int | None = None,
+        reasoning: bool | None = None,
         priority: str = "latency",
         webhook_url: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, str]:
         """As `any_llm_submit`, returning `{"request_id", "endpoint"}`."""
-        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, priority)
+        request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
         hook = None if webhook_url is None else checks.web_url(webhook_url, "webhook_url")
         with self._call(timeout):
-            jobs = self._ready().jobs
-            job = jobs.on_chain(
-                "text", lambda row: jobs.submit(row, request.arguments(row), webhook_url=hook, wait=False)
-            )
+            job = self._ready().language.submit(request, hook)
         return {"request_id": job.request_id, "endpoint": job.endpoint.path}
 
     def any_llm_status(self, request_id: str, with_logs: bool = True, *, timeout: float | None = None) -> StatusResult:
@@ -305,10 +314,7 @@ class FalClient:
         """The result of a submitted job, as `any_llm_complete` returns it. Raises NotReady while it runs."""
 
         def fetch() -> dict[str, Any]:
-            from services.fal.language import read_answer
-
-            jobs = self._ready().jobs
-            return _text_result(read_answer(jobs.find("text", request_id, jobs.result)))
+            return _text_result(self._ready().language.result(request_id))
 
         return cast("TextResult", self._reported(fetch, timeout, _NO_TEXT, but_raise=(NotReady, InvalidInput)))
 
@@ -378,7 +384,7 @@ class FalClient:
         self,
         image_url: str,
         *,
-        model: str = ENTERPRISE_MODEL,
+        model: str | None = None,
         temperature: float = 0.3,
         with_logs: bool = False,
         timeout: float | None = None,
@@ -388,7 +394,7 @@ class FalClient:
         A category that the model leaves out, or an answer that cannot be read, is asked for once more; a category
         that is missing twice is "Unknown". When neither answer gives any, the error is `bad_output`.
         """
-        url, model = checks.image_url(image_url), checks.text(model, "model")
+        url, model = checks.image_url(image_url), checks.optional_text(model, "model")
         temperature = checks.temperature(temperature)
 
         def analyse() -> dict[str, Any]:
@@ -409,7 +415,7 @@ class FalClient:
         categories: AnyCategories,
         style_type: str,
         *,
-        model: str = PROMPT_MODEL,
+        model: str | None = None,
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> PromptResult:
@@ -420,7 +426,7 @@ class FalClient:
         from services.fal.prompts import plain_background
 
         known, style = checks.categories(categories), checks.text(style_type, "style_type")
-        model = checks.text(model, "model")
+        model = checks.optional_text(model, "model")
 
         def write() -> dict[str, Any]:
             product = self._ready().product
@@ -530,6 +536,14 @@ class FalClient:
         except FalError as error:
             return {**empty, **report(error)}
 
+    def _forget_parent_process(self) -> None:
+        """In the child of a fork: connections, places and locks are the parent's; ours are made anew when needed.
+
+        The parent's are not closed here: their locks may be held by threads that exist in the parent alone.
+        """
+        self._lock = threading.Lock()
+        self._core = None
+
     def _ready(self) -> Core:
         """What talks to fal; built at the first call, since its imports take a tenth of a second."""
         with self._lock:
@@ -540,6 +554,18 @@ class FalClient:
 
                 self._core = Core(self._settings)
             return self._core
+
+
+_clients: weakref.WeakSet[FalClient] = weakref.WeakSet()
+
+
+def _forget_parent_process() -> None:
+    for client in list(_clients):
+        client._forget_parent_process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent_process)
 
 
 @contextlib.contextmanager
@@ -555,19 +581,20 @@ def _border() -> Iterator[None]:
 
 def _text_request(
     prompt: str,
-    model: str,
+    model: str | None,
     system_prompt: str | None,
     temperature: float,
     max_tokens: int | None,
+    reasoning: bool | None,
     priority: str | None = None,
 ) -> TextRequest:
-
     return TextRequest(
         prompt=checks.text(prompt, "prompt"),
-        model=checks.text(model, "model"),
+        model=checks.optional_text(model, "model"),
         system_prompt=checks.optional_text(system_prompt, "system_prompt"),
         temperature=checks.temperature(temperature),
         max_tokens=checks.max_tokens(max_tokens),
+        reasoning=None if reasoning is None else checks.flag(reasoning, "reasoning"),
         priority=None if priority is None else checks.priority(priority),
     )
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 if __name__ == "__main__" and not __package__:
     import os
     import sys
-    import types
 
     source = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     # The script's own folder stands first there, but not under -P and -I.
     sys.path[: not getattr(sys.flags, "safe_path", False)] = [source]
     # `services` is a namespace package: without this, a program's own services/__init__.py on the path would win.
-    services = sys.modules["services"] = types.ModuleType("services")
+    services = sys.modules["services"] = type(sys)("services")
     services.__path__ = [os.path.join(source, "services")]
     from services.worker import early_signals
 
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
-    early_signals.disarm()
+    early_signals.let_end()
     try:
         write(document)
     except OSError:
@@ -82,8 +81,9 @@ def script() -> NoReturn:
     code = main()
     # A stderr that nobody reads may hold whoever flushes it.
     flushing = threading.Thread(target=_flush_stderr, daemon=True)
-    flushing.start()
-    flushing.join(FLUSH_S)
+    with contextlib.suppress(RuntimeError):  # no thread to be had, and the document is printed
+        flushing.start()
+        flushing.join(FLUSH_S)
     # Nothing is left to tidy up; a thread that still waits on the network must not hold the process, and what a
     # library in C has left in its buffer must not follow the document.
     os._exit(code)

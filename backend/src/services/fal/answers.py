@@ -11,10 +11,11 @@ import email.utils
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from services.fal.errors import (
+    AmbiguousSubmit,
     AuthError,
     BadOutput,
     BalanceExhausted,
@@ -29,12 +30,43 @@ from services.fal.errors import (
     NotReady,
     RateLimited,
 )
-from services.fal.fields import as_text
+from services.fal.fields import as_number, as_text
+from services.fal.redaction import shown
 
-_DEPRECATED = re.compile(r"\bdeprecated\b|no longer (supported|available)", re.IGNORECASE)
+REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
+_RETIRED = r"\b(?:deprecated|retired|discontinued|removed|gone|no longer \w+)\b"
+_OTHER_INPUT = r"\b(?:parameter|field|argument|option|input)s?\b"
+MAX_DEPTH = 64
+"""How deep an answer's lists and objects may stand in each other; fal's stand three or four deep."""
 _TRANSIENT_4XX = (408, 409)
 _JOB_STAGES = ("status", "result", "cancel")
+_OPENING_STAGES = ("submit", "stream")
+"""What starts a job at fal: only the answer to that can say that an endpoint is gone."""
+_BILLED_HINT = (
+    "It was not sent again, since fal may be running and billing it: look at https://fal.ai/dashboard/requests "
+    "before you repeat the call."
+)
+_CANCELLED_HINT = "fal was told to cancel its job. "
 _RETRY_HINT = "Try again in a moment; https://status.fal.ai tells about outages."
+
+
+def json_of(data: bytes | str) -> Any:
+    """JSON of a depth that every program can read and write. Raises ValueError for everything else."""
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if not (level := [item for one in level for item in _items_of(one)]):
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _items_of(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 class Answer(NamedTuple):
@@ -46,6 +78,8 @@ class Answer(NamedTuple):
     body: bytes
     stage: str
     """What was asked: submit, status, result, cancel, stream, storage, photokit or download."""
+    endpoint: str = ""
+    """The endpoint that was to start a job."""
 
     @property
     def request_id(self) -> str | None:
@@ -54,15 +88,15 @@ class Answer(NamedTuple):
     @property
     def billable_units(self) -> float | None:
         try:
-            return float(self.headers["x-fal-billable-units"])
+            return as_number(float(self.headers["x-fal-billable-units"]))
         except (KeyError, ValueError):
             return None
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; raises BadOutput when it is none."""
         try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
+            value = json_of(self.body)
+        except ValueError:
             value = None
         if not isinstance(value, dict):
             raise BadOutput(
@@ -83,6 +117,7 @@ def error_of(answer: Answer) -> FalError:
         "status_code": answer.status,
         "request_id": as_text(body.get("request_id")) or answer.request_id,
         "detail": detail if isinstance(detail, list | dict) else None,
+        "said": text,
     }
     if 300 <= answer.status < 400:
         return FalUnavailable(
@@ -99,7 +134,7 @@ def error_of(answer: Answer) -> FalError:
 
 
 def _refused(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
-    if common["detail"] is None and says_deprecated(text):
+    if common["detail"] is None and _says_retired(text, answer):
         return _gone(answer, text, common)
     return ModelRejected(f"fal refused the request: {text}.", hint="Correct the input named there.", **common)
 
@@ -127,9 +162,7 @@ def _forbidden(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
 
 
 def _not_found(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
-    body = _body_object(answer)
-    unknown_path = answer.stage == "result" and isinstance(body.get("detail"), str)
-    if answer.stage in ("submit", "stream") or unknown_path:
+    if answer.stage in _OPENING_STAGES:
         return _gone(answer, text, common)
     if answer.stage in _JOB_STAGES:
         return NotFound(
@@ -141,8 +174,10 @@ def _not_found(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
 
 
 def _gone(answer: Answer, text: str, common: dict[str, Any]) -> FalError:
-    if answer.stage in ("status", "cancel") or (answer.stage == "result" and answer.status == 410):
+    if answer.stage in _JOB_STAGES:
         return NotFound("fal no longer knows this request, or its result has expired.", **common)
+    if answer.stage not in _OPENING_STAGES:
+        return NotFound(f"No longer there: {text}.", **common)
     return EndpointGone(f"fal no longer offers this endpoint: {text}.", **common)
 
 
@@ -194,13 +229,55 @@ def job_error(status: Mapping[str, Any], request_id: str) -> FalError:
     return JobFailed(
         f"The job failed at fal: {text}{f' ({kind})' if kind else ''}.",
         request_id=request_id,
+        said=text,
         retryable=kind.startswith("runner_") or kind in ("internal_error", "startup_timeout", "request_timeout"),
     )
 
 
-def says_deprecated(text: str) -> bool:
-    """Whether fal's reason means that the endpoint itself is retired."""
-    return bool(_DEPRECATED.search(text))
+def _says_retired(text: str, answer: Answer) -> bool:
+    """Whether the reason of a refused submit names the endpoint, and no input of it, as retired."""
+    if answer.stage not in _OPENING_STAGES or re.search(_OTHER_INPUT, text, re.IGNORECASE):
+        return False
+    named = [re.escape(name) for name in (answer.endpoint, answer.endpoint.rpartition("/")[0]) if "/" in name]
+    named.append(r"\b(?:this|the) (?:endpoint|application|app)\b")
+    return bool(re.search(rf"(?:{'|'.join(named)})[^.;]{{0,60}}?{_RETIRED}", text, re.IGNORECASE))
+
+
+def ambiguous(
+    why: str, request_id: str | None, *, status_code: int | None = None, cancelled: bool = False
+) -> AmbiguousSubmit:
+    """The submit was sent, and whether fal took it is not known; `cancelled`: fal was told to stop its job."""
+    return AmbiguousSubmit(
+        f"{why.rstrip()} The outcome of the submit is unknown.",
+        request_id=request_id,
+        status_code=status_code,
+        hint=f"{_CANCELLED_HINT if cancelled else ''}{_BILLED_HINT}",
+    )
+
+
+def may_have_started(answer: Answer) -> bool:
+    """Whether fal may run a job although it answered the request for it with an error.
+
+    5xx, 408 and 409 come from whatever stands between us and the queue as well as from the queue, before and after
+    the job was taken. A 429, and a 503 that says when to come back, are refusals: fal's documents have them repeated.
+    So is a start deadline that passed. All other answers of 4xx refuse what was asked.
+    """
+    if answer.headers.get("x-fal-request-timeout-type") == "user":
+        return False
+    if answer.status == 503 and asks_for_retry(answer):
+        return False
+    return answer.status >= 500 or answer.status in _TRANSIENT_4XX
+
+
+def error_of_start(answer: Answer) -> FalError:
+    """`error_of` a request for a job; AmbiguousSubmit when the job may run, and no id tells how to cancel it."""
+    error = error_of(answer)
+    if not may_have_started(answer):
+        return error
+    return ambiguous(str(error.args[0]), error.request_id, status_code=error.status_code)
+
+
+_NO_DATE = (ValueError, TypeError, IndexError, OverflowError, OSError)
 
 
 def retry_after_s(answer: Answer) -> float | None:
@@ -209,10 +286,15 @@ def retry_after_s(answer: Answer) -> float | None:
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
     try:
-        at = email.utils.parsedate_to_datetime(value)
-        return max(0.0, at.timestamp() - time.time())
-    except (ValueError, TypeError, IndexError, OverflowError):
+        at = email.utils.parsedate_to_datetime(value).timestamp()
+    except _NO_DATE:
         return None
+    try:
+        # By fal's own clock: ours may be wrong.
+        now = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except _NO_DATE:
+        now = time.time()
+    return max(0.0, at - now)
 
 
 def asks_for_retry(answer: Answer) -> bool:
@@ -223,8 +305,8 @@ def asks_for_retry(answer: Answer) -> bool:
 
 def _body_object(answer: Answer) -> dict[str, Any]:
     try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
+        body = json_of(answer.body)
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {"detail": body}
 
@@ -237,12 +319,13 @@ def _text(answer: Answer, body: Mapping[str, Any]) -> str:
     if not said:
         return f"status {answer.status}"
     kind = body.get("error_type")
-    return f"{str(said)[:1000].rstrip('.')} (status {answer.status}{f', {kind}' if kind else ''})"
+    return f"{shown(said, 1000).rstrip('.')} (status {answer.status}{f', {kind}' if kind else ''})"
 
 
 def _field_error(item: object) -> str:
     if not isinstance(item, dict):
         return str(item)
-    where = ".".join(str(part) for part in item.get("loc") or () if part != "body")
+    loc = item.get("loc")
+    where = ".".join(str(part) for part in (loc if isinstance(loc, list) else [loc]) if part not in ("body", None))
     said = str(item.get("msg") or item.get("type") or "refused")
     return f"{where}: {said}" if where else said

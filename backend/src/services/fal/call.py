@@ -8,19 +8,31 @@ its job, which can then be cancelled at fal. What is sent over those sockets is 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import heapq
+import itertools
+import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import FrameType
 
 from services.fal.errors import Cancelled, DeadlineExceeded, InternalError
 
 SUBMIT_GRACE_S = 0.8
-"""How long a submit that was sent may go on after its call was cancelled, to learn its job's id."""
+"""How long a submit that was sent may go on after its call was cancelled or its deadline passed, to learn the id of
+its job."""
 CLEANUP_S = 0.7
 """How long cancelling a job at fal may take when its call is over."""
+
+PAUSED_S = 0.5
+"""A wait that ends so much later than it should: the process was paused (SIGSTOP, Ctrl-Z, a frozen container)."""
+LOOK_S = 0.05
+"""How often who waits for a place looks whether its call is still wanted."""
 
 DEADLINE_SLACK_S = 0.005
 """A socket's time-out may fire a little early: this close to the deadline counts as past it."""
@@ -34,11 +46,16 @@ class Call:
         self.deadline = time.monotonic() + timeout_s
         if parent is not None and parent.deadline < self.deadline:
             self.deadline, self.timeout_s = parent.deadline, parent.timeout_s
+        self.began: float = time.monotonic() if parent is None else parent.began
+        """When the outermost call around it began."""
         self._stopped = threading.Event()
+        self._stopped_at: float | None = None
         self._lock = threading.Lock()
         self._parent = parent
         self._children: set[Call] = set()
         self._exchanges: set[Exchange] = set()
+        self.submit: Exchange | None = None
+        """The submit that is on its way, or whose answer is being read."""
 
     @classmethod
     def within_current(cls, timeout_s: float) -> Call:
@@ -51,7 +68,17 @@ class Call:
 
     @property
     def cancelled(self) -> bool:
-        return self._stopped.is_set()
+        return self._stopped_at is not None
+
+    def over_at(self) -> float:
+        """When this call ends, or ended, by the monotonic clock."""
+        stopped_at = self._stopped_at
+        return self.deadline if stopped_at is None else min(stopped_at, self.deadline)
+
+    def interrupt(self) -> None:
+        """`cancel` for a signal handler in the call's own thread: takes no lock, which that thread may hold."""
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
 
     def check(self) -> float:
         """Seconds until the deadline; raises Cancelled or DeadlineExceeded when this call must not go on."""
@@ -67,16 +94,13 @@ class Call:
 
     def sleep(self, seconds: float) -> None:
         """Pause, but not past the deadline, and not when the call is cancelled meanwhile."""
+        self.check()
         self._stopped.wait(min(seconds, self.remaining()))
         self.check()
 
-    def acquire(self, slots: threading.Semaphore) -> None:
-        """Take one of `slots`, waiting in steps so that a cancelled call is noticed."""
-        while not slots.acquire(timeout=min(0.05, self.remaining())):
-            self.check()
-
     def cancel(self) -> None:
         """Stop this call from another thread. Its own threads then cancel their jobs and raise Cancelled."""
+        self.interrupt()
         self._stopped.set()
         with self._lock:
             children, exchanges = list(self._children), list(self._exchanges)
@@ -140,8 +164,26 @@ def current_call() -> Call:
 def new_call(timeout_s: float) -> Iterator[Call]:
     """Begin a call; inside another one its deadline is the earlier of the two."""
     call = Call.within_current(timeout_s)
-    with call.begun(), call.resumed():
-        yield call
+    _open.add(call)
+    try:
+        with call.begun(), call.resumed():
+            yield call
+    finally:
+        _open.discard(call)
+
+
+_open: set[Call] = set()
+"""The calls of this process that are not over."""
+
+
+@atexit.register
+def _cancel_what_is_open() -> None:
+    """At the interpreter's end a daemon thread may be in the middle of a call: its job is cancelled first."""
+    until = time.monotonic() + SUBMIT_GRACE_S + CLEANUP_S
+    for call in list(_open):
+        call.cancel()
+    while _open and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -155,31 +197,52 @@ def cleanup() -> Iterator[Call]:
 class Exchange:
     """One request on its way: whether any of it was sent, and the socket it waits on."""
 
-    def __init__(self, host: str, *, paid: bool) -> None:
+    def __init__(self, host: str, *, paid: bool, public_only: bool = False) -> None:
         self.host = host
         self.paid = paid
         """Whether fal may start, and bill, a job for it."""
+        self.public_only = public_only
+        """Whether it may be sent to public addresses only."""
+        self.peer = host
+        """The name under which `host` is tried now."""
         self.sending = False
-        """Whether any byte of it may have been handed to a connection to `host`."""
+        """Whether any byte of it may have been handed to a connection to `peer`."""
         self.sent = False
         """Whether it surely was."""
-        self.patience_s: float | None = None
-        """The longest that any further wait may take, when less than the call has left."""
+        self.reading = False
+        """Whether the answer to a submit is waited for, which ends by itself."""
+        self.until: float | None = None
+        """When it must be over, by the monotonic clock, when that is earlier than its call's deadline."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._shut = False
         self._timer: threading.Timer | None = None
 
     def interrupt(self) -> None:
-        """Wake the thread that waits on this request; a submit that was sent gets its moment first."""
+        """Wake the thread that waits on this request; a submit that was sent gets its moment, which it takes itself."""
         with self._lock:
             if not (self.paid and self.sending):
                 self._shut = True
                 self._shut_socket()
                 return
-        self._timer = threading.Timer(SUBMIT_GRACE_S, self._shut_down)
-        self._timer.daemon = True
-        self._timer.start()
+        if not self.reading:
+            # No step ends a write that nobody takes.
+            timer = threading.Timer(SUBMIT_GRACE_S, self._shut_down)
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # no thread to be had: the call's deadline ends it
+                timer.start()
+                self._timer = timer
+
+    def left_for_answer(self, call: Call, now: float) -> float:
+        """How long the answer to a submit may still be waited for: a moment longer than its call.
+
+        The moment begins when the end of the call is noticed: a process that was paused wakes long after it.
+        """
+        if self.until is None:
+            if now < (over_at := call.over_at()):
+                return over_at + SUBMIT_GRACE_S - now
+            self.until = now + SUBMIT_GRACE_S
+        return self.until - now
 
     def begin_sending(self) -> None:
         """From now on a submit gets its moment; one that was interrupted before finds its socket shut."""
@@ -212,3 +275,93 @@ class Exchange:
 
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
+
+
+class Slots:
+    """Places for so many at once; the call that began first is served first, so that none is overtaken for ever."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._lock = threading.Lock()
+        self._count = itertools.count()
+        self._waiting: list[tuple[float, int, threading.Lock]] = []
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """A place for the current call, which waits no longer than it may. Raises Cancelled, DeadlineExceeded."""
+        self._acquire(current_call())
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _acquire(self, call: Call) -> None:
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            waiter = (call.began, next(self._count), turn)
+            heapq.heappush(self._waiting, waiter)
+        try:
+            while not turn.acquire(timeout=min(LOOK_S, call.remaining())):
+                call.check()
+        except BaseException:
+            self._leave(waiter)
+            raise
+
+    def _leave(self, waiter: tuple[float, int, threading.Lock]) -> None:
+        with self._lock:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+                heapq.heapify(self._waiting)
+                return
+        self._release()  # its turn came at that very moment
+
+    def _release(self) -> None:
+        with self._lock:
+            if self._waiting:
+                heapq.heappop(self._waiting)[2].release()
+            else:
+                self._free += 1
+
+
+@contextlib.contextmanager
+def ctrl_c_waits_for_submit() -> Iterator[None]:
+    """Ctrl-C in the main thread waits while a submit is on its way: its job must be known to be cancelled.
+
+    The call is cancelled then, and KeyboardInterrupt follows when the block is over. A handler of the user's own
+    stays: what it raises is its business.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    call, pressed = current_call(), False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if call.submit is None or not call.submit.sending or pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        call.interrupt()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if pressed:
+            raise KeyboardInterrupt
+
+
+def _forget_parent_process() -> None:
+    """In the child of a fork: the call in whose middle it was made is the parent's."""
+    _open.clear()
+    _current.set(None)
+    current_exchange.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent_process)

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
+from services.fal.hosts import fault_of
 from services.fal.picture_types import HEAD_BYTES, content_type_of
+from services.fal.redaction import shown
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
@@ -22,6 +24,7 @@ MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 SLICE_ABOVE_BYTES = 100 * 1024 * 1024
 """Larger files are read in slices: so fal-client uploads them."""
 
+_WITH_BLANKS = re.compile(r"(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
 
 
@@ -85,16 +88,20 @@ def flag(value: object, name: str) -> bool:
 
 
 def web_url(value: object, name: str) -> str:
-    """`value` when it is an http(s) URL with a host."""
+    """`value` when it is an http(s) URL with a host and one meaning only; blanks in its path are encoded."""
     url = text(value, name).strip()
+    if (found := _WITH_BLANKS.match(url)) is not None:
+        url = found[1] + found[2].replace(" ", "%20")
+    fault = fault_of(url)
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = bool(parts.hostname)
         _ = parts.port
     except ValueError:
         good = False
-    if not good or re.search(r"[\s\x00-\x1f]", url):
-        raise InvalidInput(f"{name} must be an http:// or https:// URL, not {url[:200]!r}.")
+    if fault or not good:
+        why = fault or "its host or its port is missing or wrong"
+        raise InvalidInput(f"{name} must be an http:// or https:// URL, but {why}: {shown(url, 200)!r}.")
     return url
 
 
@@ -106,7 +113,7 @@ def image_url(value: object, name: str = "image_url") -> str:
             return web_url(url, name)
         except InvalidInput as error:
             raise InvalidInput(
-                f"{name} must be an http(s) URL or a data URI of an image, not {url[:200]!r}. "
+                f"{name} must be an http(s) URL or a data URI of an image, not {shown(url, 200)!r}{_because(url)}. "
                 "Upload a local file first (upload_file, or the command upload-file)."
             ) from error
     if not _DATA_URI.match(url):
@@ -114,6 +121,11 @@ def image_url(value: object, name: str = "image_url") -> str:
     if len(url) > MAX_DATA_URI_BYTES:
         raise InvalidInput(f"{name} is a data URI of more than 10 MiB, which fal refuses. Upload the file instead.")
     return url
+
+
+def _because(url: str) -> str:
+    looks_like_one = url.lower().startswith(("http://", "https://"))
+    return f", since {fault}" if looks_like_one and (fault := fault_of(url)) else ""
 
 
 def image_urls(value: object, name: str = "image_urls") -> list[str]:
@@ -155,7 +167,7 @@ def _style(item: object) -> Style:
     if isinstance(item, str):
         return _default_style(item)
     if not isinstance(item, Mapping) or not {"name", "description"} <= set(item):
-        raise InvalidInput(f'Each style needs "name" and "description": {str(item)[:200]!r} has not both.')
+        raise InvalidInput(f'Each style needs "name" and "description": {shown(item, 200)!r} has not both.')
     if unknown := set(item) - {"name", "description"}:
         raise InvalidInput(f"A style has name and description only, not {', '.join(sorted(map(repr, unknown)))}.")
     return Style(text(item["name"], "a style's name"), text(item["description"], "a style's description"))
@@ -166,7 +178,7 @@ def _default_style(name: str) -> Style:
         if style.name.lower() == name.strip().lower():
             return style
     known = ", ".join(style.name for style in DEFAULT_STYLES)
-    raise InvalidInput(f"There is no style named {name[:100]!r}. Known: {known}; or give name and description.")
+    raise InvalidInput(f"There is no style named {shown(name, 100)!r}. Known: {known}; or give name and description.")
 
 
 class LocalImage(NamedTuple):

@@ -1,6 +1,6 @@
 """What a FalClient is made of, put together; built at its first call. Nothing is decided here.
 
-A part is imported when it is first asked for: a one-shot text call pays for no picture code and not for requests.
+A part is imported when it is first asked for: a one-shot text call pays for no picture code.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from urllib.request import getproxies
 from services.fal.endpoints import Endpoints
 from services.fal.jobs import Jobs
 from services.fal.language import Language
+from services.fal.models import Models
 from services.fal.settings import Settings
 from services.fal.wire import Wire
 
@@ -30,14 +31,14 @@ class Core:
         self.wire = Wire(settings)
         self._endpoints = Endpoints(settings.endpoints, account=hash((settings.key, getproxies().get("https"))))
         self.jobs = Jobs(self.wire, self._endpoints, settings.max_concurrency)
-        self.language = Language(self.jobs, self.wire)
+        self.language = Language(self.jobs, self.wire, Models(settings.models, self._endpoints))
 
     @cached_property
     def pictures(self) -> Pictures:
         from services.fal.own_photokit import OwnPhotokit
         from services.fal.pictures import Pictures
 
-        return Pictures(self.jobs, self._endpoints, OwnPhotokit(self._settings.key, self.wire.tls))
+        return Pictures(self.jobs, self._endpoints, OwnPhotokit(self.wire))
 
     @cached_property
     def product(self) -> Product:
@@ -55,7 +56,7 @@ class Core:
     def downloads(self) -> Downloads:
         from services.fal.downloads import Downloads
 
-        return Downloads(self.wire.tls, self._settings.download_hosts)
+        return Downloads(self.wire, self._settings.download_hosts)
 
     def close(self) -> None:
         self.wire.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 from services.fal.endpoints import JOBS, chain_for
 from services.fal.errors import AuthError, FalError, ServiceError, report
+from services.fal.models import MODEL_CHAINS
 from services.fal.redaction import masked
 from services.fal.settings import Settings
 from services.fal.wire import Wire
@@ -48,6 +49,7 @@ def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
             "max_concurrency": settings.max_concurrency,
             "log": settings.log,
             "env_file": None if settings.env_file is None else str(settings.env_file),
+            "models": {job: list(settings.models.get(job, chain)) for job, chain in MODEL_CHAINS.items()},
             "endpoints": {job: [row.path for row in chain_for(job, settings.endpoints.get(job))] for job in JOBS},
         },
         "hosts": {

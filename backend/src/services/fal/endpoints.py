@@ -1,8 +1,8 @@
 """Which fal endpoint does which job, and how they differ: one row each.
 
-A job has a chain. When fal says that an endpoint is gone (404 for the application, 410, "deprecated"), the next
-one is used, and the choice lasts for the process. An endpoint that was set by hand has no chain.
-Sending requests is `jobs.py`'s.
+A job has a chain. When fal's answer to a submit, or to the opening of a stream, says that an endpoint is gone (404
+for the application, 410, "deprecated"), the next one is used, and the choice lasts for the process. An endpoint that
+was set by hand has no chain. Sending requests is `jobs.py`'s, which model is asked `models.py`'s.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from services.fal.errors import EndpointGone, InvalidInput
+from services.fal.hosts import parse
+from services.fal.redaction import shown
 from services.fal.stderr_log import logger
 
 JOBS = ("text", "enterprise", "vision", "photokit", "cutout")
@@ -73,11 +75,16 @@ _PATH = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)+")
 
 def check_endpoint(value: str, name: str, job: str) -> str:
     """`value` when it can be an endpoint for `job`; `name` is the variable that an error names."""
-    if job == "photokit" and re.fullmatch(r"https://[^\s/]+\S*", value):
-        return value
+    if job == "photokit" and "://" in value:
+        try:
+            own = parse(value)
+        except ValueError as error:
+            raise InvalidInput(f"{name} cannot be used as a URL, since {error}: {shown(value, 200)!r}.") from error
+        if own.scheme == "https":
+            return own.whole
     if not _PATH.fullmatch(value) or ".." in value:
-        own = ", or an https:// URL of your own" if job == "photokit" else ""
-        raise InvalidInput(f"{name} must look like owner/app{own}, not {value!r}.")
+        or_own = ", or an https:// URL of your own" if job == "photokit" else ""
+        raise InvalidInput(f"{name} must look like owner/app{or_own}, not {shown(value, 200)!r}.")
     return value
 
 
@@ -94,7 +101,7 @@ def chain_for(job: str, by_hand: str | None) -> tuple[Endpoint, ...]:
 class Endpoints:
     """The endpoint in use for each job of a client."""
 
-    _moved: dict[tuple[int, str], int] = {}  # noqa: RUF012 - shared: the choice lasts for the process
+    _moved: dict[tuple[int, str], int] = {}  # noqa: RUF012 - shared: what was found out lasts for the process
     _lock = threading.Lock()
 
     def __init__(self, by_hand: Mapping[str, str], account: int) -> None:
@@ -125,11 +132,21 @@ class Endpoints:
                 request_id=reason.request_id,
                 hint=f"Set FAL_{job.upper()}_ENDPOINT to an endpoint that fal offers.",
             ) from reason
-        with self._lock:
-            if self._index(job) < following:
-                self._moved[self._account, job] = following
-                logger.warning("%s: %s Using %s instead.", gone.path, reason, chain[following].path)
+        if self.remember(job, following):
+            logger.warning("%s: %s Using %s instead.", gone.path, reason, chain[following].path)
         return chain[following]
 
+    def remembered(self, name: str) -> int:
+        """What was found out under `name` on this account, 0 at first."""
+        return self._moved.get((self._account, name), 0)
+
+    def remember(self, name: str, value: int) -> bool:
+        """Keep `value` for the process unless as much is known; whether it was news, for one thread of many."""
+        with self._lock:
+            if value <= self.remembered(name):
+                return False
+            self._moved[self._account, name] = value
+            return True
+
     def _index(self, job: str) -> int:
-        return 0 if job in self._by_hand else self._moved.get((self._account, job), 0)
+        return 0 if job in self._by_hand else self.remembered(job)

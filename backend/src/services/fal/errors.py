@@ -8,7 +8,8 @@
     │   │   └── BalanceExhausted           balance_exhausted  403 that speaks of the balance
     │   ├── RateLimited                    rate_limited       429
     │   ├── ModelRejected                  model_rejected     422 and other 4xx; fal's list in `detail`
-    │   ├── EndpointGone                   endpoint_gone      404 for the application, 410, "deprecated"
+    │   ├── ModelGone                      model_gone         fal no longer offers the model that was asked for
+    │   ├── EndpointGone                   endpoint_gone      a submit: 404 for the application, 410, "deprecated"
     │   ├── NotFound                       not_found          404 for a request or a file
     │   ├── NotReady                       not_ready          result asked for too early
     │   └── FalUnavailable                 fal_unavailable    5xx, 408, 409
@@ -30,6 +31,9 @@ from typing import Any, ClassVar
 
 from services.fal.redaction import redact, redacted
 
+MAX_SAID = 2000
+"""Characters of a reason that are looked at."""
+
 
 class FalError(RuntimeError):
     """Base of every error that leaves this library."""
@@ -50,6 +54,8 @@ class FalError(RuntimeError):
     """fal's own `detail`: a list of field errors, a text, or None."""
     partial: dict[str, Any]
     """What the call had already made, under its own result's keys."""
+    said: str
+    """The reason in fal's or the model's own words, when there was one."""
 
     def __init__(
         self,
@@ -61,14 +67,16 @@ class FalError(RuntimeError):
         hint: str | None = None,
         detail: Any = None,
         partial: dict[str, Any] | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(redact(message))
         self.status_code = status_code
-        self.request_id = request_id
+        self.request_id = None if request_id is None else redact(request_id)
         self.retryable = self.default_retryable if retryable is None else retryable
-        self.hint = hint
+        self.hint = None if hint is None else redact(hint)
         self.detail = redacted(detail)
-        self.partial = partial or {}
+        self.partial = redacted(partial or {})
+        self.said = redact(said)[:MAX_SAID]
 
     def __str__(self) -> str:
         about = f"Request id: {self.request_id}." if self.request_id else None
@@ -102,6 +110,10 @@ class RateLimited(ServiceError):
 
 class ModelRejected(ServiceError):
     error_type = "model_rejected"
+
+
+class ModelGone(ServiceError):
+    error_type = "model_gone"
 
 
 class EndpointGone(ServiceError):

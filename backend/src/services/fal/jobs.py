@@ -7,16 +7,13 @@ from the chain of `endpoints.py`; what its output means is known to `language.py
 from __future__ import annotations
 
 import contextlib
-import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from services.fal.answers import job_error, says_deprecated
-from services.fal.call import cleanup, current_call
+from services.fal.answers import REQUEST_ID, job_error
+from services.fal.call import Slots, ctrl_c_waits_for_submit, current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import (
-    AmbiguousSubmit,
     BadOutput,
     Cancelled,
     DeadlineExceeded,
@@ -26,11 +23,12 @@ from services.fal.errors import (
     InvalidInput,
     JobFailed,
     NotFound,
+    NotReady,
     RateLimited,
-    ServiceError,
     Unreachable,
 )
-from services.fal.stderr_log import Watcher, logger
+from services.fal.redaction import shown
+from services.fal.stderr_log import Watcher, logger, outline
 from services.fal.wire import POLL_ATTEMPTS, Wire, own_url
 
 POLL_FIRST_S = 0.05
@@ -70,13 +68,13 @@ class Jobs:
     def __init__(self, wire: Wire, endpoints: Endpoints, max_concurrency: int) -> None:
         self._wire = wire
         self._endpoints = endpoints
-        self._slots = threading.Semaphore(max_concurrency)
+        self._slots = Slots(max_concurrency)
 
     def run(
         self, kind: str, arguments: Callable[[Endpoint], Mapping[str, Any]], watch: Watcher | None = None
     ) -> Result:
         """One job of `kind` to its end, on the first endpoint of its chain that fal still offers."""
-        return self.on_chain(kind, lambda endpoint: self._run_on(endpoint, arguments(endpoint), watch))
+        return self.on_chain(kind, lambda endpoint: self.run_on(endpoint, arguments(endpoint), watch))
 
     def on_chain(self, kind: str, action: Callable[[Endpoint], T]) -> T:
         """`action` on the endpoint in use for `kind`; when fal says it is gone, on the next one."""
@@ -87,7 +85,8 @@ class Jobs:
             except EndpointGone as gone:
                 endpoint = self._endpoints.move_on(kind, endpoint, gone)
 
-    def _run_on(self, endpoint: Endpoint, arguments: Mapping[str, Any], watch: Watcher | None) -> Result:
+    def run_on(self, endpoint: Endpoint, arguments: Mapping[str, Any], watch: Watcher | None = None) -> Result:
+        """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated."""
         with self.slot():
             job = self.submit(endpoint, arguments)
             try:
@@ -99,19 +98,30 @@ class Jobs:
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
         """One of the client's places for a running model call."""
-        current_call().acquire(self._slots)
-        try:
+        with self._slots.one():
             yield
-        finally:
-            self._slots.release()
 
     def _finish(self, job: Job, watch: Watcher | None) -> Result:
+        ended = False
         try:
             status = self._wait(job, watch)
+            ended = _is_of(status, job)
+            return self._fetch_when_there(job, status if ended else {"status": "COMPLETED"})
         except BaseException as error:
-            self._abandon_after(error, job)
+            if not ended or _stopped(error):
+                self._abandon_after(error, job, ended=ended)
             raise
-        return self._fetch_finished(job, status)
+
+    def _fetch_when_there(self, job: Job, status: Status) -> Result:
+        """The parts of fal do not agree at once: a result may be "in progress" though its status says COMPLETED."""
+        call = current_call()
+        for pause in _poll_pauses():
+            try:
+                return self._fetch_finished(job, status)
+            except NotReady as error:
+                logger.info("asking again for the result of %s: %s", job.request_id, error)
+            call.sleep(pause)
+        raise AssertionError("unreachable")
 
     def submit(
         self,
@@ -122,15 +132,12 @@ class Jobs:
         wait: bool = True,
     ) -> Job:
         """Submit once. Without `wait` nobody waits for the job, so no deadline for its start is sent."""
+        with ctrl_c_waits_for_submit():
+            return self._submit(endpoint, arguments, webhook_url, wait)
+
+    def _submit(self, endpoint: Endpoint, arguments: Mapping[str, Any], webhook_url: str | None, wait: bool) -> Job:
         start_within_s = current_call().remaining() if wait else None
-        try:
-            handle = self._wire.submit(endpoint.path, arguments, webhook_url=webhook_url, start_within_s=start_within_s)
-        except AmbiguousSubmit as error:
-            if error.request_id and _REQUEST_ID.fullmatch(error.request_id):
-                self._abandon(self.job(endpoint, error.request_id))
-            raise
-        if not isinstance(handle.request_id, str) or not _REQUEST_ID.fullmatch(handle.request_id):
-            raise AmbiguousSubmit("fal's answer to the submit has no usable request id.")
+        handle = self._wire.submit(endpoint.path, arguments, webhook_url=webhook_url, start_within_s=start_within_s)
         built = self.job(endpoint, handle.request_id)
         job = Job(
             handle.request_id,
@@ -139,10 +146,12 @@ class Jobs:
             own_url(handle.response_url, built.result_url),
             own_url(handle.cancel_url, built.cancel_url),
         )
-        if current_call().cancelled:
-            stopped = Cancelled("The call was cancelled.", request_id=job.request_id)
-            self._abandon_after(stopped, job)
-            raise stopped
+        try:
+            current_call().check()
+        except (Cancelled, DeadlineExceeded) as over:
+            over.request_id = job.request_id
+            self._abandon_after(over, job)
+            raise
         return job
 
     def job(self, endpoint: Endpoint, request_id: str) -> Job:
@@ -152,14 +161,14 @@ class Jobs:
 
     def find(self, kind: str, request_id: str, action: Callable[[Job], T]) -> T:
         """`action` on an earlier job, looked for on every endpoint that it may have gone to."""
-        if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+        if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
             raise InvalidInput("request_id must be the id that any-llm-submit returned (letters, digits, dashes).")
-        missing: NotFound | EndpointGone | None = None
+        missing: NotFound | None = None
         for endpoint in self._endpoints.candidates(kind):
             try:
                 return action(self.job(endpoint, request_id))
-            except (NotFound, EndpointGone) as error:
-                missing = error if missing is None or isinstance(error, NotFound) else missing
+            except NotFound as error:
+                missing = error
             except FalError as error:
                 error.request_id = request_id
                 raise
@@ -191,35 +200,22 @@ class Jobs:
             return self._fetch(job, None, inference_s=None, attempts=1)
         except (BadOutput, FalUnavailable, RateLimited, Unreachable) as error:
             # An outage, or the stored answer of a job that failed: its status tells which.
-            logger.info("asking for the status of %s, since its result failed: %s", job.request_id, error)
+            logger.info("asking for the status of %s, since its result failed: %s", job.request_id, outline(error))
             return self._fetch_finished(job, self.status(job, with_logs=False))
 
     def cancel(self, job: Job) -> str:
         """Ask fal to stop a job: "cancelled", "requested", "too_late" or "not_found"."""
-        try:
-            answer = self._wire.ask("PUT", job.cancel_url, "cancel")
-        except NotFound:
-            return "not_found"
-        except ServiceError as error:
-            if error.status_code == 400 and "ALREADY_COMPLETED" in str(error):
-                return "too_late"
-            raise
-        return "requested" if answer.status == 202 else "cancelled"
+        return self._wire.cancel(job.cancel_url)
 
-    def _abandon_after(self, error: BaseException, job: Job) -> None:
-        """`_abandon`, for a call that ends with `error`: it says so when the job may go on."""
-        if not self._abandon(job) and isinstance(error, FalError):
+    def _abandon_after(self, error: BaseException, job: Job, *, ended: bool = False) -> None:
+        """Cancel a job whose call ends with `error`, which says so when the job may go on, or had `ended` already."""
+        outcome = self._wire.abandon(job.request_id, job.cancel_url)
+        if not isinstance(error, FalError):
+            return
+        if outcome is None:
             error.retryable, error.hint = False, _MAY_RUN_HINT
-
-    def _abandon(self, job: Job) -> bool:
-        """Cancel a job whose call is over, as well as the moment allows; whether fal was told."""
-        try:
-            with cleanup():
-                logger.info("cancelling %s: %s", job.request_id, self.cancel(job))
-            return True
-        except FalError as error:
-            logger.warning("request %s could not be cancelled and may be billed: %s", job.request_id, error)
-            return False
+        elif ended and outcome == "too_late":
+            error.retryable, error.hint = False, _HAS_RUN_HINT
 
     def _wait(self, job: Job, watch: Watcher | None) -> Status:
         status = self._follow(job, watch)
@@ -239,7 +235,7 @@ class Jobs:
         except (Cancelled, DeadlineExceeded):
             raise
         except FalError as error:
-            logger.info("polling %s, since its status stream failed: %s", job.request_id, error)
+            logger.info("polling %s, since its status stream failed: %s", job.request_id, outline(error))
         return final
 
     def _poll(self, job: Job, watch: Watcher | None) -> Status:
@@ -258,7 +254,7 @@ class Jobs:
             try:
                 return self.status(job, with_logs=with_logs)
             except BadOutput as error:
-                logger.info("asking again for the status of %s: %s", job.request_id, error)
+                logger.info("asking again for the status of %s: %s", job.request_id, outline(error))
                 call.sleep(POLL_FIRST_S)
         return self.status(job, with_logs=with_logs)
 
@@ -280,31 +276,43 @@ class Jobs:
             answer = self._wire.ask("GET", job.result_url, "result", attempts=attempts)
         except FalError as error:
             if failure is not None and _says_less(error):
+                failure.said = f"{failure.said}. {error.said}"
                 raise failure from error
             raise
         if failure is not None:
             raise failure
-        output = answer.json()
-        if isinstance(said := output.get("error"), str) and said and says_deprecated(said):
-            raise EndpointGone(f"fal no longer offers this endpoint: {said}.", request_id=job.request_id)
-        return Result(job.request_id, output, answer.billable_units, inference_s)
+        return Result(job.request_id, answer.json(), answer.billable_units, inference_s)
 
 
 _MAY_RUN_HINT = (
     "Its job could not be cancelled: fal may be running and billing it. Look at https://fal.ai/dashboard/requests "
     "before you repeat the call."
 )
-_REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
+_HAS_RUN_HINT = (
+    "Its job had ended by then, and fal bills it: its result may still be found at https://fal.ai/dashboard/requests."
+)
+
+
+def _is_of(status: Status, job: Job) -> bool:
+    """Whether a status speaks of this job; what is said of another one does not end it."""
+    named = status.get("request_id")
+    return not isinstance(named, str) or named == job.request_id
+
+
+def _stopped(error: BaseException) -> bool:
+    """Whether it is the call that ends, by its deadline or from outside, and not the job."""
+    past_deadline = isinstance(error, DeadlineExceeded) and error.status_code is None
+    return past_deadline or not isinstance(error, FalError) or current_call().cancelled
 
 
 def _says_less(error: FalError) -> bool:
     """Whether a failed job's stored answer tells less than its status did."""
-    return isinstance(error, NotFound | FalUnavailable | BadOutput | Unreachable)
+    return isinstance(error, NotFound | NotReady | FalUnavailable | BadOutput | Unreachable)
 
 
 def _checked(status: Status) -> Status:
     if status.get("status") not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        raise BadOutput(f"fal gave a status that is not known: {str(status.get('status'))[:100]!r}.")
+        raise BadOutput(f"fal gave a status that is not known: {shown(status.get('status'), 100)!r}.")
     return status
 
 

@@ -6,14 +6,15 @@ It runs in a daemon thread; when it takes too long it is left to itself, and the
 from __future__ import annotations
 
 import contextvars
-import ipaddress
 import socket
 import threading
+
+from services.fal.hosts import is_address
 
 
 def addresses_of(host: str, port: int, timeout_s: float) -> list[str]:
     """The addresses of `host`, in the system's order. Raises OSError, TimeoutError when it takes too long."""
-    if _is_address(host):
+    if is_address(host):
         return [host]
     found: list[str] = []
     failed: list[OSError | UnicodeError] = []
@@ -25,18 +26,13 @@ def addresses_of(host: str, port: int, timeout_s: float) -> list[str]:
             failed.append(error)
 
     thread = threading.Thread(target=contextvars.Context().run, args=(resolve,), name="fal-resolver", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
+    try:
+        thread.start()
+        thread.join(timeout_s)
+    except RuntimeError:
+        resolve()  # no thread to be had: without a limit of its own, then
     if failed:
         raise OSError(f"{host}: {failed[0]}") from failed[0]
     if not found:
         raise TimeoutError(f"The name {host} could not be resolved in {timeout_s:.1f} s.")
     return list(dict.fromkeys(found))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -24,25 +24,41 @@ class Task(Generic[T]):
         self._action = action
         self._value: T
         self._error: BaseException | None = None
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), name="fal-task", daemon=True)
-        self._thread.start()
+        self._context = contextvars.copy_context()
+        self._begun = threading.Lock()
+        self._over = threading.Event()
+        thread = threading.Thread(target=self._begin, name="fal-task", daemon=True)
+        self._thread: threading.Thread | None = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None  # no thread to be had: it runs in the thread that asks for its result
+
+    def _begin(self) -> None:
+        if self._begun.acquire(blocking=False):
+            self._context.run(self._run)
 
     def _run(self) -> None:
         try:
             self._value = self._action()
         except BaseException as error:
             self._error = error
+        finally:
+            self._over.set()
 
     def result(self) -> T:
         """Wait for the step; its value, or its error raised here."""
-        self._thread.join()
+        if self._thread is None:
+            self._begin()
+        self._over.wait()
         if self._error is not None:
             raise self._error
         return self._value
 
-    def wait(self) -> None:
-        self._thread.join()
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is over, when it was begun; whether it is."""
+        begun = self._thread is not None or self._begun.locked()
+        return self._over.wait(timeout_s) if begun else True
 
 
 class Parallel:

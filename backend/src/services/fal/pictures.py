@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from services.fal.call import current_call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
-from services.fal.fields import as_text, as_whole
+from services.fal.fields import as_text, as_whole, from_sandbox
 from services.fal.jobs import Jobs, Result
 from services.fal.own_photokit import OwnPhotokit
 from services.fal.stderr_log import Watcher
@@ -37,6 +36,7 @@ class Picture(NamedTuple):
             "timings": timings,
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
+            **from_sandbox(self.result.output),
         }
 
 
@@ -62,7 +62,7 @@ class Pictures:
         endpoint = self._endpoints.current("photokit")
         if endpoint.is_own_url:
             with self._jobs.slot():
-                return read_picture(self._own.post(endpoint.path, arguments(endpoint), current_call()))
+                return read_picture(self._own.post(endpoint.path, arguments(endpoint)))
         return read_picture(self._jobs.run("photokit", arguments, watch))
 
 

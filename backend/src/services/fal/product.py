@@ -9,26 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal import prompts
 from services.fal.call import current_call
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
 from services.fal.checks import Style
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
+from services.fal.fields import from_sandbox
 from services.fal.language import Language, TextAnswer
 from services.fal.parallel import parallel
 from services.fal.pictures import Picture, Pictures
-from services.fal.stderr_log import Watcher, logger
+from services.fal.stderr_log import Watcher, logger, outline
 from services.fal.steps import Steps
 from services.fal.text_request import TextRequest
 
 if TYPE_CHECKING:
     from services.fal.results import StyledImage, StyleError
 
-VISION_MODEL = "google/gemini-2.5-pro"
-PROMPT_MODEL = "openai/gpt-5-mini"
-TEXT_MODEL = "google/gemini-2.5-flash-lite"
 ANALYSIS_TEMPERATURE = 0.3
 TEXT_TEMPERATURE = 0.7
 
@@ -58,6 +56,7 @@ class Gallery:
             "total_requested": self.requested,
             "errors": self.errors or None,
             "timings": steps.total(),
+            **steps.from_sandbox,
         }
 
 
@@ -71,7 +70,7 @@ class Product:
     def analyse(
         self,
         image_url: str,
-        model: str,
+        model: str | None,
         temperature: float,
         watch: Watcher | None,
         when_known: Callable[[], object] = lambda: None,
@@ -93,7 +92,7 @@ class Product:
         return Analysis({name: found.get(name, UNKNOWN) for name in CATEGORY_NAMES}, answer)
 
     def _ask_categories(
-        self, image_url: str, model: str, temperature: float, watch: Watcher | None, names: tuple[str, ...]
+        self, image_url: str, model: str | None, temperature: float, watch: Watcher | None, names: tuple[str, ...]
     ) -> Analysis:
         """Those of `names` that the model gives. Raises BadOutput when it gives no category."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
@@ -101,24 +100,17 @@ class Product:
         return Analysis(_read(answer), answer)
 
     def background_prompt(
-        self, categories: Mapping[str, str], style: str, model: str, watch: Watcher | None = None
+        self, categories: Mapping[str, str], style: str, model: str | None = None, watch: Watcher | None = None
     ) -> TextAnswer:
         """A prompt for the photokit, written by a model."""
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
-        answer = self._language.ask("enterprise", request, watch)
-        if not answer.output.strip():
-            raise BadOutput("The model wrote no prompt.", request_id=answer.result.request_id)
-        return answer
+        return self._language.ask("enterprise", request, watch, models="prompt")
 
-    def describe(self, categories: Mapping[str, str], language: str, watch: Watcher | None = None) -> str:
+    def describe(self, categories: Mapping[str, str], language: str, watch: Watcher | None = None) -> TextAnswer:
         """Two sentences about the product in `language`."""
-        request = TextRequest(
-            prompts.description(dict(categories), language), TEXT_MODEL, prompts.COPYWRITER, TEXT_TEMPERATURE
-        )
-        answer = self._language.ask("text", request, watch)
-        if not answer.output.strip():
-            raise BadOutput("The model wrote no description.", request_id=answer.result.request_id)
-        return answer.output.strip()
+        words = prompts.description(dict(categories), language)
+        request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
+        return self._language.ask("text", request, watch)
 
     def backgrounds(
         self,
@@ -141,9 +133,9 @@ class Product:
     def cut_out(self, image_url: str, steps: Steps, watch: Watcher | None) -> str:
         """The URL of the product alone."""
         with steps.step("cutout") as made:
-            url = self._pictures.cut_out(image_url, watch).image["url"]
-            made["image_url"] = url
-        return url
+            picture = self._pictures.cut_out(image_url, watch)
+            made.update(image_url=picture.image["url"], **from_sandbox(picture.result.output))
+        return picture.image["url"]
 
     def gallery(
         self,
@@ -192,8 +184,9 @@ class Product:
     ) -> str:
         try:
             with steps.step("prompt", style.name) as made:
-                prompt = self.background_prompt(categories, style.description, PROMPT_MODEL, watch).output.strip()
-                made["prompt"] = prompt
+                answer = self.background_prompt(categories, style.description, watch=watch)
+                prompt = answer.output.strip()
+                made.update(prompt=prompt, **from_sandbox(answer.result.output))
             return prompt
         except (Cancelled, DeadlineExceeded):
             raise
@@ -203,8 +196,9 @@ class Product:
 
     def _picture(self, url: str, prompt: str, style: Style, steps: Steps, watch: Watcher | None) -> StyledImage:
         with steps.step("picture", style.name) as made:
-            image = styled_image(self._pictures.replace_background(url, prompt, watch), style, prompt)
-            made["image"] = image
+            picture = self._pictures.replace_background(url, prompt, watch)
+            image = styled_image(picture, style, prompt)
+            made.update(image=image, **from_sandbox(picture.result.output))
         return image
 
 
@@ -223,7 +217,7 @@ def style_error(error: FalError, stage: str, style: str | None) -> StyleError:
 
 def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
     image = picture.image
-    return {
+    styled: dict[str, Any] = {
         "style_name": style.name,
         "style_description": style.description,
         "image_url": image["url"],
@@ -234,7 +228,9 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "file_size": image.get("file_size"),
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
+        **from_sandbox(picture.result.output),
     }
+    return cast("StyledImage", styled)
 
 
 def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:
@@ -254,7 +250,7 @@ def _ask_for_rest(ask: _Ask, missing: tuple[str, ...]) -> dict[str, str]:
     except (Cancelled, DeadlineExceeded):
         raise
     except FalError as error:
-        logger.info("%s stays unknown: %s", ", ".join(missing), error)
+        logger.info("%s stays unknown: %s", ", ".join(missing), outline(error))
         return {}
 
 

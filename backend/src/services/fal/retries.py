@@ -32,6 +32,7 @@ def may_repeat_answer(answer: Answer, *, paid: bool) -> bool:
     if answer.status == 429:
         return True
     if paid:
+        # A queue's 503 that carries a request id gets here when fal said that it does not know that request.
         return answer.status == 503 and asks_for_retry(answer)
     return answer.status >= 500 or answer.status in (408, 409)
 

@@ -21,7 +21,7 @@ from services.fal.endpoints import check_endpoint
 from services.fal.env_files import EnvFile
 from services.fal.errors import InvalidInput, MissingKey
 from services.fal.key_forms import is_placeholder, shown, unquoted
-from services.fal.redaction import remember
+from services.fal.redaction import Secret, remember
 
 DEFAULT_TIMEOUT_S = 110.0
 """Below the 120 s after which the documented Node caller ends the worker."""
@@ -36,6 +36,12 @@ ENDPOINT_VARIABLES = {
     "photokit": "FAL_PHOTOKIT_ENDPOINT",
     "cutout": "FAL_CUTOUT_ENDPOINT",
 }
+MODEL_VARIABLES = {
+    "text": "FAL_TEXT_MODEL",
+    "enterprise": "FAL_ENTERPRISE_MODEL",
+    "vision": "FAL_VISION_MODEL",
+    "prompt": "FAL_PROMPT_MODEL",
+}
 KEY_VARIABLES = ("FAL_KEY", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
 VARIABLES = (
     *KEY_VARIABLES,
@@ -44,28 +50,31 @@ VARIABLES = (
     "FAL_LOG",
     "FAL_DOWNLOAD_HOSTS",
     *ENDPOINT_VARIABLES.values(),
+    *MODEL_VARIABLES.values(),
 )
 
 REMEDIES = (
     "Get one at https://fal.ai/dashboard/keys and either set FAL_KEY (or FAL_API_KEY, or FAL_KEY_ID and "
     "FAL_KEY_SECRET) in the environment, write FAL_KEY=... into ./.env or backend/.env, name another file with "
     '--env_file or FalClient(env_file="..."), or pass FalClient(key="..."). '
-    "To try without a key: python src/sandbox run -- COMMAND."
+    "To try without a key: python src/fal_sandbox run -- COMMAND."
 )
 # Of src/services/fal/settings.py in a checkout; `parent` ends at the root where the package stands there.
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
-_KEY = re.compile(r"[!-~]+")
+_WORD = re.compile(r"[!-~]+")
 _T = TypeVar("_T")
 
 
 class Settings(NamedTuple):
     """What a client was told, checked."""
 
-    key: str
+    key: Secret
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_concurrency: int = DEFAULT_CONCURRENCY
     endpoints: Mapping[str, str] = MappingProxyType({})
     """Endpoints that were set by hand, by job."""
+    models: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Default models that were set by hand, by job, in the order in which they are asked."""
     log: str = "off"
     download_hosts: frozenset[str] = frozenset()
     """Hosts beside fal's own from which pictures may be downloaded."""
@@ -99,6 +108,7 @@ def resolve(
             for job, name in ENDPOINT_VARIABLES.items()
             if (value := lookup.get(name))
         },
+        models={job: _model_chain(value, name) for job, name in MODEL_VARIABLES.items() if (value := lookup.get(name))},
         log=lookup.parsed("FAL_LOG", _log_level, "off"),
         download_hosts=lookup.parsed("FAL_DOWNLOAD_HOSTS", _hosts, frozenset()),
         env_file=lookup.first_file,
@@ -223,7 +233,7 @@ def _parsed(text: str, settled: set[str]) -> dict[str, str]:
     return _given(dotenv_values(stream=io.StringIO(text), interpolate=False))
 
 
-def _key(given: str | None, lookup: _Lookup) -> str:
+def _key(given: str | None, lookup: _Lookup) -> Secret:
     if given is None:
         value, name = lookup.key()
     else:
@@ -231,13 +241,12 @@ def _key(given: str | None, lookup: _Lookup) -> str:
         value = unquoted(given) if isinstance(given, str) else ""
         if not value or is_placeholder(value):
             raise missing_key(*([f"{name} holds {shown(value)}."] if value else []))
-    if not _KEY.fullmatch(value):
+    if not _WORD.fullmatch(value):
         raise InvalidInput(
             f"The key from {name} holds a space, a line break or a character outside ASCII. "
             "Copy it again from https://fal.ai/dashboard/keys."
         )
-    remember(value)
-    return value
+    return remember(value)
 
 
 def _keys_in(source: _Source) -> Iterator[tuple[str, str]]:
@@ -261,6 +270,13 @@ def _log_level(value: object, name: str) -> str:
     if level not in LOG_LEVELS:
         raise InvalidInput(f"{name} must be one of {', '.join(LOG_LEVELS)}, not {value!r}.")
     return level
+
+
+def _model_chain(value: str, name: str) -> tuple[str, ...]:
+    models = tuple(model for part in value.split(",") if (model := part.strip()))
+    if not models or not all(_WORD.fullmatch(model) for model in models):
+        raise InvalidInput(f"{name} must be names of models with commas between them, not {value!r}.")
+    return models
 
 
 def _hosts(value: object, name: str) -> frozenset[str]:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from services.fal.errors import FalError
 from services.fal.redaction import for_log
 
 logger = logging.getLogger("services")
@@ -24,19 +28,74 @@ class _Redacting(logging.Filter):
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever sys.stderr is at that moment, whatever its encoding."""
+    """Writes to whatever sys.stderr is at that moment, whatever its encoding, and never waits for its reader.
+
+    A pipe holds 64 kB. When nobody empties it, lines are dropped and counted: a call that costs money comes first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write(f"{record.levelname.lower()}: {self.format(record)}")
 
     def write(self, line: str) -> None:
+        self.acquire()
         try:
-            text = for_log(line) + "\n"
-            encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-            sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            sys.stderr.flush()
+            if self._dropped and self._has_written(f"warning: {self._dropped} lines were dropped: nobody read stderr"):
+                self._dropped = 0
+            self._dropped += not self._has_written(line)
         except Exception:  # a closed stderr must not end a call that costs money
             pass
+        finally:
+            self.release()
+
+    def _has_written(self, line: str) -> bool:
+        text = printable(for_log(line)) + "\n"
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        data = text.encode(encoding, "backslashreplace")
+        fd = _own_fd()
+        if fd is None:
+            sys.stderr.write(data.decode(encoding))
+            sys.stderr.flush()
+            return True
+        # What is no longer than that is written at once when the file is ready.
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not _is_ready(fd):
+                return start > 0
+            os.write(fd, data[start : start + select.PIPE_BUF])
+        return True
+
+
+def _own_fd() -> int | None:
+    """The number of stderr, which can be asked whether it would block; None for a stream put in its place."""
+    stream = sys.__stderr__
+    if stream is None or sys.stderr is not stream or not hasattr(select, "poll"):
+        return None  # or on Windows
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _is_ready(fd: int) -> bool:
+    look = select.poll()
+    look.register(fd, select.POLLOUT)
+    return bool(look.poll(0))
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters escaped, so that it moves no cursor: all but line breaks and tabs."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def outline(error: FalError) -> str:
+    """An error as the log may tell it: fal's own text may repeat the prompt."""
+    return error.error_type if error.status_code is None else f"{error.error_type}, {error.status_code}"
 
 
 logger.addFilter(_Redacting())
@@ -91,7 +150,7 @@ class Watcher:
 
     def _show(self, line: str, event: dict[str, Any], request_id: str) -> None:
         if self._listener is None:
-            _handler.write(f"fal: {line}")
+            _handler.write(f"fal: {line}".replace("\n", "\\n"))
         else:
             self._listener({**event, "request_id": request_id})
 

@@ -17,12 +17,14 @@ class TextRequest(NamedTuple):
     """One question to a model."""
 
     prompt: str
-    model: str
+    model: str | None = None
+    """None until one is chosen from the chain of default models; see `models.py`."""
     system_prompt: str | None = None
     temperature: float = 0.7
     max_tokens: int | None = None
     priority: str | None = None
     image_urls: tuple[str, ...] = ()
+    reasoning: bool | None = None
 
     def arguments(self, endpoint: Endpoint) -> dict[str, Any]:
         """The input as `endpoint` takes it."""
@@ -32,6 +34,7 @@ class TextRequest(NamedTuple):
             "temperature": self.temperature,
             "system_prompt": self.system_prompt,
             "max_tokens": self.max_tokens,
+            "reasoning": self.reasoning,
         }
         if endpoint.takes_priority:
             arguments["priority"] = self.priority

@@ -8,37 +8,43 @@ job is `jobs.py`'s.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import ssl
+import re
+import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from services.fal.answers import Answer
-from services.fal.call import Call, current_call
-from services.fal.errors import BadOutput, FalError, InvalidInput
-from services.fal.hosts import is_run_host
+from services.fal import bodies
+from services.fal.answers import Answer, ambiguous, json_of
+from services.fal.call import CLEANUP_S, PAUSED_S, Call, cleanup, current_call
+from services.fal.certificates import tls_context
+from services.fal.errors import BadOutput, FalError, InvalidInput, NotFound, ServiceError
+from services.fal.hosts import WebUrl, fault_of, is_fal_host, is_run_host, parse
+from services.fal.redaction import MASK, redacted, remember, settled
+from services.fal.retries import MAX_ATTEMPTS
 from services.fal.settings import Settings
-from services.fal.transport import FalTransport, ambiguous
+from services.fal.stderr_log import logger, outline
+from services.fal.transport import PLACE_OF_THE_KEY, FalTransport
 
 
-def _wrong_fal_client() -> InvalidInput:
+def _fault_of_fal_client(error: ImportError) -> Exception:
     """An older requirements file may still ask for fal-client 0.5, which has other insides."""
     import importlib.metadata  # slow to import, and needed here only
 
-    try:
-        found = f"fal-client {importlib.metadata.version('fal-client')} is installed"
-    except importlib.metadata.PackageNotFoundError:
-        found = "fal-client is not installed"
+    version = importlib.metadata.version("fal-client")
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) >= LEAST_FAL_CLIENT:
+        return error
     return InvalidInput(
-        f"{found}, and this library needs version 1.0.3 or a later 1.x.",
+        f"fal-client {version} is installed, and this library needs version 1.0.3 or a later 1.x.",
         hint='Run pip install "fal-client>=1.0.3,<2".',
     )
 
+
+LEAST_FAL_CLIENT = (1, 0, 3)
 
 try:
     from fal_client import SyncClient, version_tuple
@@ -49,13 +55,18 @@ try:
         CDNTokenManager,
         SyncRequestHandle,
     )
+except ModuleNotFoundError:
+    raise  # Which package is missing is told where the call ends.
 except ImportError as error:
-    raise _wrong_fal_client() from error
+    raise _fault_of_fal_client(error) from error
 
+HEADERS = MappingProxyType({"Authorization": PLACE_OF_THE_KEY, "User-Agent": USER_AGENT})
 POLL_ATTEMPTS = 8
 """Tries of one poll or result: a job that runs is worth more patience than other requests, about 15 s of it."""
 POLL_READ_S = 30.0
 """How long one poll may be silent before it is asked again."""
+SILENCE_S = 30.0
+"""How long a download may be silent before it is asked for again."""
 STREAM_SILENCE_S = 25.0
 """fal sends a comment every 15 s on a status stream: longer silence means that it is broken."""
 
@@ -68,12 +79,11 @@ class Wire:
 
     def __init__(self, settings: Settings) -> None:
         # (0, 0, …) is a checkout whose version nobody knows.
-        if (0, 0) < version_tuple[:2] < (1, 0) or (1, 0, 0) <= version_tuple[:3] < (1, 0, 3):
-            raise _wrong_fal_client()
-        self.tls = _tls_context()
-        self._transport = FalTransport(self.tls, keep=max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY))
-        self._client = _SafeClient(settings.key, self._transport)
-        self._headers = {**_headers(f"Key {settings.key}"), "Accept-Encoding": "gzip, deflate"}
+        if version_tuple[:2] > (0, 0) and version_tuple[:3] < LEAST_FAL_CLIENT:
+            raise _fault_of_fal_client(ImportError())
+        keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
+        self._transport = FalTransport(tls_context(), keep, settings.key, self._withdraw)
+        self._client = _SafeClient(self._transport)
 
     def close(self) -> None:
         self._transport.close()
@@ -97,11 +107,51 @@ class Wire:
         """The URLs of a job that was submitted earlier."""
         return self._client.get_handle(endpoint, request_id)
 
+    def cancel(self, cancel_url: str) -> str:
+        """Ask fal to stop a job: "cancelled", "requested", "too_late" or "not_found"."""
+        try:
+            answer = self.ask("PUT", cancel_url, "cancel")
+        except NotFound:
+            return "not_found"
+        except ServiceError as error:
+            if error.status_code == 400 and "ALREADY_COMPLETED" in str(error):
+                return "too_late"
+            raise
+        return "requested" if answer.status == 202 else "cancelled"
+
+    def abandon(self, request_id: str, cancel_url: str) -> str | None:
+        """`cancel` for a job whose call is over, as well as the moment allows; None when fal could not be told."""
+        while True:
+            began = time.monotonic()
+            try:
+                with cleanup():
+                    outcome = self.cancel(cancel_url)
+            except FalError as error:
+                if time.monotonic() - began > CLEANUP_S + PAUSED_S:
+                    continue  # the process was paused meanwhile: its moment begins again
+                logger.warning("request %s could not be cancelled and may be billed: %s", request_id, outline(error))
+                return None
+            logger.info("cancelling %s: %s", request_id, outcome)
+            return outcome
+
+    def _withdraw(self, endpoint: str, request_id: str) -> str | None:
+        return self.abandon(request_id, self.handle(endpoint, request_id).cancel_url)
+
     def ask(self, method: str, url: str, stage: str, *, attempts: int = POLL_ATTEMPTS) -> Answer:
         """One request about a job. Raises FalError for every answer that is not a success."""
-        response = self._send(httpx.Request(method, url, headers=self._headers), stage, attempts, POLL_READ_S)
-        answer: Answer = response.extensions["answer"]
-        return answer
+        return _answer_of(self._send(httpx.Request(method, url, headers=HEADERS), stage, attempts, POLL_READ_S))
+
+    def download(self, url: WebUrl) -> bytes:
+        """A file from a public address, without the key; repeated like everything that costs nothing."""
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        request = httpx.Request("GET", url.whole, headers=headers)
+        more = {"max_bytes": bodies.MAX_FILE_BYTES, "public_only": True}
+        return _answer_of(self._send(request, "download", MAX_ATTEMPTS, SILENCE_S, more)).body
+
+    def post_once(self, url: WebUrl, body: Mapping[str, Any], stage: str) -> Answer:
+        """A request that may cost money, to a service of the user's own; the key goes along to fal's hosts only."""
+        request = httpx.Request("POST", url.whole, headers=HEADERS, json=body)
+        return _answer_of(self._send(request, stage, 1, None, {"paid": True, "public_only": False}))
 
     @contextlib.contextmanager
     def events(
@@ -109,16 +159,24 @@ class Wire:
     ) -> Iterator[tuple[str | None, Iterator[dict[str, Any]]]]:
         """A server-sent event stream: its request id and its JSON objects. It is opened once, never again."""
         silence_s = STREAM_SILENCE_S if method == "GET" else None
-        headers = {**self._headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
-        request = httpx.Request(method, url, headers=headers, json=body)
-        with contextlib.closing(self._send(request, stage, 1, silence_s)) as response:
+        more = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+        request = httpx.Request(method, url, headers={**HEADERS, **more}, json=body)
+        with contextlib.closing(self._send(request, stage, 1, silence_s, {"events": True})) as response:
             events = _json_events(response)
             yield response.headers.get("x-fal-request-id"), events
             _drain(response, events)
 
-    def _send(self, request: httpx.Request, stage: str, attempts: int, silence_s: float | None) -> httpx.Response:
+    def _send(
+        self,
+        request: httpx.Request,
+        stage: str,
+        attempts: int,
+        silence_s: float | None,
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> httpx.Response:
         """Without fal-client or an httpx.Client above the transport: they would only add time to every poll."""
-        request.extensions = {"stage": stage, "attempts": attempts, "timeout": httpx.Timeout(silence_s).as_dict()}
+        timeout = httpx.Timeout(silence_s).as_dict()
+        request.extensions = {"stage": stage, "attempts": attempts, "timeout": timeout, **more}
         return self._transport.handle_request(request)
 
     def upload(self, data: Any, content_type: str, file_name: str) -> str:
@@ -127,53 +185,44 @@ class Wire:
             url: object = self._client.upload(data, content_type, file_name=file_name)
         except FalError:
             raise
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, httpx.InvalidURL) as error:
             raise BadOutput(f"fal's storage gave an answer that cannot be used ({type(error).__name__}).") from error
-        if not isinstance(url, str) or not url.startswith("https://"):
-            raise BadOutput("fal's storage gave no URL for the file.")
+        if not isinstance(url, str) or not url.startswith("https://") or fault_of(url):
+            raise BadOutput("fal's storage gave no URL for the file that can be used.")
         return url
 
 
+def _answer_of(response: httpx.Response) -> Answer:
+    answer: Answer = response.extensions["answer"]
+    return answer
+
+
 def _drain(response: httpx.Response, events: Iterator[dict[str, Any]]) -> None:
-    """Read a stream to its end after its last event, so that its connection can be used again."""
-    response.extensions["exchange"].patience_s = DRAIN_S
+    """Read a stream to its end after its last event, so that its connection can be used again, but not for long."""
+    response.extensions["exchange"].until = time.monotonic() + DRAIN_S
     with contextlib.suppress(FalError):
         for _ in events:
             pass
 
 
-def _tls_context() -> ssl.SSLContext:
-    """The machine's trusted certificates: httpx's rule (SSL_CERT_FILE), and requests' variable beside it."""
-    try:
-        context = httpx.create_ssl_context()
-        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        if bundle and bundle != os.environ.get("SSL_CERT_FILE") and os.path.isfile(bundle):
-            context.load_verify_locations(bundle)
-    except OSError as error:
-        raise InvalidInput(
-            f"The trusted certificates cannot be read: {error.strerror or error}. "
-            "Check SSL_CERT_FILE, SSL_CERT_DIR and REQUESTS_CA_BUNDLE."
-        ) from error
-    return context
-
-
 def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
     try:
         for event in EventSource(response).iter_sse():
-            value = json.loads(event.data)
+            if not event.data:
+                continue  # a lone `retry:` or `id:`, which is no event
+            value = json_of(event.data)
             if not isinstance(value, dict):
                 raise BadOutput("fal's stream sent something that is not a JSON object.", retryable=False)
-            yield value
-    except (SSEError, ValueError, RecursionError) as error:
+            if isinstance(text := value.get("output"), str) and value.get("partial") is not False:
+                # A key that the model repeats would come out in two halves, neither of which is one.
+                value["output"] = settled(text)
+            yield redacted(value)
+    except (SSEError, ValueError) as error:
         if isinstance(error, FalError):
             raise
         raise BadOutput(
             "fal answered a stream request with something that is not a stream of JSON.", retryable=False
         ) from error
-
-
-def _headers(authorization: str) -> dict[str, str]:
-    return {"Authorization": authorization, "User-Agent": USER_AGENT}
 
 
 def _start_deadline(seconds: float) -> dict[str, str]:
@@ -185,11 +234,11 @@ def _start_deadline(seconds: float) -> dict[str, str]:
 
 
 class _SafeClient(SyncClient):
-    """fal-client's SyncClient with our transport under every request that it makes."""
+    """fal-client's SyncClient with our transport under every request that it makes; it does not know the key."""
 
-    def __init__(self, key: str, transport: FalTransport) -> None:
-        super().__init__(key=key)
-        http = _HttpClient(transport, _headers(f"Key {key}"), self.default_timeout)
+    def __init__(self, transport: FalTransport) -> None:
+        super().__init__(key=MASK)
+        http = _HttpClient(transport, HEADERS, self.default_timeout)
         tokens = _TokenManager(self._auth, http)
         # The dataclass is frozen; its cached properties look here first.
         self.__dict__.update(_client=http, _token_manager=tokens, _transport=transport)
@@ -197,7 +246,7 @@ class _SafeClient(SyncClient):
     def _get_cdn_client(self) -> httpx.Client:
         token = self._token_manager.get_token()
         transport = _WithinCall(self.__dict__["_transport"], current_call())
-        headers = _headers(f"{token.token_type} {token.token}")
+        headers = {"Authorization": f"{token.token_type} {token.token}", "User-Agent": USER_AGENT}
         return httpx.Client(transport=transport, headers=headers, timeout=self.default_timeout)
 
 
@@ -222,12 +271,20 @@ class _TokenManager(CDNTokenManager):
         self._http = http
 
     def _refresh_token(self) -> CDNToken:
-        data = self._http.post(self._url, json={}, headers=self._headers).json()
+        """Raises ValueError, KeyError, TypeError for an answer that is no token: `upload` says so."""
+        data = json_of(self._http.post(self._url, json={}, headers=self._headers).content)
+        base = parse(str(data["base_url"]))
+        if not (base.is_plain_https and is_fal_host(base.host)):
+            raise ValueError("files are uploaded to fal's hosts only")
+        for name in ("token", "token_type"):
+            if not isinstance(data[name], str) or not re.fullmatch(r"[!-~]+", data[name]):
+                raise ValueError(f"{name} is no text that can be sent")
+        expires_at = datetime.fromisoformat(data["expires_at"])
         return CDNToken(
-            token=data["token"],
+            token=remember(data["token"]),
             token_type=data["token_type"],
-            base_upload_url=data["base_url"],
-            expires_at=datetime.fromisoformat(data["expires_at"]),
+            base_upload_url=base.whole.rstrip("/"),
+            expires_at=expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=timezone.utc),
         )
 
 
@@ -248,7 +305,7 @@ def own_url(named: object, built: str) -> str:
     if named == built or not isinstance(named, str):
         return built
     try:
-        url = httpx.URL(named)
-    except httpx.InvalidURL:
+        url = parse(named)
+    except ValueError:
         return built
-    return named if url.scheme == "https" and is_run_host(url.host) else built
+    return url.whole if url.is_plain_https and is_run_host(url.host) else built

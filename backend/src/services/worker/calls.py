@@ -1,15 +1,15 @@
 """The calls that a persistent worker has taken and not answered: some run, some wait, and each is answered once.
 
 A call runs in a daemon thread within its own `Call`, so its deadline and its stop button reach everything it does. Its
-deadline counts from its arrival. One more thread answers the calls that cannot answer for themselves: those whose time
-passes while they wait, and those that are not over when their grace is. What a call does, and what its reply looks
-like, is `serve.py`'s.
+deadline counts from the moment when it gets a place; how long it may wait for one has a limit of its own, or none. One
+more thread answers the calls that cannot answer for themselves: those that waited too long, and those that are not over
+when their grace is. What a call does, and what its reply looks like, is `serve.py`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
+import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -17,14 +17,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from services.fal.call import Call
-from services.fal.errors import Cancelled, DeadlineExceeded, FalError, InternalError
+from services.fal.errors import Cancelled, FalError
 from services.worker.commands import Command
 from services.worker.jsonrpc import Id, Reply
-from services.worker.run import GRACE_S, OVERTIME_S, late
+from services.worker.run import GRACE_S, LOOK_S, Made, PausingClock, late, no_thread
+
+REFUSED_AT_ONCE = 1000
+"""Calls whose refusals may hold up the replies of others for a moment."""
 
 
 class Busy(FalError):
-    """More calls wait than the worker was told to let wait."""
+    """More calls wait, or one waited longer, than the worker was told to allow."""
 
     error_type = "busy"
     default_retryable = True
@@ -39,12 +42,24 @@ class OpenCall:
         self.call_id = call_id
         self.command = command
         self.values = values
+        self.timeout_s = timeout_s
         self.reply = reply
-        self.call = Call(timeout_s)
-        self.limit = self.call.deadline
-        """When it is answered at the latest, by the monotonic clock."""
-        self.running = False
+        self.arrived_at = time.monotonic()
+        self.call: Call | None = None
+        """Set when it gets a place: until then its time does not run."""
+        self.limit = 0.0
+        """When it is answered at the latest once it runs, by the monotonic clock."""
         self.answered = False
+        self.made = Made()
+
+    def begin(self) -> None:
+        self.call = Call(self.timeout_s)
+        self.limit = self.call.deadline + GRACE_S
+
+    def within(self) -> Call:
+        """The call that it runs in."""
+        assert self.call is not None
+        return self.call
 
 
 class Calls:
@@ -55,9 +70,11 @@ class Calls:
         work: Callable[[OpenCall], str],
         failed: Callable[[OpenCall, FalError], str],
         pause: Callable[[], None],
+        together: Callable[[], contextlib.AbstractContextManager[None]],
         *,
         concurrency: int,
         max_pending: int,
+        queue_timeout_s: float | None,
     ) -> None:
         self._work = work
         """Runs a call and gives its reply; never raises."""
@@ -65,17 +82,21 @@ class Calls:
         """The reply to a call that did not get so far."""
         self._pause = pause
         """Called between two calls: while nobody reads the replies, no more are made."""
+        self._together = together
+        """Around replies that may leave as one."""
         self._concurrency = concurrency
         self._max_pending = max_pending
+        self._queue_timeout_s = queue_timeout_s
         self._lock = threading.RLock()
         self._alarm = threading.Condition(self._lock)
         self._all_answered = threading.Condition(self._lock)
         self._open: dict[Id, OpenCall] = {}
         self._waiting: OrderedDict[Id, OpenCall] = OrderedDict()
+        """In the order of their arrival."""
+        self._running: set[OpenCall] = set()
         self._places = 0
         """How many places are taken; a call that hangs has given its own back."""
         self._closed = False
-        self._wake_at = math.inf
         threading.Thread(target=self._watch, name="fal-watch", daemon=True).start()
 
     def counts(self) -> dict[str, int]:
@@ -98,7 +119,7 @@ class Calls:
                 )
             self._open[call.call_id] = call
             self._waiting[call.call_id] = call
-            self._watch_for(call.limit)
+            self._alarm.notify_all()
             self._fill()
 
     def cancel(self, call_id: Id) -> bool:
@@ -107,7 +128,7 @@ class Calls:
             call = self._open.get(call_id)
             if call is None:
                 return False
-            if not call.running:
+            if call.call is None:
                 self._refuse(call, Cancelled("The call was cancelled before it began. Nothing was sent to fal."))
                 return True
             self._hasten(call)
@@ -119,18 +140,31 @@ class Calls:
             self._closed = True
 
     def close(self) -> None:
-        """Take no more, stop all calls, and wait until each is answered, which takes no longer than the grace."""
+        """Take no more, stop all calls, and wait until each is answered, but no longer than the grace.
+
+        Those that run come first: what they do costs money, what waits costs only an answer.
+        """
+        until = time.monotonic() + GRACE_S + LOOK_S
         with self._lock:
             self._closed = True
-            for call in list(self._waiting.values()):
-                self._refuse(call, _ending())
-            running = list(self._open.values())
+            running = list(self._running)
             for call in running:
                 self._hasten(call)
         for call in running:
-            call.call.cancel()
+            call.within().cancel()
+        error = _ending()
+        while self._waiting:
+            with self._lock, self._together():
+                for waiting in list(itertools.islice(self._waiting.values(), REFUSED_AT_ONCE)):
+                    self._refuse(waiting, error)
+        clock = PausingClock()
         with self._lock:
-            self._all_answered.wait_for(lambda: not self._open, GRACE_S + 0.1)
+            while self._open and time.monotonic() < until:
+                self._all_answered.wait(LOOK_S)
+                if (woke_at := clock.woke_at()) is not None:
+                    until = woke_at + GRACE_S
+            for call in list(self._running):
+                self._give_up(call)
 
     @contextlib.contextmanager
     def while_open(self, call: OpenCall) -> Iterator[bool]:
@@ -146,16 +180,23 @@ class Calls:
             try:
                 thread.start()
             except RuntimeError as error:
-                self._refuse(call, InternalError(f"The machine has no thread left for the call: {error}."))
-            else:
-                self._places += 1
+                self._running.discard(call)
+                if self._places == 0:
+                    self._refuse(call, no_thread(error))
+                    continue
+                # It gets the next place that there is.
+                call.call = None
+                self._waiting[call.call_id] = call
+                self._waiting.move_to_end(call.call_id, last=False)
+                return
+            self._places += 1
 
     def _next(self) -> OpenCall | None:
-        if not self._waiting:
+        if self._closed or not self._waiting:
             return None
         _, call = self._waiting.popitem(last=False)
-        call.running = True
-        call.limit += OVERTIME_S
+        call.begin()
+        self._running.add(call)
         return call
 
     def _run(self, call: OpenCall | None) -> None:
@@ -176,43 +217,47 @@ class Calls:
         call.answered = True
         del self._open[call.call_id]
         self._waiting.pop(call.call_id, None)
+        self._running.discard(call)
         call.reply(reply)
         if not self._open:
             self._all_answered.notify_all()
         return True
 
     def _refuse(self, call: OpenCall, error: FalError) -> None:
-        self._answer(call, self._failed(call, error))
+        with self._lock:
+            self._answer(call, self._failed(call, error))
 
     # The clock
 
     def _hasten(self, call: OpenCall) -> None:
         call.limit = min(call.limit, time.monotonic() + GRACE_S)
-        self._watch_for(call.limit)
-
-    def _watch_for(self, limit: float) -> None:
-        if limit < self._wake_at:
-            self._wake_at = limit
-            self._alarm.notify_all()
 
     def _watch(self) -> None:
+        clock = PausingClock()
         with self._lock:
             while True:
+                self._alarm.wait(LOOK_S if self._open else None)
+                if (woke_at := clock.woke_at()) is not None:
+                    for call in self._running:
+                        call.limit = max(call.limit, woke_at + GRACE_S)
                 now = time.monotonic()
-                for call in [call for call in self._open.values() if call.limit <= now]:
+                for call in [call for call in self._running if call.limit <= now]:
                     self._give_up(call)
-                self._wake_at = min((call.limit for call in self._open.values()), default=math.inf)
-                self._alarm.wait(None if self._wake_at == math.inf else max(0.0, self._wake_at - time.monotonic()))
+                self._refuse_late(now)
+
+    def _refuse_late(self, now: float) -> None:
+        """Answer the calls that waited for a place for too long."""
+        if (queue_timeout_s := self._queue_timeout_s) is None:
+            return
+        while (call := next(iter(self._waiting.values()), None)) and call.arrived_at + queue_timeout_s <= now:
+            self._refuse(call, _never_began(queue_timeout_s))
 
     def _give_up(self, call: OpenCall) -> None:
-        if not call.running:
-            self._refuse(call, _never_began(call.call.timeout_s))
-            return
-        stopped = call.call.cancelled
+        stopped = call.within().cancelled
         why = Cancelled("The call was cancelled and could not be tidied up in time.")
-        self._refuse(call, why if stopped else late(call.call.timeout_s))
+        self._refuse(call, why if stopped else late(call.timeout_s))
         # What its thread still does goes on without a place; the next call need not wait for it.
-        call.call.cancel()
+        call.within().cancel()
         self._places -= 1
         self._fill()
 
@@ -221,8 +266,8 @@ def _ending() -> Cancelled:
     return Cancelled("The worker is ending: the call was not begun and nothing was sent to fal.", retryable=True)
 
 
-def _never_began(timeout_s: float) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"The call waited its {timeout_s:g} seconds for a place in the worker. Nothing was sent to fal.",
-        hint="Raise its timeout, or --concurrency.",
+def _never_began(queue_timeout_s: float) -> Busy:
+    return Busy(
+        f"The call waited {queue_timeout_s:g} seconds for a place in the worker. Nothing was sent to fal.",
+        hint="Call again later, or raise --queue_timeout or --concurrency.",
     )

@@ -7,11 +7,12 @@ mark, so that one that begins with a dash stays a value, even `--`, which argpar
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
-from services.worker.commands import COMMANDS, Command
+from services.worker.commands import COMMANDS, TIMEOUT, Command
 from services.worker.options import Option, parse_value, read_json_options, require, utf8
 
 _MARK = "\0"
@@ -82,9 +83,17 @@ def parse(argv: Sequence[str]) -> tuple[Command, dict[str, Any]]:
     if source is not None:
         if source != "-":
             raise InvalidInput("--json takes - only: the options come from standard input.")
-        values = {**read_json_options(command.all_options), **values}
+        values = {**read_json_options(command.all_options, timeout_s=_timeout_s(values)), **values}
     require(command.options, values)
     return command, values
+
+
+def _timeout_s(values: Mapping[str, Any]) -> float:
+    """How long standard input may take: what the command itself may, as far as that is known before it is read."""
+    from services.fal.settings import DEFAULT_TIMEOUT_S, check_timeout
+
+    named = values.get(TIMEOUT.name, os.environ.get("FAL_TIMEOUT_S", "").strip())
+    return check_timeout(named, TIMEOUT.name) if named != "" else DEFAULT_TIMEOUT_S
 
 
 def _from_argv(command: Command, found: dict[str, Any]) -> dict[str, Any]:

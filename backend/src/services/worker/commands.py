@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from services.fal.errors import FalError
 from services.worker.options import Option
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ LOGS = Option("with_logs", "flag", "fal's log lines to stderr")
 COMMON = (TIMEOUT, ENV_FILE)
 
 PROMPT = Option("prompt", "text", "the prompt", required=True)
-MODEL = Option("model", "text", "the model, as OpenRouter names it")
+MODEL = Option("model", "text", "the model, as OpenRouter names it; it is never replaced by another")
 TEMPERATURE = Option("temperature", "number", "0 to 2")
 SYSTEM = Option("system", "text", "the system prompt")
 MAX_TOKENS = Option("max_tokens", "integer", "the most tokens to generate")
+REASONING = Option("reasoning", "flag", "have the model think first, or not (left to the model)")
 PRIORITY = Option("priority", "text", "latency or throughput (fal-ai/any-llm only)")
 REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", required=True)
 IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of an image", required=True)
@@ -41,9 +43,14 @@ CATEGORIES = Option("categories", "json", "the categories, as analyze-product pr
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
 CONCURRENCY = Option("concurrency", "integer", "calls that run side by side (8)")
 MAX_PENDING = Option("max_pending", "integer", "calls that may wait for a place; more are answered `busy` (1000)")
+QUEUE_TIMEOUT = Option(
+    "queue_timeout", "number", "seconds that a call may wait for a place; then it is answered `busy` (no limit)"
+)
 SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
-TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, SYSTEM, PRIORITY)
+PORT = Option("port", "integer", "the port to listen on; 0 is any free one (8788)")
+COUNT = Option("count", "integer", "end after so many verified webhooks")
+TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
 class Command(NamedTuple):
@@ -134,9 +141,14 @@ def _workflow(client: FalClient, values: Values, progress: Progress) -> Document
         return _failed_when_empty(dict(client.product_workflow(**arguments, on_progress=progress)))
     from services.worker.gallery import Gallery
 
-    gallery = Gallery(client, save_dir)
-    document = dict(client.product_workflow(**arguments, on_progress=progress))
-    gallery.save(document, arguments, report=report)
+    gallery = Gallery(client, save_dir, arguments)
+    try:
+        document = dict(client.product_workflow(**arguments, on_progress=gallery.watching(progress)))
+    except FalError as error:
+        if "images" in error.partial:
+            gallery.finish(error.partial, report=False)
+        raise
+    gallery.finish(document, report=report)
     return _failed_when_empty(document)
 
 
@@ -154,6 +166,12 @@ def _serve(values: Values, out: JsonStdout) -> int:
     from services.worker.serve import serve
 
     return serve(values, out)
+
+
+def _webhook_listen(values: Values, out: JsonStdout) -> int:
+    from services.worker.webhook_listen import listen
+
+    return listen(values, out)
 
 
 def _arguments(values: Values) -> dict[str, Any]:
@@ -205,6 +223,7 @@ COMMANDS: Mapping[str, Command] = {
             MODEL,
             TEMPERATURE,
             MAX_TOKENS,
+            REASONING,
             SYSTEM,
             Option("image_url", "texts", "an image, as URL or data URI; may be given several times"),
             LOGS,
@@ -299,7 +318,12 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "serve": Command(
         "all of these as JSON-RPC methods, one message per line, until standard input ends",
-        (CONCURRENCY, MAX_PENDING),
+        (CONCURRENCY, MAX_PENDING, QUEUE_TIMEOUT),
         program=_serve,
+    ),
+    "webhook-listen": Command(
+        "verify fal's webhooks on a port of this machine, and print each as a line of JSON",
+        (PORT, COUNT),
+        program=_webhook_listen,
     ),
 }

@@ -15,6 +15,14 @@ import signal
 import sys
 from types import FrameType
 
+SIGNALS = tuple(
+    number
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    if (number := getattr(signal, name, None)) is not None
+    # nohup, and a shell for what runs behind it, have these two ignored: that stays so.
+    and (name in ("SIGTERM", "SIGINT") or signal.getsignal(number) is not signal.SIG_IGN)
+)
+"""What ends a worker in good order: asked for, Ctrl-C, its terminal or SSH connection is gone, Ctrl-\\."""
 WHY = b"The worker was ended by a signal before its command began. Nothing was sent to fal."
 DOCUMENT = (
     b'{"error": "%s", "trace": "", "error_type": "cancelled", "retryable": false, "status_code": null, '
@@ -27,13 +35,13 @@ _stdout: int | None = None
 
 
 def install() -> None:
-    """Answer SIGTERM and SIGINT with a document of our own, until `disarm`."""
+    """Answer what ends the process with a document of our own, until `disarm`."""
     global _stdout
     if _stdout is not None:
         return
     _occupy_closed_streams()
     _stdout = os.dup(1)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, _end)
 
 
@@ -43,6 +51,14 @@ def disarm() -> None:
     if _stdout is not None:
         os.close(_stdout)
         _stdout = None
+
+
+def let_end() -> None:
+    """The last word is being printed: when nobody reads it, a signal ends the process as it would any other."""
+    if _stdout is not None:
+        disarm()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _occupy_closed_streams() -> None:

@@ -13,11 +13,13 @@ What the methods do is `serve.py`'s. Codes of errors:
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
 import os
 import re
+import select
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn, TypeGuard
@@ -37,6 +39,8 @@ CHUNK_BYTES = 64 * 1024
 ROOM = 4 * 1024 * 1024
 """Characters that may wait for a slow reader before calls wait with them."""
 LOOK_S = 0.05
+
+PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 
 _HEAD = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,15})\s*,')
 
@@ -74,6 +78,14 @@ def error_reply(call_id: Id | None, code: int, document: Mapping[str, Any]) -> s
     return rendered({"jsonrpc": "2.0", "id": call_id, "error": error})
 
 
+def same_reply(reply: str, call_id: Id) -> str:
+    """`reply`, which was made for the id 0, to another call: without making the whole document again."""
+    return f"{_REPLY_TO}{rendered(call_id)}{reply[len(_REPLY_TO) + 1 :]}"
+
+
+_REPLY_TO = '{"jsonrpc": "2.0", "id": '
+
+
 def notification(method: str, params: Mapping[str, Any]) -> str:
     return rendered({"jsonrpc": "2.0", "method": method, "params": params})
 
@@ -104,8 +116,6 @@ def _read(fd: int) -> bytes:
         try:
             return os.read(fd, CHUNK_BYTES)
         except BlockingIOError:
-            import select
-
             select.select([fd], [], [])
         except OSError:
             return b""
@@ -218,30 +228,37 @@ class Outbox:
                 self._size += len(line)
                 self._changed.notify_all()
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread puts meanwhile is sent when it is all there."""
+        with self._changed:
+            yield
+
     def wait_for_room(self, enough: Callable[[], bool] = lambda: False) -> None:
         """Wait while the reader is far behind, and not yet `enough`."""
         with self._changed:
             while self._size > ROOM and not enough():
                 self._changed.wait(LOOK_S)
 
-    def flush(self, timeout_s: float) -> None:
-        """Wait until everything is written, but no longer than that."""
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything is written, but no longer than that; whether it is."""
         with self._changed:
-            self._changed.wait_for(lambda: self._size == 0, timeout_s)
+            return self._changed.wait_for(lambda: self._size == 0, timeout_s) and not self._broken
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
                 lines, self._lines = self._lines, []
-            try:
-                self._write("\n".join(lines))
-            except OSError:
-                self._end()
-                return
-            with self._changed:
-                self._size -= sum(map(len, lines))
-                self._changed.notify_all()
+            for some in _packed(lines):
+                try:
+                    self._write("\n".join(some))
+                except OSError:
+                    self._end()
+                    return
+                with self._changed:
+                    self._size -= sum(map(len, some))
+                    self._changed.notify_all()
 
     def _end(self) -> None:
         with self._changed:
@@ -249,3 +266,19 @@ class Outbox:
             self._lines, self._size = [], 0
             self._changed.notify_all()
         self._on_broken()
+
+
+def _packed(lines: list[str]) -> Iterator[list[str]]:
+    """Lines by the handful: what a pipe takes whole or not at all, so that no line is cut when the process ends."""
+    some: list[str] = []
+    size = 0
+    for line in lines:
+        # A letter may take four bytes.
+        length = len(line) + 1 if line.isascii() else 4 * len(line) + 1
+        if some and size + length > PIPE_BUF:
+            yield some
+            some, size = [], 0
+        some.append(line)
+        size += length
+    if some:
+        yield some

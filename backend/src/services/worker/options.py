@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from services.fal.errors import InvalidInput
+from services.fal.errors import DeadlineExceeded, FalError, InvalidInput
 
+MAX_JSON_BYTES = 64 * 1024 * 1024
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
@@ -74,18 +76,51 @@ def parse_value(option: Option, text: str) -> Any:
     return _native_path(value) if option.kind == "path" else value
 
 
-def read_json_options(options: Sequence[Option], stdin: Any = None) -> dict[str, Any]:
-    """The options in the JSON object on standard input."""
+def read_json_options(
+    options: Sequence[Option], stdin: Any = None, *, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """The options in the JSON object on standard input. Raises DeadlineExceeded when that does not end in time."""
     source = sys.stdin if stdin is None else stdin
     try:
-        data = getattr(source, "buffer", source).read() if source is not None else b""
+        data = _read_in_time(getattr(source, "buffer", source), timeout_s) if source is not None else b""
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         document = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, FalError):
+            raise
         raise InvalidInput("--json - takes one JSON object on standard input, as UTF-8.") from error
     if not isinstance(document, dict):
         raise InvalidInput(f"--json - takes one JSON object on standard input, not {_type_name(document)}.")
     return values_of(options, document)
+
+
+def _read_in_time(source: Any, timeout_s: float | None) -> Any:
+    """All of `source`, read by a thread of its own: nothing ends a read of a pipe that stays open."""
+    read: list[Any] = []
+    failed: list[Exception] = []
+
+    def work() -> None:
+        try:
+            read.append(source.read(MAX_JSON_BYTES + 1))
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="fal-stdin", daemon=True)
+    try:
+        thread.start()
+        thread.join(timeout_s)
+    except RuntimeError:
+        work()  # no thread to be had
+    if failed:
+        raise failed[0]
+    if not read:
+        raise DeadlineExceeded(
+            f"Standard input did not end within {timeout_s:g} seconds.",
+            hint="Close it after the JSON object that --json - reads.",
+        )
+    if len(read[0]) > MAX_JSON_BYTES:
+        raise InvalidInput(f"--json - takes at most {MAX_JSON_BYTES // 1024**2} MiB.")
+    return read[0]
 
 
 def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[str, Any]:

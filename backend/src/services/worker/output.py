@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import sys
 import threading
 from typing import Any, TextIO
@@ -55,17 +56,19 @@ class JsonStdout:
                 self._stream.write(f"{text}\n")
                 self._stream.flush()
 
-    def wait_for_the_reader_to_leave(self) -> bool:
-        """Wait until nobody reads any more: True. False when that cannot be learnt: no pipe of ours, or Windows."""
-        import select
-
+    def reader_has_left(self, wait_ms: int = 0) -> bool:
+        """Whether nobody reads any more; False also when that cannot be learnt: no pipe of ours, or Windows."""
         if self._fd is None or not hasattr(select, "poll"):
             return False
         pipe = select.poll()
         pipe.register(self._fd, 0)
-        while self._fd is not None:
-            for _, event in pipe.poll(LOOK_MS):
-                return bool(event & (select.POLLERR | select.POLLHUP))
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in pipe.poll(wait_ms))
+
+    def wait_for_the_reader_to_leave(self) -> bool:
+        """Wait until nobody reads any more: True. False when that cannot be learnt."""
+        while self._fd is not None and hasattr(select, "poll"):
+            if self.reader_has_left(LOOK_MS):
+                return True
         return False
 
 
@@ -101,8 +104,6 @@ def _write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            import select
-
             select.select([], [fd], [])
 
 

@@ -30,11 +30,11 @@ from services.fal.errors import FalError, InvalidInput, as_fal_error, report
 from services.fal.settings import MAX_TIMEOUT_S, check_timeout
 from services.worker import early_signals, jsonrpc
 from services.worker.calls import Calls, OpenCall
-from services.worker.commands import COMMANDS, CONCURRENCY, ENV_FILE, MAX_PENDING, TIMEOUT, Command
+from services.worker.commands import COMMANDS, CONCURRENCY, ENV_FILE, MAX_PENDING, QUEUE_TIMEOUT, TIMEOUT, Command
 from services.worker.jsonrpc import Batch, Id, Outbox, Refused, Reply, Request
 from services.worker.options import require, values_of
 from services.worker.output import JsonStdout
-from services.worker.run import failure, on_signal
+from services.worker.run import LOOK_S, PausingClock, failure, on_signal
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
@@ -86,8 +86,16 @@ class Worker:
         self._env_file = values.get(ENV_FILE.name)
         about = {"timeout": values.get(TIMEOUT.name), "env_file": self._env_file}
         self._client = FalClient(**about)
-        if concurrency > self._client.max_concurrency and CONCURRENCY.name in values:
-            self._client = FalClient(**about, max_concurrency=concurrency)
+        if concurrency > self._client.max_concurrency:
+            # A call that runs has a model call's place at least: more of them would only wait for each other, each
+            # against its own deadline.
+            if CONCURRENCY.name in values:
+                self._client = FalClient(**about, max_concurrency=concurrency)
+            concurrency = self._client.max_concurrency
+        queue_timeout_s = values.get(QUEUE_TIMEOUT.name)
+        if queue_timeout_s is not None:
+            check_timeout(queue_timeout_s, QUEUE_TIMEOUT.name)
+        self._refusals: tuple[FalError | None, dict[str, str]] = (None, {})
         self._about = {"version": _version(), "pid": os.getpid()}
         self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Why the worker ends; a signal handler may put into it at any moment."""
@@ -97,10 +105,12 @@ class Worker:
         self._outbox = Outbox(out.write_text, lambda: self._ends.put(NOBODY_READS))
         self._calls = Calls(
             self._reply_to,
-            lambda call, error: _failure_reply(call.call_id, call.command, error),
+            self._failed,
             self._outbox.wait_for_room,
+            self._outbox.together,
             concurrency=concurrency,
             max_pending=max_pending,
+            queue_timeout_s=queue_timeout_s,
         )
 
     def run(self, stdin: int) -> int:
@@ -108,19 +118,19 @@ class Worker:
         with on_signal(self._ends.put):
             early_signals.disarm()
             self._outbox.put(jsonrpc.notification("ready", {**self._about, "commands": list(METHODS)}))
-            threading.Thread(target=self._read, args=(stdin,), name="fal-reader", daemon=True).start()
             threading.Thread(target=self._watch_reader, name="fal-watch-reader", daemon=True).start()
+            threading.Thread(target=self._read, args=(stdin,), name="fal-reader", daemon=True).start()
             code = 0 if self._ends.get() in (SHUTDOWN, END_OF_INPUT) else 1
             ends_at = time.monotonic() + EXIT_S
-            last_resort = threading.Timer(EXIT_S, os._exit, args=(code,))
-            last_resort.daemon = True
-            last_resort.start()
+            over = threading.Event()
+            with contextlib.suppress(RuntimeError):  # no thread to be had: what follows is bounded by itself
+                threading.Thread(target=_end_at, args=(ends_at, over), name="fal-last-resort", daemon=True).start()
             self._calls.close()
             for say_farewell in self._farewells:
                 say_farewell()
-            self._outbox.flush(ends_at - LAST_LINE_S - time.monotonic())
-            last_resort.cancel()
-        return code
+            all_told = self._outbox.flush(max(ends_at - time.monotonic() - LAST_LINE_S, LAST_LINE_S))
+            over.set()
+        return code if all_told else 1
 
     # What comes in
 
@@ -202,7 +212,7 @@ class Worker:
             reply(_failure_reply(call_id, command, error))
 
     def _timeout_s(self, command: Command, values: Mapping[str, Any]) -> float:
-        """How long a call may take, its wait for a place included. Raises InvalidInput."""
+        """How long a call may take once it has a place. Raises InvalidInput."""
         if command.local is not None:
             return MAX_TIMEOUT_S
         if (timeout := values.get(TIMEOUT.name)) is not None:
@@ -226,10 +236,21 @@ class Worker:
 
     # What goes out
 
+    def _failed(self, call: OpenCall, error: FalError) -> str:
+        """The reply to a call that ends without a document of its own; quick when many end in the same way."""
+        if call.made.document:
+            return _document_reply(call.call_id, call.made.beside(failure(call.command, error)))
+        if self._refusals[0] is not error:
+            self._refusals = (error, {})
+        replies = self._refusals[1]
+        if call.command.help not in replies:
+            replies[call.command.help] = _failure_reply(0, call.command, error)
+        return jsonrpc.same_reply(replies[call.command.help], call.call_id)
+
     def _reply_to(self, call: OpenCall) -> str:
         """Run one call to its reply."""
         try:
-            with call.call.resumed(), stderr_log.told_to(lambda event: self._tell(call, "progress", event)):
+            with call.within().resumed(), stderr_log.told_to(lambda event: self._tell(call, "progress", event)):
                 return _document_reply(call.call_id, self._document(call))
         except BaseException as error:
             return _failure_reply(call.call_id, call.command, error)
@@ -239,16 +260,21 @@ class Worker:
             return call.command.local(call.values)
         with self._client_for(call.values) as client:
             if call.command.handler is not None:
-                return call.command.handler(client, call.values, lambda event: self._tell(call, "progress", event))
+                return call.command.handler(client, call.values, lambda event: self._tell_progress(call, event))
             assert call.command.streamer is not None
             event: dict[str, Any] = {}
             for event in call.command.streamer(client, call.values, lambda event: None):
                 self._tell(call, "delta", event)
             return event
 
+    def _tell_progress(self, call: OpenCall, event: Mapping[str, Any]) -> None:
+        call.made.note(event)
+        self._tell(call, "progress", event)
+
     def _tell(self, call: OpenCall, method: str, event: Mapping[str, Any]) -> None:
         line = jsonrpc.notification(method, {**event, "id": call.call_id})
-        self._outbox.wait_for_room(lambda: call.call.cancelled or call.call.remaining() == 0)
+        within = call.within()
+        self._outbox.wait_for_room(lambda: within.cancelled or within.remaining() == 0)
         with self._calls.while_open(call) as is_open:
             if is_open:
                 self._outbox.put(line)
@@ -291,6 +317,17 @@ def _failure_reply(call_id: Id, command: Command, error: BaseException) -> str:
     return _document_reply(call_id, failure(command, error))
 
 
+def _end_at(ends_at: float, over: threading.Event) -> None:
+    """End the process then, whatever still holds it; when it was paused meanwhile, as much later."""
+    clock = PausingClock()
+    while (left := ends_at - time.monotonic()) > 0:
+        if over.wait(min(LOOK_S, left)):
+            return
+        if (woke_at := clock.woke_at()) is not None:
+            ends_at = max(ends_at, woke_at + EXIT_S)
+    os._exit(1)
+
+
 def _whole(values: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
     value: int = values.get(name, default)
     if not least <= value <= most:
@@ -309,8 +346,10 @@ def _own_stdin() -> int:
 
 def _version() -> str:
     """This project's version: from the checkout that this file stands in, else of the installed package."""
+    # Not `parents[3]`: src/ may stand at the root, as in a container.
+    project = Path(__file__).resolve().parent.parent.parent.parent
     with contextlib.suppress(OSError):
-        text = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+        text = (project / "pyproject.toml").read_text(encoding="utf-8")
         if found := re.search(r'^name = "fal-python-services"\nversion = "(.+)"$', text, re.MULTILINE):
             return found[1]
     with contextlib.suppress(metadata.PackageNotFoundError):

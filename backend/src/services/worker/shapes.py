@@ -13,6 +13,7 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from services import webhooks
 from services.fal import errors, results
 from services.fal.errors import FalError
 from services.worker import calls
@@ -113,8 +114,8 @@ def fields_of(kind: type) -> list[Field]:
 
 
 def error_types() -> list[str]:
-    """Every `error_type` there is, in the order of the tree; `serve` has one of its own."""
-    classes = [one for module in (errors, calls) for one in vars(module).values() if isinstance(one, type)]
+    """Every `error_type` there is, in the order of the tree; `serve` and webhooks have one of their own."""
+    classes = [one for module in (errors, calls, webhooks) for one in vars(module).values() if isinstance(one, type)]
     return [*dict.fromkeys(one.error_type for one in classes if issubclass(one, FalError))]
 
 
