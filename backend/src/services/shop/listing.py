@@ -23,7 +23,6 @@ from services.shop.languages import languages_named
 from services.shop.listing_writer import Ask, Brief, Draft, Listing, Writer, ask_of, raise_reported
 from services.shop.places import places_named
 
-LISTING_MODEL = "google/gemini-2.5-flash"
 LENGTH_WORDS = (10, 2000)
 """The least and the most that `length` may be."""
 MAX_FACTS_CHARS = 20_000
@@ -67,7 +66,7 @@ def brief(
         [place.name for place in places_named(places)],
         checks.optional_text(tone, "tone"),
         length,
-        LISTING_MODEL if model is None else checks.text(model, "model"),
+        checks.optional_text(model, "model"),
         datetime.date.today(),
     )
 

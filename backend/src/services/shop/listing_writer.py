@@ -86,7 +86,7 @@ class Brief(NamedTuple):
     places: list[str]
     tone: str | None
     words: int
-    model: str
+    model: str | None
     day: datetime.date
 
 
