@@ -880,7 +880,7 @@ def test_without_a_key_it_says_so_and_is_not_ready(refusal):
     assert line["error"]["message"].startswith("FAL_KEY environment variable is required")
 
 
-@pytest.mark.parametrize("package", ["fal_client", "requests"])
+@pytest.mark.parametrize("package", ["fal_client", "httpx"])
 @pytest.mark.parametrize("text", ["import a_package_that_is_missing", "raise SystemExit(7)"])
 def test_a_package_that_cannot_be_imported_shows_before_any_call(package, text, refusal, tmp_path):
     (tmp_path / f"{package}.py").write_text(text)
