@@ -7,25 +7,21 @@ steps run side by side. What the steps do is `product.py`'s.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from services.fal.errors import FalError, summary
-from services.fal.stderr_log import logger
-
-Progress = Callable[[dict[str, Any]], None]
+from services.fal.progress import Progress
 
 
 class Steps:
     """Records seconds per step in `timings` and tells `on_progress`."""
 
-    def __init__(self, on_progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
         self.timings: dict[str, float] = {}
-        self._on_progress = on_progress
+        self._progress = progress
         self._began = time.monotonic()
-        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def step(self, name: str, style: str | None = None) -> Iterator[dict[str, Any]]:
@@ -49,10 +45,5 @@ class Steps:
         return {**self.timings, "total": round(time.monotonic() - self._began, 3)}
 
     def _tell(self, event: dict[str, Any]) -> None:
-        if self._on_progress is None:
-            return
-        with self._lock:
-            try:
-                self._on_progress(event)
-            except Exception:  # a caller's broken callback must not lose pictures that are paid for
-                logger.warning("on_progress raised", exc_info=True)
+        if self._progress is not None:
+            self._progress._tell(event)
