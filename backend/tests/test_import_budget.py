@@ -34,7 +34,8 @@ START = {
 """Help and whatever is refused before a command begins: nothing that talks to fal."""
 CLIENT = {
     *START,
-    *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+    *("worker.one_shot", "worker.supervisor"),
+    *("fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
     *(
         "fal.progress",
@@ -52,21 +53,21 @@ CLIENT = {
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
 PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json"}
 WORKFLOW = {*PRODUCT, "fal.workflow"}
-SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads"}
+SAVED = {*WORKFLOW, "worker.saved_files", "fal.downloads"}
 SCHEMA = {
     *START,
-    *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results", "webhooks"),
+    *("worker.one_shot", "worker.supervisor", "worker.schemas", "fal_service", "fal.steps", "fal.text_request"),
     *("fal.call", "fal.checks", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log", "fal.progress"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
 }
 LISTEN = {
     *START,
-    *("worker.run", "worker.webhook_listen", "webhooks"),
+    *("worker.supervisor", "worker.webhook_listen", "webhooks", "fal.env_files", "fal.key_forms", "fal.hosts"),
     *("fal.call", "fal.endpoints", "fal.settings", "fal.stderr_log", "fal.progress"),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.calls"} - AHEAD
+SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc"} - {*AHEAD, "worker.one_shot"}
 BUDGETS = {
     "any-llm-complete": CLIENT,
     "any-llm-enterprise": CLIENT,

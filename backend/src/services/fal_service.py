@@ -129,6 +129,11 @@ class FalClient:
         """Close every connection. The client cannot be used afterwards, nor can any view of it (`within`)."""
         self._shared.close()
 
+    @property
+    def call(self) -> Call | None:
+        """The call that this view's calls are parts of (`within`); None for a client itself."""
+        return self._around
+
     def within(self, call: Call) -> FalClient:
         """A view of this client whose methods are parts of `call`: they end with it, and tell its progress.
 

@@ -1,8 +1,8 @@
 """The page of `workflow --save_dir out --report`: one HTML file with the original, the pictures and the texts.
 
 It is self-contained: pictures are embedded, nothing is loaded, no script runs, and a policy in its head holds it to
-that. Every text is escaped, and only checked URLs become links. Saving the pictures and writing the page is
-`gallery.py`'s.
+that. Every text is escaped, and only checked URLs become links. See `saved_files.py` for the pictures and the page as
+files.
 """
 
 from __future__ import annotations
