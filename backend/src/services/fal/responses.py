@@ -401,8 +401,9 @@ class CorruptBody(ValueError):
     """The packed body broke off or was damaged on its way."""
 
 
-def whole_body(chunks: Iterable[bytes], encoding: str, limit: int) -> bytes:
+def whole_body(chunks: Iterable[bytes], encoding: str, max_bytes: int | None = None) -> bytes:
     """A body, unpacked. Raises BadOutput when it is too large, CorruptBody."""
+    limit = MAX_ANSWER_BYTES if max_bytes is None else max_bytes
     return b"".join(_bounded(unpacked(_bounded(chunks, limit), encoding), limit))
 
 

@@ -38,7 +38,6 @@ from services.fal.errors import BadOutput, FalError, Unreachable
 from services.fal.hosts import is_fal_host, is_run_host
 from services.fal.log import logger, outline
 from services.fal.responses import (
-    MAX_ANSWER_BYTES,
     Answer,
     CorruptBody,
     ambiguous,
@@ -329,8 +328,7 @@ def _stage(request: httpx.Request, paid: bool) -> str:
 def _body(request: httpx.Request, response: httpx.Response) -> bytes:
     """The whole body, unpacked. Raises CorruptBody, and BadOutput for one that is too large."""
     encoding = response.headers.get("content-encoding", "")
-    limit = request.extensions.get("max_bytes", MAX_ANSWER_BYTES)
-    body = whole_body(_stream_of(response), encoding, limit)
+    body = whole_body(_stream_of(response), encoding, request.extensions.get("max_bytes"))
     return body if request.extensions.get("stage") == "download" else redacted_body(body)
 
 
