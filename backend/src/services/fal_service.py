@@ -142,6 +142,8 @@ class FalClient:
             call = Call(60, progress=Progress(print))
             client.within(call).product_workflow("photo.jpg")  # meanwhile elsewhere: call.cancel()
         """
+        if not isinstance(call, Call):
+            raise InvalidInput(f"call must be a services.fal.call.Call, not {call!r}.")
         view = copy.copy(self)
         view._around = call
         return view
@@ -507,7 +509,7 @@ class FalClient:
         self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
     ) -> Path:
         """Download a picture that fal made into `directory`; its path, `name` with an extension."""
-        url, name = arguments.text(url, "url"), arguments.text(name, "name")
+        url, name = arguments.text(url, "url"), arguments.string(name, "name")
         folder = arguments.folder(directory, "directory")
         with self._call(timeout) as call:
             return self._parts().downloads.save(call, url, folder, name)

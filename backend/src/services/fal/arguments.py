@@ -53,6 +53,13 @@ def text(value: object, name: str) -> str:
     return value
 
 
+def string(value: object, name: str) -> str:
+    """`value` when it is a string, which may be empty."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} must be a string, not {shown(repr(value), 100)}.")
+    return value
+
+
 def optional_text(value: object, name: str) -> str | None:
     return None if value is None else text(value, name)
 
