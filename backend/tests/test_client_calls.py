@@ -187,7 +187,7 @@ def test_arguments_of_wrong_types_are_invalid_input_in_every_method(
             if value is parameter.default or (value is True and parameter.default in (True, False)):
                 continue
             before = len(box.journal())
-            outcome = outcome_of(lambda: function(**{**ready(function, tmp_path), name: value}))
+            outcome = outcome_of(function, {**ready(function, tmp_path), name: value})
             if isinstance(outcome, InvalidInput):
                 assert len(box.journal()) == before, (name, value)
             else:
@@ -195,9 +195,9 @@ def test_arguments_of_wrong_types_are_invalid_input_in_every_method(
                 assert may_be(value, name), (name, value)
 
 
-def outcome_of(action: Callable[[], object]) -> Exception | None:
+def outcome_of(function: Callable[..., object], arguments: dict[str, Any]) -> Exception | None:
     try:
-        action()
+        function(**arguments)
     except Exception as error:
         return error
     return None
