@@ -28,7 +28,7 @@ from services.worker.serve import HEAVY
 WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.py"
 
 START = {
-    *("fal", "fal.errors", "fal.secrets"),
+    *("fal", "fal.errors", "fal.redaction"),
     *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""

@@ -284,7 +284,7 @@ def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
     assert {path.name for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")} == {
-        "shrinking.py"
+        "image_files.py"
     }
     assert {_import_name(name) for name in _with_their_own(runtime)} >= OWN_DEPENDENCIES_USED
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
 from services.fal.hosts import fault_of
-from services.fal.secrets import shown
+from services.fal.redaction import shown
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100

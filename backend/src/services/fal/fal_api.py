@@ -36,8 +36,8 @@ from services.fal.connections import tls_context
 from services.fal.errors import BadOutput, FalError, NotFound, ServiceError
 from services.fal.hosts import WebUrl, fault_of, is_fal_host, parse
 from services.fal.log import logger, outline
+from services.fal.redaction import MASK, redacted, remember, settled
 from services.fal.responses import MAX_FILE_BYTES, Answer, ambiguous, json_of
-from services.fal.secrets import MASK, redacted, remember, settled
 from services.fal.settings import Settings
 from services.fal.transport import MAX_ATTEMPTS, PLACE_OF_THE_KEY, Transport
 

@@ -28,8 +28,8 @@ from services.fal.errors import (
 )
 from services.fal.hosts import is_run_host, parse
 from services.fal.log import logger, outline
+from services.fal.redaction import shown
 from services.fal.responses import job_error, usable_id
-from services.fal.secrets import shown
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi

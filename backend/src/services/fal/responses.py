@@ -34,7 +34,7 @@ from services.fal.errors import (
     NotReady,
     RateLimited,
 )
-from services.fal.secrets import shown
+from services.fal.redaction import shown
 
 if TYPE_CHECKING:
     from services.fal.results import Usage

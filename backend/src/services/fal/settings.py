@@ -20,7 +20,7 @@ from services.fal import env_files
 from services.fal.endpoints import ENDPOINT_VARIABLES, MODEL_VARIABLES, check_endpoint
 from services.fal.env_files import EnvFile
 from services.fal.errors import InvalidInput, MissingKey
-from services.fal.secrets import Secret, remember
+from services.fal.redaction import Secret, remember
 
 DEFAULT_TIMEOUT_S = 110.0
 """Below the 120 s after which the documented Node caller ends the worker."""

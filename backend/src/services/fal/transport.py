@@ -37,6 +37,7 @@ from services.fal.connections import NETWORK_ERRORS, Connection, Connections
 from services.fal.errors import BadOutput, FalError, Unreachable
 from services.fal.hosts import is_fal_host, is_run_host
 from services.fal.log import logger, outline
+from services.fal.redaction import MASK, Secret, is_clean, redact, redacted_body
 from services.fal.responses import (
     Answer,
     CorruptBody,
@@ -51,7 +52,6 @@ from services.fal.responses import (
     usable_id,
     whole_body,
 )
-from services.fal.secrets import MASK, Secret, is_clean, redact, redacted_body
 
 BACKUP_HOSTS = {"fal.run": "falrun.com", "queue.fal.run": "queue.falrun.com"}
 """fal's other names for its hosts, tried when the first cannot be connected to, as fal-client does

@@ -20,7 +20,7 @@ from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
 from services.fal.errors import InvalidInput
 from services.fal.image_files import local_image
-from services.fal.secrets import redact
+from services.fal.redaction import redact
 from services.worker.report_page import PAGE, STYLE
 
 STAGES = {
