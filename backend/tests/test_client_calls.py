@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal.call import Call
 from services.fal.errors import AuthError, Cancelled, DeadlineExceeded, InvalidInput
 from services.fal.progress import Progress

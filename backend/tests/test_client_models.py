@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from sandbox.refusals import HOW
+from fal_sandbox.refusals import HOW
 from services.fal.endpoints import MODEL_CHAINS
 from services.fal.errors import BadOutput, FalError, ModelGone, ModelRejected
 from services.fal_service import FalClient

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal.categories import CATEGORY_NAMES
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS
