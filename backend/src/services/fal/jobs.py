@@ -302,7 +302,7 @@ def _says_less(error: FalError) -> bool:
 
 def _checked(status: Status) -> Status:
     if status.get("status") not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        raise BadOutput(f"fal gave a status that is not known: {shown(status.get('status'), 100)!r}.")
+        raise BadOutput(f"fal returned an unknown status: {shown(status.get('status'), 100)!r}.")
     return status
 
 

@@ -115,7 +115,7 @@ class Transport:
     def _authorize(self, request: httpx.Request) -> None:
         """Put the key in its place, for fal's own hosts; nothing that authorizes goes to other hosts."""
         if request.url.scheme != "https" or request.url.userinfo:
-            raise BadOutput(f"fal named an address that is not used: {redact(str(request.url))[:200]!r}.")
+            raise BadOutput(f"fal returned a URL that cannot be used: {redact(str(request.url))[:200]!r}.")
         if not is_fal_host(_host(request)):
             request.headers.pop("Authorization", None)
         elif request.headers.get("Authorization") == PLACE_OF_THE_KEY:
@@ -251,7 +251,7 @@ def _unfit_submit(body: Mapping[str, Any], answer: Answer) -> _Failure | None:
     if missing := [name for name in SUBMITTED if name not in body]:
         return _unusable(f"fal answered the submit without {', '.join(missing)}.", answer, body.get("request_id"))
     if usable_id(body["request_id"]) is None:
-        return _unusable("fal's answer to the submit has no usable request id.", answer)
+        return _unusable("fal's answer to the submit contains no valid request id.", answer)
     return None
 
 
