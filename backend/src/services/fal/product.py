@@ -34,6 +34,8 @@ class Analysis(NamedTuple):
 
     categories: dict[str, str]
     answer: TextAnswer
+    unread: BadOutput | None = None
+    """Why no category could be read in what the model wrote."""
 
 
 _Ask = Callable[[tuple[str, ...]], Analysis]
@@ -66,10 +68,10 @@ class ProductModels:
         `when_known` is called as soon as any of them is known. Raises BadOutput when both answers give none at all.
         """
         ask = partial(self._ask_categories, call, image_url, model, temperature)
-        try:
-            found, answer = ask(CATEGORY_NAMES)
-        except BadOutput as unread:
-            found, answer = _ask_again(ask, CATEGORY_NAMES, unread)
+        found, answer, unread = ask(CATEGORY_NAMES)
+        if unread is not None:
+            # Only then: an answer of fal's that cannot be used is no reason to pay for a second job.
+            found, answer, _ = _ask_again(ask, CATEGORY_NAMES, unread)
             when_known()
         else:
             when_known()
@@ -80,10 +82,10 @@ class ProductModels:
     def _ask_categories(
         self, call: Call, image_url: str, model: str | None, temperature: float, names: tuple[str, ...]
     ) -> Analysis:
-        """Those of `names` that the model gives. Raises BadOutput when it gives no category."""
+        """Those of `names` that the model gives."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
         answer = self._text.ask(call, "vision", request)
-        return Analysis(_read(answer), answer)
+        return _read(answer)
 
     def background_prompt(
         self, call: Call, categories: Mapping[str, str], style: str, model: str | None = None
@@ -283,26 +285,32 @@ def _sandbox_of(image: StyledImage) -> dict[str, Any]:
 def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:
     """Another answer in place of one that could not be read; what the model wrote first stays known."""
     try:
-        return ask(names)
+        again = ask(names)
     except (Cancelled, DeadlineExceeded) as error:
         raise error.but(partial={**unread.partial, **error.partial}) from error
     except FalError as error:
         raise unread from error
+    if again.unread is not None:
+        raise unread from again.unread
+    return again
 
 
 def _ask_for_rest(ask: _Ask, missing: tuple[str, ...]) -> dict[str, str]:
+    failure: FalError | None
     try:
-        return ask(missing).categories
+        found, _, failure = ask(missing)
     except (Cancelled, DeadlineExceeded):
         raise
     except FalError as error:
-        logger.info("%s stays unknown: %s", ", ".join(missing), outline(error))
-        return {}
+        found, failure = {}, error
+    if failure is not None:
+        logger.info("%s stays unknown: %s", ", ".join(missing), outline(failure))
+    return found
 
 
-def _read(answer: TextAnswer) -> dict[str, str]:
+def _read(answer: TextAnswer) -> Analysis:
     try:
-        return read_categories(answer.output)
+        return Analysis(read_categories(answer.output), answer)
     except BadOutput as error:
         partial = {**error.partial, "raw_output": answer.output}
-        raise error.but(request_id=answer.result.request_id, partial=partial) from error
+        return Analysis({}, answer, error.but(request_id=answer.result.request_id, partial=partial))
