@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,11 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("test"), max_examples=2_000, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+# A shell ignores these for what it runs in the background, and children would inherit that.
+for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
 
 BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"

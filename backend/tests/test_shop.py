@@ -488,8 +488,8 @@ def test_a_client_that_leaves_cancels_its_jobs(shop, box, photo_path, photo_url)
     ledger = leave_when(shop, box, lambda now: now["running"], "/v1/analyze-product", json={"image_url": photo_url})
     assert [job["outcome"] for job in ledger["jobs"]] == ["cancelled"]
     photo = {"photo": ("coffee.jpg", photo_path.read_bytes())}
-    ledger = leave_when(shop, box, lambda now: now["running"] == 2, "/v1/products", files=photo)
-    assert [job["outcome"] for job in ledger["jobs"]] == ["cancelled"] * 3
+    ledger = leave_when(shop, box, lambda now: now["running"] == 1, "/v1/products", files=photo)
+    assert [job["outcome"] for job in ledger["jobs"]] == ["cancelled"] * 2
     wait_for_files(shop, lambda now: now == before)
     box.configure(latency=0)
     assert shop.post("/v1/analyze-product", {"image_url": photo_url}).status_code == 200
@@ -544,7 +544,7 @@ def test_sigterm_cancels_answers_and_leaves_nothing(own_shop, box, photo_path):
         session.trust_env = False
         photo = {"photo": ("coffee.jpg", photo_path.read_bytes())}
         with session.post(shop.url + "/v1/products", files=photo, stream=True, timeout=WITHIN_S) as answer:
-            box.wait_for(lambda now: now["running"] == 2)
+            box.wait_for(lambda now: now["running"] == 1)
             began = time.monotonic()
             assert shop.stop() == 0
             assert time.monotonic() - began < HOLDS_S / 2
@@ -562,7 +562,7 @@ def test_a_worker_that_is_killed_is_replaced(own_shop, box, photo_path, photo_ur
         session.trust_env = False
         photo = {"photo": ("coffee.jpg", photo_path.read_bytes())}
         with session.post(shop.url + "/v1/products", files=photo, stream=True, timeout=WITHIN_S) as answer:
-            box.wait_for(lambda now: now["running"] == 2)
+            box.wait_for(lambda now: now["running"] == 1)
             children = Path(f"/proc/{shop.process.pid}/task/{shop.process.pid}/children")
             if not children.exists():
                 pytest.skip("the system does not tell a process's children")
@@ -782,7 +782,7 @@ def test_nothing_of_the_last_run_is_told_in_the_next(page, box, photo_path):
     assert page.run("document.title") == "Product studio"
     box.configure(latency=HOLDS_S)
     page.press("Enter")
-    box.wait_for(lambda now: now["running"] == 2)
+    box.wait_for(lambda now: now["running"] == 1)
     assert page.run("document.title") == "Product studio"
     assert page.run(ANNOUNCED).strip() == "The work has begun."
     assert page.run("document.querySelector('#announced').ariaAtomic") == "false"
@@ -821,12 +821,12 @@ def test_cancel_stops_the_jobs_at_fal(page, box, photo_path):
     box.configure(latency=HOLDS_S)
     choose(page, photo_path)
     page.press("Enter")
-    box.wait_for(lambda now: now["running"] == 2)
+    box.wait_for(lambda now: now["running"] == 1)
     assert page.run(FOCUSED) == "cancel"
     page.press("Enter")
     page.wait_for("document.body.innerText.includes('Cancelled after')")
     assert page.run(FOCUSED) == "start"
-    assert box.wait_for(lambda now: now["running"] == 0)["cancelled"] == 2
+    assert box.wait_for(lambda now: now["running"] == 0)["cancelled"] == 1
 
 
 def test_what_is_no_photo_is_refused_at_once(page, box, tmp_path):

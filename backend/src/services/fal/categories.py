@@ -69,10 +69,14 @@ _NOTHING = frozenset(
 _NO_WORDS = frozenset(("-", "--", "---", "–", "—", "?", "...", "…"))
 
 
+class NoCategories(BadOutput):
+    """A model wrote something, and none of the categories is in it."""
+
+
 def read_categories(text: str) -> dict[str, str]:
     """The categories found in `text`, at most nine; those that are missing are left out.
 
-    Raises BadOutput when `text` gives none at all.
+    Raises NoCategories when `text` gives none at all.
     """
     for _ in range(MAX_ESCAPES + 1):
         if found := _last_named(_objects(text)):
@@ -80,7 +84,7 @@ def read_categories(text: str) -> dict[str, str]:
         if '\\"' not in text and "\\'" not in text:
             break
         text = unescaped(text)
-    raise BadOutput(
+    raise NoCategories(
         "The model's answer names none of the nine categories as JSON.", hint="Try again, or use another model."
     )
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from services.fal import prompts
 from services.fal.arguments import Style
 from services.fal.call import Call, Task, Tasks, side_by_side
-from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
+from services.fal.categories import CATEGORY_NAMES, UNKNOWN, NoCategories, read_categories
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
 from services.fal.image_files import LocalImage
 from services.fal.log import logger, outline
 from services.fal.picture_models import Picture, PictureModels
 from services.fal.responses import from_sandbox
-from services.fal.text_models import TextAnswer, TextModels, TextRequest
+from services.fal.text_models import NoText, TextAnswer, TextModels, TextRequest
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
@@ -34,8 +34,6 @@ class Analysis(NamedTuple):
 
     categories: dict[str, str]
     answer: TextAnswer
-    unread: BadOutput | None = None
-    """Why no category could be read in what the model wrote."""
 
 
 _Ask = Callable[[tuple[str, ...]], Analysis]
@@ -68,10 +66,11 @@ class ProductModels:
         `when_known` is called as soon as any of them is known. Raises BadOutput when both answers give none at all.
         """
         ask = partial(self._ask_categories, call, image_url, model, temperature)
-        found, answer, unread = ask(CATEGORY_NAMES)
-        if unread is not None:
-            # Only then: an answer of fal's that cannot be used is no reason to pay for a second job.
-            found, answer, _ = _ask_again(ask, CATEGORY_NAMES, unread)
+        try:
+            found, answer = ask(CATEGORY_NAMES)
+        except (NoText, NoCategories) as unread:
+            # Only after these: an answer of fal's that cannot be used is no reason to pay for a second job.
+            found, answer = _ask_again(ask, CATEGORY_NAMES, unread)
             when_known()
         else:
             when_known()
@@ -82,10 +81,10 @@ class ProductModels:
     def _ask_categories(
         self, call: Call, image_url: str, model: str | None, temperature: float, names: tuple[str, ...]
     ) -> Analysis:
-        """Those of `names` that the model gives."""
+        """Those of `names` that the model gives. Raises NoText, NoCategories."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
         answer = self._text.ask(call, "vision", request)
-        return _read(answer)
+        return Analysis(_read(answer), answer)
 
     def background_prompt(
         self, call: Call, categories: Mapping[str, str], style: str, model: str | None = None
@@ -285,32 +284,26 @@ def _sandbox_of(image: StyledImage) -> dict[str, Any]:
 def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:
     """Another answer in place of one that could not be read; what the model wrote first stays known."""
     try:
-        again = ask(names)
+        return ask(names)
     except (Cancelled, DeadlineExceeded) as error:
         raise error.but(partial={**unread.partial, **error.partial}) from error
     except FalError as error:
         raise unread from error
-    if again.unread is not None:
-        raise unread from again.unread
-    return again
 
 
 def _ask_for_rest(ask: _Ask, missing: tuple[str, ...]) -> dict[str, str]:
-    failure: FalError | None
     try:
-        found, _, failure = ask(missing)
+        return ask(missing).categories
     except (Cancelled, DeadlineExceeded):
         raise
     except FalError as error:
-        found, failure = {}, error
-    if failure is not None:
-        logger.info("%s stays unknown: %s", ", ".join(missing), outline(failure))
-    return found
+        logger.info("%s stays unknown: %s", ", ".join(missing), outline(error))
+        return {}
 
 
-def _read(answer: TextAnswer) -> Analysis:
+def _read(answer: TextAnswer) -> dict[str, str]:
     try:
-        return Analysis(read_categories(answer.output), answer)
-    except BadOutput as error:
+        return read_categories(answer.output)
+    except NoCategories as error:
         partial = {**error.partial, "raw_output": answer.output}
-        return Analysis({}, answer, error.but(request_id=answer.result.request_id, partial=partial))
+        raise error.but(request_id=answer.result.request_id, partial=partial) from error
