@@ -221,7 +221,7 @@ export interface CommandSchemas {
   failure: Record<string, unknown>;
 }
 
-/** A step of `generate_multiple_backgrounds` or `product_workflow` begins. */
+/** A step of a call begins. */
 export interface StepStarted {
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
   status: "started";
@@ -274,7 +274,7 @@ export interface StepFailed {
   detail?: unknown;
 }
 
-/** Only from `serve`: a job's place in fal's queue, when it is another than before. */
+/** A job's place in fal's queue, when it is another than before. */
 export interface QueueEvent {
   step: "queue";
   /** Jobs ahead of it; 0 also when it runs. */
@@ -283,7 +283,7 @@ export interface QueueEvent {
   request_id: string;
 }
 
-/** Only from `serve`, with `with_logs`: a line of a job's log. */
+/** With `with_logs`: a line of a job's log. */
 export interface LogEvent {
   step: "log";
   timestamp: string;

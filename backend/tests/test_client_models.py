@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
 from fal_sandbox.refusals import HOW
+from services.fal.endpoints import MODEL_CHAINS
 from services.fal.errors import BadOutput, FalError, ModelGone, ModelRejected
-from services.fal.models import MODEL_CHAINS, MODEL_ENDS, endings, ends_on, warning_of
+from services.fal.model_ends import MODEL_ENDS, endings, ends_on, warning_of
 from services.fal_service import FalClient
 
 PHOTO = "https://example.com/red-mug.jpg"
@@ -50,7 +52,7 @@ def models(box):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("call", CALLS)
-def test_the_successor_of_a_default_takes_over_says_so_once_and_stays(box, client, capsys, call, how):
+def test_the_successor_of_a_default_takes_over_says_so_once_and_stays(box, client, caplog, call, how):
     chain, ask = CALLS[call]
     first, second = MODEL_CHAINS[chain][:2]
     box.configure(gone_models=[f"{first}={how}"])
@@ -60,8 +62,8 @@ def test_the_successor_of_a_default_takes_over_says_so_once_and_stays(box, clien
         assert ask(other)["error"] is None
     assert models(box) == [first, second, second, second]
     assert len({endpoint for endpoint, _ in asked(box)}) == 1
-    [told] = [line for line in capsys.readouterr().err.splitlines() if "instead" in line]
-    assert told.startswith("warning:")
+    [(name, level, told)] = [row for row in caplog.record_tuples if "instead" in row[2]]
+    assert (name, level) == ("fal_services", logging.WARNING)
     assert first in told
     assert f"Using {second} instead" in told
     assert [job["billable"] for job in box.ledger()["jobs"]] == [False, True, True, True]
@@ -408,7 +410,7 @@ def test_every_end_is_a_day():
 def test_the_doctor_tells_and_warns_of_models_that_end(box, client, monkeypatch, caplog):
     today = datetime.now(timezone.utc).date()
     ends = {"openai/gpt-5-mini": today + timedelta(days=9), "google/gemini-2.5-pro": today + timedelta(days=99)}
-    monkeypatch.setattr("services.fal.models.MODEL_ENDS", {model: day.isoformat() for model, day in ends.items()})
+    monkeypatch.setattr("services.fal.model_ends.MODEL_ENDS", {model: day.isoformat() for model, day in ends.items()})
     report = client.doctor()
     assert [row["model"] for row in report["endings"]] == list(ends)
     (warning,) = report["warnings"]

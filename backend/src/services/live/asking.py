@@ -1,4 +1,4 @@
-"""Raw answers: whatever a host says, as it says it, within the current call and bounded in size.
+"""Raw answers: whatever a host says, as it says it, within a call and bounded in size.
 
 The client's own transport turns answers into results and errors. Here the answer itself is what is looked at, so it
 comes back whole, also when it is a refusal. It goes over the same connections: the same proxies and certificates, the
@@ -15,13 +15,12 @@ from typing import Any, NamedTuple, cast
 
 import httpx
 
-from services.fal import bodies
-from services.fal.call import Exchange, current_call, current_exchange
-from services.fal.certificates import tls_context
-from services.fal.connections import Connections
+from services.fal.call import Call, RequestInFlight
+from services.fal.connections import NETWORK_ERRORS, Connections, tls_context
 from services.fal.errors import BadOutput, FalError, Unreachable
 from services.fal.hosts import is_fal_host, parse
 from services.fal.redaction import redact, redacted, redacted_body
+from services.fal.responses import CorruptBody, whole_body
 from services.fal.settings import Settings
 
 READ_S = 30.0
@@ -74,6 +73,7 @@ class Asker:
 
     def ask(
         self,
+        call: Call,
         method: str,
         url: str,
         *,
@@ -90,7 +90,6 @@ class Asker:
             target = parse(url)
         except ValueError as error:
             raise BadOutput(f"fal named an address that is not used, since {error}.", retryable=False) from error
-        call = current_call()
         call.check()
         given = {"User-Agent": AGENT, "Accept-Encoding": "identity", "Authorization": f"Key {self._key}"}
         given |= headers or {}
@@ -99,35 +98,31 @@ class Asker:
         content: dict[str, Any] = {"content": data} if data is not None else {} if body is None else {"json": body}
         timeout = httpx.Timeout(READ_S).as_dict()
         request = httpx.Request(method, target.whole, headers=given, extensions={"timeout": timeout}, **content)
-        exchange = Exchange(target.host, paid=learn_id is not None, public_only=not is_fal_host(target.host))
+        public_only = not is_fal_host(target.host)
+        sent = RequestInFlight(call, target.host, paid=learn_id is not None, public_only=public_only)
         try:
-            with self._opened(request, exchange) as response:
+            with self._opened(call, request, sent) as response:
                 answered = {name.lower(): redact(value) for name, value in response.headers.items()}
                 if learn_id is not None and "x-fal-request-id" in answered:
                     learn_id(answered["x-fal-request-id"])
                 raw = Raw(method, redact(target.whole), redacted(body), response.status_code, answered, b"")
                 return raw._replace(body=redacted_body(_body(response, raw)))
-        except (httpx.RequestError, bodies.Corrupt) as error:
+        except (*NETWORK_ERRORS, CorruptBody) as error:
             call.check()
             raise Unreachable(f"No whole answer came from {target.host} ({type(error).__name__}).") from error
 
     @contextlib.contextmanager
-    def _opened(self, request: httpx.Request, exchange: Exchange) -> Iterator[httpx.Response]:
-        with contextlib.ExitStack() as opened:
-            opened.enter_context(current_call().open(exchange))
-            opened.callback(current_exchange.reset, current_exchange.set(exchange))
-            connection = opened.enter_context(self._connections.one(exchange.host, public_only=exchange.public_only))
-            # Before the connection is given back: its socket may then serve another request.
-            opened.callback(exchange.end)
-            response = connection.handle_request(request)
-            opened.callback(cast("httpx.SyncByteStream", response.stream).close)
-            yield response
+    def _opened(self, call: Call, request: httpx.Request, sent: RequestInFlight) -> Iterator[httpx.Response]:
+        with call.sending(sent), self._connections.one(sent) as connection:
+            response = connection.send(request)
+            with contextlib.closing(cast("httpx.SyncByteStream", response.stream)):
+                yield response
 
 
 def _body(response: httpx.Response, raw: Raw) -> bytes:
     stream = cast("httpx.SyncByteStream", response.stream)
     if not raw.is_events:
-        return bodies.whole(stream, response.headers.get("content-encoding", ""), MAX_BYTES)
+        return whole_body(stream, response.headers.get("content-encoding", ""), MAX_BYTES)
     until, text, read = time.monotonic() + MAX_STREAM_S, bytearray(), 0
     for chunk in stream:
         text += chunk

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from services.fal.call import Call
 from services.fal.endpoints import BY_HAND, CHAINS
 from services.fal.errors import DeadlineExceeded, FalError
-from services.fal.fields import as_number
+from services.fal.responses import as_number
 from services.fal.settings import Settings
 from services.live.asking import Asker, Raw, reason_of
 from services.live.inputs import INPUTS, compare, inputs_of
@@ -54,10 +55,10 @@ def catalogue_url(endpoint: str) -> str:
     return f"{API}/models?endpoint_id={quote(endpoint)}&expand=openapi-3.0"
 
 
-def check_endpoint(asker: Asker, recordings: Recordings, endpoint: str) -> tuple[Checked, Raw | None]:
+def check_endpoint(call: Call, asker: Asker, recordings: Recordings, endpoint: str) -> tuple[Checked, Raw | None]:
     """Compare the catalogue's OpenAPI document of one endpoint with our row for it."""
     try:
-        raw = asker.ask("GET", catalogue_url(endpoint))
+        raw = asker.ask(call, "GET", catalogue_url(endpoint))
     except DeadlineExceeded:
         raise
     except FalError as error:
@@ -112,10 +113,10 @@ def prices_in(value: Any) -> dict[str, Price]:
     return found
 
 
-def listed_models(asker: Asker) -> dict[str, str | None] | None:
+def listed_models(call: Call, asker: Asker) -> dict[str, str | None] | None:
     """The language models that OpenRouter offers, and when each ends; None when the list cannot be read."""
     try:
-        raw = asker.ask("GET", MODEL_LIST)
+        raw = asker.ask(call, "GET", MODEL_LIST)
     except DeadlineExceeded:
         raise
     except FalError:

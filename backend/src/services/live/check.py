@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from services.fal.call import new_call
+from services.fal.call import Call
 from services.fal.doctor import KEY_CHECK
-from services.fal.endpoints import CHAINS, chain_for
+from services.fal.endpoints import CHAINS, MODEL_CHAINS, chain_for
 from services.fal.errors import BadOutput, DeadlineExceeded, FalError, report
-from services.fal.models import MODEL_CHAINS, ends_on
+from services.fal.log import show
+from services.fal.model_ends import ends_on
 from services.fal.settings import check_timeout
-from services.fal.stderr_log import show
 from services.live.asking import Asker, reason_of
 from services.live.budget import Budget, check_spend
 from services.live.catalogue import (
@@ -51,11 +51,12 @@ def examine_live(
     """
     allowed = None if spend is None else check_spend(spend)
     folder = Recordings(recordings)
-    with new_call(client.timeout if timeout is None else check_timeout(timeout)):
+    with Call(client.timeout if timeout is None else check_timeout(timeout), parent=client.call) as call:
+        client = client.within(call)
         document = client.doctor()
         if document["error"] is not None:
             return document
-        run = _Run(client, folder)
+        run = _Run(call, client, folder)
         try:
             run.read()
             if allowed is not None:
@@ -77,7 +78,8 @@ def examine_live(
 class _Run:
     """One live run, and what it has found so far."""
 
-    def __init__(self, client: FalClient, recordings: Recordings) -> None:
+    def __init__(self, call: Call, client: FalClient, recordings: Recordings) -> None:
+        self._call = call
         self._client = client
         self._settings = client.settings
         self._recordings = recordings
@@ -98,18 +100,18 @@ class _Run:
         endpoints = endpoints_of(self._settings)
         show(f"reading what fal's catalogue says of {len(endpoints)} endpoints ...")
         for endpoint in endpoints:
-            checked, raw = check_endpoint(self._asker, self._recordings, endpoint)
+            checked, raw = check_endpoint(self._call, self._asker, self._recordings, endpoint)
             self._checked.append(checked)
             if raw is not None and checked.verdict != "gone" and "catalogue" not in self._facts.seen:
                 self._facts.see("catalogue", raw)
         there = [row.endpoint for row in self._checked if row.verdict != "gone"]
         self._read_fact("prices", prices_url(there))
         self._read_fact("wrong key", KEY_CHECK, {"Authorization": f"Key {WRONG_KEY}"})
-        self._listed = listed_models(self._asker)
+        self._listed = listed_models(self._call, self._asker)
 
     def _read_fact(self, name: str, url: str, headers: Mapping[str, str] | None = None) -> None:
         try:
-            raw = self._asker.ask("GET", url, headers=headers)
+            raw = self._asker.ask(self._call, "GET", url, headers=headers)
         except DeadlineExceeded:
             raise
         except FalError as error:
@@ -124,7 +126,13 @@ class _Run:
         self._budget = Budget(allowed_usd, self._needed_usd)
         show(f"trying one of each: this costs up to ${self._needed_usd:.3f}, of ${allowed_usd:.3f} allowed")
         probes = Probes(
-            self._asker, self._client, self._facts, self._budget, self._prices, datetime.now(timezone.utc).date()
+            self._call,
+            self._asker,
+            self._client,
+            self._facts,
+            self._budget,
+            self._prices,
+            datetime.now(timezone.utc).date(),
         )
         try:
             probes.run(lambda line: show(f"  {line}"))

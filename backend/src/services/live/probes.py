@@ -15,15 +15,14 @@ from contextlib import contextmanager
 from datetime import date
 from typing import Any, NamedTuple, Protocol
 
-from services.fal.answers import REQUEST_ID
-from services.fal.call import cleanup, current_call
-from services.fal.endpoints import CHAINS
+from services.fal.call import CLEANUP_S, Call
+from services.fal.endpoints import CHAINS, MODEL_CHAINS
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, NotReady
-from services.fal.fields import as_number
 from services.fal.hosts import is_file_host, parse
-from services.fal.models import MODEL_CHAINS, ends_on
+from services.fal.jobs import own_url
+from services.fal.model_ends import ends_on
 from services.fal.redaction import remember
-from services.fal.wire import own_url
+from services.fal.responses import REQUEST_ID, as_number
 from services.live.asking import Asker, Raw, is_last_event, reason_of
 from services.live.budget import LOOK_USD, QUESTION_USD, Budget, picture_usd
 from services.live.catalogue import Price
@@ -123,7 +122,8 @@ class Job(NamedTuple):
 class Jobs:
     """Submits jobs, and knows those that are not over."""
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, call: Call, asker: Asker) -> None:
+        self._call = call
         self._asker = asker
         self._open: dict[str, str] = {}
         """Cancel URLs by request id."""
@@ -138,7 +138,7 @@ class Jobs:
                 known.append(request_id)
                 self._open[request_id] = f"{base}/{request_id}/cancel"
 
-        raw = self._asker.ask("POST", f"{QUEUE}/{endpoint}", body=dict(arguments), learn_id=learn_id)
+        raw = self._asker.ask(self._call, "POST", f"{QUEUE}/{endpoint}", body=dict(arguments), learn_id=learn_id)
         value = raw.value()
         named = value.get("request_id") if isinstance(value, dict) else None
         if raw.status >= 300:
@@ -154,14 +154,14 @@ class Jobs:
         """The status of a job when it is over. Raises NotReady when that takes too long."""
         until, pause_s = time.monotonic() + JOB_S, FIRST_POLL_S
         while time.monotonic() < until:
-            raw = self._asker.ask("GET", job.at("status"))
+            raw = self._asker.ask(self._call, "GET", job.at("status"))
             value = raw.value()
             state = value.get("status") if isinstance(value, dict) else None
             if state == "COMPLETED":
                 self._open.pop(job.request_id, None)
             if raw.status not in (200, 202) or state not in ("IN_QUEUE", "IN_PROGRESS"):
                 return raw
-            current_call().sleep(pause_s)
+            self._call.sleep(pause_s)
             pause_s = min(2 * pause_s, POLL_S)
         raise NotReady(f"The job was not over within {JOB_S:g} s.", request_id=job.request_id)
 
@@ -169,8 +169,7 @@ class Jobs:
         """Cancel what is not over, each within a moment of its own."""
         for request_id, url in list(self._open.items()):
             try:
-                with cleanup():
-                    self._asker.ask("PUT", url)
+                self._asker.ask(Call(CLEANUP_S), "PUT", url)
             except FalError:
                 continue
             self._open.pop(request_id, None)
@@ -185,8 +184,16 @@ class Probes:
     """Runs one of each."""
 
     def __init__(
-        self, asker: Asker, client: Asks, facts: Facts, budget: Budget, prices: Mapping[str, Price], today: date
+        self,
+        call: Call,
+        asker: Asker,
+        client: Asks,
+        facts: Facts,
+        budget: Budget,
+        prices: Mapping[str, Price],
+        today: date,
     ) -> None:
+        self._call = call
         self._asker = asker
         self._client = client
         self._facts = facts
@@ -195,7 +202,7 @@ class Probes:
         self._text_model = model_for("text", today)
         self._vision_model = model_for("vision", today)
         self._photo_url = ""
-        self.jobs = Jobs(asker)
+        self.jobs = Jobs(call, asker)
 
     def run(self, tell: Callable[[str], None]) -> None:
         """All of it. Raises DeadlineExceeded, Cancelled; any other failure is told of its facts."""
@@ -216,7 +223,7 @@ class Probes:
         self._facts.miss(reason, *names, failed=True)
 
     def _upload(self) -> None:
-        token = self._asker.ask("POST", UPLOAD_TOKEN, body={})
+        token = self._asker.ask(self._call, "POST", UPLOAD_TOKEN, body={})
         if not self._facts.see("upload token", token):
             return
         said = token.value()
@@ -224,11 +231,11 @@ class Probes:
         if not re.fullmatch("[!-~]+ [!-~]+", authorization):
             raise BadOutput("The upload token is no text that can be sent.", retryable=False)
         headers = {"Authorization": authorization, "Content-Type": "image/png", "X-Fal-File-Name": "mug.png"}
-        stored = self._asker.ask("POST", UPLOAD, data=mug_png(), headers=headers)
+        stored = self._asker.ask(self._call, "POST", UPLOAD, data=mug_png(), headers=headers)
         if not self._facts.see("upload", stored):
             return
         self._photo_url = own_file(str(stored.value()["access_url"]))
-        file = self._asker.ask("GET", self._photo_url)
+        file = self._asker.ask(self._call, "GET", self._photo_url)
         same = [] if file.body == mug_png() else [Difference("not the bytes that were uploaded", True)]
         self._facts.see("download", file, same)
 
@@ -239,18 +246,18 @@ class Probes:
         self._facts.see("submit", raw)
         if job is None:
             return
-        early = self._asker.ask("GET", job.url)
-        status = self._asker.ask("GET", job.at("status"))
+        early = self._asker.ask(self._call, "GET", job.url)
+        status = self._asker.ask(self._call, "GET", job.at("status"))
         self._see_unless_over("early result", early, early.status == 200)
         self._see_unless_over("status while it runs", status, _is_over(status))
-        cancelled = self._asker.ask("PUT", job.at("cancel"))
+        cancelled = self._asker.ask(self._call, "PUT", job.at("cancel"))
         too_late = cancelled.status == 400 and "ALREADY_COMPLETED" in cancelled.body.decode("utf-8", "replace")
         self._see_unless_over("cancel in queue", cancelled, too_late)
         if not too_late and cancelled.status >= 300:
             self._facts.miss("fal did not cancel the job", "cancelled result")
             return
         self.jobs.wait(job)
-        result = self._asker.ask("GET", job.url)
+        result = self._asker.ask(self._call, "GET", job.url)
         self._see_unless_over("cancelled result", result, result.status == 200)
         self._settle(QUESTION_USD, result)
 
@@ -265,21 +272,26 @@ class Probes:
         _, job = self.jobs.submit(TEXT, self._question("Write one short sentence about a mug.", 64))
         if job is None:
             return
-        stream = self._asker.ask("GET", job.at("status/stream"))
+        stream = self._asker.ask(self._call, "GET", job.at("status/stream"))
         events = stream.value() if stream.is_events else []
         ended = [] if any(map(is_last_event, events or [])) else [Difference("it ends before COMPLETED", True)]
         self._facts.see("status stream", stream, ended)
         self._facts.see("status when it is over", self.jobs.wait(job))
-        result = self._asker.ask("GET", job.url)
+        result = self._asker.ask(self._call, "GET", job.url)
         self._facts.see("text", result, _told_error(result))
         self._settle(QUESTION_USD, result)
-        self._facts.see("cancel late", self._asker.ask("PUT", job.at("cancel")))
+        self._facts.see("cancel late", self._asker.ask(self._call, "PUT", job.at("cancel")))
 
     def _stream(self) -> None:
         self._budget.take(QUESTION_USD)
         question = self._question("Write two short sentences about a lamp.", 64)
         raw = self._asker.ask(
-            "POST", f"{DIRECT}/{TEXT}/stream", body=question, headers={"Accept": "text/event-stream"}, learn_id=_ignored
+            self._call,
+            "POST",
+            f"{DIRECT}/{TEXT}/stream",
+            body=question,
+            headers={"Accept": "text/event-stream"},
+            learn_id=_ignored,
         )
         events = raw.value() if raw.is_events else []
         last = events[-1] if events else None
@@ -317,7 +329,7 @@ class Probes:
 
     def _unknown_id(self) -> None:
         url = f"{QUEUE}/{TEXT}/requests/{uuid.uuid4()}/status"
-        self._facts.see("unknown id", self._asker.ask("GET", url))
+        self._facts.see("unknown id", self._asker.ask(self._call, "GET", url))
 
     def _refused_input(self) -> None:
         """A question without its prompt, which costs nothing: it never runs."""
@@ -345,7 +357,7 @@ class Probes:
         if job is None:
             return raw
         self.jobs.wait(job)
-        return self._asker.ask("GET", job.url)
+        return self._asker.ask(self._call, "GET", job.url)
 
     def _question(self, prompt: str, max_tokens: int) -> dict[str, Any]:
         return {"prompt": prompt, "model": self._text_model, "max_tokens": max_tokens}

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from services.fal.nearly_json import Found, read_all
+from services.fal.loose_json import Found, read_all
 from services.shop.casing import folded, hashtag
 from services.shop.text_check import FIELDS, LISTS
 
