@@ -222,9 +222,9 @@ def test_a_difference_that_the_library_does_not_rely_on_is_told_and_passes(
         (["--live", "--spend", "0"], "above 0"),
         (["--live", "--spend", "6"], "at most 5"),
         (["--live", "--spend", "nan"], "above 0"),
-        (["--spend", "0.2"], "--spend goes with --live"),
-        (["--live", "false", "--spend", "0.2"], "--spend goes with --live"),
-        (["--recordings", "out"], "--recordings goes with --live"),
+        (["--spend", "0.2"], "--spend requires --live"),
+        (["--live", "false", "--spend", "0.2"], "--spend requires --live"),
+        (["--recordings", "out"], "--recordings requires --live"),
     ],
 )
 def test_a_sum_that_makes_no_sense_or_does_not_do_is_refused_before_anything_is_spent(
