@@ -1,4 +1,4 @@
-"""Writes node/fal-worker.d.ts and docs/cli.md from the command table and the result types.
+"""Writes node/fal-worker.d.ts, docs/cli.md and the reference in docs/python.md from the code.
 
 python docs/generate.py [--check]
 """
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 BACKEND = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(BACKEND / "src"))
+sys.path[:0] = [str(BACKEND / "src"), str(BACKEND / "docs")]
+
+import python_reference  # noqa: E402
 
 from services.worker.commands import COMMANDS, COMMON, Command  # noqa: E402
 from services.worker.options import Option  # noqa: E402
@@ -80,7 +82,7 @@ def main() -> int:
 def files() -> dict[Path, str]:
     """What is generated, by its place."""
     document = schemas()
-    return {TYPES: typescript(document), REFERENCE: reference(document)}
+    return {TYPES: typescript(document), REFERENCE: reference(document), python_reference.PAGE: python_reference.page()}
 
 
 def _is(path: Path, text: str) -> bool:

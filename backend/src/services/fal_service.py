@@ -64,16 +64,17 @@ class FalClient:
     A client can be shared between threads and used after a fork. Close it with `close()`, or use it in a `with` block.
     No request is sent before a method is called.
 
+    The environment and `.env` files also set models (`FAL_TEXT_MODEL`, `FAL_ENTERPRISE_MODEL`, `FAL_VISION_MODEL`,
+    `FAL_PROMPT_MODEL`), endpoints (`FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`,
+    `FAL_PHOTOKIT_ENDPOINT`, `FAL_CUTOUT_ENDPOINT`), the log on stderr (`FAL_LOG`) and further download hosts
+    (`FAL_DOWNLOAD_HOSTS`).
+
     Each setting comes from the argument, else the environment, else a `.env` file, else the default:
 
     - key: the fal key (`FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`)
     - timeout: total seconds that one call may take (`FAL_TIMEOUT_S`, 110)
     - max_concurrency: the number of model calls that run at once (`FAL_MAX_CONCURRENCY`, 8)
     - env_file: the `.env` file; without it, each setting is looked up in `./.env`, then in `backend/.env`
-
-    The environment also sets models (`FAL_TEXT_MODEL`, `FAL_ENTERPRISE_MODEL`, `FAL_VISION_MODEL`, `FAL_PROMPT_MODEL`),
-    endpoints (`FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`, `FAL_PHOTOKIT_ENDPOINT`,
-    `FAL_CUTOUT_ENDPOINT`), the log on stderr (`FAL_LOG`) and further download hosts (`FAL_DOWNLOAD_HOSTS`).
 
     These parameters mean the same in every method:
 
