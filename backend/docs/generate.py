@@ -222,9 +222,9 @@ def reference(document: Schema) -> str:
             "# The worker's commands",
             "",
             "Each command prints one JSON document to stdout and exits with 0, or with 1 if the document has an "
-            "`error`. [The worker](worker.md) explains what holds for all of them. The same as JSON Schema is printed by "
-            f"`{SCRIPT} schema`. Types are written as in TypeScript; a key with `?` is not always there. The examples "
-            "run in the project's root folder.",
+            "`error`. [The worker](worker.md) explains what holds for all of them. "
+            f"`{SCRIPT} schema` prints the same as JSON Schema. Types are written as in TypeScript; a key with `?` is "
+            "not always there. The examples run in the project's root folder.",
             "",
             " · ".join(f"[{name}](#{name})" for name in COMMANDS),
             "",
