@@ -70,7 +70,7 @@ def test_every_line_of_env_example_has_a_comment_above_it():
     assert all(re.match(r"# [A-Z][^=]*\.", block) for block in blocks)
 
 
-def test_docs_lists_every_setting_with_its_default():
+def test_pages_list_every_setting_with_its_default():
     table = "\n".join(" | ".join(row) for row in rows(section(SETTINGS, "Settings")))
     missing = [name for name in settings.VARIABLES if f"`{name}`" not in table]
     assert not missing
@@ -78,20 +78,20 @@ def test_docs_lists_every_setting_with_its_default():
     assert f"`FAL_MAX_CONCURRENCY` | {settings.DEFAULT_CONCURRENCY} |" in table
 
 
-def test_docs_lists_the_default_models_in_their_order():
+def test_pages_list_the_default_models_in_their_order():
     table = [row for row in rows(section(SETTINGS, "Models")) if row[0] != "Used by"]
     assert [re.findall(r"`([\w./-]+)`", row[2]) for row in table] == [list(chain) for chain in MODEL_CHAINS.values()]
     assert [row[1].strip("`") for row in table] == list(settings.MODEL_VARIABLES.values())
 
 
-def test_docs_lists_the_chains_in_their_order():
+def test_pages_list_the_chains_in_their_order():
     listed = [re.findall(r"`([\w./-]+)`", row[1]) for row in rows(section(SETTINGS, "Endpoints"))][1:]
     assert listed == [[row.path for row in chain] for chain in CHAINS.values()]
     assert all(f"`{row.path}`" in section(SETTINGS, "Endpoints") for row in BY_HAND)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_docs_lists_every_option_of_the_command(name):
+def test_pages_list_every_option_of_the_command(name):
     options = next(row[1] for row in rows(section(WORKER, "The worker")) if row[0] == f"`{name}`")
     command = COMMANDS[name]
     assert re.findall(r"--(\w+)", options) == [option.name for option in command.options]
@@ -99,25 +99,25 @@ def test_docs_lists_every_option_of_the_command(name):
         assert (f"`--{option.name}` (required" in options) == option.required
 
 
-def test_docs_lists_no_command_that_does_not_exist():
+def test_pages_list_no_command_that_does_not_exist():
     table = [row[0].strip("`") for row in rows(section(WORKER, "The worker").partition("## Exit codes")[0])]
     assert table[1:] == list(COMMANDS)
 
 
-def test_docs_names_the_options_of_every_command():
+def test_pages_name_the_options_of_every_command():
     text = section(WORKER, "The worker")
     assert all(f"`--{option.name}`" in text for option in COMMON)
     assert "`--json -`" in text
 
 
-def test_docs_lists_every_option_of_the_sandbox():
+def test_pages_list_every_option_of_the_sandbox():
     commands = next(a for a in sandbox_cli.build_parser()._actions if a.dest == "command").choices.values()
     options = {word for command in commands for action in command._actions for word in action.option_strings}
     listed = {row[0].strip("`") for row in rows(section(SANDBOX, "Sandbox"))} - {"Option"}
     assert listed == options - {"-h", "--help", "--any-endpoint"}
 
 
-def test_docs_lists_every_error_with_its_class_and_whether_to_retry():
+def test_pages_list_every_error_with_its_class_and_whether_to_retry():
     table = {row[0].strip("`"): (row[1].strip("`"), row[3]) for row in rows(section(ERRORS_PAGE, "Error types"))}
     del table["error_type"]
     retry = {True: ("yes", "depends"), False: ("no", "depends")}
