@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
 from services.fal import redaction
 from services.fal.endpoints import Endpoints

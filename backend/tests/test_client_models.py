@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sandbox.refusals import HOW
+from fal_sandbox.refusals import HOW
 from services.fal.errors import BadOutput, FalError, ModelGone, ModelRejected
 from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient

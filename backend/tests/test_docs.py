@@ -16,8 +16,8 @@ from typing import Any
 import fal_client
 import pytest
 
+from fal_sandbox.server import Sandbox
 from pages import BACKEND, CONTRIBUTING, DOCS, PAGES, README, anchors, blocks_of, links, pages_with, section
-from sandbox.server import Sandbox
 from schema_check import assert_output_is_true
 from services.fal_service import FalClient
 from services.fal_worker import main
@@ -28,8 +28,8 @@ else:
     import tomli as tomllib
 
 NODE_PAGE, WEBHOOKS, MIGRATING = DOCS / "node.md", DOCS / "webhooks.md", DOCS / "migrating.md"
-TYPED_ELSEWHERE = (README, DOCS / "cli.md")
-"""The README is typed as a whole by test_readme.py; the commands of cli.md are run by test_schemas.py."""
+RUN_ELSEWHERE = (README, DOCS / "cli.md", DOCS / "listing.md")
+"""By test_readme.py, which types the whole page; by test_schemas.py; by test_listing_docs.py."""
 WORKER = "fal-worker "
 RUN_BY_SHELL = ("python backend/", "fal-sandbox ", "echo ", "curl ")
 NOT_RUN = ("make -C backend ",)
@@ -76,7 +76,7 @@ def name_of(page: Path) -> str:
     return page.name
 
 
-@pytest.mark.parametrize("page", [page for page in pages_with("python") if page not in TYPED_ELSEWHERE], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in pages_with("python") if page not in RUN_ELSEWHERE], ids=name_of)
 @pytest.mark.usefixtures("workplace", "closed_clients")
 def test_python_blocks_run_and_print_what_they_say(
     page: Path, box: Sandbox, capsys: pytest.CaptureFixture[str]
@@ -91,7 +91,7 @@ def test_python_blocks_run_and_print_what_they_say(
             assert expected in printed, f"{page.name}:{block.line}: {expected!r} was not printed"
 
 
-@pytest.mark.parametrize("page", [page for page in pages_with("bash") if page not in TYPED_ELSEWHERE], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in pages_with("bash") if page not in RUN_ELSEWHERE], ids=name_of)
 @pytest.mark.usefixtures("workplace", "box")
 def test_shell_commands_run_and_print_what_they_say(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
     document: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def test_the_readme_leads_to_every_page() -> None:
 
 def test_every_block_is_of_a_kind_that_is_run_or_only_shown() -> None:
     kinds = {block for page in PAGES for block in re.findall(r"^```(\w*)$", page.read_text("utf-8"), re.MULTILINE)}
-    assert kinds <= {"", "bash", "ini", "javascript", "json", "mermaid", "python", "text", "typescript"}
+    assert kinds <= {"", "bash", "ini", "javascript", "json", "mermaid", "python", "sh", "text", "typescript"}
 
 
 # Node.js

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal.categories import CATEGORY_NAMES
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS
@@ -53,7 +53,7 @@ SCHEMA = {
 LISTEN = {
     *START,
     *("worker.run", "worker.webhook_listen", "webhooks"),
-    *("fal.call", "fal.endpoints", "fal.settings", "fal.stderr_log"),
+    *("fal.call", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log", "fal.env_files", "fal.key_forms"),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fal_sandbox.server import Sandbox
 from pages import BACKEND, README, ROOT, blocks_of, text_of
-from sandbox.server import Sandbox
 
 NOT_CLONED = (".git", ".venv*", ".env", "out", "build", "dist", "node_modules", "*.egg-info", "__pycache__", ".*_cache")
 THE_END = "The whole page was typed."

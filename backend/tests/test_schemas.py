@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import pytest
 from jsonschema import Draft202012Validator
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from schema_check import assert_valid, validator
 from services.fal import results, stderr_log
 from services.fal.errors import FalError

@@ -26,8 +26,8 @@ import pytest
 from httpcore._backends.sync import SyncStream
 
 from conftest import COFFEE
+from fal_sandbox.server import Sandbox
 from raw_hosts import RawHosts, answering, raw_hosts, whole
-from sandbox.server import Sandbox
 from services.fal import errors, racing, redaction
 from services.fal.hosts import is_public
 from services.fal.settings import resolve

@@ -120,6 +120,22 @@ def test_every_section_is_there_in_its_order(full: str) -> None:
     assert "Problems" not in read.text
 
 
+SANDBOX = "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."
+
+
+def test_the_page_says_aloud_that_the_sandbox_answered(tmp_path: Path) -> None:
+    made = document([image("Studio", file(tmp_path, "1.png"))])
+    assert "Sandbox" not in Page(page(made, None)).text
+    read = Page(page({**made, "sandbox": True, "sandbox_remarks": ["Used whole.", HOSTILE]}, None))
+    assert read.words["p"][:2] == [SANDBOX, "Used whole."]
+    assert {"class": "band", "aria-label": "Sandbox"} in read.all("aside")
+
+
+def test_pictures_come_before_categories_so_that_a_phone_shows_them_first(full: str) -> None:
+    sections = [str(tag["class"]) for tag in Page(full).all("section")]
+    assert sections.index("results") < sections.index("description") < sections.index("categories")
+
+
 def test_the_pictures_are_embedded_with_alternative_texts(full: str) -> None:
     images = Page(full).all("img")
     sources = [

@@ -40,6 +40,15 @@ def usage_of(output: Mapping[str, Any]) -> Usage | None:
     return cast("Usage", told)
 
 
+def from_sandbox(output: Mapping[str, Any]) -> dict[str, Any]:
+    """What results say of an answer that came from the sandbox, not from fal: nothing of one that did not."""
+    if output.get("sandbox") is not True:
+        return {}
+    remarks = output.get("sandbox_remarks")
+    known = [remark for remark in remarks if isinstance(remark, str)] if isinstance(remarks, list) else []
+    return {"sandbox": True, **({"sandbox_remarks": known} if known else {})}
+
+
 def job_state(status: Mapping[str, Any]) -> dict[str, Any]:
     """What is told of a job whose status was asked for."""
     logs, metrics, error = status.get("logs"), status.get("metrics"), status.get("error")

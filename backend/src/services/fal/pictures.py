@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
-from services.fal.fields import as_text, as_whole
+from services.fal.fields import as_text, as_whole, from_sandbox
 from services.fal.jobs import Jobs, Result
 from services.fal.own_photokit import OwnPhotokit
 from services.fal.stderr_log import Watcher
@@ -36,6 +36,7 @@ class Picture(NamedTuple):
             "timings": timings,
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
+            **from_sandbox(self.result.output),
         }
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal import prompts
 from services.fal.call import current_call
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
 from services.fal.checks import Style
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
+from services.fal.fields import from_sandbox
 from services.fal.language import Language, TextAnswer
 from services.fal.parallel import parallel
 from services.fal.pictures import Picture, Pictures
@@ -55,6 +56,7 @@ class Gallery:
             "total_requested": self.requested,
             "errors": self.errors or None,
             "timings": steps.total(),
+            **steps.from_sandbox,
         }
 
 
@@ -104,11 +106,11 @@ class Product:
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
         return self._language.ask("enterprise", request, watch, models="prompt")
 
-    def describe(self, categories: Mapping[str, str], language: str, watch: Watcher | None = None) -> str:
+    def describe(self, categories: Mapping[str, str], language: str, watch: Watcher | None = None) -> TextAnswer:
         """Two sentences about the product in `language`."""
         words = prompts.description(dict(categories), language)
         request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
-        return self._language.ask("text", request, watch).output.strip()
+        return self._language.ask("text", request, watch)
 
     def backgrounds(
         self,
@@ -131,9 +133,9 @@ class Product:
     def cut_out(self, image_url: str, steps: Steps, watch: Watcher | None) -> str:
         """The URL of the product alone."""
         with steps.step("cutout") as made:
-            url = self._pictures.cut_out(image_url, watch).image["url"]
-            made["image_url"] = url
-        return url
+            picture = self._pictures.cut_out(image_url, watch)
+            made.update(image_url=picture.image["url"], **from_sandbox(picture.result.output))
+        return picture.image["url"]
 
     def gallery(
         self,
@@ -182,8 +184,9 @@ class Product:
     ) -> str:
         try:
             with steps.step("prompt", style.name) as made:
-                prompt = self.background_prompt(categories, style.description, watch=watch).output.strip()
-                made["prompt"] = prompt
+                answer = self.background_prompt(categories, style.description, watch=watch)
+                prompt = answer.output.strip()
+                made.update(prompt=prompt, **from_sandbox(answer.result.output))
             return prompt
         except (Cancelled, DeadlineExceeded):
             raise
@@ -193,8 +196,9 @@ class Product:
 
     def _picture(self, url: str, prompt: str, style: Style, steps: Steps, watch: Watcher | None) -> StyledImage:
         with steps.step("picture", style.name) as made:
-            image = styled_image(self._pictures.replace_background(url, prompt, watch), style, prompt)
-            made["image"] = image
+            picture = self._pictures.replace_background(url, prompt, watch)
+            image = styled_image(picture, style, prompt)
+            made.update(image=image, **from_sandbox(picture.result.output))
         return image
 
 
@@ -213,7 +217,7 @@ def style_error(error: FalError, stage: str, style: str | None) -> StyleError:
 
 def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
     image = picture.image
-    return {
+    styled: dict[str, Any] = {
         "style_name": style.name,
         "style_description": style.description,
         "image_url": image["url"],
@@ -224,7 +228,9 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "file_size": image.get("file_size"),
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
+        **from_sandbox(picture.result.output),
     }
+    return cast("StyledImage", styled)
 
 
 def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:

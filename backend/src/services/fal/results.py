@@ -83,6 +83,15 @@ class ErrorDocument(ErrorSummary):
     """Python's traceback, for a request for help."""
 
 
+class FromSandbox(TypedDict, total=False):
+    """Only when the sandbox answered in fal's place."""
+
+    sandbox: Kept[bool]
+    """True: no model was asked. Texts follow a script, pictures are cut and painted by plain code."""
+    sandbox_remarks: Kept[list[str]]
+    """What the sandbox says about its pictures, such as that the product could not be told from its background."""
+
+
 class TextExtras(Billing, Failure, total=False):
     usage: Usage | None
     """When the endpoint tells it."""
@@ -238,7 +247,7 @@ class Image(TypedDict):
     """Bytes."""
 
 
-class PictureResult(Billing):
+class PictureResult(Billing, FromSandbox):
     """Of `background_replace` and `remove_background`."""
 
     image: Image
@@ -246,7 +255,7 @@ class PictureResult(Billing):
     """Seconds per step by our clock, and fal's `inference_time` where it is given."""
 
 
-class StyledImageExtras(TypedDict, total=False):
+class StyledImageExtras(FromSandbox, total=False):
     content_type: str | None
     file_size: int | None
     request_id: str | None
@@ -278,7 +287,7 @@ class StyleError(TypedDict):
     request_id: str | None
 
 
-class BackgroundsResult(TypedDict):
+class BackgroundsResult(FromSandbox):
     """Of `generate_multiple_backgrounds`."""
 
     images: list[StyledImage]
@@ -380,7 +389,7 @@ class StepStarted(OfStyle):
     status: Literal["started"]
 
 
-class StepMade(OfStyle, total=False):
+class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
     categories: Categories

@@ -57,7 +57,7 @@ REMEDIES = (
     "Get one at https://fal.ai/dashboard/keys and either set FAL_KEY (or FAL_API_KEY, or FAL_KEY_ID and "
     "FAL_KEY_SECRET) in the environment, write FAL_KEY=... into ./.env or backend/.env, name another file with "
     '--env_file or FalClient(env_file="..."), or pass FalClient(key="..."). '
-    "To try without a key: python src/sandbox run -- COMMAND."
+    "To try without a key: python src/fal_sandbox run -- COMMAND."
 )
 # Of src/services/fal/settings.py in a checkout; `parent` ends at the root where the package stands there.
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent

@@ -23,6 +23,8 @@ class Steps:
 
     def __init__(self, on_progress: Progress | None = None) -> None:
         self.timings: dict[str, float] = {}
+        self.from_sandbox: dict[str, Any] = {}
+        """What `fields.from_sandbox` said of the answers so far, each remark once."""
         self._on_progress = on_progress
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -42,11 +44,20 @@ class Steps:
         finally:
             seconds = round(time.monotonic() - began, 3)
             self.timings[name if style is None else f"{name}:{style}"] = seconds
+        self._note(made)
         self._tell({**about, "status": "done", "seconds": seconds, **made})
 
     def total(self) -> dict[str, float]:
         """The seconds of every step so far, and of the whole."""
         return {**self.timings, "total": round(time.monotonic() - self._began, 3)}
+
+    def _note(self, made: dict[str, Any]) -> None:
+        if "sandbox" not in made:
+            return
+        with self._lock:
+            remarks = [*self.from_sandbox.get("sandbox_remarks", ()), *made.get("sandbox_remarks", ())]
+            known = {"sandbox_remarks": list(dict.fromkeys(remarks))} if remarks else {}
+            self.from_sandbox = {"sandbox": True, **known}
 
     def _tell(self, event: dict[str, Any]) -> None:
         if self._on_progress is None:

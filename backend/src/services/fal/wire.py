@@ -16,27 +16,49 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx
-from fal_client import SyncClient
-from fal_client.client import (
-    MULTIPART_MAX_CONCURRENCY,
-    USER_AGENT,
-    CDNToken,
-    CDNTokenManager,
-    SyncRequestHandle,
-)
 from httpx_sse import EventSource, SSEError
 
 from services.fal import bodies
 from services.fal.answers import Answer, ambiguous, json_of
 from services.fal.call import CLEANUP_S, PAUSED_S, Call, cleanup, current_call
 from services.fal.certificates import tls_context
-from services.fal.errors import BadOutput, FalError, NotFound, ServiceError
+from services.fal.errors import BadOutput, FalError, InvalidInput, NotFound, ServiceError
 from services.fal.hosts import WebUrl, fault_of, is_fal_host, is_run_host, parse
 from services.fal.redaction import MASK, redacted, remember, settled
 from services.fal.retries import MAX_ATTEMPTS
 from services.fal.settings import Settings
 from services.fal.stderr_log import logger, outline
 from services.fal.transport import PLACE_OF_THE_KEY, FalTransport
+
+
+def _fault_of_fal_client(error: ImportError) -> Exception:
+    """An older requirements file may still ask for fal-client 0.5, which has other insides."""
+    import importlib.metadata  # slow to import, and needed here only
+
+    version = importlib.metadata.version("fal-client")
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) >= LEAST_FAL_CLIENT:
+        return error
+    return InvalidInput(
+        f"fal-client {version} is installed, and this library needs version 1.0.3 or a later 1.x.",
+        hint='Run pip install "fal-client>=1.0.3,<2".',
+    )
+
+
+LEAST_FAL_CLIENT = (1, 0, 3)
+
+try:
+    from fal_client import SyncClient, version_tuple
+    from fal_client.client import (
+        MULTIPART_MAX_CONCURRENCY,
+        USER_AGENT,
+        CDNToken,
+        CDNTokenManager,
+        SyncRequestHandle,
+    )
+except ModuleNotFoundError:
+    raise  # Which package is missing is told where the call ends.
+except ImportError as error:
+    raise _fault_of_fal_client(error) from error
 
 HEADERS = MappingProxyType({"Authorization": PLACE_OF_THE_KEY, "User-Agent": USER_AGENT})
 POLL_ATTEMPTS = 8
@@ -56,6 +78,9 @@ class Wire:
     """One client's way to fal: one TLS context, one set of connections, one upload token."""
 
     def __init__(self, settings: Settings) -> None:
+        # (0, 0, …) is a checkout whose version nobody knows.
+        if version_tuple[:2] > (0, 0) and version_tuple[:3] < LEAST_FAL_CLIENT:
+            raise _fault_of_fal_client(ImportError())
         keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
         self._transport = FalTransport(tls_context(), keep, settings.key, self._withdraw)
         self._client = _SafeClient(self._transport)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from services.fal.call import current_call
 from services.fal.checks import LocalImage, Style
 from services.fal.errors import Cancelled, FalError
+from services.fal.fields import from_sandbox
 from services.fal.parallel import Task, parallel
 from services.fal.product import ANALYSIS_TEMPERATURE, Product, style_error
 from services.fal.stderr_log import Watcher
@@ -40,7 +41,7 @@ class Workflow:
             made["image_url"] = source if isinstance(source, str) else self._upload(source, steps)
             self._make(made, styles, language, steps, watch)
         except FalError as error:
-            error.partial = {**error.partial, **made, "timings": steps.total()}
+            error.partial = {**error.partial, **made, "timings": steps.total(), **steps.from_sandbox}
             raise
         return made
 
@@ -81,7 +82,7 @@ class Workflow:
     ) -> dict[str, str]:
         with steps.step("analysis") as done:
             found = self._product.analyse(image_url, None, ANALYSIS_TEMPERATURE, watch, when_known)
-            done["categories"] = found.categories
+            done.update(categories=found.categories, **from_sandbox(found.answer.result.output))
         return found.categories
 
     def _describe(
@@ -89,8 +90,9 @@ class Workflow:
     ) -> tuple[str, list[StyleError]]:
         try:
             with steps.step("description") as done:
-                text = self._product.describe(categories, language, watch)
-                done["description"] = text
+                answer = self._product.describe(categories, language, watch)
+                text = answer.output.strip()
+                done.update(description=text, **from_sandbox(answer.result.output))
             return text, []
         except FalError as error:
             return "", [style_error(error, "description", None)]
