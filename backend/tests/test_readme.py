@@ -21,7 +21,7 @@ from pages import BACKEND, README, ROOT, blocks_of, text_of
 
 NOT_CLONED = (".git", ".venv*", ".env", "out", "build", "dist", "node_modules", "*.egg-info", "__pycache__", ".*_cache")
 THE_END = "The whole page was typed."
-LIKE_S = 600.0
+WITHIN_S = 600.0
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def typed(lines: Iterator[str], clone: Path, env: dict[str, str]) -> str:
     """What one shell prints that is given these lines; it must get to the end of them."""
     script = "\n".join([*lines, f"echo '{THE_END}'", ""])
     ran = subprocess.run(
-        ["bash"], input=script, cwd=clone, env=env, text=True, capture_output=True, check=False, timeout=LIKE_S
+        ["bash"], input=script, cwd=clone, env=env, text=True, capture_output=True, check=False, timeout=WITHIN_S
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.endswith(THE_END + "\n"), ran.stdout + ran.stderr
