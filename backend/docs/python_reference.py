@@ -17,7 +17,7 @@ from typing import NamedTuple
 BACKEND = Path(__file__).resolve().parents[1]
 PAGE = BACKEND / "docs" / "python.md"
 CLIENT = BACKEND / "src" / "services" / "fal_service.py"
-SHAPES = BACKEND / "src" / "services" / "fal"
+SHAPES = BACKEND / "src" / "services" / "fal" / "results.py"
 MARK = "<!-- Generated below by docs/python_reference.py: make docs. Do not edit. -->\n"
 LISTED = re.compile(r"^- (\w+): ((?:.+\n?(?:  .+\n?)*))", re.MULTILINE)
 """A parameter in a docstring: `- name: what it means`, and indented lines that go on."""
@@ -151,6 +151,10 @@ def _listed(docstring: str) -> dict[str, str]:
     return {name: " ".join(meaning.split()) for name, meaning in LISTED.findall(docstring)}
 
 
+def _statements(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
 def _source(node: ast.expr | None) -> str:
     return "" if node is None else ast.unparse(node).replace("'", '"')
 
@@ -164,11 +168,7 @@ class _Client:
 
     @cached_property
     def _class(self) -> ast.ClassDef:
-        return next(
-            node
-            for node in ast.parse(CLIENT.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.ClassDef) and node.name == "FalClient"
-        )
+        return next(node for node in _statements(CLIENT) if isinstance(node, ast.ClassDef) and node.name == "FalClient")
 
     @cached_property
     def docstring(self) -> str:
@@ -215,22 +215,17 @@ class _Shapes:
 
     @cached_property
     def _classes(self) -> dict[str, ast.ClassDef]:
-        return {node.name: node for node in self._statements if isinstance(node, ast.ClassDef)}
+        return {node.name: node for node in _statements(SHAPES) if isinstance(node, ast.ClassDef)}
 
     @cached_property
     def _aliases(self) -> dict[str, ast.expr]:
         found: dict[str, ast.expr] = {}
-        for node in self._statements:
+        for node in (*_statements(SHAPES), *_statements(CLIENT)):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 found[node.targets[0].id] = node.value
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
                 found[node.target.id] = node.value
         return found
-
-    @cached_property
-    def _statements(self) -> list[ast.stmt]:
-        paths = [path for name in ("results.py", "progress.py") if (path := SHAPES / name).is_file()]
-        return [node for path in (*paths, CLIENT) for node in ast.parse(path.read_text(encoding="utf-8")).body]
 
     def is_dict(self, name: str) -> bool:
         return name in self._classes
