@@ -17,7 +17,7 @@ import fal_client
 import pytest
 
 from fal_sandbox.server import Sandbox
-from pages import BACKEND, CONTRIBUTING, DOCS, PAGES, README, anchors, blocks_of, links, pages_with, section
+from pages import BACKEND, CONTRIBUTING, DOCS, PAGES, README, anchors, blocks_of, links, pages_with, section, text_of
 from schema_check import assert_output_is_true
 from services.fal_service import FalClient
 from services.fal_worker import main
@@ -303,3 +303,8 @@ def test_contributing_names_make_recipes_that_exist() -> None:
     named = {recipe for page in PAGES for recipe in re.findall(r"make -C backend ([a-z-]+)", page.read_text("utf-8"))}
     assert named <= set(recipes)
     assert "test" in section(CONTRIBUTING, "Testing")
+
+
+def test_reliability_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`?(test_\w+\.py)`?", text_of(DOCS / "reliability.md")))
+    assert {name for name in named if not (BACKEND / "tests" / name).is_file()} == set()
