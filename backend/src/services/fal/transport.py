@@ -280,10 +280,13 @@ def _lost(
 
 def _is_certificate(error: BaseException) -> bool:
     """Whether a certificate was not trusted: no other try will change that."""
+    seen: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None:
+    # Two errors of two hosts can stand in each other's context: a circle.
+    while cause is not None and cause not in seen:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return True
+        seen.append(cause)
         cause = cause.__cause__ or cause.__context__  # httpcore's pool takes the cause off
     return False
 
