@@ -47,6 +47,7 @@ def person(tmp_path: Path, node: str) -> dict[str, str]:
     # First on the path: an environment that venv has just made has a setuptools of its own, which may be too old.
     others = f"import sys; sys.path.insert(0, {sysconfig.get_path('purelib')!r})\n"
     (tmp_path / "others.pth").write_text(others, encoding="utf-8")
+    # "0" turns the isolation off: pip takes the value for that of the option `build_isolation`.
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_REQUIRE_VIRTUALENV": "1"}
     return {
         "PATH": os.pathsep.join((str(programs), "/usr/local/bin", "/usr/bin", "/bin")),
