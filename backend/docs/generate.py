@@ -1,4 +1,4 @@
-"""Writes from the code: node/fal-worker.d.ts, docs/cli.md, and parts of docs/python.md and docs/architecture.md.
+"""Writes from the code: worker/schemas.json, node/fal-worker.d.ts, docs/cli.md, and parts of two other pages.
 
 python docs/generate.py [--check]
 """
@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 BACKEND = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(BACKEND / "src"), str(BACKEND / "docs")]
+sys.path[:0] = [str(BACKEND / folder) for folder in ("src", "tools", "docs")]
 
 import module_list  # noqa: E402
 import python_reference  # noqa: E402
 
+from command_schemas import all_schemas  # noqa: E402
 from services.worker.commands import COMMANDS, COMMON, Command  # noqa: E402
 from services.worker.options import Option  # noqa: E402
-from services.worker.schemas import schemas  # noqa: E402
+from services.worker.schemas import FILE as SCHEMAS  # noqa: E402
 
 Schema = Mapping[str, Any]
 
@@ -82,9 +83,14 @@ def main() -> int:
 
 def files() -> dict[Path, str]:
     """What is generated, by its place."""
-    document = schemas()
-    pages = {part.PAGE: part.page() for part in (python_reference, module_list)}
-    return {TYPES: typescript(document), REFERENCE: reference(document), **pages}
+    document = all_schemas()
+    return {
+        SCHEMAS: json.dumps(document, ensure_ascii=False, indent=1) + "\n",
+        TYPES: typescript(document),
+        REFERENCE: reference(document),
+        python_reference.PAGE: python_reference.page(),
+        module_list.PAGE: module_list.page(),
+    }
 
 
 def _is(path: Path, text: str) -> bool:
@@ -251,7 +257,7 @@ def _section(name: str, command: Command, document: Schema) -> Iterator[str]:
         yield ""
     if row is None:
         return
-    yield f"{'Prints lines of' if command.streamer else 'Prints'} `{row['result']['title']}`:\n"
+    yield f"{'Prints lines of' if command.streams else 'Prints'} `{row['result']['title']}`:\n"
     yield from _key_rows(row["result"])
     yield f"\n{_failure(row['failure'])}\n"
 

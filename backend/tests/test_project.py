@@ -16,9 +16,8 @@ import fal_sandbox.__main__ as sandbox_cli
 from fal_sandbox.endpoint_table import ENDPOINTS
 from pages import BACKEND, DOCS, ROOT, rows, section, text_of
 from services.fal import errors, results, settings
-from services.fal.endpoints import BY_HAND, CHAINS
+from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
 from services.fal.errors import FalError
-from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS, COMMON
 
@@ -235,7 +234,7 @@ def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
     heavy = {path for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")}
-    assert {path.name for path in heavy if path.parent.name != "shop"} == {"shrinking.py"}
+    assert {path.name for path in heavy if path.parent.name != "shop"} == {"image_files.py"}
     assert {_import_name(name) for name in _with_their_own(runtime)} >= OWN_DEPENDENCIES_USED
 
 

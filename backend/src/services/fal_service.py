@@ -18,25 +18,36 @@ if __name__ == "__main__" and not __package__:
     services.__path__ = [os.path.join(source, "services")]
 
 import contextlib
+import copy
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.request import getproxies
 
-from services.fal import checks, stderr_log
-from services.fal.call import Call, new_call
+from services.fal import arguments, log
+from services.fal.call import Call
+from services.fal.doctor import examine
+from services.fal.downloads import Downloads
+from services.fal.endpoints import Endpoints
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
+from services.fal.image_files import local_image, shrunk
+from services.fal.jobs import Jobs
+from services.fal.picture_models import PictureModels
+from services.fal.product import ProductModels, Workflow
+from services.fal.progress import Progress
+from services.fal.prompts import plain_background
+from services.fal.responses import job_state
 from services.fal.settings import Settings, check_timeout, resolve
-from services.fal.steps import Progress, Steps
-from services.fal.text_request import TextRequest, image_urls_in
+from services.fal.text_models import Models, TextModels, TextRequest, image_urls_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from services.fal.core import Core
+    from services.fal.fal_api import FalApi
     from services.fal.results import (
         AnalysisResult,
         AnyCategories,
@@ -44,6 +55,7 @@ if TYPE_CHECKING:
         CancelResult,
         EnterpriseResult,
         PictureResult,
+        ProgressEvent,
         PromptResult,
         StatusResult,
         TextEvent,
@@ -54,8 +66,9 @@ if TYPE_CHECKING:
 __all__ = ["FalClient"]
 
 _NO_TEXT: dict[str, Any] = {"output": "", "reasoning": None, "partial": False, "error": None, "raw": {}}
+_NO_ANSWER: dict[str, Any] = {"output": "", "error": None, "raw": {}}
 Styles = Sequence[Mapping[str, str] | str]
-T = TypeVar("T")
+OnProgress = Callable[["ProgressEvent"], None]
 
 
 class FalClient:
@@ -94,7 +107,8 @@ class FalClient:
     - shrink: send a photo of more than 4,096 pixels a side or more than 8 MB smaller (see `upload_file`)
     - with_logs: write the job's place in fal's queue and its log lines to stderr
     - timeout: total seconds for everything that the call does: upload, queue, run and download (default: the client's)
-    - on_progress: called with a `ProgressEvent` when a step starts, ends or fails; a finished picture's event holds it
+    - on_progress: called with each `ProgressEvent`: a step starts, ends or fails (a finished picture's event holds it),
+      a job's place in fal's queue, and, with `with_logs`, a job's log lines
 
     Methods whose result has an `error` key report failures there. The other methods raise a
     `services.fal.errors.FalError`. Arguments that make no sense raise `InvalidInput` (a `ValueError`) in every method,
@@ -111,11 +125,11 @@ class FalClient:
     ) -> None:
         """Raises MissingKey when no key is found, and InvalidInput for a setting that makes no sense."""
         self._settings: Settings = resolve(key=key, timeout=timeout, max_concurrency=max_concurrency, env_file=env_file)
-        stderr_log.enable(self._settings.log)
-        self._lock = threading.Lock()
-        self._core: Core | None = None
-        self._closed = False
-        _clients.add(self)
+        if self._settings.log != "off":
+            log.to_stderr(self._settings.log)
+        self._shared = _Shared(self._settings)
+        self._around: Call | None = None
+        """The call that the calls of this view are parts of."""
 
     def __repr__(self) -> str:
         return f"FalClient(timeout={self.timeout:g})"
@@ -137,12 +151,27 @@ class FalClient:
         self.close()
 
     def close(self) -> None:
-        """Close every connection. The client cannot be used afterwards."""
-        with self._lock:
-            self._closed = True
-            core, self._core = self._core, None
-        if core is not None:
-            core.close()
+        """Close every connection. Neither the client nor a view of it (`within`) can be used afterwards."""
+        self._shared.close()
+
+    @property
+    def call(self) -> Call | None:
+        """The call that the methods of this view are parts of (see `within`); None for a client itself."""
+        return self._around
+
+    def within(self, call: Call) -> FalClient:
+        """A view of this client whose methods are parts of `call`: they end with it, and report their progress to it.
+
+        - call: a `services.fal.call.Call` with a deadline of its own, which another thread may cancel
+
+        The view shares the settings and the connections of the client. Use it to stop a call from another thread, or to
+        give several calls one deadline.
+        """
+        if not isinstance(call, Call):
+            raise InvalidInput(f"call must be a services.fal.call.Call, not {call!r}.")
+        view = copy.copy(self)
+        view._around = call
+        return view
 
     # Text
 
@@ -168,10 +197,10 @@ class FalClient:
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
 
-        def ask() -> dict[str, Any]:
-            return _text_result(self._ready().language.ask("text", request, stderr_log.watcher(with_logs)))
+        def ask(call: Call) -> dict[str, Any]:
+            return _text_result(self._parts().text.ask(call, "text", request))
 
-        return cast("TextResult", self._reported(ask, timeout, _NO_TEXT))
+        return cast("TextResult", self._reported(ask, timeout, _NO_TEXT, with_logs=with_logs))
 
     def any_llm_enterprise(
         self,
@@ -197,16 +226,16 @@ class FalClient:
         Source: https://fal.ai/models/openrouter/router/enterprise/api, with images
         https://fal.ai/models/openrouter/router/vision/api
         """
-        images = checks.image_urls(image_urls)
+        images = arguments.image_urls(image_urls)
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning)
-        images += [url for url in checks.image_urls(image_urls_in(prompt)) if url not in images]
+        images += [url for url in arguments.image_urls(image_urls_in(prompt)) if url not in images]
         request = request._replace(image_urls=tuple(images))
 
-        def ask() -> dict[str, Any]:
-            answer = self._ready().language.ask("enterprise", request, stderr_log.watcher(with_logs))
+        def ask(call: Call) -> dict[str, Any]:
+            answer = self._parts().text.ask(call, "enterprise", request)
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
-        return cast("EnterpriseResult", self._reported(ask, timeout, {"output": "", "error": None, "raw": {}}))
+        return cast("EnterpriseResult", self._reported(ask, timeout, _NO_ANSWER, with_logs=with_logs))
 
     def iter_any_llm(
         self,
@@ -232,22 +261,20 @@ class FalClient:
         return self._events(request, self._timeout_s(timeout))
 
     def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
-        call, process = Call.within_current(timeout_s), os.getpid()
-        with call.begun():
-            with _border(), call.resumed():
-                events = self._ready().language.events(request)
-            try:
-                while True:
-                    if os.getpid() != process:
-                        raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
-                    with _border(), call.resumed():
-                        event = next(events, None)
-                    if event is None:
-                        return
-                    yield event
-            finally:
-                with call.resumed():
-                    events.close()
+        call, process = Call(timeout_s, parent=self._around), os.getpid()
+        with _border():
+            events = self._parts().text.events(call, request)
+        try:
+            while True:
+                if os.getpid() != process:
+                    raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
+                with _border():
+                    event = next(events, None)
+                if event is None:
+                    return
+                yield event
+        finally:
+            events.close()
 
     def any_llm_stream(
         self,
@@ -331,9 +358,9 @@ class FalClient:
         - webhook_url: the http(s) URL to which fal posts the result when the job is done
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
-        hook = None if webhook_url is None else checks.web_url(webhook_url, "webhook_url")
-        with self._call(timeout):
-            job = self._ready().language.submit(request, hook)
+        hook = None if webhook_url is None else arguments.web_url(webhook_url, "webhook_url")
+        with self._call(timeout) as call:
+            job = self._parts().text.submit(call, request, hook)
         return {"request_id": job.request_id, "endpoint": job.endpoint.path}
 
     def any_llm_status(self, request_id: str, with_logs: bool = True, *, timeout: float | None = None) -> StatusResult:
@@ -345,12 +372,10 @@ class FalClient:
 
         Source: https://fal.ai/docs/documentation/model-apis/inference/queue
         """
-        with_logs = checks.flag(with_logs, "with_logs")
-        with self._call(timeout):
-            jobs = self._ready().jobs
-            found = jobs.find("text", request_id, lambda job: jobs.status(job, with_logs=with_logs))
-        from services.fal.fields import job_state
-
+        with_logs = arguments.flag(with_logs, "with_logs")
+        with self._call(timeout) as call:
+            jobs = self._parts().jobs
+            found = jobs.find(call, "text", request_id, lambda job: jobs.status(call, job, with_logs=with_logs))
         return cast("StatusResult", {"request_id": request_id, **job_state(found)})
 
     def any_llm_result(self, request_id: str, *, timeout: float | None = None) -> TextResult:
@@ -361,8 +386,8 @@ class FalClient:
         Source: https://fal.ai/docs/documentation/model-apis/inference/queue
         """
 
-        def fetch() -> dict[str, Any]:
-            return _text_result(self._ready().language.result(request_id))
+        def fetch(call: Call) -> dict[str, Any]:
+            return _text_result(self._parts().text.result(call, request_id))
 
         return cast("TextResult", self._reported(fetch, timeout, _NO_TEXT, but_raise=(NotReady, InvalidInput)))
 
@@ -374,8 +399,8 @@ class FalClient:
 
         Source: https://fal.ai/docs/documentation/model-apis/inference/queue
         """
-        with self._call(timeout):
-            status = self._ready().jobs.cancel_found("text", request_id)
+        with self._call(timeout) as call:
+            status = self._parts().jobs.cancel_found(call, "text", request_id)
         return {"request_id": request_id, "status": status}
 
     # Pictures
@@ -395,13 +420,11 @@ class FalClient:
 
         Source: https://fal.ai/docs/documentation/model-apis/fal-cdn
         """
-        image, shrink = checks.local_image(path), checks.flag(shrink, "shrink")
-        with self._call(timeout):
+        image, shrink = local_image(path), arguments.flag(shrink, "shrink")
+        with self._call(timeout) as call:
             if shrink:
-                from services.fal.shrinking import shrunk
-
-                image = shrunk(image)
-            return self._ready().wire.upload(image.data, image.content_type, image.file_name)
+                image = shrunk(call, image)
+            return self._parts().api.upload(call, image.data, image.content_type, image.file_name)
 
     def background_replace(
         self,
@@ -421,17 +444,15 @@ class FalClient:
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, prompt = checks.image_url(image_url), checks.text(prompt, "prompt")
-        remove_bg, watch = checks.flag(remove_bg, "remove_bg"), stderr_log.watcher(with_logs)
-        steps = Steps()
-        with self._call(timeout):
-            pictures = self._ready().pictures
-            if remove_bg:
-                with steps.step("cutout"):
-                    url = pictures.cut_out(url, watch).image["url"]
-            with steps.step("picture"):
-                picture = pictures.replace_background(url, prompt, watch)
-        return cast("PictureResult", picture.as_result(steps))
+        url, prompt = arguments.image_url(image_url), arguments.text(prompt, "prompt")
+        remove_bg = arguments.flag(remove_bg, "remove_bg")
+        with self._call(timeout, with_logs=with_logs) as call:
+            parts = self._parts()
+            product_url = parts.product.cut_out(call, url) if remove_bg else url
+            picture = call.progress.step(
+                "picture", lambda: parts.pictures.replace_background(call, product_url, prompt)
+            )
+        return cast("PictureResult", picture.as_result(call.progress.total()))
 
     def remove_background(
         self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
@@ -440,10 +461,13 @@ class FalClient:
 
         Source: https://fal.ai/models/fal-ai/bria/background/remove/api
         """
-        url, steps = checks.image_url(image_url), Steps()
-        with self._call(timeout), steps.step("cutout"):
-            picture = self._ready().pictures.cut_out(url, stderr_log.watcher(with_logs))
-        return cast("PictureResult", picture.as_result(steps))
+        url = arguments.image_url(image_url)
+        with self._call(timeout, with_logs=with_logs) as call:
+            pictures = self._parts().pictures
+            picture = call.progress.step(
+                "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
+            )
+        return cast("PictureResult", picture.as_result(call.progress.total()))
 
     # The product
 
@@ -464,12 +488,11 @@ class FalClient:
 
         Source: https://fal.ai/models/openrouter/router/vision/api
         """
-        url, model = checks.image_url(image_url), checks.optional_text(model, "model")
-        temperature = checks.temperature(temperature)
+        url, model = arguments.image_url(image_url), arguments.optional_text(model, "model")
+        temperature = arguments.temperature(temperature)
 
-        def analyse() -> dict[str, Any]:
-            product = self._ready().product
-            found = product.analyse(url, model, temperature, stderr_log.watcher(with_logs))
+        def analyse(call: Call) -> dict[str, Any]:
+            found = self._parts().product.analyse(call, url, model, temperature)
             return {
                 "categories": found.categories,
                 "error": None,
@@ -478,7 +501,7 @@ class FalClient:
             }
 
         empty: dict[str, Any] = {"categories": {}, "error": None, "raw_output": ""}
-        return cast("AnalysisResult", self._reported(analyse, timeout, empty))
+        return cast("AnalysisResult", self._reported(analyse, timeout, empty, with_logs=with_logs))
 
     def generate_background_prompt(
         self,
@@ -497,18 +520,15 @@ class FalClient:
 
         Source: https://fal.ai/models/openrouter/router/enterprise/api
         """
-        from services.fal.prompts import plain_background
+        known, style = arguments.categories(categories), arguments.text(style_type, "style_type")
+        model = arguments.optional_text(model, "model")
 
-        known, style = checks.categories(categories), checks.text(style_type, "style_type")
-        model = checks.optional_text(model, "model")
-
-        def write() -> dict[str, Any]:
-            product = self._ready().product
-            answer = product.background_prompt(known, style, model, stderr_log.watcher(with_logs))
+        def write(call: Call) -> dict[str, Any]:
+            answer = self._parts().product.background_prompt(call, known, style, model)
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}
-        return cast("PromptResult", self._reported(write, timeout, empty))
+        return cast("PromptResult", self._reported(write, timeout, empty, with_logs=with_logs))
 
     def generate_multiple_backgrounds(
         self,
@@ -519,7 +539,7 @@ class FalClient:
         remove_bg: bool = True,
         with_logs: bool = False,
         timeout: float | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> BackgroundsResult:
         """Put the product on several backgrounds, side by side.
 
@@ -529,15 +549,11 @@ class FalClient:
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, known = checks.image_url(image_url), checks.categories(categories)
-        wanted, remove_bg = checks.styles(styles), checks.flag(remove_bg, "remove_bg")
-        with self._call(timeout):
-            return cast(
-                "BackgroundsResult",
-                self._ready().product.backgrounds(
-                    url, known, wanted, remove_bg, Steps(on_progress), stderr_log.watcher(with_logs)
-                ),
-            )
+        url, known = arguments.image_url(image_url), arguments.categories(categories)
+        wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
+            result = self._parts().product.backgrounds(call, url, known, wanted, remove_bg)
+        return cast("BackgroundsResult", result)
 
     def product_workflow(
         self,
@@ -548,7 +564,7 @@ class FalClient:
         shrink: bool = False,
         with_logs: bool = False,
         timeout: float | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> WorkflowResult:
         """Upload a photo, analyse the product, make pictures of it and write a description.
 
@@ -558,21 +574,17 @@ class FalClient:
         Steps run side by side where they can. `shrink` applies to local photos only. Raises when the upload or the
         analysis fails; what exists by then is in `error.partial`. Other failures are listed in `errors`.
         """
-        wanted, language = checks.styles(styles), checks.text(language, "language")
-        source = checks.image_url(image, "image") if _is_url(image) else checks.local_image(image, "image")
-        shrink = checks.flag(shrink, "shrink")
-        with self._call(timeout):
-            steps = Steps(on_progress)
+        wanted, language = arguments.styles(styles), arguments.text(language, "language")
+        source = arguments.image_url(image, "image") if _is_url(image) else local_image(image, "image")
+        shrink = arguments.flag(shrink, "shrink")
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
             if shrink:
-                from services.fal.shrinking import shrunk
+                source = shrunk(call, source)
+            return cast("WorkflowResult", self._parts().workflow.run(call, source, wanted, language))
 
-                source = shrunk(source)
-            return cast(
-                "WorkflowResult",
-                self._ready().workflow.run(source, wanted, language, steps, stderr_log.watcher(with_logs)),
-            )
-
-    def save_picture(self, url: str, directory: Path, name: str, *, timeout: float | None = None) -> Path:
+    def save_picture(
+        self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
+    ) -> Path:
         """Download a picture that fal made, and return the path of the file.
 
         - url: the https URL of the picture, on a host where fal keeps files or that `FAL_DOWNLOAD_HOSTS` names
@@ -581,15 +593,15 @@ class FalClient:
 
         The file is written whole or not at all, and may have at most 50 MiB. The key is not sent.
         """
-        with self._call(timeout):
-            return self._ready().downloads.save(url, directory, name)
+        url, name = arguments.text(url, "url"), arguments.string(name, "name")
+        folder = arguments.folder(directory, "directory")
+        with self._call(timeout) as call:
+            return self._parts().downloads.save(call, url, folder, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Versions, settings with the key masked, and whether fal can be reached with this key. Sends no job."""
-        from services.fal.doctor import examine
-
-        with self._call(timeout):
-            return examine(self._settings, self._ready().wire)
+        with self._call(timeout) as call:
+            return examine(call, self._settings, self._parts().api)
 
     # One call
 
@@ -597,54 +609,99 @@ class FalClient:
         return self.timeout if timeout is None else check_timeout(timeout)
 
     @contextlib.contextmanager
-    def _call(self, timeout: float | None) -> Iterator[Call]:
-        """One call: its deadline, and our errors only."""
-        with new_call(self._timeout_s(timeout)) as call, _border():
+    def _call(
+        self, timeout: float | None, *, with_logs: bool = False, on_progress: OnProgress | None = None
+    ) -> Iterator[Call]:
+        """One call: its deadline, its progress, and our errors only."""
+        timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidInput(f"on_progress must be a function of one event, not {on_progress!r}.")
+        around = None if self._around is None else self._around.progress
+        progress = Progress(on_progress, with_logs=with_logs, parent=around)
+        with Call(timeout_s, parent=self._around, progress=progress) as call, _border():
             yield call
 
     def _reported(
         self,
-        action: Callable[[], dict[str, Any]],
+        action: Callable[[Call], dict[str, Any]],
         timeout: float | None,
         empty: dict[str, Any],
         but_raise: tuple[type[FalError], ...] = (InvalidInput,),
+        *,
+        with_logs: bool = False,
     ) -> dict[str, Any]:
         """`action` as one call, its failure told under `error` beside the empty values of its result."""
-        timeout_s = self._timeout_s(timeout)
         try:
-            with self._call(timeout_s):
-                return action()
+            with self._call(timeout, with_logs=with_logs) as call:
+                return action(call)
         except but_raise:
             raise
         except FalError as error:
             return {**empty, **report(error)}
 
-    def _forget_parent_process(self) -> None:
+    def _parts(self) -> _Parts:
+        return self._shared.parts()
+
+
+class _Parts:
+    """What a client works with: all of it shares one TLS context and one set of connections."""
+
+    def __init__(self, settings: Settings, api: FalApi) -> None:
+        # Another account, or another way to fal, may still be offered an endpoint or a model that is gone for this one.
+        account = hash((settings.key, getproxies().get("https")))
+        endpoints = Endpoints(settings.endpoints, account)
+        self.api = api
+        self.jobs = Jobs(api, endpoints, settings.max_concurrency)
+        self.text = TextModels(self.jobs, api, Models(settings.models, endpoints))
+        self.pictures = PictureModels(self.jobs, endpoints, api)
+        self.product = ProductModels(self.text, self.pictures)
+        self.workflow = Workflow(api, self.product)
+        self.downloads = Downloads(api, settings.download_hosts)
+
+
+class _Shared:
+    """What a client and its views have in common."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._made: _Parts | None = None
+        self._closed = False
+        _in_use.add(self)
+
+    def parts(self) -> _Parts:
+        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
+        with self._lock:
+            if self._closed:
+                raise InvalidInput("This FalClient is closed. Make a new one.")
+            if self._made is None:
+                from services.fal.fal_api import FalApi
+
+                self._made = _Parts(self._settings, FalApi(self._settings))
+            return self._made
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            parts, self._made = self._made, None
+        if parts is not None:
+            parts.api.close()
+
+    def forget_parent_process(self) -> None:
         """In the child of a fork: connections, places and locks are the parent's; ours are made anew when needed.
 
         The parent's are not closed here: their locks may be held by threads that exist in the parent alone.
         """
         self._lock = threading.Lock()
-        self._core = None
-
-    def _ready(self) -> Core:
-        """What talks to fal; built at the first call, since its imports take a tenth of a second."""
-        with self._lock:
-            if self._closed:
-                raise InvalidInput("This FalClient is closed. Make a new one.")
-            if self._core is None:
-                from services.fal.core import Core
-
-                self._core = Core(self._settings)
-            return self._core
+        self._made = None
 
 
-_clients: weakref.WeakSet[FalClient] = weakref.WeakSet()
+_in_use: weakref.WeakSet[_Shared] = weakref.WeakSet()
 
 
 def _forget_parent_process() -> None:
-    for client in list(_clients):
-        client._forget_parent_process()
+    for shared in list(_in_use):
+        shared.forget_parent_process()
 
 
 if hasattr(os, "register_at_fork"):
@@ -672,13 +729,13 @@ def _text_request(
     priority: str | None = None,
 ) -> TextRequest:
     return TextRequest(
-        prompt=checks.text(prompt, "prompt"),
-        model=checks.optional_text(model, "model"),
-        system_prompt=checks.optional_text(system_prompt, "system_prompt"),
-        temperature=checks.temperature(temperature),
-        max_tokens=checks.max_tokens(max_tokens),
-        reasoning=None if reasoning is None else checks.flag(reasoning, "reasoning"),
-        priority=None if priority is None else checks.priority(priority),
+        prompt=arguments.text(prompt, "prompt"),
+        model=arguments.optional_text(model, "model"),
+        system_prompt=arguments.optional_text(system_prompt, "system_prompt"),
+        temperature=arguments.temperature(temperature),
+        max_tokens=arguments.max_tokens(max_tokens),
+        reasoning=None if reasoning is None else arguments.flag(reasoning, "reasoning"),
+        priority=None if priority is None else arguments.priority(priority),
     )
 
 
