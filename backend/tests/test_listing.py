@@ -524,11 +524,10 @@ def test_a_cancelled_call_cancels_the_questions_of_all_languages(shop: Shop, box
     ended: list[BaseException] = []
 
     def run() -> None:
-        with call.resumed():
-            try:
-                shop.listing(CATEGORIES, languages="English,German")
-            except FalError as error:
-                ended.append(error)
+        try:
+            Shop(shop._client.within(call)).listing(CATEGORIES, languages="English,German")
+        except FalError as error:
+            ended.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()

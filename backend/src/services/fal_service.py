@@ -18,25 +18,36 @@ if __name__ == "__main__" and not __package__:
     services.__path__ = [os.path.join(source, "services")]
 
 import contextlib
+import copy
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.request import getproxies
 
-from services.fal import checks, stderr_log
-from services.fal.call import Call, new_call
+from services.fal import arguments, log
+from services.fal.call import Call
+from services.fal.doctor import examine
+from services.fal.downloads import Downloads
+from services.fal.endpoints import Endpoints
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
+from services.fal.image_files import local_image, shrunk
+from services.fal.jobs import Jobs
+from services.fal.picture_models import PictureModels
+from services.fal.product import ProductModels, Workflow
+from services.fal.progress import Progress
+from services.fal.prompts import plain_background
+from services.fal.responses import job_state
 from services.fal.settings import Settings, check_timeout, resolve
-from services.fal.steps import Progress, Steps
-from services.fal.text_request import TextRequest, image_urls_in
+from services.fal.text_models import Models, TextModels, TextRequest, image_urls_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from services.fal.core import Core
+    from services.fal.fal_api import FalApi
     from services.fal.results import (
         AnalysisResult,
         AnyCategories,
@@ -44,6 +55,7 @@ if TYPE_CHECKING:
         CancelResult,
         EnterpriseResult,
         PictureResult,
+        ProgressEvent,
         PromptResult,
         StatusResult,
         TextEvent,
@@ -54,27 +66,53 @@ if TYPE_CHECKING:
 __all__ = ["FalClient"]
 
 _NO_TEXT: dict[str, Any] = {"output": "", "reasoning": None, "partial": False, "error": None, "raw": {}}
+_NO_ANSWER: dict[str, Any] = {"output": "", "error": None, "raw": {}}
 Styles = Sequence[Mapping[str, str] | str]
-T = TypeVar("T")
+OnProgress = Callable[["ProgressEvent"], None]
 
 
 class FalClient:
-    """One client for all of it, safe to share between threads and over a fork; close it with `close()` or `with`.
+    """One client for everything: texts, product analysis, pictures and files on fal.
 
-    Settings come from the argument, then the environment, then a `.env` file, then the default:
+    A client can be shared between threads and used after a fork. Close it with `close()`, or use it in a `with` block.
+    No request is sent before a method is called.
 
-    - key: `FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`;
-    - timeout: total seconds that one call may take, `FAL_TIMEOUT_S`, 110;
-    - max_concurrency: model calls at once, `FAL_MAX_CONCURRENCY`, 8;
-    - env_file: the `.env` file; without it each setting is looked for in `./.env`, then `backend/.env`;
-    - endpoints: `FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`, `FAL_PHOTOKIT_ENDPOINT`,
-      `FAL_CUTOUT_ENDPOINT`; log on stderr: `FAL_LOG`;
-    - models that are asked when a call names none, with their successors: `FAL_TEXT_MODEL`, `FAL_ENTERPRISE_MODEL`,
-      `FAL_VISION_MODEL`, `FAL_PROMPT_MODEL`. A model that a call names is never replaced (ModelGone).
+    The environment and `.env` files also set models (`FAL_TEXT_MODEL`, `FAL_ENTERPRISE_MODEL`, `FAL_VISION_MODEL`,
+    `FAL_PROMPT_MODEL`), endpoints (`FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`,
+    `FAL_PHOTOKIT_ENDPOINT`, `FAL_CUTOUT_ENDPOINT`), the log on stderr (`FAL_LOG`) and further download hosts
+    (`FAL_DOWNLOAD_HOSTS`).
 
-    Every method that waits takes `timeout` (seconds for everything it does: queue, run, download) and `with_logs`
-    (fal's log lines to stderr). Methods whose result has `error` report failures there; the others raise a
-    `services.fal.errors.FalError`. Bad arguments raise `InvalidInput` (a ValueError) in both, before any request.
+    Each setting comes from the argument, else the environment, else a `.env` file, else the default:
+
+    - key: the fal key (`FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`)
+    - timeout: total seconds that one call may take (`FAL_TIMEOUT_S`, 110)
+    - max_concurrency: the number of model calls that run at once (`FAL_MAX_CONCURRENCY`, 8)
+    - env_file: the `.env` file; without it, each setting is looked up in `./.env`, then in `backend/.env`
+
+    These parameters mean the same in every method:
+
+    - prompt: the prompt, a non-empty string
+    - system_prompt: the system prompt
+    - model: a model id of OpenRouter; it is never replaced by another model (default: the first model that fal offers
+      of the setting's chain)
+    - temperature: from 0 (the most likely words) to 2
+    - max_tokens: the most tokens to generate, reasoning included
+    - reasoning: whether the model thinks before it answers; by default this is left to the model
+    - priority: "latency" or "throughput"; sent to `fal-ai/any-llm` only
+    - image_url: an http(s) URL or a data URI of the picture; never a local path
+    - request_id: the id that `any_llm_submit` returned
+    - categories: the categories that `analyze_product_image` returned, or any names and texts
+    - styles: a list of `{"name", "description"}` or of names of default styles (default: Studio, Lifestyle, Premium)
+    - remove_bg: cut the product out first, and give the cut-out to the picture model
+    - shrink: send a photo of more than 4,096 pixels a side or more than 8 MB smaller (see `upload_file`)
+    - with_logs: write the job's place in fal's queue and its log lines to stderr
+    - timeout: total seconds for everything that the call does: upload, queue, run and download (default: the client's)
+    - on_progress: called with each `ProgressEvent`: a step starts, ends or fails (a finished picture's event holds it),
+      a job's place in fal's queue, and, with `with_logs`, a job's log lines
+
+    Methods whose result has an `error` key report failures there. The other methods raise a
+    `services.fal.errors.FalError`. Arguments that make no sense raise `InvalidInput` (a `ValueError`) in every method,
+    before anything is sent.
     """
 
     def __init__(
@@ -85,25 +123,25 @@ class FalClient:
         max_concurrency: int | None = None,
         env_file: str | PathLike[str] | None = None,
     ) -> None:
-        """Raises MissingKey when no key is found, InvalidInput for a setting that makes no sense."""
+        """Raises MissingKey when no key is found, and InvalidInput for a setting that makes no sense."""
         self._settings: Settings = resolve(key=key, timeout=timeout, max_concurrency=max_concurrency, env_file=env_file)
-        stderr_log.enable(self._settings.log)
-        self._lock = threading.Lock()
-        self._core: Core | None = None
-        self._closed = False
-        _clients.add(self)
+        if self._settings.log != "off":
+            log.to_stderr(self._settings.log)
+        self._shared = _Shared(self._settings)
+        self._around: Call | None = None
+        """The call that the calls of this view are parts of."""
 
     def __repr__(self) -> str:
         return f"FalClient(timeout={self.timeout:g})"
 
     @property
     def timeout(self) -> float:
-        """Seconds that a call may take when it is not told otherwise."""
+        """Total seconds that a call may take unless it is given a `timeout` of its own."""
         return self._settings.timeout_s
 
     @property
     def max_concurrency(self) -> int:
-        """Model calls that run at once."""
+        """The number of model calls that run at once."""
         return self._settings.max_concurrency
 
     def __enter__(self) -> FalClient:
@@ -113,12 +151,27 @@ class FalClient:
         self.close()
 
     def close(self) -> None:
-        """Close every connection. The client cannot be used afterwards."""
-        with self._lock:
-            self._closed = True
-            core, self._core = self._core, None
-        if core is not None:
-            core.close()
+        """Close every connection. Neither the client nor a view of it (`within`) can be used afterwards."""
+        self._shared.close()
+
+    @property
+    def call(self) -> Call | None:
+        """The call that the methods of this view are parts of (see `within`); None for a client itself."""
+        return self._around
+
+    def within(self, call: Call) -> FalClient:
+        """A view of this client whose methods are parts of `call`: they end with it, and report their progress to it.
+
+        - call: a `services.fal.call.Call` with a deadline of its own, which another thread may cancel
+
+        The view shares the settings and the connections of the client. Use it to stop a call from another thread, or to
+        give several calls one deadline.
+        """
+        if not isinstance(call, Call):
+            raise InvalidInput(f"call must be a services.fal.call.Call, not {call!r}.")
+        view = copy.copy(self)
+        view._around = call
+        return view
 
     # Text
 
@@ -137,18 +190,17 @@ class FalClient:
     ) -> TextResult:
         """Generate text and wait for it.
 
-        Returns `{"output", "reasoning", "partial", "error", "raw"}` and what is known of `request_id`, `usage` and
-        `billable_units`; on a failure `error` says why and `error_type`, `retryable`, ... stand beside it.
-        `temperature` is 0 to 2; `priority` is "latency" or "throughput" (for fal-ai/any-llm only); `reasoning` has the
-        model think first, or not, and is left to the model when it is None.
+        On failure, `error` gives the reason, and `error_type`, `retryable` and the other fields of the error document
+        are there too. A text that is empty is a failure (`bad_output`).
+
         Source: https://fal.ai/models/openrouter/router/api
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
 
-        def ask() -> dict[str, Any]:
-            return _text_result(self._ready().language.ask("text", request, stderr_log.watcher(with_logs)))
+        def ask(call: Call) -> dict[str, Any]:
+            return _text_result(self._parts().text.ask(call, "text", request))
 
-        return cast("TextResult", self._reported(ask, timeout, _NO_TEXT))
+        return cast("TextResult", self._reported(ask, timeout, _NO_TEXT, with_logs=with_logs))
 
     def any_llm_enterprise(
         self,
@@ -163,22 +215,27 @@ class FalClient:
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> EnterpriseResult:
-        """Ask a premium model, with images when there are any.
+        """Ask a premium model, with images if there are any.
 
-        Images are `image_urls` (http(s) URLs or data URIs) and the URLs of lines `Image URL: <url>` in the prompt.
-        Returns `{"output", "error", "raw"}` and what `any_llm_complete` returns beside its keys.
-        Source: https://fal.ai/models/openrouter/router/enterprise/api, with images .../router/vision/api
+        - prompt: the prompt; each line `Image URL: <url>` in it sends that URL as an image
+        - image_urls: http(s) URLs or data URIs of images
+
+        With images the question goes to the vision endpoint and its models, without any to the enterprise text
+        endpoint. On failure, `error` gives the reason.
+
+        Source: https://fal.ai/models/openrouter/router/enterprise/api, with images
+        https://fal.ai/models/openrouter/router/vision/api
         """
-        images = checks.image_urls(image_urls)
+        images = arguments.image_urls(image_urls)
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning)
-        images += [url for url in checks.image_urls(image_urls_in(prompt)) if url not in images]
+        images += [url for url in arguments.image_urls(image_urls_in(prompt)) if url not in images]
         request = request._replace(image_urls=tuple(images))
 
-        def ask() -> dict[str, Any]:
-            answer = self._ready().language.ask("enterprise", request, stderr_log.watcher(with_logs))
+        def ask(call: Call) -> dict[str, Any]:
+            answer = self._parts().text.ask(call, "enterprise", request)
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
-        return cast("EnterpriseResult", self._reported(ask, timeout, {"output": "", "error": None, "raw": {}}))
+        return cast("EnterpriseResult", self._reported(ask, timeout, _NO_ANSWER, with_logs=with_logs))
 
     def iter_any_llm(
         self,
@@ -192,31 +249,32 @@ class FalClient:
         priority: str = "latency",
         timeout: float | None = None,
     ) -> Iterator[TextEvent]:
-        """Generate text as it is written: events `{"delta", "output", "partial", "usage"}`.
+        """Generate text and yield each part as it is written.
 
-        `output` is the whole text so far; the last event has `partial` False. Raises StreamTruncated when the
-        stream ends without it, with the text so far in `error.partial["output"]`.
+        `delta` is the new part, `output` the whole text so far. The last event has `partial` False. Raises
+        StreamTruncated when the stream ends without that event; the text so far is in `error.partial["output"]`.
+        Closing the iterator early closes the connection; fal may bill the text all the same.
+
+        Source: https://fal.ai/models/openrouter/router/api
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
         return self._events(request, self._timeout_s(timeout))
 
     def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
-        call, process = Call.within_current(timeout_s), os.getpid()
-        with call.begun():
-            with _border(), call.resumed():
-                events = self._ready().language.events(request)
-            try:
-                while True:
-                    if os.getpid() != process:
-                        raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
-                    with _border(), call.resumed():
-                        event = next(events, None)
-                    if event is None:
-                        return
-                    yield event
-            finally:
-                with call.resumed():
-                    events.close()
+        call, process = Call(timeout_s, parent=self._around), os.getpid()
+        with _border():
+            events = self._parts().text.events(call, request)
+        try:
+            while True:
+                if os.getpid() != process:
+                    raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
+                with _border():
+                    event = next(events, None)
+                if event is None:
+                    return
+                yield event
+        finally:
+            events.close()
 
     def any_llm_stream(
         self,
@@ -230,7 +288,7 @@ class FalClient:
         priority: str = "latency",
         timeout: float | None = None,
     ) -> None:
-        """Print text to stdout as it is written, and a newline at its end. Raises as `iter_any_llm` does."""
+        """Print text to stdout as it is written, then a newline. Raises as `iter_any_llm` does."""
         events = self.iter_any_llm(
             prompt,
             system_prompt=system_prompt,
@@ -258,9 +316,15 @@ class FalClient:
         webhook_url: str | None = None,
         timeout: float | None = None,
     ) -> str:
-        """Submit a job and return its request id at once. fal posts the result to `webhook_url` when it is done.
+        """Submit a job for a text and return its request id at once.
 
-        Raises AmbiguousSubmit when fal may have taken the job without saying so.
+        - webhook_url: the http(s) URL to which fal posts the result when the job is done
+
+        The job runs whether or not anybody waits for it. It is not repeated either: if fal no longer offers its model,
+        `any_llm_result` reports `model_gone`, and only the next submit without a `model` uses the successor. Raises
+        AmbiguousSubmit when fal may have taken the job without saying so.
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
         """
         return str(
             self.submit_job(
@@ -289,55 +353,78 @@ class FalClient:
         webhook_url: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, str]:
-        """As `any_llm_submit`, returning `{"request_id", "endpoint"}`."""
+        """Submit a job as `any_llm_submit` does, and return its endpoint as well.
+
+        - webhook_url: the http(s) URL to which fal posts the result when the job is done
+        """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
-        hook = None if webhook_url is None else checks.web_url(webhook_url, "webhook_url")
-        with self._call(timeout):
-            job = self._ready().language.submit(request, hook)
+        hook = None if webhook_url is None else arguments.web_url(webhook_url, "webhook_url")
+        with self._call(timeout) as call:
+            job = self._parts().text.submit(call, request, hook)
         return {"request_id": job.request_id, "endpoint": job.endpoint.path}
 
     def any_llm_status(self, request_id: str, with_logs: bool = True, *, timeout: float | None = None) -> StatusResult:
-        """The state of a submitted job: `{"status", "queue_position", "logs", "metrics", "error", "error_type"}`.
+        """The state of a submitted job.
 
-        `status` is "IN_QUEUE", "IN_PROGRESS" or "COMPLETED"; a failed job is COMPLETED with `error`.
-        Raises NotFound when fal does not know the id.
+        - with_logs: include fal's log lines
+
+        A job that failed is COMPLETED and has an `error`. Raises NotFound when fal does not know the id.
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
         """
-        with_logs = checks.flag(with_logs, "with_logs")
-        with self._call(timeout):
-            jobs = self._ready().jobs
-            found = jobs.find("text", request_id, lambda job: jobs.status(job, with_logs=with_logs))
-        from services.fal.fields import job_state
-
+        with_logs = arguments.flag(with_logs, "with_logs")
+        with self._call(timeout) as call:
+            jobs = self._parts().jobs
+            found = jobs.find(call, "text", request_id, lambda job: jobs.status(call, job, with_logs=with_logs))
         return cast("StatusResult", {"request_id": request_id, **job_state(found)})
 
     def any_llm_result(self, request_id: str, *, timeout: float | None = None) -> TextResult:
-        """The result of a submitted job, as `any_llm_complete` returns it. Raises NotReady while it runs."""
+        """The result of a submitted job, in the shape that `any_llm_complete` returns.
 
-        def fetch() -> dict[str, Any]:
-            return _text_result(self._ready().language.result(request_id))
+        Raises NotReady while the job waits or runs.
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
+        """
+
+        def fetch(call: Call) -> dict[str, Any]:
+            return _text_result(self._parts().text.result(call, request_id))
 
         return cast("TextResult", self._reported(fetch, timeout, _NO_TEXT, but_raise=(NotReady, InvalidInput)))
 
     def any_llm_cancel(self, request_id: str, *, timeout: float | None = None) -> CancelResult:
-        """Stop a submitted job: `{"status": "cancelled" | "requested" | "too_late" | "not_found"}`."""
-        with self._call(timeout):
-            status = self._ready().jobs.cancel_found("text", request_id)
+        """Cancel a submitted job.
+
+        `status` is "cancelled" (it was waiting), "requested" (it was running, and the model may finish all the same),
+        "too_late" (it had ended) or "not_found".
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
+        """
+        with self._call(timeout) as call:
+            status = self._parts().jobs.cancel_found(call, "text", request_id)
         return {"request_id": request_id, "status": status}
 
     # Pictures
 
     def upload_file(self, path: str | PathLike[str], *, shrink: bool = False, timeout: float | None = None) -> str:
-        """Upload a local picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) to fal's storage; its public URL.
+        """Upload a local picture to fal's storage and return its public URL.
 
-        With `shrink`, a photo of more than 4,096 pixels a side or 8 MB is sent smaller (needs Pillow).
+        - path: the path of a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC file
+        - shrink: send a photo of more than 4,096 pixels a side or more than 8 MB smaller (default: send every file as
+          it is)
+
+        A photo that is sent smaller becomes a JPEG (quality 92, upright, first frame, with the colour profile of an RGB
+        photo), or a PNG if parts of it are transparent. A baseline JPEG may have any number of pixels, because it is
+        read at a fraction of its size. A progressive JPEG and every other format must be read whole, and may have 128
+        million pixels (about 1 GB of memory). This needs Pillow (extra `image`); a picture that Pillow cannot read,
+        such as HEIC, raises InvalidInput.
+
+        Source: https://fal.ai/docs/documentation/model-apis/fal-cdn
         """
-        image, shrink = checks.local_image(path), checks.flag(shrink, "shrink")
-        with self._call(timeout):
+        image, shrink = local_image(path), arguments.flag(shrink, "shrink")
+        with self._call(timeout) as call:
             if shrink:
-                from services.fal.shrinking import shrunk
-
-                image = shrunk(image)
-            return self._ready().wire.upload(image.data, image.content_type, image.file_name)
+                image = shrunk(call, image)
+            return self._parts().api.upload(call, image.data, image.content_type, image.file_name)
 
     def background_replace(
         self,
@@ -350,33 +437,37 @@ class FalClient:
     ) -> PictureResult:
         """Put the product of a photo on the background that `prompt` describes.
 
-        With `remove_bg` the product is cut out first, and the cut-out is given to the photokit.
-        Returns `{"image": {"url", "width", "height", "content_type", "file_size"}, "timings"}`; sizes in pixels and
-        bytes, timings in seconds. Source: https://fal.ai/models/bria/replace-background/api
+        - prompt: the background, in words
+
+        Raises when the cut-out or the picture fails. Width and height are in pixels, the file size in bytes, timings in
+        seconds.
+
+        Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, prompt = checks.image_url(image_url), checks.text(prompt, "prompt")
-        remove_bg, watch = checks.flag(remove_bg, "remove_bg"), stderr_log.watcher(with_logs)
-        steps = Steps()
-        with self._call(timeout):
-            pictures = self._ready().pictures
-            if remove_bg:
-                with steps.step("cutout"):
-                    url = pictures.cut_out(url, watch).image["url"]
-            with steps.step("picture"):
-                picture = pictures.replace_background(url, prompt, watch)
-        return cast("PictureResult", picture.as_result(steps))
+        url, prompt = arguments.image_url(image_url), arguments.text(prompt, "prompt")
+        remove_bg = arguments.flag(remove_bg, "remove_bg")
+        with self._call(timeout, with_logs=with_logs) as call:
+            parts = self._parts()
+            product_url = parts.product.cut_out(call, url) if remove_bg else url
+            picture = call.progress.step(
+                "picture", lambda: parts.pictures.replace_background(call, product_url, prompt)
+            )
+        return cast("PictureResult", picture.as_result(call.progress.total()))
 
     def remove_background(
         self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
     ) -> PictureResult:
-        """Cut the product out: the shape of `background_replace`, with a transparent PNG.
+        """Cut the product out of a photo. The picture is a transparent PNG.
 
         Source: https://fal.ai/models/fal-ai/bria/background/remove/api
         """
-        url, steps = checks.image_url(image_url), Steps()
-        with self._call(timeout), steps.step("cutout"):
-            picture = self._ready().pictures.cut_out(url, stderr_log.watcher(with_logs))
-        return cast("PictureResult", picture.as_result(steps))
+        url = arguments.image_url(image_url)
+        with self._call(timeout, with_logs=with_logs) as call:
+            pictures = self._parts().pictures
+            picture = call.progress.step(
+                "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
+            )
+        return cast("PictureResult", picture.as_result(call.progress.total()))
 
     # The product
 
@@ -389,17 +480,19 @@ class FalClient:
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> AnalysisResult:
-        """The nine categories of the product in a picture: `{"categories", "error", "raw_output"}`.
+        """Find the nine categories of the product in a picture.
 
-        A category that the model leaves out, or an answer that cannot be read, is asked for once more; a category
-        that is missing twice is "Unknown". When neither answer gives any, the error is `bad_output`.
+        If the model leaves categories out, or its answer cannot be read, it is asked once more. A category that is
+        missing both times is "Unknown". If neither answer gives any category, `error` is set, `error_type` is
+        `bad_output`, and `raw_output` keeps what the model wrote first.
+
+        Source: https://fal.ai/models/openrouter/router/vision/api
         """
-        url, model = checks.image_url(image_url), checks.optional_text(model, "model")
-        temperature = checks.temperature(temperature)
+        url, model = arguments.image_url(image_url), arguments.optional_text(model, "model")
+        temperature = arguments.temperature(temperature)
 
-        def analyse() -> dict[str, Any]:
-            product = self._ready().product
-            found = product.analyse(url, model, temperature, stderr_log.watcher(with_logs))
+        def analyse(call: Call) -> dict[str, Any]:
+            found = self._parts().product.analyse(call, url, model, temperature)
             return {
                 "categories": found.categories,
                 "error": None,
@@ -408,7 +501,7 @@ class FalClient:
             }
 
         empty: dict[str, Any] = {"categories": {}, "error": None, "raw_output": ""}
-        return cast("AnalysisResult", self._reported(analyse, timeout, empty))
+        return cast("AnalysisResult", self._reported(analyse, timeout, empty, with_logs=with_logs))
 
     def generate_background_prompt(
         self,
@@ -419,22 +512,23 @@ class FalClient:
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> PromptResult:
-        """A background prompt that suits a product: `{"prompt", "error"}`.
+        """Write a background prompt that suits a product.
 
-        `prompt` is always usable: on an error it is a plain one built from `style_type`, and `error` says why.
+        - style_type: the style of the background, in words
+
+        `prompt` is always usable: on failure it is a plain prompt made of the style, and `error` gives the reason.
+
+        Source: https://fal.ai/models/openrouter/router/enterprise/api
         """
-        from services.fal.prompts import plain_background
+        known, style = arguments.categories(categories), arguments.text(style_type, "style_type")
+        model = arguments.optional_text(model, "model")
 
-        known, style = checks.categories(categories), checks.text(style_type, "style_type")
-        model = checks.optional_text(model, "model")
-
-        def write() -> dict[str, Any]:
-            product = self._ready().product
-            answer = product.background_prompt(known, style, model, stderr_log.watcher(with_logs))
+        def write(call: Call) -> dict[str, Any]:
+            answer = self._parts().product.background_prompt(call, known, style, model)
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}
-        return cast("PromptResult", self._reported(write, timeout, empty))
+        return cast("PromptResult", self._reported(write, timeout, empty, with_logs=with_logs))
 
     def generate_multiple_backgrounds(
         self,
@@ -445,24 +539,21 @@ class FalClient:
         remove_bg: bool = True,
         with_logs: bool = False,
         timeout: float | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> BackgroundsResult:
-        """The product on several backgrounds, side by side, in the order of `styles`.
+        """Put the product on several backgrounds, side by side.
 
-        `styles` is a list of `{"name", "description"}` or of names of the default ones (Studio, Lifestyle, Premium,
-        which None means). The product is cut out once, at the same time as the prompts are written.
-        Returns `{"images", "total_generated", "total_requested", "errors", "timings"}`; `errors` lists the styles
-        that failed, or whose prompt fell back to a plain one, and is None when there are none.
+        The product is cut out once, while the prompts are written. Pictures come back in the order of `styles`.
+        `errors` lists the styles that failed, and those whose prompt fell back to a plain one (`stage` "prompt", the
+        picture is still made); it is None when there are none. A failed style does not raise.
+
+        Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, known = checks.image_url(image_url), checks.categories(categories)
-        wanted, remove_bg = checks.styles(styles), checks.flag(remove_bg, "remove_bg")
-        with self._call(timeout):
-            return cast(
-                "BackgroundsResult",
-                self._ready().product.backgrounds(
-                    url, known, wanted, remove_bg, Steps(on_progress), stderr_log.watcher(with_logs)
-                ),
-            )
+        url, known = arguments.image_url(image_url), arguments.categories(categories)
+        wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
+            result = self._parts().product.backgrounds(call, url, known, wanted, remove_bg)
+        return cast("BackgroundsResult", result)
 
     def product_workflow(
         self,
@@ -473,40 +564,44 @@ class FalClient:
         shrink: bool = False,
         with_logs: bool = False,
         timeout: float | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> WorkflowResult:
-        """All of it from one photo, a local path or a URL: upload, categories, pictures, description.
+        """Upload a photo, analyse the product, make pictures of it and write a description.
 
-        `shrink` is for a local photo, as `upload_file` has it.
+        - image: a local path or a URL of the product photo
+        - language: the language of the description
 
-        Returns `{"image_url", "categories", "images", "description", "total_generated", "total_requested", "errors",
-        "timings"}`. Raises when the upload or the analysis fails; what was made by then is in `error.partial`.
+        Steps run side by side where they can. `shrink` applies to local photos only. Raises when the upload or the
+        analysis fails; what exists by then is in `error.partial`. Other failures are listed in `errors`.
         """
-        wanted, language = checks.styles(styles), checks.text(language, "language")
-        source = checks.image_url(image, "image") if _is_url(image) else checks.local_image(image, "image")
-        shrink = checks.flag(shrink, "shrink")
-        with self._call(timeout):
-            steps = Steps(on_progress)
+        wanted, language = arguments.styles(styles), arguments.text(language, "language")
+        source = arguments.image_url(image, "image") if _is_url(image) else local_image(image, "image")
+        shrink = arguments.flag(shrink, "shrink")
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
             if shrink:
-                from services.fal.shrinking import shrunk
+                source = shrunk(call, source)
+            return cast("WorkflowResult", self._parts().workflow.run(call, source, wanted, language))
 
-                source = shrunk(source)
-            return cast(
-                "WorkflowResult",
-                self._ready().workflow.run(source, wanted, language, steps, stderr_log.watcher(with_logs)),
-            )
+    def save_picture(
+        self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
+    ) -> Path:
+        """Download a picture that fal made, and return the path of the file.
 
-    def save_picture(self, url: str, directory: Path, name: str, *, timeout: float | None = None) -> Path:
-        """Download a picture that fal made into `directory`; its path, `name` with an extension."""
-        with self._call(timeout):
-            return self._ready().downloads.save(url, directory, name)
+        - url: the https URL of the picture, on a host where fal keeps files or that `FAL_DOWNLOAD_HOSTS` names
+        - directory: the folder for the file; it is created if it does not exist
+        - name: the file name without an extension; PNG, JPEG, WebP, GIF or AVIF is recognised by the first bytes
+
+        The file is written whole or not at all, and may have at most 50 MiB. The key is not sent.
+        """
+        url, name = arguments.text(url, "url"), arguments.string(name, "name")
+        folder = arguments.folder(directory, "directory")
+        with self._call(timeout) as call:
+            return self._parts().downloads.save(call, url, folder, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Settings (the key masked) and whether fal's hosts can be reached with this key."""
-        from services.fal.doctor import examine
-
-        with self._call(timeout):
-            return examine(self._settings, self._ready().wire)
+        """Versions, settings with the key masked, and whether fal can be reached with this key. Sends no job."""
+        with self._call(timeout) as call:
+            return examine(call, self._settings, self._parts().api)
 
     # One call
 
@@ -514,54 +609,99 @@ class FalClient:
         return self.timeout if timeout is None else check_timeout(timeout)
 
     @contextlib.contextmanager
-    def _call(self, timeout: float | None) -> Iterator[Call]:
-        """One call: its deadline, and our errors only."""
-        with new_call(self._timeout_s(timeout)) as call, _border():
+    def _call(
+        self, timeout: float | None, *, with_logs: bool = False, on_progress: OnProgress | None = None
+    ) -> Iterator[Call]:
+        """One call: its deadline, its progress, and our errors only."""
+        timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidInput(f"on_progress must be a function of one event, not {on_progress!r}.")
+        around = None if self._around is None else self._around.progress
+        progress = Progress(on_progress, with_logs=with_logs, parent=around)
+        with Call(timeout_s, parent=self._around, progress=progress) as call, _border():
             yield call
 
     def _reported(
         self,
-        action: Callable[[], dict[str, Any]],
+        action: Callable[[Call], dict[str, Any]],
         timeout: float | None,
         empty: dict[str, Any],
         but_raise: tuple[type[FalError], ...] = (InvalidInput,),
+        *,
+        with_logs: bool = False,
     ) -> dict[str, Any]:
         """`action` as one call, its failure told under `error` beside the empty values of its result."""
-        timeout_s = self._timeout_s(timeout)
         try:
-            with self._call(timeout_s):
-                return action()
+            with self._call(timeout, with_logs=with_logs) as call:
+                return action(call)
         except but_raise:
             raise
         except FalError as error:
             return {**empty, **report(error)}
 
-    def _forget_parent_process(self) -> None:
+    def _parts(self) -> _Parts:
+        return self._shared.parts()
+
+
+class _Parts:
+    """What a client works with: all of it shares one TLS context and one set of connections."""
+
+    def __init__(self, settings: Settings, api: FalApi) -> None:
+        # Another account, or another way to fal, may still be offered an endpoint or a model that is gone for this one.
+        account = hash((settings.key, getproxies().get("https")))
+        endpoints = Endpoints(settings.endpoints, account)
+        self.api = api
+        self.jobs = Jobs(api, endpoints, settings.max_concurrency)
+        self.text = TextModels(self.jobs, api, Models(settings.models, endpoints))
+        self.pictures = PictureModels(self.jobs, endpoints, api)
+        self.product = ProductModels(self.text, self.pictures)
+        self.workflow = Workflow(api, self.product)
+        self.downloads = Downloads(api, settings.download_hosts)
+
+
+class _Shared:
+    """What a client and its views have in common."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._made: _Parts | None = None
+        self._closed = False
+        _in_use.add(self)
+
+    def parts(self) -> _Parts:
+        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
+        with self._lock:
+            if self._closed:
+                raise InvalidInput("This FalClient is closed. Make a new one.")
+            if self._made is None:
+                from services.fal.fal_api import FalApi
+
+                self._made = _Parts(self._settings, FalApi(self._settings))
+            return self._made
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            parts, self._made = self._made, None
+        if parts is not None:
+            parts.api.close()
+
+    def forget_parent_process(self) -> None:
         """In the child of a fork: connections, places and locks are the parent's; ours are made anew when needed.
 
         The parent's are not closed here: their locks may be held by threads that exist in the parent alone.
         """
         self._lock = threading.Lock()
-        self._core = None
-
-    def _ready(self) -> Core:
-        """What talks to fal; built at the first call, since its imports take a tenth of a second."""
-        with self._lock:
-            if self._closed:
-                raise InvalidInput("This FalClient is closed. Make a new one.")
-            if self._core is None:
-                from services.fal.core import Core
-
-                self._core = Core(self._settings)
-            return self._core
+        self._made = None
 
 
-_clients: weakref.WeakSet[FalClient] = weakref.WeakSet()
+_in_use: weakref.WeakSet[_Shared] = weakref.WeakSet()
 
 
 def _forget_parent_process() -> None:
-    for client in list(_clients):
-        client._forget_parent_process()
+    for shared in list(_in_use):
+        shared.forget_parent_process()
 
 
 if hasattr(os, "register_at_fork"):
@@ -589,13 +729,13 @@ def _text_request(
     priority: str | None = None,
 ) -> TextRequest:
     return TextRequest(
-        prompt=checks.text(prompt, "prompt"),
-        model=checks.optional_text(model, "model"),
-        system_prompt=checks.optional_text(system_prompt, "system_prompt"),
-        temperature=checks.temperature(temperature),
-        max_tokens=checks.max_tokens(max_tokens),
-        reasoning=None if reasoning is None else checks.flag(reasoning, "reasoning"),
-        priority=None if priority is None else checks.priority(priority),
+        prompt=arguments.text(prompt, "prompt"),
+        model=arguments.optional_text(model, "model"),
+        system_prompt=arguments.optional_text(system_prompt, "system_prompt"),
+        temperature=arguments.temperature(temperature),
+        max_tokens=arguments.max_tokens(max_tokens),
+        reasoning=None if reasoning is None else arguments.flag(reasoning, "reasoning"),
+        priority=None if priority is None else arguments.priority(priority),
     )
 
 

@@ -1,9 +1,10 @@
-"""One call of the user's: how long it may still take, and how it is stopped.
+"""One call of a user's: how long it may still take, how it is stopped, what is told of it.
 
-Everything that waits (a read, a write, a pause, a place in the queue of model calls) asks the current call how
-long it may wait, so that one deadline covers all of it. A call is stopped from another thread by `cancel`:
-what only waits is woken at once by shutting its socket down, while a submit is left a moment to learn the id of
-its job, which can then be cancelled at fal. What is sent over those sockets is `transport.py`'s.
+A call is made at the door (a public method of FalClient, or the worker) and handed on to everything that waits: a
+read, a write, a pause, a place in the queue of model calls. So one deadline covers all of it. It is stopped from
+another thread by `cancel`: what only waits is woken at once by shutting its socket down, while a submit is left a
+moment to learn the id of its job, which can then be cancelled at fal. A submit has no idempotency key at fal, and a
+job whose id nobody knows runs and is billed (https://fal.ai/docs/documentation/model-apis/inference/queue).
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextvars import ContextVar
+import weakref
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, Generic, TypeVar
 
-from services.fal.errors import Cancelled, DeadlineExceeded, InternalError
+from services.fal.errors import Cancelled, DeadlineExceeded
+from services.fal.progress import Progress
+
+T = TypeVar("T")
 
 SUBMIT_GRACE_S = 0.8
 """How long a submit that was sent may go on after its call was cancelled or its deadline passed, to learn the id of
@@ -41,7 +46,10 @@ DEADLINE_SLACK_S = 0.005
 class Call:
     """A deadline and a stop button, shared by everything that one user call does."""
 
-    def __init__(self, timeout_s: float, parent: Call | None = None) -> None:
+    def __init__(self, timeout_s: float, *, parent: Call | None = None, progress: Progress | None = None) -> None:
+        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress."""
+        inherited = Progress() if parent is None else parent.progress
+        self.progress: Progress = progress if progress is not None else inherited
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         if parent is not None and parent.deadline < self.deadline:
@@ -51,16 +59,23 @@ class Call:
         self._stopped = threading.Event()
         self._stopped_at: float | None = None
         self._lock = threading.Lock()
-        self._parent = parent
-        self._children: set[Call] = set()
-        self._exchanges: set[Exchange] = set()
-        self.submit: Exchange | None = None
+        self._children: weakref.WeakSet[Call] = weakref.WeakSet()
+        self._requests: set[RequestInFlight] = set()
+        self.submit: RequestInFlight | None = None
         """The submit that is on its way, or whose answer is being read."""
+        if parent is not None:
+            with parent._lock:
+                parent._children.add(self)
+            if parent.cancelled:
+                self.cancel()
 
-    @classmethod
-    def within_current(cls, timeout_s: float) -> Call:
-        """A new call, part of the one that this thread works for, if any."""
-        return cls(timeout_s, parent=_current.get())
+    def __enter__(self) -> Call:
+        """For the block, the end of the interpreter waits until this call is cancelled."""
+        _open.add(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _open.discard(self)
 
     def remaining(self) -> float:
         """Seconds until the deadline, never negative."""
@@ -103,73 +118,24 @@ class Call:
         self.interrupt()
         self._stopped.set()
         with self._lock:
-            children, exchanges = list(self._children), list(self._exchanges)
+            children, requests = list(self._children), list(self._requests)
         for child in children:
             child.cancel()
-        for exchange in exchanges:
-            exchange.interrupt()
+        for request in requests:
+            request.interrupt()
 
     @contextlib.contextmanager
-    def open(self, exchange: Exchange) -> Iterator[None]:
-        """While this lasts, `cancel` reaches `exchange`."""
+    def sending(self, request: RequestInFlight) -> Iterator[None]:
+        """While this lasts, `cancel` reaches `request`."""
         with self._lock:
-            self._exchanges.add(exchange)
+            self._requests.add(request)
         try:
             self.check()
             yield
         finally:
-            exchange.end()
+            request.end()
             with self._lock:
-                self._exchanges.discard(exchange)
-
-    @contextlib.contextmanager
-    def begun(self) -> Iterator[Call]:
-        """While this lasts, the call is stopped together with the one around it."""
-        parent = self._parent
-        if parent is None:
-            yield self
-            return
-        with parent._lock:
-            parent._children.add(self)
-        try:
-            if parent.cancelled:
-                self.cancel()
-            yield self
-        finally:
-            with parent._lock:
-                parent._children.discard(self)
-
-    @contextlib.contextmanager
-    def resumed(self) -> Iterator[None]:
-        """Make this the current call of this thread."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
-
-
-_current: ContextVar[Call | None] = ContextVar("current_call", default=None)
-
-
-def current_call() -> Call:
-    """The call that this thread works for."""
-    call = _current.get()
-    if call is None:
-        raise InternalError("A request was made outside a call.")
-    return call
-
-
-@contextlib.contextmanager
-def new_call(timeout_s: float) -> Iterator[Call]:
-    """Begin a call; inside another one its deadline is the earlier of the two."""
-    call = Call.within_current(timeout_s)
-    _open.add(call)
-    try:
-        with call.begun(), call.resumed():
-            yield call
-    finally:
-        _open.discard(call)
+                self._requests.discard(request)
 
 
 _open: set[Call] = set()
@@ -186,18 +152,11 @@ def _cancel_what_is_open() -> None:
         time.sleep(0.01)
 
 
-@contextlib.contextmanager
-def cleanup() -> Iterator[Call]:
-    """A short call of its own, for what must still be done when the current one is over."""
-    call = Call(CLEANUP_S)
-    with call.resumed():
-        yield call
+class RequestInFlight:
+    """One HTTP request on its way: whether any of it was sent, how long it may wait, the socket it waits on."""
 
-
-class Exchange:
-    """One request on its way: whether any of it was sent, and the socket it waits on."""
-
-    def __init__(self, host: str, *, paid: bool, public_only: bool = False) -> None:
+    def __init__(self, call: Call, host: str, *, paid: bool, public_only: bool) -> None:
+        self.call = call
         self.host = host
         self.paid = paid
         """Whether fal may start, and bill, a job for it."""
@@ -233,13 +192,21 @@ class Exchange:
                 timer.start()
                 self._timer = timer
 
-    def left_for_answer(self, call: Call, now: float) -> float:
+    def left(self) -> float:
+        """Seconds that this request may still wait, above 0 or not. Raises Cancelled, DeadlineExceeded."""
+        now = time.monotonic()
+        if self.paid and self.sent:
+            return self._left_for_answer(now)
+        left = self.call.check()
+        return left if self.until is None else min(left, self.until - now)
+
+    def _left_for_answer(self, now: float) -> float:
         """How long the answer to a submit may still be waited for: a moment longer than its call.
 
         The moment begins when the end of the call is noticed: a process that was paused wakes long after it.
         """
         if self.until is None:
-            if now < (over_at := call.over_at()):
+            if now < (over_at := self.call.over_at()):
                 return over_at + SUBMIT_GRACE_S - now
             self.until = now + SUBMIT_GRACE_S
         return self.until - now
@@ -274,9 +241,6 @@ class Exchange:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
-
-
 class Slots:
     """Places for so many at once; the call that began first is served first, so that none is overtaken for ever."""
 
@@ -287,9 +251,9 @@ class Slots:
         self._waiting: list[tuple[float, int, threading.Lock]] = []
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """A place for the current call, which waits no longer than it may. Raises Cancelled, DeadlineExceeded."""
-        self._acquire(current_call())
+    def one(self, call: Call) -> Iterator[None]:
+        """A place for a call, which waits no longer than it may. Raises Cancelled, DeadlineExceeded."""
+        self._acquire(call)
         try:
             yield
         finally:
@@ -327,8 +291,85 @@ class Slots:
                 self._free += 1
 
 
+class Task(Generic[T]):
+    """One step that runs beside others."""
+
+    def __init__(self, action: Callable[[], T]) -> None:
+        self._action = action
+        self._value: T
+        self._error: BaseException | None = None
+        self._begun = threading.Lock()
+        self._over = threading.Event()
+        thread = threading.Thread(target=self._begin, name="fal-task", daemon=True)
+        self._thread: threading.Thread | None = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None  # no thread to be had: it runs in the thread that asks for its result
+
+    def _begin(self) -> None:
+        if self._begun.acquire(blocking=False):
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._action()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over.set()
+
+    def result(self) -> T:
+        """Wait for the step; its value, or its error raised here."""
+        if self._thread is None:
+            self._begin()
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is over, when it was begun; whether it is."""
+        begun = self._thread is not None or self._begun.locked()
+        return self._over.wait(timeout_s) if begun else True
+
+
+class Tasks:
+    """Tasks of one group, which can be stopped together."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = Call(call.timeout_s, parent=call)
+        """What the tasks work for: their part of the call around them."""
+        self._tasks: list[Task[Any]] = []
+
+    def start(self, action: Callable[[], T]) -> Task[T]:
+        task = Task(action)
+        self._tasks.append(task)
+        return task
+
+    def join(self) -> None:
+        for task in self._tasks:
+            task.wait()
+
+
 @contextlib.contextmanager
-def ctrl_c_waits_for_submit() -> Iterator[None]:
+def side_by_side(call: Call) -> Iterator[Tasks]:
+    """A group of tasks that are all over when the block ends; an error in the block stops them.
+
+    How many jobs run at fal at once is decided by the client's slots in `jobs.py`, not by the number of threads.
+    """
+    group = Tasks(call)
+    try:
+        yield group
+    except BaseException:
+        group.call.cancel()
+        raise
+    finally:
+        group.join()
+
+
+@contextlib.contextmanager
+def ctrl_c_waits_for_submit(call: Call) -> Iterator[None]:
     """Ctrl-C in the main thread waits while a submit is on its way: its job must be known to be cancelled.
 
     The call is cancelled then, and KeyboardInterrupt follows when the block is over. A handler of the user's own
@@ -338,7 +379,7 @@ def ctrl_c_waits_for_submit() -> Iterator[None]:
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    call, pressed = current_call(), False
+    pressed = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
@@ -359,8 +400,6 @@ def ctrl_c_waits_for_submit() -> Iterator[None]:
 def _forget_parent_process() -> None:
     """In the child of a fork: the call in whose middle it was made is the parent's."""
     _open.clear()
-    _current.set(None)
-    current_exchange.set(None)
 
 
 if hasattr(os, "register_at_fork"):

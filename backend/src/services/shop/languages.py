@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from services.fal import checks
+from services.fal import arguments
 from services.fal.errors import InvalidInput
 from services.shop.casing import folded
 
@@ -63,7 +63,7 @@ for _code, _name, *_others in _KNOWN:
 
 def language_named(value: object) -> Language:
     """A language by its English name, its own name or its code; another name is taken as it stands."""
-    name = checks.text(value, "language").strip()
+    name = arguments.text(value, "language").strip()
     if len(name) > MAX_NAME or "\n" in name:
         raise InvalidInput(f"language must be the name of one language, such as Turkish or tr, not {name[:100]!r}.")
     return _BY_NAME.get(folded(name.replace("_", "-")), Language("", name))

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypedDict, cast
 
-from services.fal import checks
-from services.fal.call import current_call
+from services.fal import arguments
+from services.fal.call import Call, side_by_side
 from services.fal.categories import UNKNOWN
 from services.fal.errors import FalError, InvalidInput
-from services.fal.parallel import parallel
+from services.fal.image_files import local_image
 from services.fal_service import FalClient
 from services.shop.languages import languages_named
 from services.shop.listing_writer import Ask, Brief, Draft, Listing, Writer, ask_of, raise_reported
@@ -64,9 +64,9 @@ def brief(
     return Brief(
         languages_named(languages),
         [place.name for place in places_named(places)],
-        checks.optional_text(tone, "tone"),
+        arguments.optional_text(tone, "tone"),
         length,
-        checks.optional_text(model, "model"),
+        arguments.optional_text(model, "model"),
         datetime.date.today(),
     )
 
@@ -75,21 +75,21 @@ def source(product: object, title: str | None, facts: object) -> Source:
     """Raises InvalidInput for what cannot be written about: nothing is sent before."""
     known: dict[str, Any] = {}
     if title is not None:
-        known["title"] = checks.text(title, "title")
+        known["title"] = arguments.text(title, "title")
     if facts is not None:
         known["facts"] = _facts(facts)
     if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
         raise InvalidInput(f"title and facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
     if isinstance(product, Mapping):
-        categories = checks.categories(product)
+        categories = arguments.categories(product)
         if not (_told(categories) or known):
             raise InvalidInput("Nothing is known of the product. Give its categories, a title or facts.")
         return Source(categories, None, known)
     if isinstance(product, str) and product.lower().startswith(("http://", "https://", "data:")):
-        return Source(None, checks.image_url(product, "product"), known)
+        return Source(None, arguments.image_url(product, "product"), known)
     if not isinstance(product, str | os.PathLike):
         raise InvalidInput("product must be categories (an object of texts), or the path or the URL of a photo.")
-    checks.local_image(product, "product")
+    local_image(product, "product")
     return Source(None, product, known)
 
 
@@ -98,8 +98,8 @@ def _told(categories: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in categories.items() if value.strip() and value != UNKNOWN}
 
 
-def written(client: FalClient, source: Source, brief: Brief) -> ListingResult:
-    """The listings in all languages, within the current call."""
+def written(client: FalClient, call: Call, source: Source, brief: Brief) -> ListingResult:
+    """The listings in all languages, within `call`."""
     made: ListingResult = {
         "image_url": None,
         "categories": source.categories or {},
@@ -109,31 +109,30 @@ def written(client: FalClient, source: Source, brief: Brief) -> ListingResult:
     }
     try:
         if source.photo is not None:
-            _analyse(client, source.photo, made)
-        _write_all(client, {"categories": _told(made["categories"]), **source.known}, brief, made)
+            _analyse(client.within(call), call, source.photo, made)
+        _write_all(client, call, {"categories": _told(made["categories"]), **source.known}, brief, made)
     except FalError as error:
-        error.partial = {**error.partial, **made}
-        raise
+        raise error.but(partial={**error.partial, **made}) from error
     return made
 
 
-def _analyse(client: FalClient, photo: str | os.PathLike[str], made: ListingResult) -> None:
+def _analyse(client: FalClient, call: Call, photo: str | os.PathLike[str], made: ListingResult) -> None:
     is_url = isinstance(photo, str) and photo.lower().startswith(("http://", "https://", "data:"))
-    url = str(photo) if is_url else client.upload_file(photo, timeout=current_call().check())
+    url = str(photo) if is_url else client.upload_file(photo, timeout=call.check())
     made["image_url"] = url
-    answer = client.analyze_product_image(url, timeout=current_call().check())
+    answer = client.analyze_product_image(url, timeout=call.check())
     raise_reported(answer)
     made["categories"] = cast("Mapping[str, str]", answer["categories"])
     made["asks"].append(ask_of(answer, "analysis"))
 
 
-def _write_all(client: FalClient, product: Mapping[str, Any], brief: Brief, made: ListingResult) -> None:
+def _write_all(client: FalClient, call: Call, product: Mapping[str, Any], brief: Brief, made: ListingResult) -> None:
     """Every language beside the others. One that fails stops none: all are paid for."""
-    writer = Writer(client, product, brief)
     drafts = [Draft(language) for language in brief.languages]
     failed: list[tuple[Draft, FalError]] = []
     try:
-        with parallel() as tasks:
+        with side_by_side(call) as tasks:
+            writer = Writer(client, tasks.call, product, brief)
             started = [(draft, tasks.start(partial(writer.write, draft))) for draft in drafts]
             for draft, task in started:
                 try:
@@ -145,8 +144,8 @@ def _write_all(client: FalClient, product: Mapping[str, Any], brief: Brief, made
         made["asks"] += [ask for draft in drafts for ask in draft.asks]
     if failed:
         first = failed[0][1]
-        first.partial["incomplete"] = [draft.as_incomplete() for draft, _ in failed]
-        raise first
+        incomplete = [draft.as_incomplete() for draft, _ in failed]
+        raise first.but(partial={**first.partial, "incomplete": incomplete}) from first
 
 
 def _facts(facts: object) -> dict[str, Any]:
@@ -155,12 +154,12 @@ def _facts(facts: object) -> dict[str, Any]:
         raise InvalidInput(
             'facts must be an object that is not empty, such as {"material": "ceramic", "size": "350 ml"}.'
         )
-    return {checks.text(name, "a fact's name"): _fact(name, value) for name, value in facts.items()}
+    return {arguments.text(name, "a fact's name"): _fact(name, value) for name, value in facts.items()}
 
 
 def _fact(name: str, value: object) -> Any:
     if isinstance(value, str):
-        return checks.text(value, f"facts[{name!r}]")
+        return arguments.text(value, f"facts[{name!r}]")
     if isinstance(value, bool | int | float) and -MAX_NUMBER < value < MAX_NUMBER:
         return value
     if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict, cast
 
-from services.fal.call import current_call
+from services.fal.call import Call
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError
 from services.fal.results import Usage
 from services.fal_service import FalClient
@@ -142,8 +142,9 @@ class Draft:
 class Writer:
     """Writes the listing of one product."""
 
-    def __init__(self, client: FalClient, product: Mapping[str, Any], brief: Brief) -> None:
-        self._client = client
+    def __init__(self, client: FalClient, call: Call, product: Mapping[str, Any], brief: Brief) -> None:
+        self._client = client.within(call)
+        self._call = call
         self._product = product
         self._brief = brief
         self._known = Known.of(" ".join(_said(product)))
@@ -193,7 +194,7 @@ class Writer:
             system_prompt=prompts.COPYWRITER,
             model=self._brief.model,
             temperature=temperature,
-            timeout=current_call().check(),
+            timeout=self._call.check(),
         )
         raise_reported(answer)
         draft.asks.append(ask_of(answer, purpose, draft.language.name))

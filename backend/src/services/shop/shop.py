@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from services.fal import checks
-from services.fal.call import new_call
+from services.fal import arguments
+from services.fal.call import Call
 from services.fal.errors import InvalidInput
 from services.fal.settings import check_timeout
 from services.fal_service import FalClient
@@ -101,7 +101,7 @@ class Shop:
             from services.shop.packshot import backdrop, layouts
         plan = layouts(places_named(places), size, fill, margin, format)
         behind = backdrop(background)
-        shadow, check = checks.flag(shadow, "shadow"), checks.flag(check, "check")
+        shadow, check = arguments.flag(shadow, "shadow"), arguments.flag(check, "check")
         files = ProductFiles(directory, name, image)
         began = time.monotonic()
         if cutout is None:
@@ -155,8 +155,9 @@ class Shop:
 
         brief = listing.brief(places, languages, tone, length, model)
         source = listing.source(product, title, facts)
-        with new_call(self._client.timeout if timeout is None else check_timeout(timeout)):
-            return listing.written(self._client, source, brief)
+        timeout_s = self._client.timeout if timeout is None else check_timeout(timeout)
+        with Call(timeout_s, parent=self._client.call) as call:
+            return listing.written(self._client, call, source, brief)
 
     def _cut_out(self, image: str | os.PathLike[str], files: ProductFiles, timeout_s: float) -> _Cutout:
         """Cut the product out at fal, and save it before anything else."""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from services.fal import checks
+from services.fal import arguments
 from services.fal.errors import InvalidInput
 from services.shop.casing import folded, hashtag
 from services.shop.languages import Language, language_named
@@ -99,10 +99,10 @@ def checked_texts(texts: object) -> dict[str, str | list[str]]:
 
 def _checked_text(name: str, value: object) -> str | list[str]:
     if name not in LISTS:
-        return checks.text(value, name)
+        return arguments.text(value, name)
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise InvalidInput(f"{name} must be a list of texts.")
-    return [checks.text(item, f"an item of {name}") for item in value]
+    return [arguments.text(item, f"an item of {name}") for item in value]
 
 
 def checked(texts: Texts, place: str, language: Language, day: datetime.date) -> TextCheck:

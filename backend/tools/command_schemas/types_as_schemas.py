@@ -1,7 +1,6 @@
 """JSON Schema of types: of the TypedDicts of `fal/results.py`, with the string under a field as its description.
 
-`Failed` and `Kept` in the annotations tell which keys a call that succeeded has, and which one that failed. What a
-command takes and prints is `schemas.py`'s.
+`Failed` and `Kept` in the annotations tell which keys a call that succeeded has, and which one that failed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from services import webhooks
 from services.fal import errors, results
 from services.fal.errors import FalError
-from services.worker import calls
+from services.worker import supervisor
 
 Schema = dict[str, Any]
 
@@ -115,7 +114,9 @@ def fields_of(kind: type) -> list[Field]:
 
 def error_types() -> list[str]:
     """Every `error_type` there is, in the order of the tree; `serve` and webhooks have one of their own."""
-    classes = [one for module in (errors, calls, webhooks) for one in vars(module).values() if isinstance(one, type)]
+    classes = [
+        one for module in (errors, supervisor, webhooks) for one in vars(module).values() if isinstance(one, type)
+    ]
     return [*dict.fromkeys(one.error_type for one in classes if issubclass(one, FalError))]
 
 

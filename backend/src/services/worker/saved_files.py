@@ -10,22 +10,19 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from services.fal.call import LOOK_S, Call, Slots, current_call
-from services.fal.checks import styles
+from services.fal.arguments import styles
+from services.fal.call import LOOK_S, Call, Slots, Task
 from services.fal.downloads import replacing, safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
-from services.fal.parallel import Task
 from services.fal.product import style_error
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
-
-T = TypeVar("T")
 
 PAGE_NAME = "report.html"
 AT_ONCE = 8
@@ -34,23 +31,24 @@ SAVE_S = 1.0
 """How much longer than its workflow a download may take: within the grace in which a command ends."""
 
 
-class Gallery:
-    """One folder for the files of one workflow."""
+class SavedFiles:
+    """The files of one workflow, in one folder."""
 
     def __init__(self, client: FalClient, folder: str, arguments: Mapping[str, Any]) -> None:
-        """Raises InvalidInput when the folder cannot be written to: before any money is spent."""
-        self._client = client
+        """For a client that is bound to the workflow's call. Raises InvalidInput when the folder cannot be written to:
+        before any money is spent."""
+        assert client.call is not None
+        self._workflow = client.call
+        # Not a part of the workflow's call, with which it would be stopped at once.
+        self._saving = Call(self._workflow.remaining() + SAVE_S)
+        self._client = client.within(self._saving)
         self._folder = Path(folder)
         self._arguments = arguments
         if not folder:
-            raise InvalidInput("--save_dir is empty. Name a folder.")
+            raise InvalidInput("--save_dir must be the path of a folder, not empty.")
         self._names: list[tuple[str, str] | None] = [
             (row.name, row.description) for row in styles(arguments.get("styles"))
         ]
-        self._workflow = current_call()
-        # Not a part of the workflow's call, with which it would be stopped at once.
-        self._saving = Call(self._workflow.timeout_s)
-        self._saving.deadline = self._workflow.deadline + SAVE_S
         self._places = Slots(AT_ONCE)
         self._original: Task[Path | None] | None = None
         self._pictures: list[tuple[dict[str, Any], Task[None]]] = []
@@ -63,19 +61,13 @@ class Gallery:
             reason = getattr(error, "strerror", None) or error
             raise InvalidInput(f"--save_dir {folder!a} cannot be written to: {reason}.") from error
 
-    def watching(self, progress: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """`progress` that also saves: the original once the workflow has begun, and each picture when it is made."""
-
-        def on_progress(event: dict[str, Any]) -> None:
-            if self._original is None:
-                self._original = Task(self._within_saving(self._save_original))
-            if event["step"] == "picture" and event["status"] == "done":
-                image = event["image"]
-                save = partial(self._save_image, image, self._name_of(image))
-                self._pictures.append((image, Task(self._within_saving(save))))
-            progress(event)
-
-        return on_progress
+    def on_progress(self, event: Mapping[str, Any]) -> None:
+        """Save the original once the workflow has begun, and each picture when it is made."""
+        if self._original is None:
+            self._original = Task(self._save_original)
+        if event["step"] == "picture" and event["status"] == "done":
+            image = event["image"]
+            self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
 
     def finish(self, document: dict[str, Any], *, report: bool) -> None:
         """Wait for what is still being saved, and tell the paths; what failed is listed in the document's `errors`.
@@ -88,25 +80,18 @@ class Gallery:
             while not task.wait(LOOK_S):
                 if self._workflow.cancelled and self._workflow.over_at() + SAVE_S <= time.monotonic():
                     self._saving.cancel()
-        errors: list[Any] = []
-        original = _outcome(self._original, None, errors) if self._original else None
+        original = self._original.result() if self._original and not _errors(self._original, None) else None
         document["original_path"] = None if original is None else str(original)
+        errors = _errors(self._original, None) if self._original else []
         saved = {id(image): task for image, task in self._pictures}
         for image in document["images"]:
-            _outcome(saved[id(image)], image["style_name"], errors)
+            errors += _errors(saved[id(image)], image["style_name"])
         document["errors"] = [*(document["errors"] or []), *errors] or None
         if self._workflow.cancelled:
             raise Cancelled("The call was cancelled.", partial=_with_utf8_paths(document))
         if report:
             self._save_page(document, original)
         document.update(_with_utf8_paths(document))
-
-    def _within_saving(self, action: Callable[[], T]) -> Callable[[], T]:
-        def within() -> T:
-            with self._saving.resumed():
-                return action()
-
-        return within
 
     def _name_of(self, image: dict[str, Any]) -> str:
         place = self._names.index((image["style_name"], image["style_description"]))
@@ -121,11 +106,14 @@ class Gallery:
                 with replacing(target) as temporary:
                     shutil.copyfile(image, temporary)
             return target
-        return self._client.save_picture(image, self._folder, "original")
+        return self._save(image, "original")
 
     def _save_image(self, image: dict[str, Any], name: str) -> None:
-        with self._places.one():
-            image["path"] = str(self._client.save_picture(image["image_url"], self._folder, name))
+        with self._places.one(self._saving):
+            image["path"] = str(self._save(image["image_url"], name))
+
+    def _save(self, url: str, name: str) -> Path:
+        return self._client.save_picture(url, self._folder, name, timeout=self._saving.timeout_s)
 
     def _save_page(self, document: dict[str, Any], original: Path | None) -> None:
         from services.worker.report import page
@@ -141,17 +129,17 @@ class Gallery:
             document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
 
 
-def _outcome(task: Task[T], style: str | None, errors: list[Any]) -> T | None:
-    """What was saved; None when it failed, which `errors` then says."""
+def _errors(task: Task[Any], style: str | None) -> list[Any]:
+    """What kept a file from being saved: one error, or none."""
     try:
-        return task.result()
+        task.result()
     except (FalError, OSError) as error:
-        errors.append(_error(error, "download", style))
-        return None
+        return [_error(error, "download", style)]
+    return []
 
 
 def _error(error: Exception, stage: str, style: str | None) -> Any:
-    known = error if isinstance(error, FalError) else InvalidInput(f"It cannot be saved: {error}.")
+    known = error if isinstance(error, FalError) else InvalidInput(f"The file cannot be saved: {error}.")
     return style_error(known, stage, style)
 
 
