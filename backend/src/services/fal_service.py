@@ -39,7 +39,7 @@ from services.fal.jobs import Jobs
 from services.fal.picture_models import PictureModels
 from services.fal.product import ProductModels, Workflow
 from services.fal.progress import Progress
-from services.fal.prompts import plain_background
+from services.fal.prompts import DEFAULT_LANGUAGE, plain_background
 from services.fal.responses import job_state
 from services.fal.settings import Settings, check_timeout, resolve
 from services.fal.text_models import Models, TextModels, TextRequest, image_urls_in
@@ -267,7 +267,7 @@ class FalClient:
         try:
             while True:
                 if os.getpid() != process:
-                    raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
+                    raise InvalidInput("This stream belongs to the process that opened it. Open another after a fork.")
                 with _border():
                     event = next(events, None)
                 if event is None:
@@ -560,7 +560,7 @@ class FalClient:
         image: str | PathLike[str],
         *,
         styles: Styles | None = None,
-        language: str = "Turkish",
+        language: str = DEFAULT_LANGUAGE,
         shrink: bool = False,
         with_logs: bool = False,
         timeout: float | None = None,
@@ -615,7 +615,7 @@ class FalClient:
         """One call: its deadline, its progress, and our errors only."""
         timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
         if on_progress is not None and not callable(on_progress):
-            raise InvalidInput(f"on_progress must be a function of one event, not {on_progress!r}.")
+            raise InvalidInput(f"on_progress must be callable with one event, not {on_progress!r}.")
         around = None if self._around is None else self._around.progress
         progress = Progress(on_progress, with_logs=with_logs, parent=around)
         with Call(timeout_s, parent=self._around, progress=progress) as call, _border():
@@ -673,7 +673,7 @@ class _Shared:
         """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
         with self._lock:
             if self._closed:
-                raise InvalidInput("This FalClient is closed. Make a new one.")
+                raise InvalidInput("This FalClient is closed. Create a new one.")
             if self._made is None:
                 from services.fal.fal_api import FalApi
 

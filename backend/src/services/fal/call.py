@@ -23,14 +23,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from services.fal.errors import Cancelled, DeadlineExceeded
+from services.fal.errors import Cancelled, DeadlineExceeded, InvalidInput
 from services.fal.progress import Progress
 
 T = TypeVar("T")
 
 SUBMIT_GRACE_S = 0.8
 """How long a submit that was sent may go on after its call was cancelled or its deadline passed, to learn the id of
-its job."""
+its job. With CLEANUP_S it is below the 2 s within which a command that got a signal has ended."""
 CLEANUP_S = 0.7
 """How long cancelling a job at fal may take when its call is over."""
 
@@ -48,6 +48,8 @@ class Call:
 
     def __init__(self, timeout_s: float, *, parent: Call | None = None, progress: Progress | None = None) -> None:
         """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress."""
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
+            raise InvalidInput(f"timeout_s must be a number of seconds, not {timeout_s!r}.")
         inherited = Progress() if parent is None else parent.progress
         self.progress: Progress = progress if progress is not None else inherited
         self.timeout_s = timeout_s
@@ -59,6 +61,7 @@ class Call:
         self._stopped = threading.Event()
         self._stopped_at: float | None = None
         self._lock = threading.Lock()
+        # Weak: a long call of the user's must not keep every call that was ever made within it.
         self._children: weakref.WeakSet[Call] = weakref.WeakSet()
         self._requests: set[RequestInFlight] = set()
         self.submit: RequestInFlight | None = None
@@ -66,6 +69,7 @@ class Call:
         if parent is not None:
             with parent._lock:
                 parent._children.add(self)
+            # After it was added: a cancel in between reaches it either way.
             if parent.cancelled:
                 self.cancel()
 
@@ -115,6 +119,7 @@ class Call:
 
     def cancel(self) -> None:
         """Stop this call from another thread. Its own threads then cancel their jobs and raise Cancelled."""
+        # First, so that a child that is made meanwhile sees it.
         self.interrupt()
         self._stopped.set()
         with self._lock:
@@ -145,6 +150,8 @@ _open: set[Call] = set()
 @atexit.register
 def _cancel_what_is_open() -> None:
     """At the interpreter's end a daemon thread may be in the middle of a call: its job is cancelled first."""
+    # Nobody waits for daemon threads (https://docs.python.org/3/library/threading.html#thread-objects), and a job that
+    # is not cancelled goes on at fal.
     until = time.monotonic() + SUBMIT_GRACE_S + CLEANUP_S
     for call in list(_open):
         call.cancel()
@@ -236,7 +243,9 @@ class RequestInFlight:
 
     def _shut_socket(self) -> None:
         if self._socket is not None:
-            # The plain socket's own method: an SSL object's would race with the thread that reads from it.
+            # `close` would not wake a thread that waits in recv, `shutdown` does (man 2 shutdown). The plain socket's
+            # own method: an SSL object's sets state that the reading thread uses
+            # (https://github.com/python/cpython/blob/3.12/Lib/ssl.py, SSLSocket.shutdown).
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
@@ -264,11 +273,13 @@ class Slots:
             if self._free > 0:
                 self._free -= 1
                 return
+            # A lock for each: a Condition would wake whichever thread waited longest, not the oldest call's.
             turn = threading.Lock()
             turn.acquire()
             waiter = (call.began, next(self._count), turn)
             heapq.heappush(self._waiting, waiter)
         try:
+            # Looked at in steps: a cancel shuts sockets down, and there is none here.
             while not turn.acquire(timeout=min(LOOK_S, call.remaining())):
                 call.check()
         except BaseException:
@@ -375,6 +386,7 @@ def ctrl_c_waits_for_submit(call: Call) -> Iterator[None]:
     The call is cancelled then, and KeyboardInterrupt follows when the block is over. A handler of the user's own
     stays: what it raises is its business.
     """
+    # Only the main thread may set handlers (https://docs.python.org/3/library/signal.html#signals-and-threads).
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

@@ -1,6 +1,6 @@
 """The nine categories of a product, and how they are read out of what a model wrote.
 
-A model answers with JSON, or nearly (`loose_json.py`): bare, fenced, inside prose, in a list or as a text in JSON.
+A model answers with JSON, or nearly (`loose_json.py`): bare, fenced, inside prose, in a list or as a JSON string.
 Names are compared without case, blanks and punctuation, and looked for one and two levels inside, also as pairs of a
 name and a value. Of several objects the last complete one counts that names a category: what a model repeats, or
 drafts, stands before its answer. What it thinks between `<think>` tags is no answer. Only what stands there is taken:
@@ -69,10 +69,14 @@ _NOTHING = frozenset(
 _NO_WORDS = frozenset(("-", "--", "---", "–", "—", "?", "...", "…"))
 
 
+class NoCategories(BadOutput):
+    """A model wrote something, and none of the categories is in it."""
+
+
 def read_categories(text: str) -> dict[str, str]:
     """The categories found in `text`, at most nine; those that are missing are left out.
 
-    Raises BadOutput when `text` gives none at all.
+    Raises NoCategories when `text` gives none at all.
     """
     for _ in range(MAX_ESCAPES + 1):
         if found := _last_named(_objects(text)):
@@ -80,7 +84,7 @@ def read_categories(text: str) -> dict[str, str]:
         if '\\"' not in text and "\\'" not in text:
             break
         text = unescaped(text)
-    raise BadOutput(
+    raise NoCategories(
         "The model's answer names none of the nine categories as JSON.", hint="Try again, or use another model."
     )
 

@@ -195,9 +195,9 @@ class FalApi:
         except FalError:
             raise
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, httpx.InvalidURL) as error:
-            raise BadOutput(f"fal's storage gave an answer that cannot be used ({type(error).__name__}).") from error
+            raise BadOutput(f"fal's storage sent an answer that cannot be read ({type(error).__name__}).") from error
         if not isinstance(url, str) or not url.startswith("https://") or fault_of(url):
-            raise BadOutput("fal's storage gave no URL for the file that can be used.")
+            raise BadOutput("fal's storage returned no valid URL for the file.")
         return url
 
 
@@ -230,7 +230,7 @@ def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
         if isinstance(error, FalError):
             raise
         raise BadOutput(
-            "fal answered a stream request with something that is not a stream of JSON.", retryable=False
+            "fal answered a stream request with something other than a stream of JSON.", retryable=False
         ) from error
 
 

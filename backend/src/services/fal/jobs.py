@@ -102,7 +102,7 @@ class Jobs:
             if ended and not _stopped(call, error):
                 raise error.but(request_id=job.request_id) from error
             raise self._abandoned(error, job, ended=ended) from error
-        except BaseException:
+        except BaseException:  # Ctrl-C: the job goes on at fal, and is billed, unless it is told to stop
             self._api.abandon(job.request_id, job.cancel_url)
             raise
 
@@ -127,6 +127,7 @@ class Jobs:
     ) -> Job:
         """Submit once. Without `wait` nobody waits for the job, so no deadline for its start is sent."""
         start_within_s = call.remaining() if wait else None
+        # Until its id is known, a job can be neither waited for nor cancelled.
         with ctrl_c_waits_for_submit(call):
             handle = self._api.submit(
                 call, endpoint.path, arguments, webhook_url=webhook_url, start_within_s=start_within_s
@@ -302,7 +303,7 @@ def _says_less(error: FalError) -> bool:
 
 def _checked(status: Status) -> Status:
     if status.get("status") not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        raise BadOutput(f"fal gave a status that is not known: {shown(status.get('status'), 100)!r}.")
+        raise BadOutput(f"fal returned an unknown status: {shown(status.get('status'), 100)!r}.")
     return status
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from services.fal import prompts
 from services.fal.arguments import Style
 from services.fal.call import Call, Task, Tasks, side_by_side
-from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
+from services.fal.categories import CATEGORY_NAMES, UNKNOWN, NoCategories, read_categories
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
 from services.fal.image_files import LocalImage
 from services.fal.log import logger, outline
 from services.fal.picture_models import Picture, PictureModels
 from services.fal.responses import from_sandbox
-from services.fal.text_models import TextAnswer, TextModels, TextRequest
+from services.fal.text_models import NoText, TextAnswer, TextModels, TextRequest
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
@@ -68,7 +68,8 @@ class ProductModels:
         ask = partial(self._ask_categories, call, image_url, model, temperature)
         try:
             found, answer = ask(CATEGORY_NAMES)
-        except BadOutput as unread:
+        except (NoText, NoCategories) as unread:
+            # Only after these: an answer of fal's that cannot be used is no reason to pay for a second job.
             found, answer = _ask_again(ask, CATEGORY_NAMES, unread)
             when_known()
         else:
@@ -80,7 +81,7 @@ class ProductModels:
     def _ask_categories(
         self, call: Call, image_url: str, model: str | None, temperature: float, names: tuple[str, ...]
     ) -> Analysis:
-        """Those of `names` that the model gives. Raises BadOutput when it gives no category."""
+        """Those of `names` that the model gives. Raises NoText, NoCategories."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
         answer = self._text.ask(call, "vision", request)
         return Analysis(_read(answer), answer)
@@ -303,6 +304,6 @@ def _ask_for_rest(ask: _Ask, missing: tuple[str, ...]) -> dict[str, str]:
 def _read(answer: TextAnswer) -> dict[str, str]:
     try:
         return read_categories(answer.output)
-    except BadOutput as error:
+    except NoCategories as error:
         partial = {**error.partial, "raw_output": answer.output}
         raise error.but(request_id=answer.result.request_id, partial=partial) from error

@@ -407,7 +407,7 @@ def job_state(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class CorruptBody(ValueError):
-    """The packed body broke off or was damaged on its way."""
+    """The compressed body ended early or was damaged in transit."""
 
 
 def whole_body(chunks: Iterable[bytes], encoding: str, max_bytes: int | None = None) -> bytes:
@@ -424,7 +424,7 @@ def unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     elif kind in ("gzip", "x-gzip"):
         yield from _gunzipped(chunks)
     else:
-        raise BadOutput(f"The answer is packed as {kind[:40]!r}, which was not asked for.", retryable=False)
+        raise BadOutput(f"The answer has the content encoding {kind[:40]!r}, which was not requested.", retryable=False)
 
 
 def events_bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -464,7 +464,7 @@ def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
     except zlib.error as error:
         raise CorruptBody(str(error)) from error
     if not (unpack.eof or empty):
-        raise CorruptBody("the packed body broke off")
+        raise CorruptBody("the compressed body ended early")
 
 
 def _mib(size: int) -> str:

@@ -133,15 +133,19 @@ def read_answer(result: Result, asked: TextRequest | None = None) -> TextAnswer:
     return TextAnswer(output, result)
 
 
-def no_text(answer: Mapping[str, Any], asked: TextRequest | None = None, **about: Any) -> BadOutput:
+class NoText(BadOutput):
+    """The model ran, and wrote nothing."""
+
+
+def no_text(answer: Mapping[str, Any], asked: TextRequest | None = None, **about: Any) -> NoText:
     """The error of a text that is empty: reasoning counts inside `max_tokens`, and may have used all of it."""
     limit = asked.max_tokens if asked is not None else None
     usage = answer.get("usage")
     written = as_whole(usage.get("completion_tokens")) if isinstance(usage, dict) else None
     if not answer.get("reasoning") and (limit is None or written is None or written < limit):
-        return BadOutput("The model wrote no text.", **about)
+        return NoText("The model wrote no text.", **about)
     told = "max_tokens" if limit is None else f"max_tokens ({limit})"
-    return BadOutput(
+    return NoText(
         f"The model wrote no text: reasoning used up its {told}.",
         hint="Raise max_tokens, or leave it out; reasoning=False helps with a model that can do without.",
         **{**about, "retryable": False},

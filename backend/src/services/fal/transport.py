@@ -115,11 +115,12 @@ class Transport:
     def _authorize(self, request: httpx.Request) -> None:
         """Put the key in its place, for fal's own hosts; nothing that authorizes goes to other hosts."""
         if request.url.scheme != "https" or request.url.userinfo:
-            raise BadOutput(f"fal named an address that is not used: {redact(str(request.url))[:200]!r}.")
+            raise BadOutput(f"fal returned a URL that cannot be used: {redact(str(request.url))[:200]!r}.")
         if not is_fal_host(_host(request)):
             request.headers.pop("Authorization", None)
         elif request.headers.get("Authorization") == PLACE_OF_THE_KEY:
             request.headers["Authorization"] = f"Key {self._key}"
+        # fal-client and httpx would also offer br and zstd, which are not unpacked in bounded pieces here.
         if request.headers.get("Accept-Encoding") != "identity":
             request.headers["Accept-Encoding"] = "gzip"
 
@@ -168,6 +169,7 @@ class Transport:
         host = in_flight.host
         if (backup_host := BACKUP_HOSTS.get(host)) is None:
             return connection(host).send(request)
+        # fal-client caps it too, so that a host that is down leaves time for the other one.
         timeouts = request.extensions["timeout"]
         request.extensions["timeout"] = {**timeouts, "connect": min(timeouts["connect"] or CONNECT_S, CONNECT_S)}
         try:
@@ -251,7 +253,7 @@ def _unfit_submit(body: Mapping[str, Any], answer: Answer) -> _Failure | None:
     if missing := [name for name in SUBMITTED if name not in body]:
         return _unusable(f"fal answered the submit without {', '.join(missing)}.", answer, body.get("request_id"))
     if usable_id(body["request_id"]) is None:
-        return _unusable("fal's answer to the submit has no usable request id.", answer)
+        return _unusable("fal's answer to the submit contains no valid request id.", answer)
     return None
 
 
@@ -347,6 +349,7 @@ def _masked_headers(response: httpx.Response) -> dict[str, str]:
     return {name: redact(value) for name, value in headers.items()}
 
 
+# They describe the body as it came, and httpx would unpack it a second time.
 _FRAMING = ("content-encoding", "content-length", "transfer-encoding")
 
 
@@ -402,8 +405,10 @@ class _EventStream(httpx.SyncByteStream):
 
 def may_repeat_answer(answer: Answer, *, paid: bool) -> bool:
     """After an answer that is an error."""
+    # The start deadline that we sent has passed (https://fal.ai/docs/documentation/model-apis/common-parameters).
     if answer.headers.get("x-fal-request-timeout-type") == "user":
         return False
+    # Refused before a job was made (https://fal.ai/docs/documentation/model-apis/concurrency-limits).
     if answer.status == 429:
         return True
     if paid:
@@ -414,6 +419,8 @@ def may_repeat_answer(answer: Answer, *, paid: bool) -> bool:
 
 def backoff_s(attempt: int) -> float:
     """The pause after failure number `attempt`, counted from 1, with jitter."""
+    # Jitter keeps clients that failed together from coming back together
+    # (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
     pause = min(BACKOFF_FIRST_S * 2.0**attempt, BACKOFF_MAX_S)
     return pause * random.uniform(0.5, 1.0)
 

@@ -268,7 +268,8 @@ def raise_reported(answer: Mapping[str, Any]) -> None:
     said = answer["error"]
     if said is None:
         return
-    kinds = {kind.error_type: kind for kind in _kinds(FalError)}
+    # The other way round: a class that only narrows another one has its error_type too.
+    kinds = {kind.error_type: kind for kind in reversed(_kinds(FalError))}
     request_id, hint = answer.get("request_id"), answer.get("hint")
     # The reported sentence ends with both, and the error adds them again.
     for end in (hint, request_id and f"Request id: {request_id}."):
