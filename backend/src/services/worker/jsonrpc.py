@@ -177,7 +177,7 @@ def _bad(code: int, why: str, call_id: Id | None = None) -> BadMessage:
 
 
 class Outbox:
-    """Lines on their way out, written by a thread of its own: a reader that is slow holds up nobody who must react."""
+    """Lines to be written, by a thread of its own: a slow reader does not hold up those who must react."""
 
     def __init__(self, write: Callable[[str], None], on_broken: Callable[[], None]) -> None:
         self._write = write

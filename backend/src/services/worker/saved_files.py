@@ -1,7 +1,7 @@
-"""Saves what a workflow made: the original, every picture as it comes, and on request one page that shows them.
+"""Saves what a workflow made: the original, each picture as soon as it is there, and on request a page that shows them.
 
-What was paid for is kept: a picture is saved while the others are still made, and when the workflow's time is over, or
-it is stopped, what is on its way to the folder has a moment longer.
+What was paid for is kept: a picture is saved while the others are still being made. When the workflow is stopped or
+runs out of time, downloads that have begun may take a moment longer.
 """
 
 from __future__ import annotations

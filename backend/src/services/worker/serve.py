@@ -22,21 +22,18 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from services.fal.progress import Progress
+from typing import Any
 
 from services.fal.errors import FalError, InvalidInput, as_fal_error, report
+from services.fal.progress import Progress
 from services.fal.settings import check_timeout
+from services.fal_service import FalClient
 from services.worker import early_signals, jsonrpc
 from services.worker.commands import COMMANDS, CONCURRENCY, ENV_FILE, MAX_PENDING, QUEUE_TIMEOUT, TIMEOUT, Command
 from services.worker.jsonrpc import BadMessage, Id, Message, Outbox
 from services.worker.options import require, values_of
 from services.worker.output import JsonStdout
 from services.worker.supervisor import LOOK_S, NOBODY_READS, Invocation, PausingClock, Supervisor, failure, on_signal
-
-if TYPE_CHECKING:
-    from services.fal_service import FalClient
 
 DEFAULT_CONCURRENCY = 8
 DEFAULT_PENDING = 1000
@@ -83,8 +80,6 @@ class Worker:
 
     def __init__(self, values: Mapping[str, Any], out: JsonStdout) -> None:
         """Raises InvalidInput, and MissingKey."""
-        from services.fal_service import FalClient
-
         concurrency = _whole(values, CONCURRENCY.name, DEFAULT_CONCURRENCY, 1, MOST_CONCURRENCY)
         max_pending = _whole(values, MAX_PENDING.name, DEFAULT_PENDING, 0, MOST_PENDING)
         self._env_file = values.get(ENV_FILE.name)
@@ -213,8 +208,6 @@ class Worker:
         if values.get(ENV_FILE.name, self._env_file) == self._env_file:
             yield self._client
             return
-        from services.fal_service import FalClient
-
         with FalClient(timeout=values.get(TIMEOUT.name), env_file=values[ENV_FILE.name]) as client:
             yield client
 
