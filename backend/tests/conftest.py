@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
-from services.fal import redaction
+from services.fal import secrets
 from services.fal.endpoints import Endpoints
 from services.fal_service import FalClient
 from services.fal_worker import main
@@ -56,14 +56,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: 
         monkeypatch.delenv(name)
     monkeypatch.setattr("services.fal.settings._PROJECT", tmp_path)
     monkeypatch.setattr(Endpoints, "_moved", {})
-    monkeypatch.setattr(redaction, "_secrets", set())
+    monkeypatch.setattr(secrets, "_secrets", set())
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def quiet_log() -> Iterator[None]:
     """Undo what a client with FAL_LOG did to the process's log."""
-    logger = logging.getLogger("services")
+    logger = logging.getLogger("fal_services")
     before = (logger.level, logger.propagate, logger.handlers[:])
     yield
     logger.level, logger.propagate, logger.handlers[:] = before

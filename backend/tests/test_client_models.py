@@ -7,8 +7,8 @@ import json
 import pytest
 
 from sandbox.refusals import HOW
+from services.fal.endpoints import MODEL_CHAINS
 from services.fal.errors import BadOutput, FalError, ModelGone, ModelRejected
-from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient
 
 PHOTO = "https://example.com/red-mug.jpg"

@@ -156,11 +156,9 @@ def tall_jpeg(width, height, **options):
 
 SHRINK = """
 import resource, sys
-from services.fal.call import new_call
-from services.fal.checks import local_image
-from services.fal.shrinking import shrunk
-with new_call(100):
-    image = shrunk(local_image(sys.argv[1]))
+from services.fal.call import Call
+from services.fal.image_files import local_image, shrunk
+image = shrunk(Call(100), local_image(sys.argv[1]))
 open(sys.argv[1], "wb").write(image.data)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

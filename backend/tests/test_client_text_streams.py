@@ -256,9 +256,8 @@ def test_a_stream_moves_on_when_its_endpoint_is_gone(box, client, capsys):
 def test_a_stream_that_is_stopped_ends_with_its_next_event(box, client):
     box.configure(latency=12)
     call = Call(60)
-    with call.resumed():
-        events = client.iter_any_llm("Two sentences about a mug that keeps its coffee warm")
-        assert next(events)["partial"]
-        call.cancel()
-        with pytest.raises(Cancelled):
-            next(events)
+    events = client.within(call).iter_any_llm("Two sentences about a mug that keeps its coffee warm")
+    assert next(events)["partial"]
+    call.cancel()
+    with pytest.raises(Cancelled):
+        next(events)

@@ -16,7 +16,7 @@ from sandbox.server import Sandbox
 from services.fal import prompts
 from services.fal.categories import CATEGORY_NAMES, read_categories
 from services.fal.errors import BadOutput, InvalidInput
-from services.fal.nearly_json import MAX_CHARS
+from services.fal.loose_json import MAX_CHARS
 from services.fal_service import FalClient
 from services.worker.command_line import HelpWanted, parse
 from services.worker.commands import COMMANDS

@@ -17,9 +17,8 @@ import pytest
 import sandbox.__main__ as sandbox_cli
 from sandbox.endpoints import ENDPOINTS
 from services.fal import errors, results, settings
-from services.fal.endpoints import BY_HAND, CHAINS
+from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
 from services.fal.errors import FalError
-from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS, COMMON
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.fal import redaction
+from services.fal import secrets
 from services.worker.report import page
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 8
@@ -303,7 +303,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_secrets", {"planted-secret"})
+    monkeypatch.setattr(secrets, "_secrets", {"planted-secret"})
     assert "planted-secret" not in page(document([image("Studio", prompt="say planted-secret")]), None)
 
 

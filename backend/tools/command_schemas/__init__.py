@@ -12,7 +12,7 @@ from typing import Any
 
 from command_schemas.types_as_schemas import Schema, Shapes, described, fields_of
 from services.fal import results
-from services.fal.checks import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
+from services.fal.arguments import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
 from services.fal.settings import MAX_TIMEOUT_S
 from services.worker.commands import COMMANDS, Command
 from services.worker.options import Option

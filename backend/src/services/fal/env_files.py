@@ -3,7 +3,7 @@
 A file that the caller named must be there and be text. Those that are looked for by themselves may be somebody
 else's: one that cannot be read is noted and passed over. Beside ordinary files, pipes are read (password managers
 mount `.env` as one, shells pass `<(...)` and `/dev/stdin`), but nobody waits for a writer without end. What the
-lines in a file mean, `settings.py` says.
+lines in a file mean is decided in `settings.py`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from services.fal.errors import FalError, summary
-from services.fal.stderr_log import listener, logger, show
+from services.fal.log import logger, show
 
 if TYPE_CHECKING:
     from services.fal.results import ProgressEvent
@@ -110,20 +110,3 @@ class Progress:
                     logger.warning("on_progress raised", exc_info=True)
         if self._parent is not None:
             self._parent._tell(event)
-
-
-def progress_of(
-    on_progress: Callable[[ProgressEvent], None] | None, with_logs: bool, parent: Progress | None
-) -> Progress:
-    """The progress of a method's call."""
-    told_to = listener()
-    if told_to is None:
-        return Progress(on_progress, with_logs=with_logs, parent=parent)
-
-    def tell(event: Any) -> None:
-        if event["step"] in ("queue", "log"):
-            told_to(event)
-        elif on_progress is not None:
-            on_progress(event)
-
-    return Progress(tell, with_logs=with_logs, to_stderr=False)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from services.fal import log
 from services.fal.errors import FalError, as_fal_error, report
 
 CATEGORIES = {"main_product_type": "Footwear", "subcategory": "Sneakers", "vibe": "Urban/Street"}
@@ -32,6 +33,7 @@ def main(make_client: Callable[..., Client], argv: Sequence[str] | None = None) 
     parser.add_argument("--image_url", help="also analyse the product in this picture")
     parser.add_argument("--env_file", help="the .env file with FAL_KEY")
     options = parser.parse_args(argv)
+    log.to_stderr()
     try:
         client = make_client(env_file=options.env_file)
     except FalError as error:

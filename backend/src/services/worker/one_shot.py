@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from services.fal import log
 from services.fal.progress import Progress
-
 from services.fal_service import FalClient
 from services.worker import early_signals
 from services.worker.commands import ENV_FILE, TIMEOUT, Command, Document, Values
@@ -17,6 +17,7 @@ from services.worker.supervisor import ALL_OVER, Invocation, Supervisor, on_sign
 
 def run(command: Command, values: Values, out: JsonStdout) -> int:
     """Run the command; 0 when its whole document is printed and carries no error, else 1."""
+    log.to_stderr()
     supervisor = Supervisor(out, _own_client, ends_when_idle=True)
     invocation = OneShot(command, values, out)
     with on_signal(supervisor.ends.put):

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
-from services.fal.checks import image_url, local_image
 from services.fal.errors import InvalidInput
-from services.fal.redaction import redact
+from services.fal.image_files import local_image
+from services.fal.secrets import redact
 from services.worker.report_page import PAGE, STYLE
 
 STAGES = {

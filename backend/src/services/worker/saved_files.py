@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.fal.arguments import styles
 from services.fal.call import LOOK_S, Call, Slots, Task
-from services.fal.checks import styles
 from services.fal.downloads import replacing, safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error

@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from services.fal import log
 from services.fal.errors import FalError, InvalidInput, as_fal_error, report
 from services.fal.progress import Progress
 from services.fal.settings import check_timeout
@@ -50,8 +51,7 @@ OWN_METHODS = (PING, SHUTDOWN, "$/cancelRequest")
 END_OF_INPUT = "end of input"
 METHODS = {name: row for name, row in COMMANDS.items() if not row.is_program}
 HEAVY = (
-    "services.fal.core",
-    "services.fal.workflow",
+    "services.fal.fal_api",
     "services.worker.saved_files",
     "services.worker.report",
     "traceback",
@@ -84,6 +84,7 @@ class Worker:
         max_pending = _whole(values, MAX_PENDING.name, DEFAULT_PENDING, 0, MOST_PENDING)
         self._env_file = values.get(ENV_FILE.name)
         about = {"timeout": values.get(TIMEOUT.name), "env_file": self._env_file}
+        log.to_stderr()
         self._client = FalClient(**about)
         if concurrency > self._client.max_concurrency:
             # A call that runs has a model call's place at least: more of them would only wait for each other, each

@@ -24,10 +24,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from services.fal.progress import Progress
-
 from services.fal.call import PAUSED_S, Call
 from services.fal.errors import Cancelled, DeadlineExceeded, FalError, InternalError, as_fal_error, report
+from services.fal.progress import Progress
 from services.fal.settings import MAX_TIMEOUT_S, check_timeout
 from services.worker import early_signals
 from services.worker.commands import TIMEOUT, Command, Document, Values

@@ -1,24 +1,22 @@
-"""The library's log: standard `logging` under the name `services`, redacted, to stderr when FAL_LOG asks.
+"""The library's log: standard `logging` under the name `fal_services`, redacted.
 
-Warnings reach stderr without any set-up, as logging does by itself. Values of prompts are never logged.
+As a library should (https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library) it has a
+NullHandler and leaves the rest to the program. Only the worker, the smoke test and FAL_LOG have it written to stderr.
+The words of prompts are never logged.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import Any
 
 from services.fal.errors import FalError
-from services.fal.redaction import for_log
+from services.fal.secrets import for_log
 
-logger = logging.getLogger("services")
+logger = logging.getLogger("fal_services")
 
 
 class _Redacting(logging.Filter):
@@ -99,34 +97,19 @@ def outline(error: FalError) -> str:
 
 
 logger.addFilter(_Redacting())
+logger.addHandler(logging.NullHandler())
 _handler = _StderrHandler()
 
 
-def enable(level: str) -> None:
-    """Show the log on stderr from `level` on: "info", "debug", or "off" for warnings alone."""
+def to_stderr(level: str = "off") -> None:
+    """Write the log to stderr from `level` on: "info", "debug", or "off" for warnings alone."""
     if _handler not in logger.handlers:
         logger.addHandler(_handler)
-        logger.propagate = False
+    elif level == "off":
+        return  # what FAL_LOG asked for stays
     logger.setLevel({"off": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}[level])
 
 
 def show(line: str) -> None:
     """One line on stderr, whatever the log's level; never waits for its reader."""
     _handler.write(line)
-
-
-_listener: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("log_listener", default=None)
-
-
-@contextlib.contextmanager
-def told_to(listener: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """While this lasts, the jobs of this thread tell `listener` their log in place of stderr."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
-
-
-def listener() -> Callable[[dict[str, Any]], None] | None:
-    return _listener.get()

@@ -1,8 +1,11 @@
 """fal-client, made safe: its submits, uploads and authentication over our transport.
 
-`Wire` is what the rest of the library speaks to fal with. What fal-client lacks (the status stream, headers of
-answers, cancel with an outcome) is asked here directly, through the same transport. What an answer means for a
-job is `jobs.py`'s.
+`FalApi` is what the rest of the library speaks to fal with; every method takes the call that it works for. fal-client
+has no status stream with log lines as they come, gives no headers of answers, and no outcome of a cancel: those are
+asked for here directly, through the same transport. What an answer means for a job is decided in `jobs.py`.
+
+This module, and `transport.py` and `connections.py` below it, stand on httpx and fal-client, whose imports take a
+tenth of a second: it is imported at a client's first call.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -26,17 +31,15 @@ from fal_client.client import (
 )
 from httpx_sse import EventSource, SSEError
 
-from services.fal import bodies
-from services.fal.answers import Answer, ambiguous, json_of
-from services.fal.call import CLEANUP_S, PAUSED_S, Call, cleanup, current_call
-from services.fal.certificates import tls_context
+from services.fal.call import CLEANUP_S, PAUSED_S, Call, Slots
+from services.fal.connections import tls_context
 from services.fal.errors import BadOutput, FalError, NotFound, ServiceError
-from services.fal.hosts import WebUrl, fault_of, is_fal_host, is_run_host, parse
-from services.fal.redaction import MASK, redacted, remember, settled
-from services.fal.retries import MAX_ATTEMPTS
+from services.fal.hosts import WebUrl, fault_of, is_fal_host, parse
+from services.fal.log import logger, outline
+from services.fal.responses import MAX_FILE_BYTES, Answer, ambiguous, json_of
+from services.fal.secrets import MASK, redacted, remember, settled
 from services.fal.settings import Settings
-from services.fal.stderr_log import logger, outline
-from services.fal.transport import PLACE_OF_THE_KEY, FalTransport
+from services.fal.transport import MAX_ATTEMPTS, PLACE_OF_THE_KEY, Transport
 
 HEADERS = MappingProxyType({"Authorization": PLACE_OF_THE_KEY, "User-Agent": USER_AGENT})
 POLL_ATTEMPTS = 8
@@ -46,25 +49,30 @@ POLL_READ_S = 30.0
 SILENCE_S = 30.0
 """How long a download may be silent before it is asked for again."""
 STREAM_SILENCE_S = 25.0
-"""fal sends a comment every 15 s on a status stream: longer silence means that it is broken."""
+"""fal sends a comment every 15 s on a status stream
+(https://fal.ai/docs/documentation/model-apis/inference/queue): longer silence means that it is broken."""
 
 DRAIN_S = 0.05
 """How long to wait for the end of a stream whose last event has come."""
 
 
-class Wire:
+class FalApi:
     """One client's way to fal: one TLS context, one set of connections, one upload token."""
 
     def __init__(self, settings: Settings) -> None:
         keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
-        self._transport = FalTransport(tls_context(), keep, settings.key, self._withdraw)
-        self._client = _SafeClient(self._transport)
+        self._transport = Transport(tls_context(), keep, settings.key, self._withdraw)
+        self._token = _UploadToken()
 
     def close(self) -> None:
         self._transport.close()
 
+    def _client(self, call: Call) -> _ClientOfCall:
+        return _ClientOfCall(bound=_BoundTransport(self._transport, call), token=self._token)
+
     def submit(
         self,
+        call: Call,
         endpoint: str,
         arguments: Mapping[str, Any],
         *,
@@ -74,18 +82,18 @@ class Wire:
         """Submit one job, once. Raises AmbiguousSubmit when fal may have taken it without saying so."""
         headers = {} if start_within_s is None else _start_deadline(start_within_s)
         try:
-            return self._client.submit(endpoint, dict(arguments), webhook_url=webhook_url, headers=headers)
+            return self._client(call).submit(endpoint, dict(arguments), webhook_url=webhook_url, headers=headers)
         except KeyError as error:
             raise ambiguous(f"fal's answer to the submit has no {error}.", None) from error
 
-    def handle(self, endpoint: str, request_id: str) -> SyncRequestHandle:
+    def handle(self, call: Call, endpoint: str, request_id: str) -> SyncRequestHandle:
         """The URLs of a job that was submitted earlier."""
-        return self._client.get_handle(endpoint, request_id)
+        return self._client(call).get_handle(endpoint, request_id)
 
-    def cancel(self, cancel_url: str) -> str:
+    def cancel(self, call: Call, cancel_url: str) -> str:
         """Ask fal to stop a job: "cancelled", "requested", "too_late" or "not_found"."""
         try:
-            answer = self.ask("PUT", cancel_url, "cancel")
+            answer = self.ask(call, "PUT", cancel_url, "cancel")
         except NotFound:
             return "not_found"
         except ServiceError as error:
@@ -99,8 +107,7 @@ class Wire:
         while True:
             began = time.monotonic()
             try:
-                with cleanup():
-                    outcome = self.cancel(cancel_url)
+                outcome = self.cancel(Call(CLEANUP_S), cancel_url)
             except FalError as error:
                 if time.monotonic() - began > CLEANUP_S + PAUSED_S:
                     continue  # the process was paused meanwhile: its moment begins again
@@ -110,39 +117,41 @@ class Wire:
             return outcome
 
     def _withdraw(self, endpoint: str, request_id: str) -> str | None:
-        return self.abandon(request_id, self.handle(endpoint, request_id).cancel_url)
+        return self.abandon(request_id, self.handle(Call(CLEANUP_S), endpoint, request_id).cancel_url)
 
-    def ask(self, method: str, url: str, stage: str, *, attempts: int = POLL_ATTEMPTS) -> Answer:
+    def ask(self, call: Call, method: str, url: str, stage: str, *, attempts: int | None = None) -> Answer:
         """One request about a job. Raises FalError for every answer that is not a success."""
-        return _answer_of(self._send(httpx.Request(method, url, headers=HEADERS), stage, attempts, POLL_READ_S))
+        request = httpx.Request(method, url, headers=HEADERS)
+        return _answer_of(self._send(call, request, stage, attempts or POLL_ATTEMPTS, POLL_READ_S))
 
-    def download(self, url: WebUrl) -> bytes:
+    def download(self, call: Call, url: WebUrl) -> bytes:
         """A file from a public address, without the key; repeated like everything that costs nothing."""
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
         request = httpx.Request("GET", url.whole, headers=headers)
-        more = {"max_bytes": bodies.MAX_FILE_BYTES, "public_only": True}
-        return _answer_of(self._send(request, "download", MAX_ATTEMPTS, SILENCE_S, more)).body
+        more = {"max_bytes": MAX_FILE_BYTES, "public_only": True}
+        return _answer_of(self._send(call, request, "download", MAX_ATTEMPTS, SILENCE_S, more)).body
 
-    def post_once(self, url: WebUrl, body: Mapping[str, Any], stage: str) -> Answer:
+    def post_once(self, call: Call, url: WebUrl, body: Mapping[str, Any], stage: str) -> Answer:
         """A request that may cost money, to a service of the user's own; the key goes along to fal's hosts only."""
         request = httpx.Request("POST", url.whole, headers=HEADERS, json=body)
-        return _answer_of(self._send(request, stage, 1, None, {"paid": True, "public_only": False}))
+        return _answer_of(self._send(call, request, stage, 1, None, {"paid": True, "public_only": False}))
 
     @contextlib.contextmanager
     def events(
-        self, method: str, url: str, stage: str, *, body: Mapping[str, Any] | None = None
+        self, call: Call, method: str, url: str, stage: str, *, body: Mapping[str, Any] | None = None
     ) -> Iterator[tuple[str | None, Iterator[dict[str, Any]]]]:
         """A server-sent event stream: its request id and its JSON objects. It is opened once, never again."""
         silence_s = STREAM_SILENCE_S if method == "GET" else None
         more = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         request = httpx.Request(method, url, headers={**HEADERS, **more}, json=body)
-        with contextlib.closing(self._send(request, stage, 1, silence_s, {"events": True})) as response:
+        with contextlib.closing(self._send(call, request, stage, 1, silence_s, {"events": True})) as response:
             events = _json_events(response)
             yield response.headers.get("x-fal-request-id"), events
             _drain(response, events)
 
     def _send(
         self,
+        call: Call,
         request: httpx.Request,
         stage: str,
         attempts: int,
@@ -152,12 +161,12 @@ class Wire:
         """Without fal-client or an httpx.Client above the transport: they would only add time to every poll."""
         timeout = httpx.Timeout(silence_s).as_dict()
         request.extensions = {"stage": stage, "attempts": attempts, "timeout": timeout, **more}
-        return self._transport.handle_request(request)
+        return self._transport.send(call, request)
 
-    def upload(self, data: Any, content_type: str, file_name: str) -> str:
+    def upload(self, call: Call, data: Any, content_type: str, file_name: str) -> str:
         """Store bytes at fal and return their URL; large ones go up in parts. Costs nothing, so it is repeated."""
         try:
-            url: object = self._client.upload(data, content_type, file_name=file_name)
+            url: object = self._client(call).upload(data, content_type, file_name=file_name)
         except FalError:
             raise
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, httpx.InvalidURL) as error:
@@ -174,7 +183,7 @@ def _answer_of(response: httpx.Response) -> Answer:
 
 def _drain(response: httpx.Response, events: Iterator[dict[str, Any]]) -> None:
     """Read a stream to its end after its last event, so that its connection can be used again, but not for long."""
-    response.extensions["exchange"].until = time.monotonic() + DRAIN_S
+    response.extensions["request"].until = time.monotonic() + DRAIN_S
     with contextlib.suppress(FalError):
         for _ in events:
             pass
@@ -208,32 +217,60 @@ def _start_deadline(seconds: float) -> dict[str, str]:
     }
 
 
-class _SafeClient(SyncClient):
-    """fal-client's SyncClient with our transport under every request that it makes; it does not know the key."""
+class _BoundTransport(httpx.BaseTransport):
+    """Our transport for one call: what fal-client sends, also in the threads that upload parts, is part of it."""
 
-    def __init__(self, transport: FalTransport) -> None:
-        super().__init__(key=MASK)
-        http = _HttpClient(transport, HEADERS, self.default_timeout)
-        tokens = _TokenManager(self._auth, http)
-        # The dataclass is frozen; its cached properties look here first.
-        self.__dict__.update(_client=http, _token_manager=tokens, _transport=transport)
+    def __init__(self, transport: Transport, call: Call) -> None:
+        self.call = call
+        self._transport = transport
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._transport.send(self.call, request)
+
+
+class _UploadToken:
+    """The token for uploads, which a client's calls share."""
+
+    def __init__(self) -> None:
+        self.value: CDNToken | None = None
+        self.renewing = Slots(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClientOfCall(SyncClient):
+    """fal-client's SyncClient for one call, over our transport; it does not know the key.
+
+    It holds no connection, so one per call costs little. `_client`, `_token_manager` and `_get_cdn_client` are where
+    SyncClient gets what it sends with; a test pins them.
+    """
+
+    key: str | None = field(default=MASK, repr=False)
+    bound: _BoundTransport
+    token: _UploadToken
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        return _HttpClient(self.bound, self.default_timeout)
+
+    @cached_property
+    def _token_manager(self) -> CDNTokenManager:
+        return _TokenManager(self._auth, self._client, self.bound.call, self.token)
 
     def _get_cdn_client(self) -> httpx.Client:
         token = self._token_manager.get_token()
-        transport = _WithinCall(self.__dict__["_transport"], current_call())
         headers = {"Authorization": f"{token.token_type} {token.token}", "User-Agent": USER_AGENT}
-        return httpx.Client(transport=transport, headers=headers, timeout=self.default_timeout)
+        return httpx.Client(transport=self.bound, headers=headers, timeout=self.default_timeout)
 
 
 class _HttpClient(httpx.Client):
     """httpx's client for fal-client, without what fal has no use for: cookies, redirects, authentication flows."""
 
-    def __init__(self, transport: httpx.BaseTransport, headers: Mapping[str, str], timeout_s: float) -> None:
-        super().__init__(transport=transport, headers=headers, timeout=timeout_s)
-        self._to_fal = transport
+    def __init__(self, bound: _BoundTransport, timeout_s: float) -> None:
+        super().__init__(transport=bound, headers=HEADERS, timeout=timeout_s)
+        self._bound = bound
 
     def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
-        response = self._to_fal.handle_request(request)
+        response = self._bound.handle_request(request)
         response.request = request
         return response
 
@@ -241,9 +278,19 @@ class _HttpClient(httpx.Client):
 class _TokenManager(CDNTokenManager):
     """Upload tokens, asked for over our transport instead of a client of their own."""
 
-    def __init__(self, auth: Any, http: httpx.Client) -> None:
+    def __init__(self, auth: Any, http: httpx.Client, call: Call, token: _UploadToken) -> None:
         super().__init__(auth)
         self._http = http
+        self._call = call
+        self._shared = token
+
+    def get_token(self) -> CDNToken:
+        # Not under the manager's own lock, which knows no deadline.
+        with self._shared.renewing.one(self._call):
+            token = self._shared.value
+            if token is None or token.is_expired():
+                token = self._shared.value = self._refresh_token()
+        return token
 
     def _refresh_token(self) -> CDNToken:
         """Raises ValueError, KeyError, TypeError for an answer that is no token: `upload` says so."""
@@ -261,26 +308,3 @@ class _TokenManager(CDNTokenManager):
             base_upload_url=base.whole.rstrip("/"),
             expires_at=expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=timezone.utc),
         )
-
-
-class _WithinCall(httpx.BaseTransport):
-    """Carries the call into the threads in which fal-client uploads the parts of a large file."""
-
-    def __init__(self, transport: FalTransport, call: Call) -> None:
-        self._transport = transport
-        self._call = call
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        with self._call.resumed():
-            return self._transport.handle_request(request)
-
-
-def own_url(named: object, built: str) -> str:
-    """The URL that fal's answer names for a job, or the one we build when it leads away from fal or is none."""
-    if named == built or not isinstance(named, str):
-        return built
-    try:
-        url = parse(named)
-    except ValueError:
-        return built
-    return url.whole if url.is_plain_https and is_run_host(url.host) else built

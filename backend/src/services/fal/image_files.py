@@ -1,22 +1,27 @@
-"""A smaller copy of a photo that is larger than a model uses; made only when it was asked for.
+"""Picture files of the user's: recognised by their first bytes, read, and made smaller when that was asked for.
 
-Needs Pillow (the extra `image`), which is imported only here. Which files are pictures is `checks.py`'s to say.
+A file's name says nothing about its kind. Making a photo smaller needs Pillow (the extra `image`), which is imported
+only then. What a large photo needs in memory is bounded: Pillow itself would read whatever it is given.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from typing import IO, TYPE_CHECKING, cast
+import os
+import re
+import stat
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
-from services.fal.call import current_call
-from services.fal.checks import LocalImage, Slices
+from services.fal.call import Call
 from services.fal.errors import FalError, InvalidInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
+SLICE_ABOVE_BYTES = 100 * 1024 * 1024
+"""Larger files are read in slices: so fal-client uploads them."""
 MAX_SIDE = 4096
 """Pixels of the longer side."""
 MAX_BYTES = 8_000_000
@@ -26,9 +31,124 @@ MAX_PIXELS = 128_000_000
 is not progressive is read at a fraction of its size, at most 8,192 pixels a side, whatever its own."""
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Those whose channels have 8 bits or fewer: others would have to be guessed at."""
+HEAD_BYTES = 256
+"""So many are enough."""
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    # BigTIFF
+    (b"II+\x00", "image/tiff"),
+    (b"MM\x00+", "image/tiff"),
+)
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "image/heic"),
+}
+"""Of files that are made of ISO boxes (ISO/IEC 23008-12, AV1 Image File Format)."""
+_ANY_CODEC = (b"mif1", b"mif2", b"msf1")
 
 
-def shrunk(image: LocalImage | str) -> LocalImage:
+def content_type_of(head: bytes) -> str | None:
+    """The content type of the picture that begins with `head`, at least HEAD_BYTES of it; None for anything else."""
+    for magic, content_type in _MAGIC:
+        if head.startswith(magic):
+            return content_type
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    # A text may begin with "BM"; in a bitmap the reserved field stands there, which is zero.
+    if head[:2] == b"BM" and head[6:8] == b"\x00\x00":
+        return "image/bmp"
+    return _content_type_of_boxes(head) if head[4:8] == b"ftyp" else None
+
+
+def _content_type_of_boxes(head: bytes) -> str | None:
+    """By the major brand, else by those that the file is compatible with."""
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))]
+    if brands[0] not in _BRANDS and not any(brand in _ANY_CODEC for brand in brands):
+        return None  # a film, perhaps
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "image/heif")
+
+
+class LocalImage(NamedTuple):
+    """A picture file of the user's, read and recognised."""
+
+    data: Any
+    """bytes, or the `Slices` of a large file."""
+    content_type: str
+    file_name: str
+    """In ASCII, for a header."""
+
+
+def local_image(path: object, name: str = "file_path") -> LocalImage:
+    """Read a picture file. Raises InvalidInput when it is missing, empty, unreadable or no picture."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InvalidInput(f"{name} must be the path of a picture file.")
+    shown = ascii(os.fspath(path))
+    try:
+        data = _read(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InvalidInput(f"{name} {shown} cannot be read: {reason}. Check the path.") from error
+    content_type = content_type_of(data[:HEAD_BYTES])
+    if content_type is None:
+        raise InvalidInput(f"{name} {shown} is not a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC).")
+    return LocalImage(data, content_type, _header_name(path))
+
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise ValueError("it is a directory")
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not an ordinary file")
+    if found.st_size == 0:
+        raise ValueError("it is empty")
+    with open(path, "rb") as file:
+        return file.read() if found.st_size <= SLICE_ABOVE_BYTES else Slices(path, found.st_size)
+
+
+class Slices:
+    """A large file as something to slice, read when it is: a memory map of it would kill us when it is cut short."""
+
+    def __init__(self, path: str | os.PathLike[str], size: int) -> None:
+        self._path = path
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                file.seek(start)
+                data = file.read(stop - start)
+        except OSError as error:
+            raise InvalidInput(f"The file cannot be read any more: {error.strerror}.") from error
+        if len(data) < stop - start:
+            raise InvalidInput("The file became shorter while it was uploaded. Upload it again when it is complete.")
+        return data
+
+
+def _header_name(path: str | os.PathLike[str]) -> str:
+    import unicodedata
+
+    name = os.path.basename(os.fsdecode(os.fsencode(path)))
+    plain = (unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode() for part in os.path.splitext(name))
+    stem, extension = (re.sub(r"[^\w.-]+", "_", part).strip("._") for part in plain)
+    return f"{stem or 'picture'}.{extension}" if extension else stem or "picture"
+
+
+# Smaller
+
+
+def shrunk(call: Call, image: LocalImage | str) -> LocalImage:
     """`image` itself when it is small enough, else a JPEG of it, upright, or a PNG when parts are transparent.
 
     Raises InvalidInput for a URL, and when Pillow is missing or cannot read the picture.
@@ -55,7 +175,7 @@ def shrunk(image: LocalImage | str) -> LocalImage:
             clear = picture.mode == "RGBA"
             picture.thumbnail((MAX_SIDE, MAX_SIDE), PIL.Image.Resampling.LANCZOS)
             picture = PIL.ImageOps.exif_transpose(picture)
-            smaller = _encoded(picture if clear else picture.convert("RGB"), profile)
+            smaller = _encoded(call, picture if clear else picture.convert("RGB"), profile)
     except FalError:
         raise
     except Exception as error:  # decoders raise whatever they like, RuntimeError and warnings too
@@ -136,10 +256,10 @@ class _File(io.RawIOBase):
         return True
 
 
-def _encoded(picture: Image, profile: bytes | None) -> bytes:
+def _encoded(call: Call, picture: Image, profile: bytes | None) -> bytes:
     """The picture as a file of at most MAX_BYTES."""
     while True:
-        current_call().check()
+        call.check()
         file = io.BytesIO()
         kind = "PNG" if picture.mode == "RGBA" else "JPEG"
         picture.save(file, kind, quality=JPEG_QUALITY, icc_profile=profile)

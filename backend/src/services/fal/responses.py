@@ -1,18 +1,22 @@
-"""Reads fal's HTTP answers: which error an answer is, and when it says to come back.
+"""Reads fal's HTTP answers: their bodies, their fields, which error one is, when it says to come back.
 
-Pure functions of status, headers and body, for every host of fal; `wire.md` sections 4 and 9 in short:
-`detail` is a text, a list of field errors, or missing; request-level errors carry `error_type`; a missing request
-is `{"status": "NOT_FOUND"}`. Sending, and deciding whether to send again, is `transport.py`'s and `retries.py`'s.
+Nothing here sends. fal documents the shapes only in part (https://fal.ai/docs/documentation/model-apis/errors):
+`detail` is a text, a list of field errors, or missing; errors of a request carry `error_type`; a request that is not
+known is `{"status": "NOT_FOUND"}`. So each field is passed on when it is of the kind that fal's documents promise,
+else as unknown, and what a caller gets is always of the shapes in `results.py`. Whether to send again is decided in
+`transport.py`.
 """
 
 from __future__ import annotations
 
 import email.utils
 import json
+import math
 import re
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal.errors import (
     AmbiguousSubmit,
@@ -30,14 +34,26 @@ from services.fal.errors import (
     NotReady,
     RateLimited,
 )
-from services.fal.fields import as_number, as_text
-from services.fal.redaction import shown
+from services.fal.secrets import shown
+
+if TYPE_CHECKING:
+    from services.fal.results import Usage
 
 REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
+"""What a request id may be made of, to stand in a URL; fal's are UUIDs."""
 _RETIRED = r"\b(?:deprecated|retired|discontinued|removed|gone|no longer \w+)\b"
 _OTHER_INPUT = r"\b(?:parameter|field|argument|option|input)s?\b"
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""An answer in JSON; it may hold a picture as a data URI."""
+MAX_FILE_BYTES = 50 * 1024 * 1024
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""One event of a stream; those of a text hold all of it so far."""
+_PIECE_BYTES = 64 * 1024
+_GZIP = 16 + zlib.MAX_WBITS
 MAX_DEPTH = 64
-"""How deep an answer's lists and objects may stand in each other; fal's stand three or four deep."""
+"""How deep an answer's lists and objects may be nested; fal's are three or four deep. Python's own reader overflows
+at a
+thousand, and other programs much earlier."""
 _TRANSIENT_4XX = (408, 409)
 _JOB_STAGES = ("status", "result", "cancel")
 _OPENING_STAGES = ("submit", "stream")
@@ -106,6 +122,11 @@ class Answer(NamedTuple):
                 hint=_RETRY_HINT,
             )
         return value
+
+
+def usable_id(request_id: object) -> str | None:
+    """A request id that can stand in a URL."""
+    return request_id if isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id) else None
 
 
 def error_of(answer: Answer) -> FalError:
@@ -329,3 +350,113 @@ def _field_error(item: object) -> str:
     where = ".".join(str(part) for part in (loc if isinstance(loc, list) else [loc]) if part not in ("body", None))
     said = str(item.get("msg") or item.get("type") or "refused")
     return f"{where}: {said}" if where else said
+
+
+# Fields
+
+
+def as_text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def as_number(value: object) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if number and abs(value) < math.inf else None  # type: ignore[arg-type,return-value]
+
+
+def as_whole(value: object) -> int | None:
+    number = as_number(value)
+    return int(number) if number is not None and number == int(number) else None
+
+
+_USAGE = {"prompt_tokens": as_whole, "completion_tokens": as_whole, "total_tokens": as_whole, "cost": as_number}
+
+
+def usage_of(output: Mapping[str, Any]) -> Usage | None:
+    """The tokens and the cost that a model's answer tells."""
+    usage = output.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    told = {name: value for name, value in usage.items() if name not in _USAGE or _USAGE[name](value) is not None}
+    return cast("Usage", told)
+
+
+def job_state(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a job whose status was asked for."""
+    logs, metrics, error = status.get("logs"), status.get("metrics"), status.get("error")
+    return {
+        "status": status["status"],
+        "queue_position": as_whole(status.get("queue_position")),
+        "logs": [line for line in logs if isinstance(line, dict)] if isinstance(logs, list) else None,
+        "metrics": metrics if isinstance(metrics, dict) else None,
+        "error": (as_text(error) or json.dumps(error)) if error else None,
+        "error_type": as_text(status.get("error_type")),
+    }
+
+
+# Bodies: httpx would unpack whatever an answer says it is, several times over, into memory without bound
+
+
+class CorruptBody(ValueError):
+    """The packed body broke off or was damaged on its way."""
+
+
+def whole_body(chunks: Iterable[bytes], encoding: str, max_bytes: int | None = None) -> bytes:
+    """A body, unpacked. Raises BadOutput when it is too large, CorruptBody."""
+    limit = MAX_ANSWER_BYTES if max_bytes is None else max_bytes
+    return b"".join(_bounded(unpacked(_bounded(chunks, limit), encoding), limit))
+
+
+def unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """`chunks` as they come, unpacked in small pieces. Raises BadOutput for a packing that was not asked for."""
+    kind = encoding.strip().lower()
+    if kind in ("", "identity"):
+        yield from chunks
+    elif kind in ("gzip", "x-gzip"):
+        yield from _gunzipped(chunks)
+    else:
+        raise BadOutput(f"The answer is packed as {kind[:40]!r}, which was not asked for.", retryable=False)
+
+
+def events_bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The body of an event stream. Raises BadOutput when one event, or one line of it, is too large."""
+    size, before = 0, b""
+    for chunk in chunks:
+        seen = before + chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        ended = seen.rfind(b"\n\n")
+        size = size + len(chunk) if ended < 0 else len(seen) - ended - 2
+        if size > MAX_EVENT_BYTES:
+            raise BadOutput(f"An event of the stream is larger than {_mib(MAX_EVENT_BYTES)}.", retryable=False)
+        before = seen[-1:]
+        yield chunk
+
+
+def _bounded(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise BadOutput(f"The answer is larger than {_mib(limit)}.", retryable=False)
+        yield chunk
+
+
+def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    unpack, empty = zlib.decompressobj(_GZIP), True
+    try:
+        for chunk in chunks:
+            packed = chunk
+            empty = empty and not packed
+            while packed:
+                if unpack.eof:  # several gzip files in a row are one body
+                    unpack = zlib.decompressobj(_GZIP)
+                if piece := unpack.decompress(packed, _PIECE_BYTES):
+                    yield piece
+                packed = unpack.unused_data if unpack.eof else unpack.unconsumed_tail
+    except zlib.error as error:
+        raise CorruptBody(str(error)) from error
+    if not (unpack.eof or empty):
+        raise CorruptBody("the packed body broke off")
+
+
+def _mib(size: int) -> str:
+    return f"{size // 1024 // 1024} MiB"

@@ -1,22 +1,24 @@
 """Picture models: the cut-out and the background replacement ("photokit").
 
-photokit goes through fal's queue, or, when FAL_PHOTOKIT_ENDPOINT is an https:// URL of the user's own, straight
-to it (`own_photokit.py`). Picture files are not touched here: models take and return URLs.
+photokit goes through fal's queue, or, when FAL_PHOTOKIT_ENDPOINT is an https:// URL of the user's own, straight to
+it: one POST, never sent twice, whose answer has fal's shape. Picture files are not touched here: models take and
+return URLs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from services.fal.call import Call
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
-from services.fal.fields import as_text, as_whole
+from services.fal.hosts import parse
 from services.fal.jobs import Jobs, Result
-from services.fal.own_photokit import OwnPhotokit
-from services.fal.progress import Progress
-from services.fal.steps import Steps
+from services.fal.responses import as_text, as_whole
 
 if TYPE_CHECKING:
+    from services.fal.fal_api import FalApi
     from services.fal.results import Image
 
 
@@ -26,33 +28,30 @@ class Picture(NamedTuple):
     image: Image
     result: Result
 
-    def as_result(self, steps: Steps) -> dict[str, Any]:
+    def as_result(self, timings: Mapping[str, float]) -> dict[str, Any]:
         """The result of a method that makes one picture."""
-        timings = steps.total()
-        if self.result.inference_s is not None:
-            timings["inference_time"] = self.result.inference_s
+        inference_s = self.result.inference_s
         return {
             "image": self.image,
-            "timings": timings,
+            "timings": {**timings, **({} if inference_s is None else {"inference_time": inference_s})},
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
         }
 
 
-class Pictures:
+class PictureModels:
     """Pictures from models, for one client."""
 
-    def __init__(self, jobs: Jobs, endpoints: Endpoints, own: OwnPhotokit) -> None:
+    def __init__(self, jobs: Jobs, endpoints: Endpoints, api: FalApi) -> None:
         self._jobs = jobs
         self._endpoints = endpoints
-        self._own = own
+        self._api = api
 
-    def cut_out(self, image_url: str, watch: Progress | None = None) -> Picture:
+    def cut_out(self, call: Call, image_url: str) -> Picture:
         """The product alone, on a transparent background."""
-        result = self._jobs.run("cutout", lambda endpoint: endpoint.image_input([image_url]), watch)
-        return read_picture(result)
+        return read_picture(self._jobs.run(call, "cutout", lambda endpoint: endpoint.image_input([image_url])))
 
-    def replace_background(self, image_url: str, prompt: str, watch: Progress | None = None) -> Picture:
+    def replace_background(self, call: Call, image_url: str, prompt: str) -> Picture:
         """The product on the background that `prompt` describes."""
 
         def arguments(endpoint: Endpoint) -> dict[str, Any]:
@@ -60,9 +59,19 @@ class Pictures:
 
         endpoint = self._endpoints.current("photokit")
         if endpoint.is_own_url:
-            with self._jobs.slot():
-                return read_picture(self._own.post(endpoint.path, arguments(endpoint)))
-        return read_picture(self._jobs.run("photokit", arguments, watch))
+            with self._jobs.slots.one(call):
+                return read_picture(self._post_to_own(call, endpoint.path, arguments(endpoint)))
+        return read_picture(self._jobs.run(call, "photokit", arguments))
+
+    def _post_to_own(self, call: Call, url: str, arguments: Mapping[str, Any]) -> Result:
+        """Send one request to the user's own service. Raises AmbiguousSubmit when it was sent and not answered."""
+        answer = self._api.post_once(call, parse(url), arguments, "photokit")
+        try:
+            output = answer.json()
+        except BadOutput as error:
+            # It has made, and may bill, the picture: the same once more could cost twice.
+            raise error.but(retryable=False, hint=None) from error
+        return Result(answer.request_id, output, answer.billable_units)
 
 
 def read_picture(result: Result) -> Picture:

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
 from services.fal.hosts import fault_of
-from services.fal.picture_types import HEAD_BYTES, content_type_of
-from services.fal.redaction import shown
+from services.fal.secrets import shown
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
 MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 """fal's own limit for inputs given as a data URI."""
-SLICE_ABOVE_BYTES = 100 * 1024 * 1024
-"""Larger files are read in slices: so fal-client uploads them."""
 
 _WITH_BLANKS = re.compile(r"(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
@@ -136,6 +133,15 @@ def image_urls(value: object, name: str = "image_urls") -> list[str]:
     return [image_url(item, name) for item in value]
 
 
+def folder(value: object, name: str) -> Path:
+    """A directory, which need not be there yet."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(path := os.fspath(value), str) or not path:
+        raise InvalidInput(f"{name} must be the path of a directory, not {value!r}.")
+    if "\0" in path:
+        raise InvalidInput(f"{name} must not hold a null character.")
+    return Path(path)
+
+
 def categories(value: object) -> dict[str, str]:
     """Product categories: a mapping of names to texts, as `analyze_product_image` returns them."""
     if not isinstance(value, Mapping) or not value:
@@ -179,73 +185,3 @@ def _default_style(name: str) -> Style:
             return style
     known = ", ".join(style.name for style in DEFAULT_STYLES)
     raise InvalidInput(f"There is no style named {shown(name, 100)!r}. Known: {known}; or give name and description.")
-
-
-class LocalImage(NamedTuple):
-    """A picture file of the user's, read and recognised."""
-
-    data: Any
-    """bytes, or the `Slices` of a large file."""
-    content_type: str
-    file_name: str
-    """In ASCII, for a header."""
-
-
-def local_image(path: object, name: str = "file_path") -> LocalImage:
-    """Read a picture file. Raises InvalidInput when it is missing, empty, unreadable or no picture."""
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise InvalidInput(f"{name} must be the path of a picture file.")
-    shown = ascii(os.fspath(path))
-    try:
-        data = _read(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InvalidInput(f"{name} {shown} cannot be read: {reason}. Check the path.") from error
-    content_type = content_type_of(data[:HEAD_BYTES])
-    if content_type is None:
-        raise InvalidInput(f"{name} {shown} is not a picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC).")
-    return LocalImage(data, content_type, _header_name(path))
-
-
-def _read(path: str | os.PathLike[str]) -> Any:
-    found = os.stat(path)
-    if stat.S_ISDIR(found.st_mode):
-        raise ValueError("it is a directory")
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is not an ordinary file")
-    if found.st_size == 0:
-        raise ValueError("it is empty")
-    with open(path, "rb") as file:
-        return file.read() if found.st_size <= SLICE_ABOVE_BYTES else Slices(path, found.st_size)
-
-
-class Slices:
-    """A large file as something to slice, read when it is: a memory map of it would kill us when it is cut short."""
-
-    def __init__(self, path: str | os.PathLike[str], size: int) -> None:
-        self._path = path
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, stop, _ = part.indices(self._size)
-        try:
-            with open(self._path, "rb", buffering=0) as file:
-                file.seek(start)
-                data = file.read(stop - start)
-        except OSError as error:
-            raise InvalidInput(f"The file cannot be read any more: {error.strerror}.") from error
-        if len(data) < stop - start:
-            raise InvalidInput("The file became shorter while it was uploaded. Upload it again when it is complete.")
-        return data
-
-
-def _header_name(path: str | os.PathLike[str]) -> str:
-    import unicodedata
-
-    name = os.path.basename(os.fsdecode(os.fsencode(path)))
-    plain = (unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode() for part in os.path.splitext(name))
-    stem, extension = (re.sub(r"[^\w.-]+", "_", part).strip("._") for part in plain)
-    return f"{stem or 'picture'}.{extension}" if extension else stem or "picture"
