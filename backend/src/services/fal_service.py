@@ -39,7 +39,7 @@ from services.fal.jobs import Jobs
 from services.fal.picture_models import PictureModels
 from services.fal.product import ProductModels, Workflow
 from services.fal.progress import Progress
-from services.fal.prompts import plain_background
+from services.fal.prompts import DEFAULT_LANGUAGE, plain_background
 from services.fal.responses import job_state
 from services.fal.settings import Settings, check_timeout, resolve
 from services.fal.text_models import Models, TextModels, TextRequest, image_urls_in
@@ -482,7 +482,7 @@ class FalClient:
         image: str | PathLike[str],
         *,
         styles: Styles | None = None,
-        language: str = "Turkish",
+        language: str = DEFAULT_LANGUAGE,
         shrink: bool = False,
         with_logs: bool = False,
         timeout: float | None = None,

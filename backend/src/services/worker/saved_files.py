@@ -20,6 +20,7 @@ from services.fal.call import LOOK_S, Call, Slots, Task
 from services.fal.downloads import replacing, safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
+from services.fal.prompts import DEFAULT_LANGUAGE
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
@@ -119,7 +120,7 @@ class SavedFiles:
         from services.worker.report import page
 
         path = self._folder / PAGE_NAME
-        shown = {**document, "language": self._arguments.get("language", "Turkish")}
+        shown = {**document, "language": self._arguments.get("language", DEFAULT_LANGUAGE)}
         document["report_path"] = None
         try:
             with replacing(path) as temporary:

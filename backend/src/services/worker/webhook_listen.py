@@ -58,7 +58,7 @@ def listen(values: Mapping[str, Any], out: JsonStdout) -> int:
 
 
 class Deliveries:
-    """What comes in, verified and told."""
+    """Verifies the webhooks that arrive, and prints them."""
 
     def __init__(self, out: JsonStdout, count: int | None) -> None:
         self.ends: queue.SimpleQueue[str] = queue.SimpleQueue()
