@@ -26,7 +26,7 @@ from unittest.mock import patch
 from httpcore._backends.sync import SyncBackend, SyncStream
 
 BACKEND = Path(__file__).resolve().parents[1]
-SANDBOX = BACKEND / "src" / "sandbox"
+SANDBOX = BACKEND / "src" / "fal_sandbox"
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
 _INSIDE = "BENCH_INSIDE"
 

@@ -52,7 +52,15 @@ def main() -> None:
     options = parser.parse_args()
     if not options.inside:
         # The sandbox is a process of its own, so that only the client's memory is counted.
-        command = [sys.executable, str(BACKEND / "src" / "sandbox"), "run", "--", sys.executable, __file__, "--inside"]
+        command = [
+            sys.executable,
+            str(BACKEND / "src" / "fal_sandbox"),
+            "run",
+            "--",
+            sys.executable,
+            __file__,
+            "--inside",
+        ]
         raise SystemExit(subprocess.run([*command, "--calls", str(options.calls)], check=False).returncode)
     transport.BACKOFF_FIRST_S = 0.005
     soak(options.calls)

@@ -103,6 +103,10 @@ export interface StyledImage {
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   content_type?: string | null;
   file_size?: number | null;
   request_id?: string | null;
@@ -153,7 +157,7 @@ export interface CommandSchemas {
   failure: Record<string, unknown>;
 }
 
-/** A step of `generate_multiple_backgrounds` or `product_workflow` begins. */
+/** A step of a call begins. */
 export interface StepStarted {
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
   status: "started";
@@ -168,6 +172,10 @@ export interface StepDone {
   seconds: number;
   /** The name of the style, when the step is for one. */
   style?: string;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
   /** Of `analysis`. */
@@ -202,7 +210,7 @@ export interface StepFailed {
   detail?: unknown;
 }
 
-/** Only from `serve`: a job's place in fal's queue, when it is another than before. */
+/** A job's place in fal's queue, when it is another than before. */
 export interface QueueEvent {
   step: "queue";
   /** Jobs ahead of it; 0 also when it runs. */
@@ -211,7 +219,7 @@ export interface QueueEvent {
   request_id: string;
 }
 
-/** Only from `serve`, with `with_logs`: a line of a job's log. */
+/** With `with_logs`: a line of a job's log. */
 export interface LogEvent {
   step: "log";
   timestamp: string;
@@ -305,6 +313,10 @@ export interface PictureResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 }
 
 /** Of analyze-product. */
@@ -346,6 +358,10 @@ export interface BackgroundsDocument {
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
   error: null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 }
 
 /** Of upload-file. */
@@ -372,6 +388,10 @@ export interface WorkflowDocument {
   /** Two sentences; empty when writing them failed. */
   description: string;
   error: null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -685,6 +705,20 @@ export type AnyLlmResultFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
 };
 
+export type BackgroundFailure = ErrorDocument & {
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+};
+
+export type RemoveBackgroundFailure = ErrorDocument & {
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+};
+
 export type AnalyzeProductFailure = ErrorDocument & {
   /** All nine; "Unknown" where the model gave none twice. Empty when the call failed. */
   categories?: Categories | Record<string, never>;
@@ -710,6 +744,10 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
 };
 
 export type UploadFileFailure = ErrorDocument & {
@@ -732,6 +770,10 @@ export type WorkflowFailure = ErrorDocument & {
   categories?: Categories | Record<string, never>;
   /** Two sentences; empty when writing them failed. */
   description?: string;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -799,8 +841,8 @@ export interface Failures {
   "any-llm-status": AnyLlmStatusFailure;
   "any-llm-result": AnyLlmResultFailure;
   "any-llm-cancel": ErrorDocument;
-  "background": ErrorDocument;
-  "remove-background": ErrorDocument;
+  "background": BackgroundFailure;
+  "remove-background": RemoveBackgroundFailure;
   "analyze-product": AnalyzeProductFailure;
   "generate-bg-prompt": GenerateBgPromptFailure;
   "generate-multiple-bg": GenerateMultipleBgFailure;

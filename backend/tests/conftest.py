@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
-from services.fal import secrets
+from services.fal import redaction
 from services.fal.endpoints import Endpoints
 from services.fal_service import FalClient
 from services.fal_worker import main
@@ -56,7 +56,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: 
         monkeypatch.delenv(name)
     monkeypatch.setattr("services.fal.settings._PROJECT", tmp_path)
     monkeypatch.setattr(Endpoints, "_moved", {})
-    monkeypatch.setattr(secrets, "_secrets", set())
+    monkeypatch.setattr(redaction, "_secrets", set())
     monkeypatch.chdir(tmp_path)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,7 +145,7 @@ def test_a_missing_key_names_every_remedy(monkeypatch, found):
         "./.env",
         "backend/.env",
     ]
-    remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/sandbox run"]
+    remedies += ["--env_file", "FalClient(env_file=", "FalClient(key=", "src/fal_sandbox run"]
     assert [remedy for remedy in remedies if remedy not in message] == []
     assert (caught.value.error_type, caught.value.retryable) == ("missing_key", False)
     assert isinstance(caught.value, ValueError)
@@ -282,3 +285,35 @@ def test_the_doctor_tells_versions_settings_and_hosts_without_starting_a_job(box
 def test_the_doctor_finds_a_key_that_fal_does_not_know(box):
     with FalClient(key="bad:nobody-has-it") as client:
         assert client.doctor()["error_type"] == "auth"
+
+
+OLD_CLIENT = "class SyncClient:\n    pass\n"
+OLD_PARTS = "MULTIPART_MAX_CONCURRENCY = 10\nUSER_AGENT = ''\nclass CDNToken: ...\nclass CDNTokenManager: ...\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "init", "parts"),
+    [
+        ("0.5.9", OLD_CLIENT, OLD_PARTS),
+        ("0.5.9", OLD_CLIENT, ""),
+        ("1.0.0", f"version_tuple = (1, 0, 0)\n{OLD_CLIENT}", f"{OLD_PARTS}\n\nclass SyncRequestHandle:\n    pass\n"),
+    ],
+)
+def test_an_old_fal_client_is_named_with_the_remedy(tmp_path: Path, version: str, init: str, parts: str) -> None:
+    for name, text in {
+        "fal_client/__init__.py": init,
+        "fal_client/client.py": parts,
+        f"fal_client-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: fal-client\nVersion: {version}\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = (
+        "from services.fal_service import FalClient\nfrom services.fal.errors import InvalidInput\n"
+        "try:\n    FalClient().any_llm_complete('Hello')\nexcept InvalidInput as error:\n    print(error)"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{SOURCE}", "FAL_KEY": "an-id:a-secret"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert ran.stdout == (
+        f"fal-client {version} is installed, and this library needs version 1.0.3 or a later 1.x. "
+        'Run pip install "fal-client>=1.0.3,<2".\n'
+    ), ran.stderr

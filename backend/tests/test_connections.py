@@ -13,7 +13,7 @@ import httpcore
 import pytest
 from httpcore._backends.sync import SyncStream
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal import connections, transport
 from services.fal.call import Call
 from services.fal.errors import Cancelled

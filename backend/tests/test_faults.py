@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from conftest import COFFEE
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true
 from services.fal import transport
 from services.fal_service import FalClient

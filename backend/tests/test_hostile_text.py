@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal import prompts
 from services.fal.categories import CATEGORY_NAMES, read_categories
 from services.fal.errors import BadOutput, InvalidInput

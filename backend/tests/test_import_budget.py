@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services.fal.categories import CATEGORY_NAMES
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS
@@ -28,7 +28,7 @@ from services.worker.serve import HEAVY
 WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.py"
 
 START = {
-    *("fal", "fal.errors", "fal.secrets"),
+    *("fal", "fal.errors", "fal.redaction"),
     *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""

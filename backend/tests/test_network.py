@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import trustme
 
+from fal_sandbox.server import Sandbox
 from raw_hosts import RawHosts, Script, answering, dripping, headed, raw_hosts, whole
-from sandbox.server import Sandbox
 from services.fal import connections, responses
 from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import (

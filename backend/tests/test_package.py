@@ -16,8 +16,21 @@ import pytest
 BACKEND = Path(__file__).resolve().parents[1]
 
 PROGRAM = """
+from services.fal.call import Call
 from services.fal.errors import FalError
+from services.fal.progress import Progress
+from services.fal.results import ProgressEvent
 from services.fal_service import FalClient
+
+
+def show(event: ProgressEvent) -> None:
+    if event["step"] == "queue":
+        print(event["queue_position"] + 1, event["request_id"].upper())
+    elif event["step"] == "log":
+        print(event["message"].upper())
+    elif event["status"] == "done":
+        print(event["step"].upper(), event["seconds"] + 1)
+
 
 client = FalClient(key="id:secret")
 image_url = client.upload_file("product.jpg")
@@ -38,6 +51,11 @@ try:
     print(picture["image"]["url"].upper(), picture["timings"]["total"] + 1)
 except FalError as error:
     print(error.error_type.upper(), error.retryable, error.hint)
+made = client.product_workflow("product.jpg", on_progress=show)
+print(made["description"].upper())
+call = Call(60, progress=Progress(show))
+print(client.within(call).any_llm_complete("Short pitch")["output"].upper())
+call.cancel()
 for event in client.iter_any_llm("Short pitch"):
     print(event["delta"].upper())
 """

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-import sandbox.__main__ as sandbox_cli
-from sandbox.endpoints import ENDPOINTS
+import fal_sandbox.__main__ as sandbox_cli
+from fal_sandbox.endpoint_table import ENDPOINTS
 from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
 from services.fal.errors import FalError
@@ -35,7 +35,12 @@ PROJECT = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8")
 
 OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3"}
 """Packages that come with the three runtime packages and that services import themselves."""
-IMPORT_NAMES = {"python-dotenv": "dotenv", "opencv-python-headless": "cv2", "pillow": "PIL"}
+IMPORT_NAMES = {
+    "python-dotenv": "dotenv",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+}
 FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/")
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)]
@@ -283,15 +288,14 @@ def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     extras = (*PROJECT["optional-dependencies"]["image"], *PROJECT["optional-dependencies"]["webhooks"])
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
-    assert {path.name for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")} == {
-        "shrinking.py"
-    }
+    heavy = {path for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")}
+    assert {path.name for path in heavy if path.parent.name != "shop"} == {"image_files.py"}
     assert {_import_name(name) for name in _with_their_own(runtime)} >= OWN_DEPENDENCIES_USED
 
 
 def test_sandbox_imports_only_the_packages_of_its_extra():
     extra = [_package(requirement) for requirement in PROJECT["optional-dependencies"]["sandbox"]]
-    assert _foreign_imports(SRC / "sandbox") <= {_import_name(name) for name in _with_their_own(extra)}
+    assert _foreign_imports(SRC / "fal_sandbox") <= {_import_name(name) for name in _with_their_own(extra)}
 
 
 def _package(requirement: str) -> str:
@@ -325,3 +329,8 @@ def _foreign_imports(folder: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.partition(".")[0])
     return names - set(sys.stdlib_module_names) - {folder.name}
+
+
+def test_no_file_name_stands_both_in_the_core_and_in_the_sandbox() -> None:
+    core, sandbox = ({path.name for path in (SRC / room).glob("*.py")} for room in ("services/fal", "fal_sandbox"))
+    assert core & sandbox <= {"__init__.py"}

@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandbox.__main__ import build_parser, main
+from fal_sandbox.__main__ import build_parser, main
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-FOLDER = SOURCE / "sandbox"
+FOLDER = SOURCE / "fal_sandbox"
 PATIENCE_S = 60
 ASK = '{"prompt": "hi", "model": "m"}'
 PYTHON_ASKS = f"""
@@ -113,7 +113,7 @@ def test_run_without_a_command_says_how_and_ends_with_2():
     for argv in (["run"], ["run", "--"], ["run", "--latency", "1", "--"]):
         done = python(FOLDER, *argv)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "usage: sandbox" in done.stderr
+        assert "usage: fal-sandbox" in done.stderr
         assert "COMMAND" in done.stderr
 
 
@@ -203,7 +203,7 @@ def test_what_serve_prints_can_be_read_by_a_shell():
         shell = subprocess.run(
             ["sh", "-c", lines + '\nprintf "%s" "$FAL_KEY$NO_PROXY"'], capture_output=True, text=True, check=True
         )
-    assert shell.stdout == "sandbox-key-id:sandbox-key-secret"
+    assert shell.stdout == "sandbox-key-id:sandbox-key-secretlocalhost,127.0.0.1,::1"
 
 
 # ---------------------------------------------------------------- ways to start it
@@ -222,7 +222,7 @@ def linked(tmp_path):
         (FOLDER / "__main__.py",),
         ("-I", FOLDER),
         ("-I", FOLDER / "__main__.py"),
-        ("-m", "sandbox"),
+        ("-m", "fal_sandbox"),
         pytest.param(("-P", FOLDER), marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="no -P yet")),
     ],
 )

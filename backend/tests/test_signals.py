@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from conftest import COFFEE, WORKER
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 
 TO_END_S = 6.0
 """The promise is two seconds; a busy machine may need three times that, and what hangs takes 30."""

@@ -22,7 +22,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from services import webhooks
 from services.fal.errors import BadOutput, FalUnavailable, InvalidInput
 from services.fal_service import FalClient

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.server import Sandbox
+from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true
 from services.fal_worker import main
 

@@ -133,7 +133,7 @@ def test_help_and_wrong_options_load_nothing_that_talks_to_fal(argv, python):
 def test_a_command_loads_only_what_it_needs(python):
     names = loaded(python, *ASK)
     assert {"fal_client", "httpx", "ssl"} <= names
-    assert not names & {"dotenv", "requests", "numpy", "cv2", "aiohttp", "sandbox"}
+    assert not names & {"dotenv", "requests", "numpy", "cv2", "aiohttp", "fal_sandbox"}
 
 
 def loaded(python, *argv: str) -> set[str]:

@@ -11,7 +11,11 @@ export const MODULE = join(dirname(dirname(fileURLToPath(import.meta.url))), 'fa
 export const WITHIN_MS = 30_000;
 export const FOREVER_S = 60;
 
-const post = (path, body) => fetch(`${process.env.SANDBOX_URL}/_sandbox/${path}`, { method: 'POST', body });
+const headers = { 'Content-Type': 'application/json' };
+const post = async (path, body) => {
+  const answer = await fetch(`${process.env.SANDBOX_URL}/_sandbox/${path}`, { method: 'POST', headers, body });
+  if (!answer.ok) throw new Error(await answer.text());
+};
 
 export const box = {
   reset: () => post('reset', '{}'),

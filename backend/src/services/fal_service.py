@@ -142,6 +142,8 @@ class FalClient:
             call = Call(60, progress=Progress(print))
             client.within(call).product_workflow("photo.jpg")  # meanwhile elsewhere: call.cancel()
         """
+        if not isinstance(call, Call):
+            raise InvalidInput(f"call must be a services.fal.call.Call, not {call!r}.")
         view = copy.copy(self)
         view._around = call
         return view
@@ -233,7 +235,7 @@ class FalClient:
         try:
             while True:
                 if os.getpid() != process:
-                    raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
+                    raise InvalidInput("This stream belongs to the process that opened it. Open another after a fork.")
                 with _border():
                     event = next(events, None)
                 if event is None:
@@ -490,7 +492,7 @@ class FalClient:
     ) -> WorkflowResult:
         """All of it from one photo, a local path or a URL: upload, categories, pictures, description.
 
-        `shrink` is for a local photo, as `upload_file` has it.
+        `shrink` applies to a local photo, as in `upload_file`.
 
         Returns `{"image_url", "categories", "images", "description", "total_generated", "total_requested", "errors",
         "timings"}`. Raises when the upload or the analysis fails; what was made by then is in `error.partial`.
@@ -507,7 +509,7 @@ class FalClient:
         self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
     ) -> Path:
         """Download a picture that fal made into `directory`; its path, `name` with an extension."""
-        url, name = arguments.text(url, "url"), arguments.text(name, "name")
+        url, name = arguments.text(url, "url"), arguments.string(name, "name")
         folder = arguments.folder(directory, "directory")
         with self._call(timeout) as call:
             return self._parts().downloads.save(call, url, folder, name)
@@ -529,7 +531,7 @@ class FalClient:
         """One call: its deadline, its progress, and our errors only."""
         timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
         if on_progress is not None and not callable(on_progress):
-            raise InvalidInput(f"on_progress must be a function of one event, not {on_progress!r}.")
+            raise InvalidInput(f"on_progress must be callable with one event, not {on_progress!r}.")
         around = None if self._around is None else self._around.progress
         progress = Progress(on_progress, with_logs=with_logs, parent=around)
         with Call(timeout_s, parent=self._around, progress=progress) as call, _border():
@@ -587,7 +589,7 @@ class _Shared:
         """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
         with self._lock:
             if self._closed:
-                raise InvalidInput("This FalClient is closed. Make a new one.")
+                raise InvalidInput("This FalClient is closed. Create a new one.")
             if self._made is None:
                 from services.fal.fal_api import FalApi
 

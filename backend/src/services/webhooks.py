@@ -5,7 +5,7 @@ SHA-256 of the raw body in hex. It publishes its keys at KEYS_URL, and delivers 
 2xx (https://fal.ai/docs/documentation/model-apis/inference/webhooks).
 
 Needs `cryptography` (the extra `webhooks`), which is imported only to verify. Nothing here needs a key of yours, and
-FalClient knows nothing of it.
+FalClient does not use it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def fetch_keys() -> bytes:
             for chunk in answer.iter_content(8192):
                 document += chunk
                 if len(document) > MAX_KEYS_BYTES or time.monotonic() > ends_at:
-                    raise FalUnavailable(f"{KEYS_URL} sent too much, or too slowly.")
+                    raise FalUnavailable(f"{KEYS_URL} sent too much data, or sent it too slowly.")
     except requests.RequestException as error:
         raise FalUnavailable(f"{KEYS_URL} could not be read: {error}.") from error
     return document
@@ -259,7 +259,7 @@ def _claim(headers: Headers, body: bytes) -> _Claim:
     """The four headers, read. Raises WebhookRejected, and InvalidInput."""
     if not isinstance(body, bytes | bytearray | memoryview):
         kind = type(body).__name__
-        raise InvalidInput(f"body is the raw bytes of the request, not {kind}. Take them before they are parsed.")
+        raise InvalidInput(f"body must be the raw bytes of the request, not {kind}. Read it before any parser does.")
     found = _found(headers)
     if missing := [name for name in _WANTED if not found.get(name)]:
         raise WebhookRejected(f"The request has no {', '.join(missing)}: it is no webhook of fal's.", "missing_header")
@@ -293,7 +293,7 @@ def _found(headers: Headers) -> dict[str, str]:
                 raise WebhookRejected(f"{name} is not what fal sends.", "malformed_header")
             found[name] = text
     except (TypeError, ValueError) as error:
-        raise InvalidInput("headers are the request's: a mapping of names to texts, or pairs of them.") from error
+        raise InvalidInput("headers must be a mapping of names to strings, or pairs of them.") from error
     return found
 
 
@@ -355,7 +355,7 @@ def _require_cryptography() -> None:
         import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
     except ImportError as error:
         raise InvalidInput(
-            "To verify webhooks, cryptography is needed, which is not installed.",
+            "Verifying webhooks requires the package cryptography, which is not installed.",
             hint="Install it: pip install cryptography, or this project with its extra `webhooks`.",
         ) from error
 

@@ -1,7 +1,7 @@
 """Render the project's own photos again: `make photos`, or `PYTHONPATH=src:tools python -m photo_studio`.
 
-Writes the sandbox's sample photos (`src/sandbox/photos`; `sandbox/samples.py` says what is in them), and the lamp and
-the bottle of `examples/`.
+Writes the sandbox's sample photos (`src/fal_sandbox/photos`; `samples.py` there says what is in them), and the lamp
+and the bottle of `examples/`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fal_sandbox.pictures import camera, surfaces
+from fal_sandbox.pictures.arrays import Array, floats
+from fal_sandbox.pictures.noise import clouds
+from fal_sandbox.pictures.words import Colour
+from fal_sandbox.samples import BRIGHTEST, GLAZES, PHOTOS, develop
 from photo_studio.props import PROPS, SIZES
 from photo_studio.render import expose, photograph
-from sandbox.pictures import camera, surfaces
-from sandbox.pictures.arrays import Array, floats
-from sandbox.pictures.noise import clouds
-from sandbox.pictures.words import Colour
-from sandbox.samples import BRIGHTEST, GLAZES, PHOTOS, develop
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SIDE, EXAMPLE_SIDE = 512, 1000

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fal_sandbox.pictures.arrays import floats
+from fal_sandbox.pictures.words import Colour
 from photo_studio.solids import Field, Part, Stripe, Vector, blend, box, ellipsoid, hollow, moved, ring, rod, turned
-from sandbox.pictures.arrays import floats
-from sandbox.pictures.words import Colour
 
 WHITE: Colour = (0.86, 0.88, 0.90)
 STEEL: Colour = (0.78, 0.80, 0.82)

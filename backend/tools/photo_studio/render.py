@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from fal_sandbox.pictures.arrays import Array, floats, smoothstep
 from photo_studio.solids import Part
-from sandbox.pictures.arrays import Array, floats, smoothstep
 
 STEPS = 40
 FOCAL = 2.6

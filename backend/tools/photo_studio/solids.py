@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sandbox.pictures.arrays import Array, floats
-from sandbox.pictures.words import Colour
+from fal_sandbox.pictures.arrays import Array, floats
+from fal_sandbox.pictures.words import Colour
 
 Field = Callable[[Array], Array]
 Vector = tuple[float, float, float]

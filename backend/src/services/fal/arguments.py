@@ -1,4 +1,4 @@
-"""What callers may pass: everything wrong is refused here, before any request, with what to do about it.
+"""What callers may pass: whatever is wrong is refused here, before any request, by an error that says what to do.
 
 A local path is only ever read where a path was asked for; an image URL never is one.
 """
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
 from services.fal.hosts import fault_of
-from services.fal.secrets import shown
+from services.fal.redaction import shown
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
@@ -43,13 +43,20 @@ DEFAULT_STYLES = (
 
 
 def text(value: object, name: str) -> str:
-    """`value` when it is text with something in it that can be sent."""
+    """`value` when it is a string that is not blank and can be sent as UTF-8."""
     if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"{name} must be a text that is not empty. Pass {name}.")
+        raise InvalidInput(f"{name} must be a non-empty string.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"{name} is not valid Unicode (a lone surrogate); pass it as UTF-8.") from error
+        raise InvalidInput(f"{name} contains a lone surrogate, which has no UTF-8. Pass valid Unicode.") from error
+    return value
+
+
+def string(value: object, name: str) -> str:
+    """`value` when it is a string, which may be empty."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} must be a string, not {shown(repr(value), 100)}.")
     return value
 
 
@@ -143,15 +150,14 @@ def folder(value: object, name: str) -> Path:
 
 
 def categories(value: object) -> dict[str, str]:
-    """Product categories: a mapping of names to texts, as `analyze_product_image` returns them."""
+    """Product categories: a mapping of names to strings, as `analyze_product_image` returns them."""
     if not isinstance(value, Mapping) or not value:
         raise InvalidInput(
-            "categories must be a JSON object of texts that is not empty, as analyze-product returns it under "
-            '"categories".'
+            'categories must be a non-empty JSON object of strings, such as analyze-product returns under "categories".'
         )
     for key, item in value.items():
         if not isinstance(item, str):
-            raise InvalidInput(f"categories must hold texts only; {key!r} holds {type(item).__name__}.")
+            raise InvalidInput(f"Every value in categories must be a string, but {key!r} holds {type(item).__name__}.")
         text(key, "a category's name")
         if item.strip():
             text(item, f"categories[{key!r}]")
@@ -163,7 +169,7 @@ def styles(value: object) -> list[Style]:
     if value is None:
         return list(DEFAULT_STYLES)
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise InvalidInput('styles must be a list that is not empty, such as [{"name": ..., "description": ...}].')
+        raise InvalidInput('styles must be a list and not empty, such as [{"name": ..., "description": ...}].')
     if len(value) > MAX_STYLES:
         raise InvalidInput(f"styles must hold at most {MAX_STYLES} styles, not {len(value)}.")
     return [_style(item) for item in value]
@@ -173,9 +179,9 @@ def _style(item: object) -> Style:
     if isinstance(item, str):
         return _default_style(item)
     if not isinstance(item, Mapping) or not {"name", "description"} <= set(item):
-        raise InvalidInput(f'Each style needs "name" and "description": {shown(item, 200)!r} has not both.')
+        raise InvalidInput(f'Each style needs "name" and "description": {shown(item, 200)!r} lacks one of them.')
     if unknown := set(item) - {"name", "description"}:
-        raise InvalidInput(f"A style has name and description only, not {', '.join(sorted(map(repr, unknown)))}.")
+        raise InvalidInput(f"A style takes only name and description, not {', '.join(sorted(map(repr, unknown)))}.")
     return Style(text(item["name"], "a style's name"), text(item["description"], "a style's description"))
 
 
@@ -184,4 +190,6 @@ def _default_style(name: str) -> Style:
         if style.name.lower() == name.strip().lower():
             return style
     known = ", ".join(style.name for style in DEFAULT_STYLES)
-    raise InvalidInput(f"There is no style named {shown(name, 100)!r}. Known: {known}; or give name and description.")
+    raise InvalidInput(
+        f"Unknown style {shown(name, 100)!r}. Known: {known}. Other styles need a name and a description."
+    )

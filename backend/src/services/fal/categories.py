@@ -1,6 +1,6 @@
 """The nine categories of a product, and how they are read out of what a model wrote.
 
-A model answers with JSON, or nearly (`nearly_json.py`): bare, fenced, inside prose, in a list or as a text in JSON.
+A model answers with JSON, or nearly (`loose_json.py`): bare, fenced, inside prose, in a list or as a JSON string.
 Names are compared without case, blanks and punctuation, and looked for one and two levels inside, also as pairs of a
 name and a value. Of several objects the last complete one counts that names a category: what a model repeats, or
 drafts, stands before its answer. What it thinks between `<think>` tags is no answer. Only what stands there is taken:

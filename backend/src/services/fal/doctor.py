@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from services.fal.call import Call
 from services.fal.endpoints import MODEL_CHAINS, ROLES, chain_for
 from services.fal.errors import AuthError, FalError, ServiceError, report
-from services.fal.secrets import masked
+from services.fal.redaction import masked
 from services.fal.settings import Settings
 
 if TYPE_CHECKING:

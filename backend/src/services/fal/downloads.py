@@ -19,7 +19,7 @@ from services.fal.call import Call
 from services.fal.errors import BadOutput, InvalidInput
 from services.fal.hosts import WebUrl, is_file_host, parse
 from services.fal.image_files import content_type_of
-from services.fal.secrets import shown
+from services.fal.redaction import shown
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi

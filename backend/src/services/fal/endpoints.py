@@ -16,7 +16,7 @@ from typing import NamedTuple
 from services.fal.errors import EndpointGone, InvalidInput
 from services.fal.hosts import parse
 from services.fal.log import logger
-from services.fal.secrets import shown
+from services.fal.redaction import shown
 
 ROLES = ("text", "enterprise", "vision", "photokit", "cutout")
 MODEL_ROLES = ("text", "enterprise", "vision", "prompt")

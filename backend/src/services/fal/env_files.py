@@ -40,7 +40,8 @@ class EnvFile(NamedTuple):
 
 def named(path: str | os.PathLike[str], wait_s: float) -> EnvFile:
     """The file that the caller named. Raises InvalidInput when it cannot be read, or is no text."""
-    shown = os.fspath(path)
+    if not isinstance(path, str | os.PathLike) or not isinstance(shown := os.fspath(path), str):
+        raise InvalidInput(f"env_file must be the path of a file, not {path!r}.")
     try:
         data = _read(shown, wait_s)
         return EnvFile(shown, data.decode(_encoding(data)), None)
@@ -121,4 +122,4 @@ def _wait(descriptor: int, deadline: float) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError(None, "it is a pipe that nobody wrote to, or ended, in time")
+        raise TimeoutError(None, "it is a pipe that was not written and closed in time")

@@ -28,12 +28,11 @@ are turned into these classes in `responses.py`, and these into output by `repor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from services.fal.secrets import redact, redacted
+from services.fal.redaction import redact, redacted
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+E = TypeVar("E", bound="FalError")
 
 MAX_SAID = 2000
 """Characters of a reason that are looked at."""
@@ -82,7 +81,7 @@ class FalError(RuntimeError):
         self.partial = redacted(partial or {})
         self.said = redact(said)[:MAX_SAID]
 
-    def but(self, **changes: Any) -> Self:
+    def but(self: E, **changes: Any) -> E:
         """The same error with other fields, for who knows more of it: raise that one `from` this one."""
         fields = ("status_code", "request_id", "retryable", "hint", "detail", "partial", "said")
         return type(self)(str(self.args[0]), **{name: getattr(self, name) for name in fields} | changes)

@@ -21,25 +21,47 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx
-from fal_client import SyncClient
-from fal_client.client import (
-    MULTIPART_MAX_CONCURRENCY,
-    USER_AGENT,
-    CDNToken,
-    CDNTokenManager,
-    SyncRequestHandle,
-)
 from httpx_sse import EventSource, SSEError
 
 from services.fal.call import CLEANUP_S, PAUSED_S, Call, Slots
 from services.fal.connections import tls_context
-from services.fal.errors import BadOutput, FalError, NotFound, ServiceError
+from services.fal.errors import BadOutput, FalError, InvalidInput, NotFound, ServiceError
 from services.fal.hosts import WebUrl, fault_of, is_fal_host, parse
 from services.fal.log import logger, outline
+from services.fal.redaction import MASK, redacted, remember, settled
 from services.fal.responses import MAX_FILE_BYTES, Answer, ambiguous, json_of
-from services.fal.secrets import MASK, redacted, remember, settled
 from services.fal.settings import Settings
 from services.fal.transport import MAX_ATTEMPTS, PLACE_OF_THE_KEY, Transport
+
+
+def _fault_of_fal_client(error: ImportError) -> Exception:
+    """An older requirements file may still ask for fal-client 0.5, which has other insides."""
+    import importlib.metadata  # slow to import, and needed here only
+
+    version = importlib.metadata.version("fal-client")
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) >= LEAST_FAL_CLIENT:
+        return error
+    return InvalidInput(
+        f"fal-client {version} is installed, and this library needs version 1.0.3 or a later 1.x.",
+        hint='Run pip install "fal-client>=1.0.3,<2".',
+    )
+
+
+LEAST_FAL_CLIENT = (1, 0, 3)
+
+try:
+    from fal_client import SyncClient, version_tuple
+    from fal_client.client import (
+        MULTIPART_MAX_CONCURRENCY,
+        USER_AGENT,
+        CDNToken,
+        CDNTokenManager,
+        SyncRequestHandle,
+    )
+except ModuleNotFoundError:
+    raise  # Which package is missing is told where the call ends.
+except ImportError as error:
+    raise _fault_of_fal_client(error) from error
 
 HEADERS = MappingProxyType({"Authorization": PLACE_OF_THE_KEY, "User-Agent": USER_AGENT})
 POLL_ATTEMPTS = 8
@@ -60,6 +82,9 @@ class FalApi:
     """One client's way to fal: one TLS context, one set of connections, one upload token."""
 
     def __init__(self, settings: Settings) -> None:
+        # (0, 0, …) is a checkout whose version nobody knows.
+        if version_tuple[:2] > (0, 0) and version_tuple[:3] < LEAST_FAL_CLIENT:
+            raise _fault_of_fal_client(ImportError())
         keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
         self._transport = Transport(tls_context(), keep, settings.key, self._withdraw)
         self._token = _UploadToken()
@@ -170,9 +195,9 @@ class FalApi:
         except FalError:
             raise
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, httpx.InvalidURL) as error:
-            raise BadOutput(f"fal's storage gave an answer that cannot be used ({type(error).__name__}).") from error
+            raise BadOutput(f"fal's storage sent an answer that cannot be read ({type(error).__name__}).") from error
         if not isinstance(url, str) or not url.startswith("https://") or fault_of(url):
-            raise BadOutput("fal's storage gave no URL for the file that can be used.")
+            raise BadOutput("fal's storage returned no valid URL for the file.")
         return url
 
 
@@ -205,7 +230,7 @@ def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
         if isinstance(error, FalError):
             raise
         raise BadOutput(
-            "fal answered a stream request with something that is not a stream of JSON.", retryable=False
+            "fal answered a stream request with something other than a stream of JSON.", retryable=False
         ) from error
 
 

@@ -56,16 +56,16 @@ class WebUrl(NamedTuple):
 def fault_of(url: str) -> str | None:
     """What makes `url` one that programs read differently, as the end of a sentence; None when it is fine."""
     if _CONTROL.search(url):
-        return "it holds a line break or another control character"
+        return "it contains a line break or another control character"
     if "\\" in url:
-        return "it holds a backslash"
+        return "it contains a backslash"
     found = _URL.match(url)
     if found is None:
         return "it does not begin with http:// or https://"
     if "@" in found["authority"]:
-        return "it holds a user name or a password before its host"
+        return "it contains a user name or a password"
     if re.search(r"\s", url):
-        return "it holds a blank (write %20)"
+        return "it contains a space (write %20)"
     return None
 
 

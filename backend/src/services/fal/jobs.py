@@ -28,8 +28,8 @@ from services.fal.errors import (
 )
 from services.fal.hosts import is_run_host, parse
 from services.fal.log import logger, outline
+from services.fal.redaction import shown
 from services.fal.responses import job_error, usable_id
-from services.fal.secrets import shown
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
@@ -302,7 +302,7 @@ def _says_less(error: FalError) -> bool:
 
 def _checked(status: Status) -> Status:
     if status.get("status") not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        raise BadOutput(f"fal gave a status that is not known: {shown(status.get('status'), 100)!r}.")
+        raise BadOutput(f"fal returned an unknown status: {shown(status.get('status'), 100)!r}.")
     return status
 
 

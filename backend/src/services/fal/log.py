@@ -14,7 +14,7 @@ import select
 import sys
 
 from services.fal.errors import FalError
-from services.fal.secrets import for_log
+from services.fal.redaction import for_log
 
 logger = logging.getLogger("fal_services")
 

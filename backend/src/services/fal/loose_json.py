@@ -7,7 +7,7 @@ all. What it leaves out is a text that is cut off, since nobody knows how it wou
 read as None: those who call ask for texts only.
 
 The text is read once from its beginning to its end, and every look ahead or back is of a bounded length, so the work
-grows with the length of the text alone, whatever it holds. What the values mean, `categories.py` says.
+grows with the length of the text alone, whatever it holds. What the values mean is decided in `categories.py`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, JobFailed
 from services.fal.hosts import parse
 from services.fal.jobs import Jobs, Result
-from services.fal.responses import as_text, as_whole
+from services.fal.responses import as_text, as_whole, from_sandbox
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
@@ -36,6 +36,7 @@ class Picture(NamedTuple):
             "timings": {**timings, **({} if inference_s is None else {"inference_time": inference_s})},
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
+            **from_sandbox(self.result.output),
         }
 
 

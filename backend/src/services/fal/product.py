@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal import prompts
 from services.fal.arguments import Style
@@ -18,6 +18,7 @@ from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError
 from services.fal.image_files import LocalImage
 from services.fal.log import logger, outline
 from services.fal.picture_models import Picture, PictureModels
+from services.fal.responses import from_sandbox
 from services.fal.text_models import TextAnswer, TextModels, TextRequest
 
 if TYPE_CHECKING:
@@ -91,11 +92,11 @@ class ProductModels:
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
         return self._text.ask(call, "enterprise", request, models="prompt")
 
-    def describe(self, call: Call, categories: Mapping[str, str], language: str) -> str:
+    def describe(self, call: Call, categories: Mapping[str, str], language: str) -> TextAnswer:
         """Two sentences about the product in `language`."""
         words = prompts.description(dict(categories), language)
         request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
-        return self._text.ask(call, "text", request).output.strip()
+        return self._text.ask(call, "text", request)
 
     def backgrounds(
         self, call: Call, image_url: str, categories: Mapping[str, str], styles: Sequence[Style], remove_bg: bool
@@ -112,11 +113,12 @@ class ProductModels:
 
     def cut_out(self, call: Call, image_url: str) -> str:
         """The URL of the product alone."""
-        return call.progress.step(
+        picture = call.progress.step(
             "cutout",
-            lambda: self._pictures.cut_out(call, image_url).image["url"],
-            lambda url: {"image_url": url},
+            lambda: self._pictures.cut_out(call, image_url),
+            lambda made: {"image_url": made.image["url"], **from_sandbox(made.result.output)},
         )
+        return picture.image["url"]
 
     def shots(
         self,
@@ -149,18 +151,19 @@ class ProductModels:
             return Shot(None, [*errors, style_error(error, stage, style.name)])
 
     def _prompt(self, call: Call, categories: Mapping[str, str], style: Style) -> str:
-        return call.progress.step(
+        answer = call.progress.step(
             "prompt",
-            lambda: self.background_prompt(call, categories, style.description).output.strip(),
-            lambda prompt: {"prompt": prompt},
+            lambda: self.background_prompt(call, categories, style.description),
+            lambda made: {"prompt": made.output.strip(), **from_sandbox(made.result.output)},
             style=style.name,
         )
+        return answer.output.strip()
 
     def _picture(self, call: Call, url: str, prompt: str, style: Style) -> StyledImage:
         return call.progress.step(
             "picture",
             lambda: styled_image(self._pictures.replace_background(call, url, prompt), style, prompt),
-            lambda image: {"image": image},
+            lambda image: {"image": image, **_sandbox_of(image)},
             style=style.name,
         )
 
@@ -188,7 +191,7 @@ class Workflow:
             if call.cancelled:
                 raise Cancelled("The call was cancelled.")
         except FalError as error:
-            partial = {**error.partial, **made, "timings": call.progress.total()}
+            partial = {**error.partial, **made, "timings": call.progress.total(), **call.progress.from_sandbox}
             raise error.but(partial=partial) from error
         return made
 
@@ -209,21 +212,21 @@ class Workflow:
         def cut_out() -> None:
             cutouts.append(tasks.start(lambda: self._product.cut_out(tasks.call, image_url)))
 
-        categories = tasks.call.progress.step(
+        found = tasks.call.progress.step(
             "analysis",
-            lambda: self._product.analyse(tasks.call, image_url, None, ANALYSIS_TEMPERATURE, cut_out).categories,
-            lambda categories: {"categories": categories},
+            lambda: self._product.analyse(tasks.call, image_url, None, ANALYSIS_TEMPERATURE, cut_out),
+            lambda made: {"categories": made.categories, **from_sandbox(made.answer.result.output)},
         )
-        return categories, cutouts[0]
+        return found.categories, cutouts[0]
 
     def _describe(self, call: Call, categories: dict[str, str], language: str) -> tuple[str, list[StyleError]]:
         try:
-            text = call.progress.step(
+            answer = call.progress.step(
                 "description",
                 lambda: self._product.describe(call, categories, language),
-                lambda text: {"description": text},
+                lambda made: {"description": made.output.strip(), **from_sandbox(made.result.output)},
             )
-            return text, []
+            return answer.output.strip(), []
         except FalError as error:
             return "", [style_error(error, "description", None)]
 
@@ -238,6 +241,7 @@ def _pictures_of(shots: Sequence[Shot], call: Call, failures: Sequence[StyleErro
         "total_requested": len(shots),
         "errors": errors or None,
         "timings": call.progress.total(),
+        **call.progress.from_sandbox,
     }
 
 
@@ -256,7 +260,7 @@ def style_error(error: FalError, stage: str, style: str | None) -> StyleError:
 
 def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
     image = picture.image
-    return {
+    styled: dict[str, Any] = {
         "style_name": style.name,
         "style_description": style.description,
         "image_url": image["url"],
@@ -267,7 +271,13 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "file_size": image.get("file_size"),
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
+        **from_sandbox(picture.result.output),
     }
+    return cast("StyledImage", styled)
+
+
+def _sandbox_of(image: StyledImage) -> dict[str, Any]:
+    return {name: image[name] for name in ("sandbox", "sandbox_remarks") if name in image}
 
 
 def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:

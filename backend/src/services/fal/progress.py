@@ -35,6 +35,8 @@ class Progress:
         """`with_logs` asks fal for log lines and shows them, with the places, on stderr, unless `to_stderr` is False
         here or in a parent. Events go to `on_event` and on to `parent`."""
         self.timings: dict[str, float] = {}
+        self.from_sandbox: dict[str, Any] = {}
+        """What `responses.from_sandbox` said of the answers so far, each remark once."""
         self.with_logs: bool = with_logs or (parent is not None and parent.with_logs)
         """Whether fal is asked for the log lines of jobs."""
         self._on_event = on_event
@@ -67,7 +69,9 @@ class Progress:
         finally:
             seconds = round(time.monotonic() - began, 3)
             self.timings[name if style is None else f"{name}:{style}"] = seconds
-        self._tell({**about, "status": "done", "seconds": seconds, **made(value)})
+        told = made(value)
+        self._note(told)
+        self._tell({**about, "status": "done", "seconds": seconds, **told})
         return value
 
     def total(self) -> dict[str, float]:
@@ -89,6 +93,14 @@ class Progress:
                 if self._is_new(request_id, at, message):
                     self._show(f"{at} {message}")
                     self._tell({"step": "log", "timestamp": at, "message": message, "request_id": request_id})
+
+    def _note(self, told: Mapping[str, Any]) -> None:
+        if "sandbox" not in told:
+            return
+        with self._seeing:
+            remarks = [*self.from_sandbox.get("sandbox_remarks", ()), *told.get("sandbox_remarks", ())]
+            known = {"sandbox_remarks": list(dict.fromkeys(remarks))} if remarks else {}
+            self.from_sandbox = {"sandbox": True, **known}
 
     def _is_new(self, request_id: str, at: str, text: str) -> bool:
         line = (request_id, at, text)

@@ -2,7 +2,7 @@
 
 What comes from a picture or a user (categories, styles) is data, never an order: it is written as JSON
 between tags, with `<` and `>` escaped, so that no value can close its tag. What is asked for and what the
-answer must look like is said here; reading the answers is `categories.py`'s.
+answer must look like is said here; the answers are read in `categories.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from string import Template
 
-from services.fal.categories import CATEGORY_EXAMPLES
+from services.fal.categories import CATEGORY_EXAMPLES, UNKNOWN
 
 DEFAULT_LANGUAGE = "Turkish"
 """Of a product's description."""
@@ -43,6 +43,8 @@ DESCRIPTION = Template(
 )
 """Variables: language (JSON string), product (JSON)."""
 
+DEFAULT_LANGUAGE = "Turkish"
+"""Of descriptions, when the caller names none."""
 COPYWRITER = "You are a senior e-commerce copywriter."
 
 
@@ -60,7 +62,7 @@ def background(product: dict[str, str], style: str) -> str:
 def plain_background(product: dict[str, str], style: str) -> str:
     """A usable background prompt without a model: the style, and the product's mood when it is known."""
     vibe = product.get("vibe", "")
-    mood = f", {vibe} mood" if vibe and vibe != "Unknown" else ""
+    mood = f", {vibe} mood" if vibe and vibe != UNKNOWN else ""
     return f"{style}{mood}, soft natural shadow, professional product photography"
 
 

@@ -34,7 +34,7 @@ from services.fal.errors import (
     NotReady,
     RateLimited,
 )
-from services.fal.secrets import shown
+from services.fal.redaction import shown
 
 if TYPE_CHECKING:
     from services.fal.results import Usage
@@ -381,6 +381,15 @@ def usage_of(output: Mapping[str, Any]) -> Usage | None:
     return cast("Usage", told)
 
 
+def from_sandbox(output: Mapping[str, Any]) -> dict[str, Any]:
+    """What results say of an answer that came from the sandbox, not from fal: nothing of one that did not."""
+    if output.get("sandbox") is not True:
+        return {}
+    remarks = output.get("sandbox_remarks")
+    known = [remark for remark in remarks if isinstance(remark, str)] if isinstance(remarks, list) else []
+    return {"sandbox": True, **({"sandbox_remarks": known} if known else {})}
+
+
 def job_state(status: Mapping[str, Any]) -> dict[str, Any]:
     """What is told of a job whose status was asked for."""
     logs, metrics, error = status.get("logs"), status.get("metrics"), status.get("error")
@@ -398,7 +407,7 @@ def job_state(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class CorruptBody(ValueError):
-    """The packed body broke off or was damaged on its way."""
+    """The compressed body ended early or was damaged in transit."""
 
 
 def whole_body(chunks: Iterable[bytes], encoding: str, max_bytes: int | None = None) -> bytes:
@@ -415,7 +424,7 @@ def unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     elif kind in ("gzip", "x-gzip"):
         yield from _gunzipped(chunks)
     else:
-        raise BadOutput(f"The answer is packed as {kind[:40]!r}, which was not asked for.", retryable=False)
+        raise BadOutput(f"The answer has the content encoding {kind[:40]!r}, which was not requested.", retryable=False)
 
 
 def events_bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -455,7 +464,7 @@ def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
     except zlib.error as error:
         raise CorruptBody(str(error)) from error
     if not (unpack.eof or empty):
-        raise CorruptBody("the packed body broke off")
+        raise CorruptBody("the compressed body ended early")
 
 
 def _mib(size: int) -> str:

@@ -2,7 +2,7 @@
 
 Keys of the documented shapes are always there; what is only sometimes known (`usage`, `billable_units`, the fields
 of a failure) stands in a `total=False` base. JSON Schema, TypeScript and docs/cli.md are made from these classes and
-from the texts in them by `worker/schemas.py`.
+from the texts in them.
 """
 
 from __future__ import annotations
@@ -81,6 +81,15 @@ class ErrorDocument(ErrorSummary):
 
     trace: str
     """Python's traceback, for a request for help."""
+
+
+class FromSandbox(TypedDict, total=False):
+    """Only when the sandbox answered in fal's place."""
+
+    sandbox: Kept[bool]
+    """True: no model was asked. Texts follow a script, pictures are cut and painted by plain code."""
+    sandbox_remarks: Kept[list[str]]
+    """What the sandbox says about its pictures, such as that the product could not be told from its background."""
 
 
 class TextExtras(Billing, Failure, total=False):
@@ -238,7 +247,7 @@ class Image(TypedDict):
     """Bytes."""
 
 
-class PictureResult(Billing):
+class PictureResult(Billing, FromSandbox):
     """Of `background_replace` and `remove_background`."""
 
     image: Image
@@ -246,7 +255,7 @@ class PictureResult(Billing):
     """Seconds per step by our clock, and fal's `inference_time` where it is given."""
 
 
-class StyledImageExtras(TypedDict, total=False):
+class StyledImageExtras(FromSandbox, total=False):
     content_type: str | None
     file_size: int | None
     request_id: str | None
@@ -278,7 +287,7 @@ class StyleError(TypedDict):
     request_id: str | None
 
 
-class BackgroundsResult(TypedDict):
+class BackgroundsResult(FromSandbox):
     """Of `generate_multiple_backgrounds`."""
 
     images: list[StyledImage]
@@ -374,13 +383,13 @@ class OfStyle(TypedDict, total=False):
 
 
 class StepStarted(OfStyle):
-    """A step of `generate_multiple_backgrounds` or `product_workflow` begins."""
+    """A step of a call begins."""
 
     step: Step
     status: Literal["started"]
 
 
-class StepMade(OfStyle, total=False):
+class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
     categories: Categories
@@ -409,7 +418,7 @@ class StepFailed(OfStyle, ErrorSummary):
 
 
 class QueueEvent(TypedDict):
-    """Only from `serve`: a job's place in fal's queue, when it is another than before."""
+    """A job's place in fal's queue, when it is another than before."""
 
     step: Literal["queue"]
     queue_position: int
@@ -419,7 +428,7 @@ class QueueEvent(TypedDict):
 
 
 class LogEvent(TypedDict):
-    """Only from `serve`, with `with_logs`: a line of a job's log."""
+    """With `with_logs`: a line of a job's log."""
 
     step: Literal["log"]
     timestamp: str

@@ -20,7 +20,7 @@ from services.fal import env_files
 from services.fal.endpoints import ENDPOINT_VARIABLES, MODEL_VARIABLES, check_endpoint
 from services.fal.env_files import EnvFile
 from services.fal.errors import InvalidInput, MissingKey
-from services.fal.secrets import Secret, remember
+from services.fal.redaction import Secret, remember
 
 DEFAULT_TIMEOUT_S = 110.0
 """Below the 120 s after which the documented Node caller ends the worker."""
@@ -43,7 +43,7 @@ REMEDIES = (
     "Get one at https://fal.ai/dashboard/keys and either set FAL_KEY (or FAL_API_KEY, or FAL_KEY_ID and "
     "FAL_KEY_SECRET) in the environment, write FAL_KEY=... into ./.env or backend/.env, name another file with "
     '--env_file or FalClient(env_file="..."), or pass FalClient(key="..."). '
-    "To try without a key: python src/sandbox run -- COMMAND."
+    "To try without a key: python src/fal_sandbox run -- COMMAND."
 )
 # Of src/services/fal/settings.py in a checkout; `parent` ends at the root where the package stands there.
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
@@ -243,7 +243,7 @@ def _key(given: str | None, lookup: _Lookup) -> Secret:
             raise missing_key(*([f"{name} holds {shown_placeholder(value)}."] if value else []))
     if not _WORD.fullmatch(value):
         raise InvalidInput(
-            f"The key from {name} holds a space, a line break or a character outside ASCII. "
+            f"The key from {name} contains a space, a line break or a non-ASCII character. "
             "Copy it again from https://fal.ai/dashboard/keys."
         )
     return remember(value)
@@ -275,7 +275,7 @@ def _log_level(value: object, name: str) -> str:
 def _model_chain(value: str, name: str) -> tuple[str, ...]:
     models = tuple(model for part in value.split(",") if (model := part.strip()))
     if not models or not all(_WORD.fullmatch(model) for model in models):
-        raise InvalidInput(f"{name} must be names of models with commas between them, not {value!r}.")
+        raise InvalidInput(f"{name} must be a comma-separated list of model names, not {value!r}.")
     return models
 
 
@@ -283,7 +283,7 @@ def _hosts(value: object, name: str) -> frozenset[str]:
     hosts = [host.strip().lower() for host in str(value).split(",") if host.strip()]
     for host in hosts:
         if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
-            raise InvalidInput(f"{name} must be host names with commas between them, not {value!r}.")
+            raise InvalidInput(f"{name} must be a comma-separated list of host names, not {value!r}.")
     return frozenset(hosts)
 
 

@@ -37,6 +37,7 @@ from services.fal.connections import NETWORK_ERRORS, Connection, Connections
 from services.fal.errors import BadOutput, FalError, Unreachable
 from services.fal.hosts import is_fal_host, is_run_host
 from services.fal.log import logger, outline
+from services.fal.redaction import MASK, Secret, is_clean, redact, redacted_body
 from services.fal.responses import (
     Answer,
     CorruptBody,
@@ -51,7 +52,6 @@ from services.fal.responses import (
     usable_id,
     whole_body,
 )
-from services.fal.secrets import MASK, Secret, is_clean, redact, redacted_body
 
 BACKUP_HOSTS = {"fal.run": "falrun.com", "queue.fal.run": "queue.falrun.com"}
 """fal's other names for its hosts, tried when the first cannot be connected to, as fal-client does
@@ -115,7 +115,7 @@ class Transport:
     def _authorize(self, request: httpx.Request) -> None:
         """Put the key in its place, for fal's own hosts; nothing that authorizes goes to other hosts."""
         if request.url.scheme != "https" or request.url.userinfo:
-            raise BadOutput(f"fal named an address that is not used: {redact(str(request.url))[:200]!r}.")
+            raise BadOutput(f"fal returned a URL that cannot be used: {redact(str(request.url))[:200]!r}.")
         if not is_fal_host(_host(request)):
             request.headers.pop("Authorization", None)
         elif request.headers.get("Authorization") == PLACE_OF_THE_KEY:
@@ -251,7 +251,7 @@ def _unfit_submit(body: Mapping[str, Any], answer: Answer) -> _Failure | None:
     if missing := [name for name in SUBMITTED if name not in body]:
         return _unusable(f"fal answered the submit without {', '.join(missing)}.", answer, body.get("request_id"))
     if usable_id(body["request_id"]) is None:
-        return _unusable("fal's answer to the submit has no usable request id.", answer)
+        return _unusable("fal's answer to the submit contains no valid request id.", answer)
     return None
 
 
@@ -304,10 +304,13 @@ def _in_doubt(why: str, request: httpx.Request, response: httpx.Response | None,
 
 def _is_certificate(error: BaseException) -> bool:
     """Whether a certificate was not trusted: no other try will change that."""
+    seen: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None:
+    # Two errors of two hosts can stand in each other's context: a circle.
+    while cause is not None and cause not in seen:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return True
+        seen.append(cause)
         cause = cause.__cause__ or cause.__context__  # httpcore's pool takes the cause off
     return False
 

@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
-from services.fal.secrets import redact, redacted
+from services.fal.redaction import redact, redacted
 
 LOOK_MS = 1000
 

@@ -20,7 +20,7 @@ from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
 from services.fal.errors import InvalidInput
 from services.fal.image_files import local_image
-from services.fal.secrets import redact
+from services.fal.redaction import redact
 from services.worker.report_page import PAGE, STYLE
 
 STAGES = {
@@ -52,6 +52,9 @@ LANGUAGES: Mapping[str, str] = dict(
 """The codes of common languages, by the names that users give them."""
 NOT_SHOWN = ("image/tiff", "image/heic", "image/heif")
 """Picture formats that most browsers do not show."""
+SANDBOX = (
+    "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."  # as in the shop
+)
 BESIDE_ORIGINAL = 3
 """So many pictures stand beside the original; more get the whole width below it."""
 
@@ -71,6 +74,7 @@ def page(document: Mapping[str, Any], original: Path | None) -> str:
     return PAGE.substitute(
         style=STYLE,
         title=_text(f"{product} ({kind})" if kind else product),
+        band=_band(document),
         header=_header(document, product, kind),
         layout="sheet" if len(images) <= BESIDE_ORIGINAL else "sheet many",
         original=_original(document, original, product),
@@ -81,6 +85,14 @@ def page(document: Mapping[str, Any], original: Path | None) -> str:
         timings=_timings(document.get("timings") or {}, styles),
         footer=_footer(images),
     )
+
+
+def _band(document: Mapping[str, Any]) -> str:
+    """Says aloud that the sandbox answered, and what it says about its pictures."""
+    if document.get("sandbox") is not True:
+        return ""
+    remarks = "".join(f"<p>{_text(remark)}</p>" for remark in document.get("sandbox_remarks") or ())
+    return f'<aside class="band" aria-label="Sandbox"><p>{SANDBOX}</p>{remarks}</aside>\n'
 
 
 def _names(categories: Mapping[str, Any]) -> tuple[str, str]:

@@ -17,7 +17,7 @@ PAGE = Template("""\
 $style</style>
 </head>
 <body>
-<header>$header</header>
+$band<header>$header</header>
 <main>
 <div class="$layout">
 <section class="original"><h2>Original</h2>$original</section>
@@ -35,19 +35,23 @@ $errors
 STYLE = """\
 :root {
   --paper: #faf9f7; --card: #fff; --ink: #1f1d1b; --quiet: #655f58; --line: #e2ddd6; --mat: #efece7;
-  --accent: #3d6470; --bar: #6f929d; --alert: #97301f;
+  --edge: #8d867d; --accent: #3d6470; --bar: #6f929d; --alert: #97301f;
   --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, serif;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #171614; --card: #201f1c; --ink: #ebe7e0; --quiet: #a8a197; --line: #35322d; --mat: #262420;
-    --accent: #9cc3cf; --bar: #5d828e; --alert: #f0a493;
+    --edge: #7d776e; --accent: #9cc3cf; --bar: #5d828e; --alert: #f0a493;
   }
 }
 * { box-sizing: border-box; margin: 0; }
 body {
   max-width: 80rem; margin: auto; padding: clamp(1.25rem, 4vw, 3rem) clamp(1.25rem, 4vw, 3rem) 2rem;
   background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere;
+}
+.band {
+  margin-bottom: 1.5rem; padding: 0.75rem 1rem; border: 1px solid var(--edge); border-radius: 6px;
+  background: var(--mat); font-size: 0.875rem;
 }
 header { margin-bottom: 2.5rem; }
 h1 { font: 400 clamp(2.25rem, 5vw, 3.5rem)/1.1 var(--serif); letter-spacing: -0.01em; text-wrap: balance; }

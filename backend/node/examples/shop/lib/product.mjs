@@ -7,7 +7,8 @@ import { fileName } from './pictures.mjs';
 import * as schemas from './schemas.mjs';
 
 export const LANGUAGE = 'Turkish';
-const TOLD = ['step', 'status', 'style', 'seconds', 'image_url', 'categories', 'prompt', 'description'];
+const SANDBOX = ['sandbox', 'sandbox_remarks'];
+const TOLD = ['step', 'status', 'style', 'seconds', 'image_url', 'categories', 'prompt', 'description', ...SANDBOX];
 const TOLD_FAILURE = ['error', 'error_type', 'retryable', 'request_id', 'hint'];
 
 export async function makeProduct(shop, request, reply, signal) {
@@ -71,6 +72,7 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
       total_requested: made.total_requested,
       errors: inTheirWords(made.errors, folder),
       timings: made.timings,
+      ...picked(made, SANDBOX),
     };
   } catch (error) {
     await Promise.all(keeping);

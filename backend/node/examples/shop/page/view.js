@@ -19,6 +19,7 @@ const LABELS = {
   industrial_type: 'Industry',
   vibe: 'Vibe',
 };
+const SANDBOX = 'Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code.';
 const DOING = { waiting: 'Waiting for the categories', prompt: 'Writing the prompt', picture: 'Making the picture' };
 const UNKNOWN = 'Unknown';
 
@@ -52,6 +53,8 @@ export class Sheet {
     this.product = 'Product';
     this.steps = Object.fromEntries(Object.entries(STEPS).map(([key, label]) => [key, new Step(label)]));
     this.cards = new Map(styles.map((style) => [style, new Card(style)]));
+    this.remarks = new Set();
+    byId('sandbox').hidden = true;
     this.steps.prompt.total = this.steps.picture.total = styles.length;
     byId('steps').replaceChildren(...Object.values(this.steps).map((step) => step.row));
     byId('cards').replaceChildren(...[...this.cards.values()].map((card) => card.row));
@@ -67,6 +70,7 @@ export class Sheet {
     if (event.status === 'failed' && event.step === 'picture') card?.failed(event);
     if (event.status === 'failed' && event.step === 'description') this.#noDescription(event);
     if (event.status !== 'done') return;
+    if (event.sandbox) this.#sandbox(event.sandbox_remarks ?? []);
     if (event.step === 'analysis') this.#categories(event.categories);
     if (event.step === 'description') this.#description(event.description);
     if (event.step === 'picture') this.#picture(card, event);
@@ -83,6 +87,14 @@ export class Sheet {
     for (const step of Object.values(this.steps)) step.stop();
     for (const card of this.cards.values()) if (!card.isDone) card.stop(why);
     for (const blank of document.querySelectorAll('.facts .blank')) blank.replaceWith(note('There is none.'));
+  }
+
+  /** Nobody shall take the sandbox's answers for a model's. */
+  #sandbox(remarks) {
+    for (const remark of remarks) this.remarks.add(remark);
+    const lines = [SANDBOX, ...this.remarks].map((text) => element('p', {}, text));
+    byId('sandbox').replaceChildren(...lines);
+    byId('sandbox').hidden = false;
   }
 
   #categories(categories) {
