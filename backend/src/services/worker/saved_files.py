@@ -15,14 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.fal.secrets import redact
-
 from services.fal.arguments import styles
 from services.fal.call import LOOK_S, Call, Slots, Task
 from services.fal.downloads import replacing, safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
 from services.fal.prompts import DEFAULT_LANGUAGE
+from services.fal.redaction import redact
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
