@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -56,8 +57,8 @@ def example(command: str) -> list[str]:
 @pytest.fixture
 def words(box: Sandbox, photo_path: Path, photo_url: str, tmp_path: Path, run: Run) -> Callable[[str], list[str]]:
     """The same, with a small picture and a job that exist."""
-    (tmp_path / "examples").mkdir()
-    photo_path.rename(tmp_path / "examples" / "coffee.jpg")
+    (tmp_path / "backend" / "examples").mkdir(parents=True)
+    photo_path.rename(tmp_path / "backend" / "examples" / "coffee.jpg")
 
     def words_of(command: str) -> list[str]:
         argv = [photo_url if word.startswith("https://example.com/") else word for word in example(command)]
@@ -123,6 +124,12 @@ def test_what_a_failed_method_adds_is_what_a_failed_command_prints():
     fields, documented = get_type_hints(results.Failure), get_type_hints(results.ErrorDocument)
     assert set(documented) - set(fields) == {"error", "request_id"}
     assert fields == {name: documented[name] for name in fields}
+
+
+def test_no_module_of_the_services_reads_source_code() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in WORKER.parent.rglob("*.py")]
+    assert sources
+    assert not any(re.search(r"^\s*(?:import|from) (?:ast|inspect)\b", source, re.MULTILINE) for source in sources)
 
 
 def test_the_schemas_are_not_loaded_by_other_commands():

@@ -123,7 +123,7 @@ class Connections:
             if stack:
                 return stack.pop()[1]
         if route.public_only and is_address(route.host):
-            _check_public(route.host, [route.host])
+            _all_public(route.host, [route.host])
         if not self._proxy or proxy_bypass(route.host):
             return Connection(self._tls, _Backend(self._racing, route.public_only), proxy=None)
         return self._over_proxy()
@@ -255,7 +255,7 @@ class _Backend(httpcore.NetworkBackend):
             if self._public_only:
                 # What is connected to is what was checked: the name is not resolved a second time, which could give
                 # another address (DNS rebinding).
-                _check_public(host, addresses)
+                addresses = _all_public(host, addresses)
             connected = self._racing.connect(addresses, port, timeout_s, check)
         except TimeoutError as error:
             check()
@@ -275,10 +275,12 @@ class _Backend(httpcore.NetworkBackend):
         return max(0.001, left if timeout is None else min(left, timeout))
 
 
-def _check_public(host: str, addresses: list[str]) -> None:
+def _all_public(host: str, addresses: list[str]) -> list[str]:
+    """`addresses`, when none of them leads into a private network. Raises InvalidInput."""
     for address in addresses:
         if not is_public(address):
             raise InvalidInput(f"{host} resolves to {address}, which is not a public address.")
+    return addresses
 
 
 def addresses_of(host: str, port: int, timeout_s: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reading a listing out of what a model wrote: JSON or nearly (`fal/nearly_json.py`), names and shapes taken loosely.
+"""Reading a listing out of what a model wrote: JSON or nearly (`fal/loose_json.py`), names and shapes taken loosely.
 
 Of several objects the last one counts that names most fields. A list that came as one text is taken apart at its lines,
 a text that came as a list is joined. Marks before bullet points go, and hashtags are brought into form (`casing.py`).
