@@ -36,7 +36,7 @@ SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.log", "fal.progress"
 SERVICE = {
     *SUPERVISED,
     *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
-    *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json"),
+    *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json", "fal.model_ends"),
     *("fal.picture_models", "fal.product", "fal.prompts", "fal.responses", "fal.settings", "fal.text_models"),
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
@@ -71,8 +71,8 @@ BUDGETS = {
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
-    "doctor": {*CLIENT, "fal.model_ends"},
-    "doctor --live": {*CLIENT, "fal.model_ends", *LIVE},
+    "doctor": CLIENT,
+    "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
     "serve": SERVE,
     "webhook-listen": LISTEN,

@@ -12,6 +12,7 @@ from services.fal.call import Call
 from services.fal.endpoints import MODEL_CHAINS, ROLES, chain_for
 from services.fal.errors import AuthError, FalError, ServiceError, report
 from services.fal.log import logger
+from services.fal.model_ends import endings, warning_of
 from services.fal.redaction import masked
 from services.fal.settings import Settings
 
@@ -44,8 +45,6 @@ def _version(package: str) -> str:
 def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
     """What a person who asks for help should send along. Sends no job and costs nothing."""
     hosts = {host: _reach(call, api, url) for host, url in HOSTS.items()}
-    from services.fal.model_ends import endings, warning_of  # for this command only
-
     ending = endings(settings.models, datetime.now(timezone.utc).date())
     warnings = [warning for row in ending if (warning := warning_of(row)) is not None]
     for warning in warnings:
