@@ -151,10 +151,12 @@ class FalTransport(httpx.BaseTransport):
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             if _is_certificate(error):
                 raise
-            logger.warning("%s cannot be reached (%s); trying %s", host, type(error).__name__, backup_host)
             moved = _moved_to(backup_host, request)
             with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return connection(backup_host).handle_request(moved)
+                response = connection(backup_host).handle_request(moved)
+                # Only now: where neither is reached, as without a network, the error says it, and once.
+                logger.warning("%s cannot be reached (%s); using %s", host, type(error).__name__, backup_host)
+                return response
             raise
 
     def _settled(self, request: httpx.Request, failed: _Failed, request_id: str) -> _Failed:
