@@ -48,8 +48,8 @@ def open_connections(client: FalClient) -> bool:
 
 def kept(client: FalClient) -> list[Any]:
     """The open connections that no request uses."""
-    assert client._core is not None
-    free = client._core.wire._transport._connections._free
+    assert client._shared.core is not None
+    free = client._shared.core.wire._transport._connections._free
     return [connection for stack in free.values() for _, kept in stack for connection in kept._pool.connections]
 
 

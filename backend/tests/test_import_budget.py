@@ -36,24 +36,42 @@ CLIENT = {
     *START,
     *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
-    *("fal.steps", "fal.text_request", "fal.core", "fal.wire", "fal.transport", "fal.connections", "fal.answers"),
+    *(
+        "fal.progress",
+        "fal.steps",
+        "fal.text_request",
+        "fal.core",
+        "fal.wire",
+        "fal.transport",
+        "fal.connections",
+        "fal.answers",
+    ),
     *("fal.bodies", "fal.certificates", "fal.fields", "fal.hosts", "fal.racing"),
     *("fal.names", "fal.retries", "fal.jobs", "fal.language", "fal.models"),
 }
 PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
-PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json", "fal.parallel"}
+PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json"}
 WORKFLOW = {*PRODUCT, "fal.workflow"}
 SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads"}
 SCHEMA = {
     *START,
     *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results", "webhooks"),
-    *("fal.call", "fal.checks", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log"),
+    *("fal.call", "fal.checks", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log", "fal.progress"),
     *("fal.env_files", "fal.key_forms", "fal.picture_types"),
 }
 LISTEN = {
     *START,
     *("worker.run", "worker.webhook_listen", "webhooks"),
-    *("fal.call", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log", "fal.env_files", "fal.key_forms"),
+    *(
+        "fal.call",
+        "fal.endpoints",
+        "fal.hosts",
+        "fal.settings",
+        "fal.stderr_log",
+        "fal.progress",
+        "fal.env_files",
+        "fal.key_forms",
+    ),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""

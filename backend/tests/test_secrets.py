@@ -78,7 +78,13 @@ def test_the_key_is_not_shown_however_it_was_given(
     with FalClient(key=argument) as client:
         failed = client.any_llm_complete("hi")
         worked = client.any_llm_complete("hi")
-        shown = [repr(client), str(client), repr(client._settings), repr(client.__dict__), repr(client._core.__dict__)]
+        shown = [
+            repr(client),
+            str(client),
+            repr(client._settings),
+            repr(client.__dict__),
+            repr(client._shared.core.__dict__),
+        ]
     out, err = capfd.readouterr()
     shown += [repr(failed), repr(worked), out, err, caplog.text, repr([record.__dict__ for record in caplog.records])]
     assert failed["error_type"] == "auth"

@@ -18,6 +18,7 @@ if __name__ == "__main__" and not __package__:
     services.__path__ = [os.path.join(source, "services")]
 
 import contextlib
+import copy
 import os
 import sys
 import threading
@@ -29,8 +30,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from services.fal import checks, stderr_log
 from services.fal.call import Call, new_call
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
+from services.fal.progress import Progress, progress_of
 from services.fal.settings import Settings, check_timeout, resolve
-from services.fal.steps import Progress, Steps
+from services.fal.steps import Steps
 from services.fal.text_request import TextRequest, image_urls_in
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         CancelResult,
         EnterpriseResult,
         PictureResult,
+        ProgressEvent,
         PromptResult,
         StatusResult,
         TextEvent,
@@ -55,6 +58,7 @@ __all__ = ["FalClient"]
 
 _NO_TEXT: dict[str, Any] = {"output": "", "reasoning": None, "partial": False, "error": None, "raw": {}}
 Styles = Sequence[Mapping[str, str] | str]
+OnProgress = Callable[["ProgressEvent"], None]
 T = TypeVar("T")
 
 
@@ -88,10 +92,9 @@ class FalClient:
         """Raises MissingKey when no key is found, InvalidInput for a setting that makes no sense."""
         self._settings: Settings = resolve(key=key, timeout=timeout, max_concurrency=max_concurrency, env_file=env_file)
         stderr_log.enable(self._settings.log)
-        self._lock = threading.Lock()
-        self._core: Core | None = None
-        self._closed = False
-        _clients.add(self)
+        self._shared = _Shared(self._settings)
+        self._around: Call | None = None
+        """The call that the calls of this view are parts of."""
 
     def __repr__(self) -> str:
         return f"FalClient(timeout={self.timeout:g})"
@@ -113,12 +116,20 @@ class FalClient:
         self.close()
 
     def close(self) -> None:
-        """Close every connection. The client cannot be used afterwards."""
-        with self._lock:
-            self._closed = True
-            core, self._core = self._core, None
-        if core is not None:
-            core.close()
+        """Close every connection. The client cannot be used afterwards, nor can any view of it (`within`)."""
+        self._shared.close()
+
+    def within(self, call: Call) -> FalClient:
+        """A view of this client whose methods are parts of `call`: they end with it, and tell its progress.
+
+        So a call can be stopped from another thread, or several be given one deadline:
+
+            call = Call(60, progress=Progress(print))
+            client.within(call).product_workflow("photo.jpg")  # meanwhile elsewhere: call.cancel()
+        """
+        view = copy.copy(self)
+        view._around = call
+        return view
 
     # Text
 
@@ -146,7 +157,7 @@ class FalClient:
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
 
         def ask() -> dict[str, Any]:
-            return _text_result(self._ready().language.ask("text", request, stderr_log.watcher(with_logs)))
+            return _text_result(self._ready().language.ask("text", request, self._progress(with_logs)))
 
         return cast("TextResult", self._reported(ask, timeout, _NO_TEXT))
 
@@ -175,7 +186,7 @@ class FalClient:
         request = request._replace(image_urls=tuple(images))
 
         def ask() -> dict[str, Any]:
-            answer = self._ready().language.ask("enterprise", request, stderr_log.watcher(with_logs))
+            answer = self._ready().language.ask("enterprise", request, self._progress(with_logs))
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
         return cast("EnterpriseResult", self._reported(ask, timeout, {"output": "", "error": None, "raw": {}}))
@@ -201,22 +212,22 @@ class FalClient:
         return self._events(request, self._timeout_s(timeout))
 
     def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
-        call, process = Call.within_current(timeout_s), os.getpid()
-        with call.begun():
-            with _border(), call.resumed():
-                events = self._ready().language.events(request)
-            try:
-                while True:
-                    if os.getpid() != process:
-                        raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
-                    with _border(), call.resumed():
-                        event = next(events, None)
-                    if event is None:
-                        return
-                    yield event
-            finally:
-                with call.resumed():
-                    events.close()
+        call = Call(timeout_s, parent=self._around) if self._around else Call.within_current(timeout_s)
+        process = os.getpid()
+        with _border(), call.resumed():
+            events = self._ready().language.events(request)
+        try:
+            while True:
+                if os.getpid() != process:
+                    raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
+                with _border(), call.resumed():
+                    event = next(events, None)
+                if event is None:
+                    return
+                yield event
+        finally:
+            with call.resumed():
+                events.close()
 
     def any_llm_stream(
         self,
@@ -355,7 +366,7 @@ class FalClient:
         bytes, timings in seconds. Source: https://fal.ai/models/bria/replace-background/api
         """
         url, prompt = checks.image_url(image_url), checks.text(prompt, "prompt")
-        remove_bg, watch = checks.flag(remove_bg, "remove_bg"), stderr_log.watcher(with_logs)
+        remove_bg, watch = checks.flag(remove_bg, "remove_bg"), self._progress(with_logs)
         steps = Steps()
         with self._call(timeout):
             pictures = self._ready().pictures
@@ -375,7 +386,7 @@ class FalClient:
         """
         url, steps = checks.image_url(image_url), Steps()
         with self._call(timeout), steps.step("cutout"):
-            picture = self._ready().pictures.cut_out(url, stderr_log.watcher(with_logs))
+            picture = self._ready().pictures.cut_out(url, self._progress(with_logs))
         return cast("PictureResult", picture.as_result(steps))
 
     # The product
@@ -399,7 +410,7 @@ class FalClient:
 
         def analyse() -> dict[str, Any]:
             product = self._ready().product
-            found = product.analyse(url, model, temperature, stderr_log.watcher(with_logs))
+            found = product.analyse(url, model, temperature, self._progress(with_logs))
             return {
                 "categories": found.categories,
                 "error": None,
@@ -430,7 +441,7 @@ class FalClient:
 
         def write() -> dict[str, Any]:
             product = self._ready().product
-            answer = product.background_prompt(known, style, model, stderr_log.watcher(with_logs))
+            answer = product.background_prompt(known, style, model, self._progress(with_logs))
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}
@@ -445,7 +456,7 @@ class FalClient:
         remove_bg: bool = True,
         with_logs: bool = False,
         timeout: float | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> BackgroundsResult:
         """The product on several backgrounds, side by side, in the order of `styles`.
 
@@ -456,12 +467,11 @@ class FalClient:
         """
         url, known = checks.image_url(image_url), checks.categories(categories)
         wanted, remove_bg = checks.styles(styles), checks.flag(remove_bg, "remove_bg")
+        watch = self._progress(with_logs, on_progress)
         with self._call(timeout):
             return cast(
                 "BackgroundsResult",
-                self._ready().product.backgrounds(
-                    url, known, wanted, remove_bg, Steps(on_progress), stderr_log.watcher(with_logs)
-                ),
+                self._ready().product.backgrounds(url, known, wanted, remove_bg, Steps(watch), watch),
             )
 
     def product_workflow(
@@ -473,7 +483,7 @@ class FalClient:
         shrink: bool = False,
         with_logs: bool = False,
         timeout: float | None = None,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> WorkflowResult:
         """All of it from one photo, a local path or a URL: upload, categories, pictures, description.
 
@@ -486,14 +496,15 @@ class FalClient:
         source = checks.image_url(image, "image") if _is_url(image) else checks.local_image(image, "image")
         shrink = checks.flag(shrink, "shrink")
         with self._call(timeout):
-            steps = Steps(on_progress)
+            watch = self._progress(with_logs, on_progress)
+            steps = Steps(watch)
             if shrink:
                 from services.fal.shrinking import shrunk
 
                 source = shrunk(source)
             return cast(
                 "WorkflowResult",
-                self._ready().workflow.run(source, wanted, language, steps, stderr_log.watcher(with_logs)),
+                self._ready().workflow.run(source, wanted, language, steps, watch),
             )
 
     def save_picture(self, url: str, directory: Path, name: str, *, timeout: float | None = None) -> Path:
@@ -516,7 +527,7 @@ class FalClient:
     @contextlib.contextmanager
     def _call(self, timeout: float | None) -> Iterator[Call]:
         """One call: its deadline, and our errors only."""
-        with new_call(self._timeout_s(timeout)) as call, _border():
+        with new_call(self._timeout_s(timeout), self._around) as call, _border():
             yield call
 
     def _reported(
@@ -536,32 +547,56 @@ class FalClient:
         except FalError as error:
             return {**empty, **report(error)}
 
-    def _forget_parent_process(self) -> None:
+    def _progress(self, with_logs: bool, on_progress: OnProgress | None = None) -> Progress:
+        return progress_of(on_progress, with_logs, None if self._around is None else self._around.progress)
+
+    def _ready(self) -> Core:
+        return self._shared.ready()
+
+
+class _Shared:
+    """What a client and its views have in common."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self.core: Core | None = None
+        self._closed = False
+        _in_use.add(self)
+
+    def ready(self) -> Core:
+        """What talks to fal; built at the first call, since its imports take a tenth of a second."""
+        with self._lock:
+            if self._closed:
+                raise InvalidInput("This FalClient is closed. Make a new one.")
+            if self.core is None:
+                from services.fal.core import Core
+
+                self.core = Core(self._settings)
+            return self.core
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            core, self.core = self.core, None
+        if core is not None:
+            core.close()
+
+    def forget_parent_process(self) -> None:
         """In the child of a fork: connections, places and locks are the parent's; ours are made anew when needed.
 
         The parent's are not closed here: their locks may be held by threads that exist in the parent alone.
         """
         self._lock = threading.Lock()
-        self._core = None
-
-    def _ready(self) -> Core:
-        """What talks to fal; built at the first call, since its imports take a tenth of a second."""
-        with self._lock:
-            if self._closed:
-                raise InvalidInput("This FalClient is closed. Make a new one.")
-            if self._core is None:
-                from services.fal.core import Core
-
-                self._core = Core(self._settings)
-            return self._core
+        self.core = None
 
 
-_clients: weakref.WeakSet[FalClient] = weakref.WeakSet()
+_in_use: weakref.WeakSet[_Shared] = weakref.WeakSet()
 
 
 def _forget_parent_process() -> None:
-    for client in list(_clients):
-        client._forget_parent_process()
+    for shared in list(_in_use):
+        shared.forget_parent_process()
 
 
 if hasattr(os, "register_at_fork"):

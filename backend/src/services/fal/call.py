@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import heapq
 import itertools
 import os
@@ -17,11 +18,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import FrameType
+from typing import Any, Generic, TypeVar
 
 from services.fal.errors import Cancelled, DeadlineExceeded, InternalError
+from services.fal.progress import Progress
+
+T = TypeVar("T")
 
 SUBMIT_GRACE_S = 0.8
 """How long a submit that was sent may go on after its call was cancelled or its deadline passed, to learn the id of
@@ -41,7 +47,10 @@ DEADLINE_SLACK_S = 0.005
 class Call:
     """A deadline and a stop button, shared by everything that one user call does."""
 
-    def __init__(self, timeout_s: float, parent: Call | None = None) -> None:
+    def __init__(self, timeout_s: float, *, parent: Call | None = None, progress: Progress | None = None) -> None:
+        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress."""
+        inherited = Progress() if parent is None else parent.progress
+        self.progress: Progress = progress if progress is not None else inherited
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         if parent is not None and parent.deadline < self.deadline:
@@ -51,11 +60,15 @@ class Call:
         self._stopped = threading.Event()
         self._stopped_at: float | None = None
         self._lock = threading.Lock()
-        self._parent = parent
-        self._children: set[Call] = set()
+        self._children: weakref.WeakSet[Call] = weakref.WeakSet()
         self._exchanges: set[Exchange] = set()
         self.submit: Exchange | None = None
         """The submit that is on its way, or whose answer is being read."""
+        if parent is not None:
+            with parent._lock:
+                parent._children.add(self)
+            if parent.cancelled:
+                self.cancel()
 
     @classmethod
     def within_current(cls, timeout_s: float) -> Call:
@@ -123,23 +136,6 @@ class Call:
                 self._exchanges.discard(exchange)
 
     @contextlib.contextmanager
-    def begun(self) -> Iterator[Call]:
-        """While this lasts, the call is stopped together with the one around it."""
-        parent = self._parent
-        if parent is None:
-            yield self
-            return
-        with parent._lock:
-            parent._children.add(self)
-        try:
-            if parent.cancelled:
-                self.cancel()
-            yield self
-        finally:
-            with parent._lock:
-                parent._children.discard(self)
-
-    @contextlib.contextmanager
     def resumed(self) -> Iterator[None]:
         """Make this the current call of this thread."""
         token = _current.set(self)
@@ -161,12 +157,12 @@ def current_call() -> Call:
 
 
 @contextlib.contextmanager
-def new_call(timeout_s: float) -> Iterator[Call]:
+def new_call(timeout_s: float, parent: Call | None = None, progress: Progress | None = None) -> Iterator[Call]:
     """Begin a call; inside another one its deadline is the earlier of the two."""
-    call = Call.within_current(timeout_s)
+    call = Call(timeout_s, parent=parent or _current.get(), progress=progress)
     _open.add(call)
     try:
-        with call.begun(), call.resumed():
+        with call.resumed():
             yield call
     finally:
         _open.discard(call)
@@ -287,9 +283,9 @@ class Slots:
         self._waiting: list[tuple[float, int, threading.Lock]] = []
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """A place for the current call, which waits no longer than it may. Raises Cancelled, DeadlineExceeded."""
-        self._acquire(current_call())
+    def one(self, call: Call | None = None) -> Iterator[None]:
+        """A place for a call, which waits no longer than it may. Raises Cancelled, DeadlineExceeded."""
+        self._acquire(current_call() if call is None else call)
         try:
             yield
         finally:
@@ -325,6 +321,85 @@ class Slots:
                 heapq.heappop(self._waiting)[2].release()
             else:
                 self._free += 1
+
+
+class Task(Generic[T]):
+    """One step that runs beside others."""
+
+    def __init__(self, action: Callable[[], T]) -> None:
+        self._action = action
+        self._value: T
+        self._error: BaseException | None = None
+        self._context = contextvars.copy_context()
+        self._begun = threading.Lock()
+        self._over = threading.Event()
+        thread = threading.Thread(target=self._begin, name="fal-task", daemon=True)
+        self._thread: threading.Thread | None = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None  # no thread to be had: it runs in the thread that asks for its result
+
+    def _begin(self) -> None:
+        if self._begun.acquire(blocking=False):
+            self._context.run(self._run)
+
+    def _run(self) -> None:
+        try:
+            self._value = self._action()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over.set()
+
+    def result(self) -> T:
+        """Wait for the step; its value, or its error raised here."""
+        if self._thread is None:
+            self._begin()
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is over, when it was begun; whether it is."""
+        begun = self._thread is not None or self._begun.locked()
+        return self._over.wait(timeout_s) if begun else True
+
+
+class Parallel:
+    """Tasks of one group, which can be stopped together."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._tasks: list[Task[Any]] = []
+
+    def start(self, action: Callable[[], T]) -> Task[T]:
+        task = Task(action)
+        self._tasks.append(task)
+        return task
+
+    def stop(self) -> None:
+        """Cancel what the tasks still do."""
+        self._call.cancel()
+
+    def join(self) -> None:
+        for task in self._tasks:
+            task.wait()
+
+
+@contextlib.contextmanager
+def parallel() -> Iterator[Parallel]:
+    """A group of tasks that are all over when the block ends; an error in the block stops them."""
+    with new_call(current_call().timeout_s) as call:
+        group = Parallel(call)
+        try:
+            yield group
+        except BaseException:
+            group.stop()
+            raise
+        finally:
+            group.join()
 
 
 @contextlib.contextmanager

@@ -27,8 +27,9 @@ from services.fal.errors import (
     RateLimited,
     Unreachable,
 )
+from services.fal.progress import Progress
 from services.fal.redaction import shown
-from services.fal.stderr_log import Watcher, logger, outline
+from services.fal.stderr_log import logger, outline
 from services.fal.wire import POLL_ATTEMPTS, Wire, own_url
 
 POLL_FIRST_S = 0.05
@@ -71,7 +72,7 @@ class Jobs:
         self._slots = Slots(max_concurrency)
 
     def run(
-        self, kind: str, arguments: Callable[[Endpoint], Mapping[str, Any]], watch: Watcher | None = None
+        self, kind: str, arguments: Callable[[Endpoint], Mapping[str, Any]], watch: Progress | None = None
     ) -> Result:
         """One job of `kind` to its end, on the first endpoint of its chain that fal still offers."""
         return self.on_chain(kind, lambda endpoint: self.run_on(endpoint, arguments(endpoint), watch))
@@ -85,7 +86,7 @@ class Jobs:
             except EndpointGone as gone:
                 endpoint = self._endpoints.move_on(kind, endpoint, gone)
 
-    def run_on(self, endpoint: Endpoint, arguments: Mapping[str, Any], watch: Watcher | None = None) -> Result:
+    def run_on(self, endpoint: Endpoint, arguments: Mapping[str, Any], watch: Progress | None = None) -> Result:
         """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated."""
         with self.slot():
             job = self.submit(endpoint, arguments)
@@ -101,7 +102,7 @@ class Jobs:
         with self._slots.one():
             yield
 
-    def _finish(self, job: Job, watch: Watcher | None) -> Result:
+    def _finish(self, job: Job, watch: Progress | None) -> Result:
         ended = False
         try:
             status = self._wait(job, watch)
@@ -217,11 +218,11 @@ class Jobs:
         elif ended and outcome == "too_late":
             error.retryable, error.hint = False, _HAS_RUN_HINT
 
-    def _wait(self, job: Job, watch: Watcher | None) -> Status:
+    def _wait(self, job: Job, watch: Progress | None) -> Status:
         status = self._follow(job, watch)
         return status if status is not None else self._poll(job, watch)
 
-    def _follow(self, job: Job, watch: Watcher | None) -> Status | None:
+    def _follow(self, job: Job, watch: Progress | None) -> Status | None:
         """The final status from the stream, or None when there is no stream to be had, or it ended early."""
         url = f"{job.status_url}/stream?logs={int(_wants_logs(watch))}"
         final: Status | None = None
@@ -238,7 +239,7 @@ class Jobs:
             logger.info("polling %s, since its status stream failed: %s", job.request_id, outline(error))
         return final
 
-    def _poll(self, job: Job, watch: Watcher | None) -> Status:
+    def _poll(self, job: Job, watch: Progress | None) -> Status:
         call = current_call()
         for pause in _poll_pauses():
             status = self._readable_status(job, with_logs=_wants_logs(watch))
@@ -323,10 +324,10 @@ def _poll_pauses() -> Iterator[float]:
         pause = min(pause * POLL_GROWTH, POLL_MAX_S)
 
 
-def _wants_logs(watch: Watcher | None) -> bool:
+def _wants_logs(watch: Progress | None) -> bool:
     return watch is not None and watch.with_logs
 
 
-def _tell(watch: Watcher | None, job: Job, status: Status) -> None:
+def _tell(watch: Progress | None, job: Job, status: Status) -> None:
     if watch is not None:
-        watch(job.request_id, status)
+        watch.status(job.request_id, status)

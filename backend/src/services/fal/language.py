@@ -21,7 +21,7 @@ from services.fal.errors import (
 from services.fal.fields import as_whole, usage_of
 from services.fal.jobs import Job, Jobs, Result
 from services.fal.models import Models, read_refusals
-from services.fal.stderr_log import Watcher
+from services.fal.progress import Progress
 from services.fal.text_request import TextRequest
 from services.fal.wire import Wire
 
@@ -85,7 +85,7 @@ class Language:
         self._models = models
 
     def ask(
-        self, kind: str, request: TextRequest, watch: Watcher | None = None, models: str | None = None
+        self, kind: str, request: TextRequest, watch: Progress | None = None, models: str | None = None
     ) -> TextAnswer:
         """One question to the endpoint for `kind`, or for vision when it has images.
 

@@ -13,7 +13,7 @@ from services.fal.errors import BadOutput, JobFailed
 from services.fal.fields import as_text, as_whole, from_sandbox
 from services.fal.jobs import Jobs, Result
 from services.fal.own_photokit import OwnPhotokit
-from services.fal.stderr_log import Watcher
+from services.fal.progress import Progress
 from services.fal.steps import Steps
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ class Pictures:
         self._endpoints = endpoints
         self._own = own
 
-    def cut_out(self, image_url: str, watch: Watcher | None = None) -> Picture:
+    def cut_out(self, image_url: str, watch: Progress | None = None) -> Picture:
         """The product alone, on a transparent background."""
         result = self._jobs.run("cutout", lambda endpoint: endpoint.image_input([image_url]), watch)
         return read_picture(result)
 
-    def replace_background(self, image_url: str, prompt: str, watch: Watcher | None = None) -> Picture:
+    def replace_background(self, image_url: str, prompt: str, watch: Progress | None = None) -> Picture:
         """The product on the background that `prompt` describes."""
 
         def arguments(endpoint: Endpoint) -> dict[str, Any]:

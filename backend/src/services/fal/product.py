@@ -12,15 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal import prompts
-from services.fal.call import current_call
+from services.fal.call import current_call, parallel
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
 from services.fal.checks import Style
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
 from services.fal.fields import from_sandbox
 from services.fal.language import Language, TextAnswer
-from services.fal.parallel import parallel
 from services.fal.pictures import Picture, Pictures
-from services.fal.stderr_log import Watcher, logger, outline
+from services.fal.progress import Progress
+from services.fal.stderr_log import logger, outline
 from services.fal.steps import Steps
 from services.fal.text_request import TextRequest
 
@@ -72,7 +72,7 @@ class Product:
         image_url: str,
         model: str | None,
         temperature: float,
-        watch: Watcher | None,
+        watch: Progress | None,
         when_known: Callable[[], object] = lambda: None,
     ) -> Analysis:
         """The nine categories. Those missing are asked for once more, then they are "Unknown".
@@ -92,7 +92,7 @@ class Product:
         return Analysis({name: found.get(name, UNKNOWN) for name in CATEGORY_NAMES}, answer)
 
     def _ask_categories(
-        self, image_url: str, model: str | None, temperature: float, watch: Watcher | None, names: tuple[str, ...]
+        self, image_url: str, model: str | None, temperature: float, watch: Progress | None, names: tuple[str, ...]
     ) -> Analysis:
         """Those of `names` that the model gives. Raises BadOutput when it gives no category."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
@@ -100,13 +100,13 @@ class Product:
         return Analysis(_read(answer), answer)
 
     def background_prompt(
-        self, categories: Mapping[str, str], style: str, model: str | None = None, watch: Watcher | None = None
+        self, categories: Mapping[str, str], style: str, model: str | None = None, watch: Progress | None = None
     ) -> TextAnswer:
         """A prompt for the photokit, written by a model."""
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
         return self._language.ask("enterprise", request, watch, models="prompt")
 
-    def describe(self, categories: Mapping[str, str], language: str, watch: Watcher | None = None) -> TextAnswer:
+    def describe(self, categories: Mapping[str, str], language: str, watch: Progress | None = None) -> TextAnswer:
         """Two sentences about the product in `language`."""
         words = prompts.description(dict(categories), language)
         request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
@@ -119,7 +119,7 @@ class Product:
         styles: Sequence[Style],
         remove_bg: bool,
         steps: Steps,
-        watch: Watcher | None,
+        watch: Progress | None,
     ) -> dict[str, Any]:
         """The result of `generate_multiple_backgrounds`. Raises Cancelled, with the pictures made by then."""
         with parallel() as tasks:
@@ -130,7 +130,7 @@ class Product:
             raise Cancelled("The call was cancelled.", partial=result)
         return result
 
-    def cut_out(self, image_url: str, steps: Steps, watch: Watcher | None) -> str:
+    def cut_out(self, image_url: str, steps: Steps, watch: Progress | None) -> str:
         """The URL of the product alone."""
         with steps.step("cutout") as made:
             picture = self._pictures.cut_out(image_url, watch)
@@ -143,7 +143,7 @@ class Product:
         categories: Mapping[str, str],
         styles: Sequence[Style],
         steps: Steps,
-        watch: Watcher | None,
+        watch: Progress | None,
     ) -> Gallery:
         """One picture per style, side by side, in the order of the styles. `product_url` waits for the cut-out."""
         gallery = Gallery(requested=len(styles))
@@ -161,7 +161,7 @@ class Product:
         categories: Mapping[str, str],
         style: Style,
         steps: Steps,
-        watch: Watcher | None,
+        watch: Progress | None,
     ) -> tuple[StyledImage | None, list[StyleError]]:
         errors: list[StyleError] = []
         stage = "prompt"
@@ -179,7 +179,7 @@ class Product:
         categories: Mapping[str, str],
         style: Style,
         steps: Steps,
-        watch: Watcher | None,
+        watch: Progress | None,
         errors: list[StyleError],
     ) -> str:
         try:
@@ -194,7 +194,7 @@ class Product:
             errors.append(style_error(error, "prompt", style.name))
             return prompts.plain_background(dict(categories), style.description)
 
-    def _picture(self, url: str, prompt: str, style: Style, steps: Steps, watch: Watcher | None) -> StyledImage:
+    def _picture(self, url: str, prompt: str, style: Style, steps: Steps, watch: Progress | None) -> StyledImage:
         with steps.step("picture", style.name) as made:
             picture = self._pictures.replace_background(url, prompt, watch)
             image = styled_image(picture, style, prompt)

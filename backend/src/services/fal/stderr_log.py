@@ -110,6 +110,11 @@ def enable(level: str) -> None:
     logger.setLevel({"off": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}[level])
 
 
+def show(line: str) -> None:
+    """One line on stderr, whatever the log's level; never waits for its reader."""
+    _handler.write(line)
+
+
 _listener: ContextVar[Callable[[dict[str, Any]], None] | None] = ContextVar("log_listener", default=None)
 
 
@@ -123,39 +128,5 @@ def told_to(listener: Callable[[dict[str, Any]], None]) -> Iterator[None]:
         _listener.reset(token)
 
 
-class Watcher:
-    """Told every status of a call's jobs as it comes; shows what is new in it."""
-
-    def __init__(self, with_logs: bool, listener: Callable[[dict[str, Any]], None] | None) -> None:
-        self.with_logs = with_logs
-        self._listener = listener
-        self._seen: set[tuple[str, str, str]] = set()
-
-    def __call__(self, request_id: str, status: dict[str, Any]) -> None:
-        position = 0 if status.get("status") == "IN_PROGRESS" else status.get("queue_position")
-        if isinstance(position, int) and self._is_new(request_id, "queue", f"position {position}"):
-            self._show(f"queue position {position}", {"step": "queue", "queue_position": position}, request_id)
-        logs = status.get("logs")
-        for entry in logs if self.with_logs and isinstance(logs, list) else []:
-            if isinstance(entry, dict):
-                at, message = str(entry.get("timestamp", "")), str(entry.get("message", ""))
-                if self._is_new(request_id, at, message):
-                    self._show(f"{at} {message}", {"step": "log", "timestamp": at, "message": message}, request_id)
-
-    def _is_new(self, request_id: str, at: str, text: str) -> bool:
-        line = (request_id, at, text)
-        new = line not in self._seen
-        self._seen.add(line)
-        return new
-
-    def _show(self, line: str, event: dict[str, Any], request_id: str) -> None:
-        if self._listener is None:
-            _handler.write(f"fal: {line}".replace("\n", "\\n"))
-        else:
-            self._listener({**event, "request_id": request_id})
-
-
-def watcher(with_logs: bool) -> Watcher | None:
-    """What shows a job's place in the queue, and its own log lines when they are wanted; None when nobody looks."""
-    listener = _listener.get()
-    return Watcher(with_logs, listener) if with_logs or listener is not None else None
+def listener() -> Callable[[dict[str, Any]], None] | None:
+    return _listener.get()

@@ -9,25 +9,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from services.fal.errors import FalError, summary
-from services.fal.stderr_log import logger
-
-Progress = Callable[[dict[str, Any]], None]
+from services.fal.progress import Progress
 
 
 class Steps:
     """Records seconds per step in `timings` and tells `on_progress`."""
 
-    def __init__(self, on_progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
         self.timings: dict[str, float] = {}
         self.from_sandbox: dict[str, Any] = {}
         """What `fields.from_sandbox` said of the answers so far, each remark once."""
-        self._on_progress = on_progress
-        self._began = time.monotonic()
+        self._progress = progress
         self._lock = threading.Lock()
+        self._began = time.monotonic()
 
     @contextlib.contextmanager
     def step(self, name: str, style: str | None = None) -> Iterator[dict[str, Any]]:
@@ -60,10 +58,5 @@ class Steps:
             self.from_sandbox = {"sandbox": True, **known}
 
     def _tell(self, event: dict[str, Any]) -> None:
-        if self._on_progress is None:
-            return
-        with self._lock:
-            try:
-                self._on_progress(event)
-            except Exception:  # a caller's broken callback must not lose pictures that are paid for
-                logger.warning("on_progress raised", exc_info=True)
+        if self._progress is not None:
+            self._progress._tell(event)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from services.fal.call import current_call
+from services.fal.call import Task, current_call, parallel
 from services.fal.checks import LocalImage, Style
 from services.fal.errors import Cancelled, FalError
 from services.fal.fields import from_sandbox
-from services.fal.parallel import Task, parallel
 from services.fal.product import ANALYSIS_TEMPERATURE, Product, style_error
-from services.fal.stderr_log import Watcher
+from services.fal.progress import Progress
 from services.fal.steps import Steps
 from services.fal.wire import Wire
 
@@ -32,7 +31,7 @@ class Workflow:
         styles: Sequence[Style],
         language: str,
         steps: Steps,
-        watch: Watcher | None,
+        watch: Progress | None,
     ) -> dict[str, Any]:
         """The result of `product_workflow`. A failure carries what was made by then in `partial`."""
         made: dict[str, Any] = {"image_url": "", "categories": {}, "images": [], "description": ""}
@@ -57,7 +56,7 @@ class Workflow:
         styles: Sequence[Style],
         language: str,
         steps: Steps,
-        watch: Watcher | None,
+        watch: Progress | None,
     ) -> None:
         image_url = made["image_url"]
         with parallel() as tasks:
@@ -78,7 +77,7 @@ class Workflow:
             raise Cancelled("The call was cancelled.")
 
     def _analyse(
-        self, image_url: str, steps: Steps, watch: Watcher | None, when_known: Callable[[], object]
+        self, image_url: str, steps: Steps, watch: Progress | None, when_known: Callable[[], object]
     ) -> dict[str, str]:
         with steps.step("analysis") as done:
             found = self._product.analyse(image_url, None, ANALYSIS_TEMPERATURE, watch, when_known)
@@ -86,7 +85,7 @@ class Workflow:
         return found.categories
 
     def _describe(
-        self, categories: dict[str, str], language: str, steps: Steps, watch: Watcher | None
+        self, categories: dict[str, str], language: str, steps: Steps, watch: Progress | None
     ) -> tuple[str, list[StyleError]]:
         try:
             with steps.step("description") as done:

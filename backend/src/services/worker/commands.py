@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Any]
 Document = dict[str, Any]
-Progress = Callable[[Document], None]
+Progress = Callable[[Any], None]
 Handler = Callable[["FalClient", Values, Progress], Document]
 Streamer = Callable[["FalClient", Values, Progress], Iterator[Document]]
 Local = Callable[[Values], Document]

@@ -15,11 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from services.fal.call import LOOK_S, Call, Slots, current_call
+from services.fal.call import LOOK_S, Call, Slots, Task, current_call
 from services.fal.checks import styles
 from services.fal.downloads import replacing, safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
-from services.fal.parallel import Task
 from services.fal.product import style_error
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Gallery:
             reason = getattr(error, "strerror", None) or error
             raise InvalidInput(f"--save_dir {folder!a} cannot be written to: {reason}.") from error
 
-    def watching(self, progress: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def watching(self, progress: Callable[[Any], None]) -> Callable[[Any], None]:
         """`progress` that also saves: the original once the workflow has begun, and each picture when it is made."""
 
         def on_progress(event: dict[str, Any]) -> None:
