@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     photos = sorted(photo for photo in options.photos.iterdir() if photo.suffix.lower() in PHOTOS)
     with FalClient() as client, ThreadPoolExecutor(options.at_once) as pool:
-        products = [pool.submit(make, client, photo, options.out / photo.name) for photo in photos]
+        products = [pool.submit(make, client, photo, options.out.resolve() / photo.name) for photo in photos]
         try:
             made = [product.result() for product in products]
         except KeyboardInterrupt:
