@@ -309,15 +309,26 @@ def listening(argv: list[str], told_on: str, **more: str) -> Iterator[str]:
             server.kill()
 
 
+@pytest.fixture(scope="session")
+def express(node) -> Path | str:
+    """The folder of node_modules with Express, or why there is none. npm is run before a test goes to the sandbox."""
+    try:
+        return npm.express(node)
+    except pytest.skip.Exception as skipped:
+        return str(skipped)
+
+
 @pytest.fixture(params=["fastapi", "express"])
-def photo_server(request, box, node, tmp_path) -> Iterator[str]:
+def photo_server(request, express, box, node, tmp_path) -> Iterator[str]:
     """The server of a recipe, started as its page says; its URL."""
     if request.param == "fastapi":
         options = ["--app-dir", str(EXAMPLES), "--port", "0"]
         argv, told_on = [sys.executable, "-m", "uvicorn", "photo_fastapi:app", *options], "stderr"
         more = {"PYTHONPATH": SOURCE}
     else:
-        shutil.copytree(npm.express(node), tmp_path / "node_modules", symlinks=True)
+        if isinstance(express, str):
+            pytest.skip(express)
+        shutil.copytree(express, tmp_path / "node_modules", symlinks=True)
         (tmp_path / "node_modules" / "fal-worker").symlink_to(BACKEND / "node", target_is_directory=True)
         argv = [node, shutil.copy(NODE_RECIPES / "photo_express.mjs", tmp_path)]
         told_on, more = "stdout", {"PORT": "0", "FAL_PYTHON": sys.executable}
@@ -354,10 +365,9 @@ def test_a_client_that_leaves_cancels_its_jobs_at_fal(photo_server, box):
     with post(photo_server, small_photo()) as answer:
         lines = answer.iter_lines()  # which, thrown away, would close the connection
         next(lines)
-        # The analysis, and the cut-out beside it.
-        box.wait_for(lambda ledger: ledger["running"] == 2, WITHIN_S)
+        box.wait_for(lambda ledger: ledger["running"] > 0, WITHIN_S)
     ledger = box.wait_for(lambda ledger: ledger["running"] == 0, WITHIN_S)
-    assert (ledger["accepted"], ledger["cancelled"], ledger["billable"]) == (2, 2, 0)
+    assert (ledger["cancelled"], ledger["billable"]) == (ledger["accepted"], 0)
 
 
 def test_what_is_no_photo_is_an_error_on_the_last_line(photo_server, box):
