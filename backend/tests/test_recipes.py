@@ -70,6 +70,18 @@ def is_picture(path: str | Path) -> bool:
     return Path(path).read_bytes()[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0", b"RIFF")
 
 
+def test_the_page_shows_every_recipe_and_nothing_that_is_not_there():
+    page = BACKEND / "docs" / "recipes.md"
+    shown = {
+        (page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert [str(path) for path in shown if not path.exists()] == []
+    no_recipes = {"demo.py", "webhook_fastapi.py"}
+    there = {path for path in EXAMPLES.glob("*.*") if path.suffix in (".py", ".sh") and path.name not in no_recipes}
+    there |= {*NODE_RECIPES.glob("*.mjs"), EXAMPLES / "docker" / "Dockerfile", EXAMPLES / "docker" / "compose.yaml"}
+    assert there <= shown
+
+
 # A folder of photos
 
 

@@ -1,8 +1,8 @@
 // An Express server that takes a product photo and answers with progress, one JSON object per line.
 //
-//     npm install express ./backend/node
-//     PORT=8000 node backend/node/examples/recipes/photo_express.mjs
-//     curl --no-buffer -H 'Content-Type: image/jpeg' --data-binary @backend/examples/coffee.jpg http://127.0.0.1:8000/products
+//     npm install --prefix node --no-save --omit=dev express@5
+//     PORT=8000 node node/examples/recipes/photo_express.mjs
+//     curl --no-buffer -H 'Content-Type: image/jpeg' --data-binary @examples/coffee.jpg http://127.0.0.1:8000/products
 //
 // The last line holds the `result`, or the `error`. When the client leaves before that, the jobs at fal are cancelled.
 

@@ -1,6 +1,6 @@
 // Every photo of a folder through the product workflow, a few at once.
 //
-//     node backend/node/examples/recipes/product_folder.mjs photos out 4
+//     node node/examples/recipes/product_folder.mjs photos out 4
 //
 // Each product has a folder of its own in `out`: its pictures, and product.json. Run it again to go on: a product whose
 // product.json is there is skipped. Ctrl-C cancels what runs, also at fal.

@@ -1,6 +1,6 @@
 // Make the pictures of the styles that failed, and only those.
 //
-//     node backend/node/examples/recipes/retry_styles.mjs out/*/product.json
+//     node node/examples/recipes/retry_styles.mjs out/*/product.json
 //
 // product.json is what `workflow` printed. Failures that fal may have billed, and those that come again however often
 // one asks, are not `retryable`: they stay listed under `errors`. Each product is cut out once more.

@@ -1,6 +1,6 @@
 // Make pictures and save them: with `save_dir` the worker saves each one as it comes.
 //
-//     node backend/node/examples/recipes/save_pictures.mjs backend/examples/coffee.jpg out
+//     node node/examples/recipes/save_pictures.mjs examples/coffee.jpg out
 
 import { resolve } from 'node:path';
 
