@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from services.fal.call import Call
+from services.fal.results import TextResult
 from services.fal_service import FalClient
 
 T = TypeVar("T")
@@ -36,16 +37,17 @@ async def in_thread(client: FalClient, timeout_s: float, work: Callable[[FalClie
     return thread.result()
 
 
+def sentence_about(what: str) -> Callable[[FalClient], TextResult]:
+    return lambda client: client.any_llm_complete(f"One sentence about a {what}")
+
+
 async def main() -> None:
     with FalClient() as client:
-        texts = [
-            in_thread(client, 60, lambda client, what=what: client.any_llm_complete(f"One sentence about a {what}."))
-            for what in ("mug", "lamp", "chair")
-        ]
+        texts = [in_thread(client, 60, sentence_about(what)) for what in ("mug", "lamp", "chair")]
         for text in await asyncio.gather(*texts):
             print(text["output"] or text["error"])
 
-        unwanted = asyncio.create_task(in_thread(client, 60, lambda client: client.any_llm_complete("A long story.")))
+        unwanted = asyncio.create_task(in_thread(client, 60, sentence_about("story")))
         try:
             await asyncio.wait_for(unwanted, timeout=0.1)
         except asyncio.TimeoutError:

@@ -62,7 +62,7 @@ def make(client: FalClient, photo: Path, folder: Path) -> bool:
         return False
     for failure in product["errors"] or []:
         print(f"{photo.name}: {failure['style'] or failure['stage']}: {failure['error']}", file=sys.stderr)
-    return len(product["images"]) == product["total_requested"]
+    return bool(len(product["images"]) == product["total_requested"])
 
 
 def keep(listing: Path, product: Any) -> None:

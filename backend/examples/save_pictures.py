@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from services.fal_service import FalClient
 
@@ -19,7 +20,7 @@ def main(photo: str, folder: str) -> int:
     saved: list[Future[Path]] = []
     with FalClient() as client, ThreadPoolExecutor() as pool:
 
-        def on_progress(event):  # noqa: ANN001, ANN202
+        def on_progress(event: Any) -> None:
             if event["step"] == "picture" and event["status"] == "done":
                 url, name = event["image"]["image_url"], event["style"].lower()
                 saved.append(pool.submit(client.save_picture, url, Path(folder), name))
