@@ -22,7 +22,7 @@ from typing import Any
 BACKEND = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(BACKEND / "src"))
 
-from services.fal import retries  # noqa: E402
+from services.fal import transport  # noqa: E402
 from services.fal.errors import FalError  # noqa: E402
 from services.fal_service import FalClient  # noqa: E402
 
@@ -62,7 +62,7 @@ def main() -> None:
             "--inside",
         ]
         raise SystemExit(subprocess.run([*command, "--calls", str(options.calls)], check=False).returncode)
-    retries.BACKOFF_FIRST_S = 0.005
+    transport.BACKOFF_FIRST_S = 0.005
     soak(options.calls)
 
 

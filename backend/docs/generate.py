@@ -1,4 +1,4 @@
-"""Writes node/fal-worker.d.ts and docs/cli.md from the command table and the result types.
+"""Writes worker/schemas.json, node/fal-worker.d.ts and docs/cli.md from the command table and the result types.
 
 python docs/generate.py [--check]
 """
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 BACKEND = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(BACKEND / "src"))
+sys.path[:0] = [str(BACKEND / "src"), str(BACKEND / "tools")]
 
+from command_schemas import all_schemas  # noqa: E402
 from services.worker.commands import COMMANDS, COMMON, Command  # noqa: E402
 from services.worker.options import Option  # noqa: E402
-from services.worker.schemas import schemas  # noqa: E402
+from services.worker.schemas import FILE as SCHEMAS  # noqa: E402
 
 Schema = Mapping[str, Any]
 
@@ -79,8 +80,12 @@ def main() -> int:
 
 def files() -> dict[Path, str]:
     """What is generated, by its place."""
-    document = schemas()
-    return {TYPES: typescript(document), REFERENCE: reference(document)}
+    document = all_schemas()
+    return {
+        SCHEMAS: json.dumps(document, ensure_ascii=False, indent=1) + "\n",
+        TYPES: typescript(document),
+        REFERENCE: reference(document),
+    }
 
 
 def _is(path: Path, text: str) -> bool:
@@ -246,7 +251,7 @@ def _section(name: str, command: Command, document: Schema) -> Iterator[str]:
         yield ""
     if row is None:
         return
-    yield f"{'Prints lines of' if command.streamer else 'Prints'} `{row['result']['title']}`:\n"
+    yield f"{'Prints lines of' if command.streams else 'Prints'} `{row['result']['title']}`:\n"
     yield from _key_rows(row["result"])
     yield f"\n{_failure(row['failure'])}\n"
 

@@ -157,7 +157,7 @@ export interface CommandSchemas {
   failure: Record<string, unknown>;
 }
 
-/** A step of `generate_multiple_backgrounds` or `product_workflow` begins. */
+/** A step of a call begins. */
 export interface StepStarted {
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
   status: "started";
@@ -210,7 +210,7 @@ export interface StepFailed {
   detail?: unknown;
 }
 
-/** Only from `serve`: a job's place in fal's queue, when it is another than before. */
+/** A job's place in fal's queue, when it is another than before. */
 export interface QueueEvent {
   step: "queue";
   /** Jobs ahead of it; 0 also when it runs. */
@@ -219,7 +219,7 @@ export interface QueueEvent {
   request_id: string;
 }
 
-/** Only from `serve`, with `with_logs`: a line of a job's log. */
+/** With `with_logs`: a line of a job's log. */
 export interface LogEvent {
   step: "log";
   timestamp: string;

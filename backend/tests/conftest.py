@@ -63,7 +63,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: 
 @pytest.fixture(autouse=True)
 def quiet_log() -> Iterator[None]:
     """Undo what a client with FAL_LOG did to the process's log."""
-    logger = logging.getLogger("services")
+    logger = logging.getLogger("fal_services")
     before = (logger.level, logger.propagate, logger.handlers[:])
     yield
     logger.level, logger.propagate, logger.handlers[:] = before

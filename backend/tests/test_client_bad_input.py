@@ -228,7 +228,7 @@ def test_styles_that_make_no_sense_are_refused(client, refused, styles, words):
         "an-id:a\tsecret",
         "an-id:sırrım",
         "an-id:\x7f",
-        "“id:secret”",
+        "an-id:“secret”",
         "an-id:\udcff",
     ],
     ids=ascii,

@@ -49,7 +49,7 @@ def asked(box):
 
 @pytest.mark.parametrize("how", ["", "=410", "=deprecated"])
 @pytest.mark.parametrize("job", JOBS)
-def test_the_next_endpoint_takes_over_says_so_once_and_stays(box, client, capsys, job, how):
+def test_the_next_endpoint_takes_over_says_so_once_and_stays(box, client, caplog, job, how):
     first, second, call = JOBS[job]
     box.configure(gone=[first + how])
     assert call(client).get("error") is None
@@ -57,7 +57,7 @@ def test_the_next_endpoint_takes_over_says_so_once_and_stays(box, client, capsys
     with FalClient() as other:
         assert call(other).get("error") is None
     assert asked(box) == [first, second, second, second]
-    told = capsys.readouterr().err
+    told = caplog.text
     assert told.count(f"Using {second} instead") == 1
     assert first in told
 

@@ -16,7 +16,7 @@ PNG_URI = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ OLD_FIELDS = [{"loc": ["body", "prompt"], "msg": "field required", "type": "valu
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
 
 
 # ---------------------------------------------------------------- the classes

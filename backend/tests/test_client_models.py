@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 
 from fal_sandbox.refusals import HOW
+from services.fal.endpoints import MODEL_CHAINS
 from services.fal.errors import BadOutput, FalError, ModelGone, ModelRejected
-from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient
 
 PHOTO = "https://example.com/red-mug.jpg"
@@ -49,7 +50,7 @@ def models(box):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("call", CALLS)
-def test_the_successor_of_a_default_takes_over_says_so_once_and_stays(box, client, capsys, call, how):
+def test_the_successor_of_a_default_takes_over_says_so_once_and_stays(box, client, caplog, call, how):
     chain, ask = CALLS[call]
     first, second = MODEL_CHAINS[chain][:2]
     box.configure(gone_models=[f"{first}={how}"])
@@ -59,8 +60,8 @@ def test_the_successor_of_a_default_takes_over_says_so_once_and_stays(box, clien
         assert ask(other)["error"] is None
     assert models(box) == [first, second, second, second]
     assert len({endpoint for endpoint, _ in asked(box)}) == 1
-    [told] = [line for line in capsys.readouterr().err.splitlines() if "instead" in line]
-    assert told.startswith("warning:")
+    [(name, level, told)] = [row for row in caplog.record_tuples if "instead" in row[2]]
+    assert (name, level) == ("fal_services", logging.WARNING)
     assert first in told
     assert f"Using {second} instead" in told
     assert [job["billable"] for job in box.ledger()["jobs"]] == [False, True, True, True]

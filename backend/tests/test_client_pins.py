@@ -16,20 +16,29 @@ import pytest
 import urllib3
 from requests.adapters import HTTPAdapter
 
-WHY = "services/fal/wire.py, transport.py and connections.py stand on this; read what changed before you adapt them"
+WHY = "services/fal/fal_api.py, transport.py and connections.py stand on this; read what changed before you adapt them"
+
+POOLS = (httpcore.ConnectionPool, httpcore.HTTPProxy)
 
 
 def parameters(function):
     return set(inspect.signature(function).parameters)
 
 
-def test_fal_clients_sync_client_keeps_its_connections_where_ours_are_put():
+def test_fal_clients_sync_client_sends_with_what_a_subclass_gives_it():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Client(fal_client.SyncClient):
+        http: object
+
+        @cached_property
+        def _client(self):
+            return self.http
+
+    marker = object()
+    assert Client(http=marker)._client is marker, WHY
     client = fal_client.SyncClient(key="an-id:a-secret")
     for name in ("_client", "_token_manager", "_auth"):
         assert isinstance(inspect.getattr_static(client, name), cached_property), f"{name}: {WHY}"
-    marker = object()
-    client.__dict__["_client"] = marker
-    assert client._client is marker, WHY
     assert {"key", "default_timeout"} <= {field.name for field in dataclasses.fields(client)}, WHY
     assert client._auth.header_value == "Key an-id:a-secret", WHY
     assert "an-id" not in repr(client), WHY
@@ -46,7 +55,8 @@ def test_fal_clients_sync_client_keeps_its_connections_where_ours_are_put():
         (fal_client.client.CDNTokenManager._refresh_token, {"self"}),
         (fal_client.client.CDNToken, {"token", "token_type", "base_upload_url", "expires_at"}),
         (httpx.Client.send, {"request"}),
-        (httpx.HTTPTransport.__init__, {"verify", "limits", "proxy"}),
+        *((pool.__init__, {"ssl_context", "keepalive_expiry", "network_backend"}) for pool in POOLS),
+        (httpcore.HTTPProxy.__init__, {"proxy_url", "proxy_auth", "proxy_headers", "proxy_ssl_context"}),
         (httpx_sse.EventSource.__init__, {"response"}),
         (HTTPAdapter.build_connection_pool_key_attributes, {"request", "verify", "cert"}),
         (HTTPAdapter.cert_verify, {"conn", "url", "verify", "cert"}),
@@ -63,8 +73,7 @@ def test_fal_clients_token_manager_knows_its_url_and_headers():
     assert manager._url.startswith("https://rest.fal.ai/storage/auth/token"), WHY
     assert manager._headers["Authorization"] == "Key an-id:a-secret", WHY
     token = fal_client.client.CDNToken("t", "Bearer", "https://v3.fal.media", datetime.max.replace(tzinfo=timezone.utc))
-    manager._token = token
-    assert manager.get_token() is token, WHY
+    assert not token.is_expired(), WHY
 
 
 def test_fal_clients_retry_loop_repeats_httpx_errors_and_not_ours():
@@ -84,16 +93,16 @@ def test_a_handle_names_its_urls():
 
 
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1"])
-def test_httpx_pools_connect_through_the_network_backend_that_they_are_given(proxy):
+def test_httpcores_pools_connect_through_the_network_backend_that_they_are_given(proxy):
     class Backend(httpcore.NetworkBackend):
         def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
             raise httpcore.ConnectError(f"asked for {host}")
 
-    with httpx.HTTPTransport(proxy=proxy) as transport:
-        assert hasattr(transport._pool, "_network_backend"), WHY
-        transport._pool._network_backend = Backend()
-        with httpx.Client(transport=transport) as web, pytest.raises(httpx.ConnectError, match="asked for"):
-            web.get("https://queue.fal.run/")
+    options = {"network_backend": Backend()}
+    with httpcore.HTTPProxy(proxy, **options) if proxy else httpcore.ConnectionPool(**options) as pool:
+        with pytest.raises(httpcore.ConnectError, match="asked for"):
+            pool.request("GET", "https://queue.fal.run/")
+        assert pool.connections == [], WHY
 
 
 def test_httpx_clients_send_every_request_through_the_method_that_we_replace():
@@ -122,14 +131,14 @@ def test_urllib3_takes_a_tls_context_and_a_connection_class():
 
 def test_every_request_of_a_client_passes_through_our_transport(box, client, photo_path):
     """Whatever fal-client opened by itself would miss the deadline, the retry rules and the key rules."""
-    transport, seen = client._ready().wire._transport, []
-    send = transport.handle_request
+    transport, seen = client._parts().api._transport, []
+    send = transport.send
 
-    def watched(request):
+    def watched(call, request):
         seen.append((request.method, request.url.host, request.url.path))
-        return send(request)
+        return send(call, request)
 
-    transport.handle_request = watched
+    transport.send = watched
     client.any_llm_complete("Hi")
     client.upload_file(photo_path)
     list(client.iter_any_llm("Hi"))

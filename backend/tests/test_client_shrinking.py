@@ -154,15 +154,14 @@ def tall_jpeg(width, height, **options):
     )
 
 
-SHRINK = """
-import resource, sys
-from services.fal.call import new_call
-from services.fal.checks import local_image
-from services.fal.shrinking import shrunk
-with new_call(100):
-    image = shrunk(local_image(sys.argv[1]))
+SHRINK = r"""
+import re, sys
+from services.fal.call import Call
+from services.fal.image_files import local_image, shrunk
+image = shrunk(Call(100), local_image(sys.argv[1]))
 open(sys.argv[1], "wb").write(image.data)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not ru_maxrss, which a process inherits from the one that started it.
+print(int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) // 1024)
 """
 
 

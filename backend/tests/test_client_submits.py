@@ -20,7 +20,7 @@ NO_RETRY_AFTER_S = 8.0
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
 
 
 @pytest.fixture
@@ -259,15 +259,10 @@ def test_a_submit_that_is_stopped_on_its_way_and_cannot_be_cancelled_says_that_i
     box.fault("cancel", status=500, times=None)
     call = Call(60)
     with ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(run_within, call, warm.any_llm_submit)
+        sent = pool.submit(warm.within(call).any_llm_submit, "Hi")
         box.wait_for(lambda ledger: ledger["accepted"] == 1)
         call.cancel()
         with pytest.raises(Cancelled, match="could not be cancelled") as raised:
             sent.result()
     assert raised.value.request_id == box.ledger()["jobs"][0]["request_id"]
     assert not raised.value.retryable
-
-
-def run_within(call, method):
-    with call.resumed():
-        return method("Hi")

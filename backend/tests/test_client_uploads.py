@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from services.fal import checks
+from services.fal import image_files
 from services.fal.errors import AuthError, BadOutput, DeadlineExceeded, FalUnavailable, InvalidInput
 from services.fal_service import FalClient
 
@@ -27,7 +27,7 @@ HEADS = {
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
 
 
 @pytest.fixture
@@ -174,8 +174,8 @@ def test_a_large_file_that_changes_while_it_goes_up_is_an_error(box, client, tmp
     path = tmp_path / "large.png"
     path.write_bytes(PNG)
     os.truncate(path, 101 * MIB)
-    image = checks.local_image(path)
-    monkeypatch.setattr(checks, "local_image", lambda _: image)
+    image = image_files.local_image(path)
+    monkeypatch.setattr("services.fal_service.local_image", lambda _: image)
     change(path)
     with pytest.raises(InvalidInput, match=said):
         client.upload_file(path)

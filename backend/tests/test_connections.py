@@ -14,7 +14,7 @@ import pytest
 from httpcore._backends.sync import SyncStream
 
 from fal_sandbox.server import Sandbox
-from services.fal import connections, retries, transport
+from services.fal import connections, transport
 from services.fal.call import Call
 from services.fal.errors import Cancelled
 from services.fal_service import FalClient
@@ -48,9 +48,9 @@ def open_connections(client: FalClient) -> bool:
 
 def kept(client: FalClient) -> list[Any]:
     """The open connections that no request uses."""
-    assert client._shared.core is not None
-    free = client._shared.core.wire._transport._connections._free
-    return [connection for stack in free.values() for _, kept in stack for connection in kept._pool.connections]
+    assert client._shared._made is not None
+    free = client._shared._made.api._transport._connections._free
+    return [connection for stack in free.values() for _, kept in stack for connection in kept.pool.connections]
 
 
 def test_calls_in_a_row_share_one_connection(client: FalClient, box: Sandbox) -> None:
@@ -91,8 +91,8 @@ def test_who_is_stopped_does_not_shut_the_connection_that_somebody_else_has_by_t
         return unused
 
     def ask() -> None:
-        with stopped.resumed(), contextlib.suppress(Cancelled):
-            client.any_llm_status(job)
+        with contextlib.suppress(Cancelled):
+            client.within(stopped).any_llm_status(job)
 
     monkeypatch.setattr(connections.Connections, "_give_back", slowly)
     first = threading.Thread(target=ask, name="stopped")
@@ -170,7 +170,7 @@ def test_connections_that_were_not_used_for_a_while_are_closed_one_by_one(
 def test_64_threads_against_a_failing_fal_send_a_small_multiple_of_one_request_each(
     client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(transport, "BACKOFF_FIRST_S", 0.001)
     box.fault("status", status=500, times=None)
     results: list[str] = []
 
@@ -188,13 +188,13 @@ def test_64_threads_against_a_failing_fal_send_a_small_multiple_of_one_request_e
 
     assert results == ["fal_unavailable"] * 64
     requests = sum(row["stage"] == "status" for row in box.journal())
-    assert requests <= 64 + retries.BUDGET_TOKENS / retries.COST_PER_RETRY
+    assert requests <= 64 + transport.BUDGET_TOKENS / transport.COST_PER_RETRY
 
 
 def test_one_thread_alone_may_retry_as_often_as_a_request_may(
     client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(transport, "BACKOFF_FIRST_S", 0.001)
     box.fault("status", status=500, times=3)
     job = client.any_llm_submit("hi")
     assert client.any_llm_status(job)["status"] in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
@@ -202,8 +202,8 @@ def test_one_thread_alone_may_retry_as_often_as_a_request_may(
 
 
 def test_successes_refill_the_budget(client: FalClient, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.001)
-    monkeypatch.setattr(retries, "BUDGET_TOKENS", 5.0)
+    monkeypatch.setattr(transport, "BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(transport, "BUDGET_TOKENS", 5.0)
     job = client.any_llm_submit("hi")
     with FalClient(timeout=60) as poor:
         box.fault("status", status=500, times=1)

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from conftest import WORKER
-from services.fal import settings, stderr_log
+from services.fal import log, settings
 from services.fal.call import Call, Slots
 from services.fal.errors import DeadlineExceeded, FalError
 from services.worker import serve
@@ -413,7 +413,7 @@ def test_lines_that_nobody_read_are_counted(monkeypatch):
     stream = os.fdopen(writes, "w")
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(sys, "__stderr__", stream)
-    handler = stderr_log._StderrHandler()
+    handler = log._StderrHandler()
     for number in range(3):
         handler.write(f"lost {number}")
     while select.select([reads], [], [], 0)[0]:
@@ -496,10 +496,10 @@ def test_the_call_that_began_first_gets_the_next_place():
 
     def take(call: Call, name: str) -> None:
         waiting.wait()
-        with call.resumed(), slots.one():
+        with slots.one(call):
             got.append(name)
 
-    with Call(WITHIN_S).resumed(), slots.one():
+    with slots.one(Call(WITHIN_S)):
         threads = [threading.Thread(target=take, args=pair) for pair in ((younger, "younger"), (older, "older"))]
         for thread in threads:
             thread.start()

@@ -22,7 +22,7 @@ import trustme
 from conftest import COFFEE
 from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true
-from services.fal import retries
+from services.fal import transport
 from services.fal_service import FalClient
 from services.fal_worker import main
 
@@ -234,8 +234,8 @@ FAULTS = (
 
 @pytest.fixture(autouse=True)
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.002)
-    monkeypatch.setattr(retries, "BACKOFF_MAX_S", 0.01)
+    monkeypatch.setattr(transport, "BACKOFF_FIRST_S", 0.002)
+    monkeypatch.setattr(transport, "BACKOFF_MAX_S", 0.01)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fal_sandbox.server import Sandbox
 from services.fal import prompts
 from services.fal.categories import CATEGORY_NAMES, read_categories
 from services.fal.errors import BadOutput, InvalidInput
-from services.fal.nearly_json import MAX_CHARS
+from services.fal.loose_json import MAX_CHARS
 from services.fal_service import FalClient
 from services.worker.command_line import HelpWanted, parse
 from services.worker.commands import COMMANDS
@@ -151,11 +151,10 @@ def test_the_work_grows_with_the_length_of_a_hostile_answer_and_has_an_end(what:
 def test_any_command_line_is_parsed_or_refused_as_invalid_input(words: list[str]) -> None:
     for argv in (words, ["any-llm-complete", *words], ["any-llm-complete", "--prompt", *words]):
         try:
-            command, values = parse(argv)
+            name, values = parse(argv)
         except (InvalidInput, HelpWanted):
             continue
-        assert command in COMMANDS.values()
-        assert set(values) <= {option.name for option in command.all_options}
+        assert set(values) <= {option.name for option in COMMANDS[name].all_options}
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=50).filter(lambda text: "\x00" not in text))

@@ -32,50 +32,24 @@ START = {
     *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""
-CLIENT = {
-    *START,
-    *("worker.run", "fal_service", "fal.call", "fal.checks", "fal.endpoints", "fal.settings", "fal.stderr_log"),
-    *("fal.env_files", "fal.key_forms", "fal.picture_types"),
-    *(
-        "fal.progress",
-        "fal.steps",
-        "fal.text_request",
-        "fal.core",
-        "fal.wire",
-        "fal.transport",
-        "fal.connections",
-        "fal.answers",
-    ),
-    *("fal.bodies", "fal.certificates", "fal.fields", "fal.hosts", "fal.racing"),
-    *("fal.names", "fal.retries", "fal.jobs", "fal.language", "fal.models"),
+SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.log", "fal.progress"}
+SERVICE = {
+    *SUPERVISED,
+    *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
+    *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json"),
+    *("fal.picture_models", "fal.product", "fal.prompts", "fal.responses", "fal.settings", "fal.text_models"),
 }
-PICTURES = {*CLIENT, "fal.pictures", "fal.own_photokit"}
-PRODUCT = {*PICTURES, "fal.product", "fal.prompts", "fal.categories", "fal.nearly_json"}
-WORKFLOW = {*PRODUCT, "fal.workflow"}
-SAVED = {*WORKFLOW, "worker.gallery", "fal.downloads"}
-SCHEMA = {
-    *START,
-    *("worker.run", "worker.schemas", "worker.shapes", "worker.jsonrpc", "worker.calls", "fal.results", "webhooks"),
-    *("fal.call", "fal.checks", "fal.endpoints", "fal.hosts", "fal.settings", "fal.stderr_log", "fal.progress"),
-    *("fal.env_files", "fal.key_forms", "fal.picture_types"),
-}
+"""The client itself, before its first call: neither httpx nor fal-client."""
+CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
+SAVED = {*CLIENT, "worker.saved_files"}
+SCHEMA = {*SERVICE, "worker.schemas"}
 LISTEN = {
-    *START,
-    *("worker.run", "worker.webhook_listen", "webhooks"),
-    *(
-        "fal.call",
-        "fal.endpoints",
-        "fal.hosts",
-        "fal.settings",
-        "fal.stderr_log",
-        "fal.progress",
-        "fal.env_files",
-        "fal.key_forms",
-    ),
+    *SUPERVISED,
+    *("worker.webhook_listen", "webhooks", "fal.env_files", "fal.hosts", "fal.endpoints", "fal.settings"),
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.calls"} - AHEAD
+SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc"} - {*AHEAD, "worker.one_shot"}
 BUDGETS = {
     "any-llm-complete": CLIENT,
     "any-llm-enterprise": CLIENT,
@@ -84,16 +58,16 @@ BUDGETS = {
     "any-llm-status": CLIENT,
     "any-llm-result": CLIENT,
     "any-llm-cancel": CLIENT,
-    "background": PICTURES,
-    "remove-background": PICTURES,
-    "analyze-product": PRODUCT,
-    "generate-bg-prompt": PRODUCT,
-    "generate-multiple-bg": PRODUCT,
+    "background": CLIENT,
+    "remove-background": CLIENT,
+    "analyze-product": CLIENT,
+    "generate-bg-prompt": CLIENT,
+    "generate-multiple-bg": CLIENT,
     "upload-file": CLIENT,
-    "workflow": WORKFLOW,
+    "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
-    "doctor": {*CLIENT, "fal.doctor"},
+    "doctor": CLIENT,
     "schema": SCHEMA,
     "serve": SERVE,
     "webhook-listen": LISTEN,

@@ -19,8 +19,7 @@ import trustme
 
 from fal_sandbox.server import Sandbox
 from raw_hosts import RawHosts, Script, answering, dripping, headed, raw_hosts, whole
-from services.fal import bodies, racing
-from services.fal.answers import Answer, retry_after_s
+from services.fal import connections, responses
 from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import (
     AmbiguousSubmit,
@@ -31,6 +30,7 @@ from services.fal.errors import (
     ModelRejected,
     Unreachable,
 )
+from services.fal.responses import Answer, retry_after_s
 from services.fal_service import FalClient
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
@@ -266,7 +266,7 @@ def _of(client: FalClient, stage: str, folder: Path, photo: Path) -> dict[str, A
 
 
 def test_an_endless_answer_is_refused_at_its_limit(raw: RawHosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(responses, "MAX_ANSWER_BYTES", 1_000_000)
     raw.scripts["queue.fal.run"] = dripping(
         headed("200 OK", "Transfer-Encoding: chunked"), b"10000\r\n" + b" " * 65_536 + b"\r\n", every_s=0
     )
@@ -277,14 +277,14 @@ def test_an_endless_answer_is_refused_at_its_limit(raw: RawHosts, monkeypatch: p
 
 @pytest.mark.parametrize("line", [b"data: " + b"a" * 300_000, b"data: a\n" * 40_000, b": " + b"a" * 300_000])
 def test_an_event_without_end_is_refused(raw: RawHosts, monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
-    monkeypatch.setattr(bodies, "MAX_EVENT_BYTES", 200_000)
+    monkeypatch.setattr(responses, "MAX_EVENT_BYTES", 200_000)
     raw.scripts["fal.run"] = answering(line, *EVENTS)
     with FalClient(timeout=20) as client, pytest.raises(BadOutput, match="larger than"):
         list(client.iter_any_llm("hi"))
 
 
 def test_many_events_may_be_larger_together_than_one_may_be(raw: RawHosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "MAX_EVENT_BYTES", 100_000)
+    monkeypatch.setattr(responses, "MAX_EVENT_BYTES", 100_000)
     texts = [{"output": "a" * 60_000, "partial": True}] * 5
     raw.scripts["fal.run"] = answering(events(*texts, LAST), *EVENTS)
     with FalClient(timeout=20) as client:
@@ -343,7 +343,7 @@ def test_an_odd_answer_is_never_an_internal_error(
     status: str,
     stage: str,
 ) -> None:
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
     script = answering(body, status=status)
     raw.scripts |= {"queue.fal.run": job_at_fal(result=script), "rest.fal.ai": script}
     with FalClient(timeout=20) as client:
@@ -357,7 +357,7 @@ def test_an_odd_answer_is_never_an_internal_error(
 def test_an_odd_status_is_never_an_internal_error(
     raw: RawHosts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, photo_file: Path, status: str, stage: str
 ) -> None:
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
     monkeypatch.setattr("services.fal.jobs.POLL_FIRST_S", 0.001)
 
     def script(connection: Any, head: str) -> None:
@@ -438,7 +438,7 @@ def server() -> Iterator[socket.socket]:
 
 
 def test_an_address_that_does_not_answer_costs_a_moment_once(server: socket.socket) -> None:
-    one = racing.Racing()
+    one = connections.Racing()
     tries = []
     for _ in range(2):
         with one.connect(["127.0.0.2", "127.0.0.1"], port_of(server), 30, lambda: None) as connected:
@@ -453,27 +453,27 @@ def port_of(server: socket.socket) -> int:
 
 
 def test_an_address_that_refuses_is_passed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(racing, "HEAD_START_S", 60)
+    monkeypatch.setattr(connections, "HEAD_START_S", 60)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         addresses = ["::1", "127.0.0.3", "127.0.0.1"]
-        with racing.Racing().connect(addresses, port, 30, lambda: None) as connected:
+        with connections.Racing().connect(addresses, port, 30, lambda: None) as connected:
             assert connected.getpeername()[0] == "127.0.0.1"
 
 
 def test_when_no_address_answers_the_time_ends_and_the_call_can_be_stopped(server: socket.socket) -> None:
     with pytest.raises(TimeoutError):
-        racing.Racing().connect(["127.0.0.2"], port_of(server), 0.3, lambda: None)
+        connections.Racing().connect(["127.0.0.2"], port_of(server), 0.3, lambda: None)
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        racing.Racing().connect(["127.0.0.2"], port_of(server), 30, stop)
+        connections.Racing().connect(["127.0.0.2"], port_of(server), 30, stop)
 
 
 def test_the_families_are_tried_by_turns() -> None:
-    order = racing.Racing()._in_order(["2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2"])
+    order = connections.Racing()._in_order(["2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2"])
     assert order == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2"]
 
 
@@ -497,7 +497,7 @@ def test_every_request_passes_over_a_dead_address(
             return connect_ex(self, (address[0], port))
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(racing.socket, "socket", Redirected)
+    monkeypatch.setattr(connections.socket, "socket", Redirected)
     with FalClient(timeout=20) as client:
         threading.Thread(target=_hang_up, args=(server,), daemon=True).start()
         actions: dict[str, Callable[[], Any]] = {
@@ -507,7 +507,7 @@ def test_every_request_passes_over_a_dead_address(
             "photokit": lambda: client.background_replace("https://a.example/b.jpg", prompt="x", remove_bg=False),
         }
         monkeypatch.setattr("services.fal.transport.MAX_ATTEMPTS", 1)
-        monkeypatch.setattr("services.fal.wire.MAX_ATTEMPTS", 1)
+        monkeypatch.setattr("services.fal.fal_api.MAX_ATTEMPTS", 1)
         error = ended_within(actions[stage], Unreachable)
     assert seen
     assert "EOF" in str(error) or "reset" in str(error).lower(), error
@@ -560,7 +560,7 @@ def test_a_proxy_that_refuses_is_not_asked_again(raw: RawHosts, status: str) -> 
 
 
 def test_a_proxy_that_is_busy_is_asked_again(raw: RawHosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
     raw.refusal = headed("503 Busy", "Content-Length: 0")
     with FalClient(timeout=30) as client:
         assert ended_within(lambda: client.any_llm_submit("hi"), Unreachable).retryable

@@ -17,9 +17,8 @@ import pytest
 import fal_sandbox.__main__ as sandbox_cli
 from fal_sandbox.endpoint_table import ENDPOINTS
 from services.fal import errors, results, settings
-from services.fal.endpoints import BY_HAND, CHAINS
+from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
 from services.fal.errors import FalError
-from services.fal.models import MODEL_CHAINS
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS, COMMON
 
@@ -36,7 +35,12 @@ PROJECT = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8")
 
 OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3"}
 """Packages that come with the three runtime packages and that services import themselves."""
-IMPORT_NAMES = {"python-dotenv": "dotenv", "opencv-python-headless": "cv2", "pillow": "PIL"}
+IMPORT_NAMES = {
+    "python-dotenv": "dotenv",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+}
 FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/")
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)]
@@ -284,9 +288,8 @@ def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     extras = (*PROJECT["optional-dependencies"]["image"], *PROJECT["optional-dependencies"]["webhooks"])
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
-    assert {path.name for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")} == {
-        "shrinking.py"
-    }
+    heavy = {path for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")}
+    assert {path.name for path in heavy if path.parent.name != "shop"} == {"image_files.py"}
     assert {_import_name(name) for name in _with_their_own(runtime)} >= OWN_DEPENDENCIES_USED
 
 

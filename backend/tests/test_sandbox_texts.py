@@ -369,3 +369,15 @@ def test_other_prompts_are_not_taken_for_turkish(asked):
 
 def test_a_named_language_wins_over_the_language_of_the_prompt():
     assert "Dieser Becher" in answer("Bu kupa için almanca bir tanıtım yaz", None, [])
+
+
+def test_tags_are_a_word_or_two_in_the_language_that_is_asked_for():
+    asked = (
+        'Write in Turkish. Answer with JSON: {"tags": ["one", "two"], "hashtags": ["#a"], "title": "t", "list": ["x"]}'
+    )
+    said = json.loads(answer(asked, None, []))
+    assert len(said["tags"]) == 2
+    assert len({*said["tags"], *said["hashtags"]}) == 3
+    assert all(len(tag) <= 20 and tag.replace(" ", "").isalpha() for tag in said["tags"] + said["hashtags"])
+    assert said["tags"][0] in turkish.CATEGORIES[""]
+    assert len(said["title"]) > 20

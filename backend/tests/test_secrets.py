@@ -28,10 +28,10 @@ from httpcore._backends.sync import SyncStream
 from conftest import COFFEE
 from fal_sandbox.server import Sandbox
 from raw_hosts import RawHosts, answering, raw_hosts, whole
-from services.fal import errors, racing, redaction
+from services.fal import connections, errors, redaction
 from services.fal.hosts import is_public
+from services.fal.jobs import own_url
 from services.fal.settings import resolve
-from services.fal.wire import own_url
 from services.fal_service import FalClient
 
 HALVES = ("planted-key-id-91", "planted-secret-73")
@@ -83,7 +83,7 @@ def test_the_key_is_not_shown_however_it_was_given(
             str(client),
             repr(client._settings),
             repr(client.__dict__),
-            repr(client._shared.core.__dict__),
+            repr(client._shared._made.__dict__),
         ]
     out, err = capfd.readouterr()
     shown += [repr(failed), repr(worked), out, err, caplog.text, repr([record.__dict__ for record in caplog.records])]
@@ -158,7 +158,7 @@ def test_a_download_carries_no_key_and_no_token(box: Sandbox, photo_url: str, tm
 def test_signed_urls_lose_their_query_in_the_log(
     box: Sandbox, photo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from services.fal.stderr_log import logger
+    from services.fal.log import logger
 
     monkeypatch.setenv("FAL_LOG", "debug")
     with FalClient(key=KEY):
@@ -219,8 +219,8 @@ def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
         raise ConnectionRefusedError("refused")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(racing.Racing, "connect", connect)
-    monkeypatch.setattr("services.fal.wire.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(connections.Racing, "connect", connect)
+    monkeypatch.setattr("services.fal.fal_api.MAX_ATTEMPTS", 1)
     with FalClient(key=KEY, timeout=3) as client, pytest.raises(errors.Unreachable):
         client.save_picture("https://v3.fal.media/files/x.png", tmp_path, "x")
     assert connected == [(["8.8.8.8"], 443)]
@@ -529,7 +529,7 @@ ACTIONS: dict[str, Any] = {
 def test_no_frame_holds_the_key_while_a_request_is_on_its_way(
     raw: RawHosts, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("services.fal.retries.BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
     if name == "photokit":

@@ -164,7 +164,7 @@ def _assert_sent(box: Sandbox, name: str, photo_url: str) -> None:
 
 
 def test_every_command_has_an_example_here_and_every_option_is_used_in_it():
-    one_shot = {name: command for name, command in COMMANDS.items() if command.program is None}
+    one_shot = {name: command for name, command in COMMANDS.items() if not command.is_program}
     assert set(EXAMPLES) == set(one_shot)
     for name, command in one_shot.items():
         used = {word[2:] for word in [*EXAMPLES[name].argv, *COMMON] if word.startswith("--")}

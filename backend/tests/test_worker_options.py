@@ -100,7 +100,7 @@ def test_the_help_of_every_command_tells_every_option(name, capfd):
     for option in COMMANDS[name].all_options:
         assert f"--{option.name}" in out
         assert f"--{option.name.replace('_', '-')}" in out
-    assert ("--json" in out) == (COMMANDS[name].program is None)
+    assert ("--json" in out) == (not COMMANDS[name].is_program)
 
 
 WRONG = {

@@ -40,6 +40,9 @@ WORDY = word_set(
     "baslik metin aciklama ozet"
 )
 """Words of a key whose value is a sentence."""
+SHORT = word_set("tag tags hashtag hashtags keyword keywords etiket etiketler")
+"""Words of a key whose value is a word or two."""
+MOST_SHORT_LETTERS = 20
 MOST_STYLE_WORDS, MOST_PROMPT_WORDS = 30, 60
 
 
@@ -132,6 +135,8 @@ def _filled(example: Json, asked: str, images: Images, language: str) -> Json:
     known = _categories(kind, _look(photo).colours, language)
     about = asked if not images else kind
     said = cycle(re.findall(r"\S[^.!?。]*[.!?。]", _description(language or "en", about, images)))
+    categories = (value for name, value in known.items() if not name.startswith("*"))
+    words_or_two = cycle([value for value in categories if len(value) <= MOST_SHORT_LETTERS and "/" not in value])
     nested = isinstance(example, list) or any(isinstance(value, (dict, list)) for value in example.values())
     nothing = "Görünmüyor" if language == "tr" else "Not visible"
 
@@ -144,6 +149,8 @@ def _filled(example: Json, asked: str, images: Images, language: str) -> Json:
             return value
         if "|" in value:
             return value.partition("|")[0].strip()
+        if tokens(key.replace("_", " ")) & SHORT:
+            return next(words_or_two)
         if (found := known.get(key) or _by_part(known, key)) and not listed:
             return found
         return next(said) if nested or tokens(key.replace("_", " ")) & WORDY else nothing

@@ -25,20 +25,29 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.request import getproxies
 
-from services.fal import checks, stderr_log
-from services.fal.call import Call, new_call
+from services.fal import arguments, log
+from services.fal.call import Call
+from services.fal.doctor import examine
+from services.fal.downloads import Downloads
+from services.fal.endpoints import Endpoints
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
-from services.fal.progress import Progress, progress_of
+from services.fal.image_files import local_image, shrunk
+from services.fal.jobs import Jobs
+from services.fal.picture_models import PictureModels
+from services.fal.product import ProductModels, Workflow
+from services.fal.progress import Progress
+from services.fal.prompts import plain_background
+from services.fal.responses import job_state
 from services.fal.settings import Settings, check_timeout, resolve
-from services.fal.steps import Steps
-from services.fal.text_request import TextRequest, image_urls_in
+from services.fal.text_models import Models, TextModels, TextRequest, image_urls_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from services.fal.core import Core
+    from services.fal.fal_api import FalApi
     from services.fal.results import (
         AnalysisResult,
         AnyCategories,
@@ -57,9 +66,9 @@ if TYPE_CHECKING:
 __all__ = ["FalClient"]
 
 _NO_TEXT: dict[str, Any] = {"output": "", "reasoning": None, "partial": False, "error": None, "raw": {}}
+_NO_ANSWER: dict[str, Any] = {"output": "", "error": None, "raw": {}}
 Styles = Sequence[Mapping[str, str] | str]
 OnProgress = Callable[["ProgressEvent"], None]
-T = TypeVar("T")
 
 
 class FalClient:
@@ -91,7 +100,8 @@ class FalClient:
     ) -> None:
         """Raises MissingKey when no key is found, InvalidInput for a setting that makes no sense."""
         self._settings: Settings = resolve(key=key, timeout=timeout, max_concurrency=max_concurrency, env_file=env_file)
-        stderr_log.enable(self._settings.log)
+        if self._settings.log != "off":
+            log.to_stderr(self._settings.log)
         self._shared = _Shared(self._settings)
         self._around: Call | None = None
         """The call that the calls of this view are parts of."""
@@ -119,6 +129,11 @@ class FalClient:
         """Close every connection. The client cannot be used afterwards, nor can any view of it (`within`)."""
         self._shared.close()
 
+    @property
+    def call(self) -> Call | None:
+        """The call that this view's calls are parts of (`within`); None for a client itself."""
+        return self._around
+
     def within(self, call: Call) -> FalClient:
         """A view of this client whose methods are parts of `call`: they end with it, and tell its progress.
 
@@ -127,6 +142,8 @@ class FalClient:
             call = Call(60, progress=Progress(print))
             client.within(call).product_workflow("photo.jpg")  # meanwhile elsewhere: call.cancel()
         """
+        if not isinstance(call, Call):
+            raise InvalidInput(f"call must be a services.fal.call.Call, not {call!r}.")
         view = copy.copy(self)
         view._around = call
         return view
@@ -156,10 +173,10 @@ class FalClient:
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
 
-        def ask() -> dict[str, Any]:
-            return _text_result(self._ready().language.ask("text", request, self._progress(with_logs)))
+        def ask(call: Call) -> dict[str, Any]:
+            return _text_result(self._parts().text.ask(call, "text", request))
 
-        return cast("TextResult", self._reported(ask, timeout, _NO_TEXT))
+        return cast("TextResult", self._reported(ask, timeout, _NO_TEXT, with_logs=with_logs))
 
     def any_llm_enterprise(
         self,
@@ -180,16 +197,16 @@ class FalClient:
         Returns `{"output", "error", "raw"}` and what `any_llm_complete` returns beside its keys.
         Source: https://fal.ai/models/openrouter/router/enterprise/api, with images .../router/vision/api
         """
-        images = checks.image_urls(image_urls)
+        images = arguments.image_urls(image_urls)
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning)
-        images += [url for url in checks.image_urls(image_urls_in(prompt)) if url not in images]
+        images += [url for url in arguments.image_urls(image_urls_in(prompt)) if url not in images]
         request = request._replace(image_urls=tuple(images))
 
-        def ask() -> dict[str, Any]:
-            answer = self._ready().language.ask("enterprise", request, self._progress(with_logs))
+        def ask(call: Call) -> dict[str, Any]:
+            answer = self._parts().text.ask(call, "enterprise", request)
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
-        return cast("EnterpriseResult", self._reported(ask, timeout, {"output": "", "error": None, "raw": {}}))
+        return cast("EnterpriseResult", self._reported(ask, timeout, _NO_ANSWER, with_logs=with_logs))
 
     def iter_any_llm(
         self,
@@ -212,22 +229,20 @@ class FalClient:
         return self._events(request, self._timeout_s(timeout))
 
     def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
-        call = Call(timeout_s, parent=self._around) if self._around else Call.within_current(timeout_s)
-        process = os.getpid()
-        with _border(), call.resumed():
-            events = self._ready().language.events(request)
+        call, process = Call(timeout_s, parent=self._around), os.getpid()
+        with _border():
+            events = self._parts().text.events(call, request)
         try:
             while True:
                 if os.getpid() != process:
                     raise InvalidInput("This stream belongs to the process that began it. Begin one of your own.")
-                with _border(), call.resumed():
+                with _border():
                     event = next(events, None)
                 if event is None:
                     return
                 yield event
         finally:
-            with call.resumed():
-                events.close()
+            events.close()
 
     def any_llm_stream(
         self,
@@ -302,9 +317,9 @@ class FalClient:
     ) -> dict[str, str]:
         """As `any_llm_submit`, returning `{"request_id", "endpoint"}`."""
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
-        hook = None if webhook_url is None else checks.web_url(webhook_url, "webhook_url")
-        with self._call(timeout):
-            job = self._ready().language.submit(request, hook)
+        hook = None if webhook_url is None else arguments.web_url(webhook_url, "webhook_url")
+        with self._call(timeout) as call:
+            job = self._parts().text.submit(call, request, hook)
         return {"request_id": job.request_id, "endpoint": job.endpoint.path}
 
     def any_llm_status(self, request_id: str, with_logs: bool = True, *, timeout: float | None = None) -> StatusResult:
@@ -313,26 +328,24 @@ class FalClient:
         `status` is "IN_QUEUE", "IN_PROGRESS" or "COMPLETED"; a failed job is COMPLETED with `error`.
         Raises NotFound when fal does not know the id.
         """
-        with_logs = checks.flag(with_logs, "with_logs")
-        with self._call(timeout):
-            jobs = self._ready().jobs
-            found = jobs.find("text", request_id, lambda job: jobs.status(job, with_logs=with_logs))
-        from services.fal.fields import job_state
-
+        with_logs = arguments.flag(with_logs, "with_logs")
+        with self._call(timeout) as call:
+            jobs = self._parts().jobs
+            found = jobs.find(call, "text", request_id, lambda job: jobs.status(call, job, with_logs=with_logs))
         return cast("StatusResult", {"request_id": request_id, **job_state(found)})
 
     def any_llm_result(self, request_id: str, *, timeout: float | None = None) -> TextResult:
         """The result of a submitted job, as `any_llm_complete` returns it. Raises NotReady while it runs."""
 
-        def fetch() -> dict[str, Any]:
-            return _text_result(self._ready().language.result(request_id))
+        def fetch(call: Call) -> dict[str, Any]:
+            return _text_result(self._parts().text.result(call, request_id))
 
         return cast("TextResult", self._reported(fetch, timeout, _NO_TEXT, but_raise=(NotReady, InvalidInput)))
 
     def any_llm_cancel(self, request_id: str, *, timeout: float | None = None) -> CancelResult:
         """Stop a submitted job: `{"status": "cancelled" | "requested" | "too_late" | "not_found"}`."""
-        with self._call(timeout):
-            status = self._ready().jobs.cancel_found("text", request_id)
+        with self._call(timeout) as call:
+            status = self._parts().jobs.cancel_found(call, "text", request_id)
         return {"request_id": request_id, "status": status}
 
     # Pictures
@@ -342,13 +355,11 @@ class FalClient:
 
         With `shrink`, a photo of more than 4,096 pixels a side or 8 MB is sent smaller (needs Pillow).
         """
-        image, shrink = checks.local_image(path), checks.flag(shrink, "shrink")
-        with self._call(timeout):
+        image, shrink = local_image(path), arguments.flag(shrink, "shrink")
+        with self._call(timeout) as call:
             if shrink:
-                from services.fal.shrinking import shrunk
-
-                image = shrunk(image)
-            return self._ready().wire.upload(image.data, image.content_type, image.file_name)
+                image = shrunk(call, image)
+            return self._parts().api.upload(call, image.data, image.content_type, image.file_name)
 
     def background_replace(
         self,
@@ -365,17 +376,15 @@ class FalClient:
         Returns `{"image": {"url", "width", "height", "content_type", "file_size"}, "timings"}`; sizes in pixels and
         bytes, timings in seconds. Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, prompt = checks.image_url(image_url), checks.text(prompt, "prompt")
-        remove_bg, watch = checks.flag(remove_bg, "remove_bg"), self._progress(with_logs)
-        steps = Steps()
-        with self._call(timeout):
-            pictures = self._ready().pictures
-            if remove_bg:
-                with steps.step("cutout"):
-                    url = pictures.cut_out(url, watch).image["url"]
-            with steps.step("picture"):
-                picture = pictures.replace_background(url, prompt, watch)
-        return cast("PictureResult", picture.as_result(steps))
+        url, prompt = arguments.image_url(image_url), arguments.text(prompt, "prompt")
+        remove_bg = arguments.flag(remove_bg, "remove_bg")
+        with self._call(timeout, with_logs=with_logs) as call:
+            parts = self._parts()
+            product_url = parts.product.cut_out(call, url) if remove_bg else url
+            picture = call.progress.step(
+                "picture", lambda: parts.pictures.replace_background(call, product_url, prompt)
+            )
+        return cast("PictureResult", picture.as_result(call.progress.total()))
 
     def remove_background(
         self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
@@ -384,10 +393,13 @@ class FalClient:
 
         Source: https://fal.ai/models/fal-ai/bria/background/remove/api
         """
-        url, steps = checks.image_url(image_url), Steps()
-        with self._call(timeout), steps.step("cutout"):
-            picture = self._ready().pictures.cut_out(url, self._progress(with_logs))
-        return cast("PictureResult", picture.as_result(steps))
+        url = arguments.image_url(image_url)
+        with self._call(timeout, with_logs=with_logs) as call:
+            pictures = self._parts().pictures
+            picture = call.progress.step(
+                "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
+            )
+        return cast("PictureResult", picture.as_result(call.progress.total()))
 
     # The product
 
@@ -405,12 +417,11 @@ class FalClient:
         A category that the model leaves out, or an answer that cannot be read, is asked for once more; a category
         that is missing twice is "Unknown". When neither answer gives any, the error is `bad_output`.
         """
-        url, model = checks.image_url(image_url), checks.optional_text(model, "model")
-        temperature = checks.temperature(temperature)
+        url, model = arguments.image_url(image_url), arguments.optional_text(model, "model")
+        temperature = arguments.temperature(temperature)
 
-        def analyse() -> dict[str, Any]:
-            product = self._ready().product
-            found = product.analyse(url, model, temperature, self._progress(with_logs))
+        def analyse(call: Call) -> dict[str, Any]:
+            found = self._parts().product.analyse(call, url, model, temperature)
             return {
                 "categories": found.categories,
                 "error": None,
@@ -419,7 +430,7 @@ class FalClient:
             }
 
         empty: dict[str, Any] = {"categories": {}, "error": None, "raw_output": ""}
-        return cast("AnalysisResult", self._reported(analyse, timeout, empty))
+        return cast("AnalysisResult", self._reported(analyse, timeout, empty, with_logs=with_logs))
 
     def generate_background_prompt(
         self,
@@ -434,18 +445,15 @@ class FalClient:
 
         `prompt` is always usable: on an error it is a plain one built from `style_type`, and `error` says why.
         """
-        from services.fal.prompts import plain_background
+        known, style = arguments.categories(categories), arguments.text(style_type, "style_type")
+        model = arguments.optional_text(model, "model")
 
-        known, style = checks.categories(categories), checks.text(style_type, "style_type")
-        model = checks.optional_text(model, "model")
-
-        def write() -> dict[str, Any]:
-            product = self._ready().product
-            answer = product.background_prompt(known, style, model, self._progress(with_logs))
+        def write(call: Call) -> dict[str, Any]:
+            answer = self._parts().product.background_prompt(call, known, style, model)
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}
-        return cast("PromptResult", self._reported(write, timeout, empty))
+        return cast("PromptResult", self._reported(write, timeout, empty, with_logs=with_logs))
 
     def generate_multiple_backgrounds(
         self,
@@ -465,14 +473,11 @@ class FalClient:
         Returns `{"images", "total_generated", "total_requested", "errors", "timings"}`; `errors` lists the styles
         that failed, or whose prompt fell back to a plain one, and is None when there are none.
         """
-        url, known = checks.image_url(image_url), checks.categories(categories)
-        wanted, remove_bg = checks.styles(styles), checks.flag(remove_bg, "remove_bg")
-        watch = self._progress(with_logs, on_progress)
-        with self._call(timeout):
-            return cast(
-                "BackgroundsResult",
-                self._ready().product.backgrounds(url, known, wanted, remove_bg, Steps(watch), watch),
-            )
+        url, known = arguments.image_url(image_url), arguments.categories(categories)
+        wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
+            result = self._parts().product.backgrounds(call, url, known, wanted, remove_bg)
+        return cast("BackgroundsResult", result)
 
     def product_workflow(
         self,
@@ -492,32 +497,27 @@ class FalClient:
         Returns `{"image_url", "categories", "images", "description", "total_generated", "total_requested", "errors",
         "timings"}`. Raises when the upload or the analysis fails; what was made by then is in `error.partial`.
         """
-        wanted, language = checks.styles(styles), checks.text(language, "language")
-        source = checks.image_url(image, "image") if _is_url(image) else checks.local_image(image, "image")
-        shrink = checks.flag(shrink, "shrink")
-        with self._call(timeout):
-            watch = self._progress(with_logs, on_progress)
-            steps = Steps(watch)
+        wanted, language = arguments.styles(styles), arguments.text(language, "language")
+        source = arguments.image_url(image, "image") if _is_url(image) else local_image(image, "image")
+        shrink = arguments.flag(shrink, "shrink")
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
             if shrink:
-                from services.fal.shrinking import shrunk
+                source = shrunk(call, source)
+            return cast("WorkflowResult", self._parts().workflow.run(call, source, wanted, language))
 
-                source = shrunk(source)
-            return cast(
-                "WorkflowResult",
-                self._ready().workflow.run(source, wanted, language, steps, watch),
-            )
-
-    def save_picture(self, url: str, directory: Path, name: str, *, timeout: float | None = None) -> Path:
+    def save_picture(
+        self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
+    ) -> Path:
         """Download a picture that fal made into `directory`; its path, `name` with an extension."""
-        with self._call(timeout):
-            return self._ready().downloads.save(url, directory, name)
+        url, name = arguments.text(url, "url"), arguments.string(name, "name")
+        folder = arguments.folder(directory, "directory")
+        with self._call(timeout) as call:
+            return self._parts().downloads.save(call, url, folder, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Settings (the key masked) and whether fal's hosts can be reached with this key."""
-        from services.fal.doctor import examine
-
-        with self._call(timeout):
-            return examine(self._settings, self._ready().wire)
+        with self._call(timeout) as call:
+            return examine(call, self._settings, self._parts().api)
 
     # One call
 
@@ -525,33 +525,54 @@ class FalClient:
         return self.timeout if timeout is None else check_timeout(timeout)
 
     @contextlib.contextmanager
-    def _call(self, timeout: float | None) -> Iterator[Call]:
-        """One call: its deadline, and our errors only."""
-        with new_call(self._timeout_s(timeout), self._around) as call, _border():
+    def _call(
+        self, timeout: float | None, *, with_logs: bool = False, on_progress: OnProgress | None = None
+    ) -> Iterator[Call]:
+        """One call: its deadline, its progress, and our errors only."""
+        timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidInput(f"on_progress must be a function of one event, not {on_progress!r}.")
+        around = None if self._around is None else self._around.progress
+        progress = Progress(on_progress, with_logs=with_logs, parent=around)
+        with Call(timeout_s, parent=self._around, progress=progress) as call, _border():
             yield call
 
     def _reported(
         self,
-        action: Callable[[], dict[str, Any]],
+        action: Callable[[Call], dict[str, Any]],
         timeout: float | None,
         empty: dict[str, Any],
         but_raise: tuple[type[FalError], ...] = (InvalidInput,),
+        *,
+        with_logs: bool = False,
     ) -> dict[str, Any]:
         """`action` as one call, its failure told under `error` beside the empty values of its result."""
-        timeout_s = self._timeout_s(timeout)
         try:
-            with self._call(timeout_s):
-                return action()
+            with self._call(timeout, with_logs=with_logs) as call:
+                return action(call)
         except but_raise:
             raise
         except FalError as error:
             return {**empty, **report(error)}
 
-    def _progress(self, with_logs: bool, on_progress: OnProgress | None = None) -> Progress:
-        return progress_of(on_progress, with_logs, None if self._around is None else self._around.progress)
+    def _parts(self) -> _Parts:
+        return self._shared.parts()
 
-    def _ready(self) -> Core:
-        return self._shared.ready()
+
+class _Parts:
+    """What a client works with: all of it shares one TLS context and one set of connections."""
+
+    def __init__(self, settings: Settings, api: FalApi) -> None:
+        # Another account, or another way to fal, may still be offered an endpoint or a model that is gone for this one.
+        account = hash((settings.key, getproxies().get("https")))
+        endpoints = Endpoints(settings.endpoints, account)
+        self.api = api
+        self.jobs = Jobs(api, endpoints, settings.max_concurrency)
+        self.text = TextModels(self.jobs, api, Models(settings.models, endpoints))
+        self.pictures = PictureModels(self.jobs, endpoints, api)
+        self.product = ProductModels(self.text, self.pictures)
+        self.workflow = Workflow(api, self.product)
+        self.downloads = Downloads(api, settings.download_hosts)
 
 
 class _Shared:
@@ -560,27 +581,27 @@ class _Shared:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self.core: Core | None = None
+        self._made: _Parts | None = None
         self._closed = False
         _in_use.add(self)
 
-    def ready(self) -> Core:
-        """What talks to fal; built at the first call, since its imports take a tenth of a second."""
+    def parts(self) -> _Parts:
+        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
         with self._lock:
             if self._closed:
                 raise InvalidInput("This FalClient is closed. Make a new one.")
-            if self.core is None:
-                from services.fal.core import Core
+            if self._made is None:
+                from services.fal.fal_api import FalApi
 
-                self.core = Core(self._settings)
-            return self.core
+                self._made = _Parts(self._settings, FalApi(self._settings))
+            return self._made
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            core, self.core = self.core, None
-        if core is not None:
-            core.close()
+            parts, self._made = self._made, None
+        if parts is not None:
+            parts.api.close()
 
     def forget_parent_process(self) -> None:
         """In the child of a fork: connections, places and locks are the parent's; ours are made anew when needed.
@@ -588,7 +609,7 @@ class _Shared:
         The parent's are not closed here: their locks may be held by threads that exist in the parent alone.
         """
         self._lock = threading.Lock()
-        self.core = None
+        self._made = None
 
 
 _in_use: weakref.WeakSet[_Shared] = weakref.WeakSet()
@@ -624,13 +645,13 @@ def _text_request(
     priority: str | None = None,
 ) -> TextRequest:
     return TextRequest(
-        prompt=checks.text(prompt, "prompt"),
-        model=checks.optional_text(model, "model"),
-        system_prompt=checks.optional_text(system_prompt, "system_prompt"),
-        temperature=checks.temperature(temperature),
-        max_tokens=checks.max_tokens(max_tokens),
-        reasoning=None if reasoning is None else checks.flag(reasoning, "reasoning"),
-        priority=None if priority is None else checks.priority(priority),
+        prompt=arguments.text(prompt, "prompt"),
+        model=arguments.optional_text(model, "model"),
+        system_prompt=arguments.optional_text(system_prompt, "system_prompt"),
+        temperature=arguments.temperature(temperature),
+        max_tokens=arguments.max_tokens(max_tokens),
+        reasoning=None if reasoning is None else arguments.flag(reasoning, "reasoning"),
+        priority=None if priority is None else arguments.priority(priority),
     )
 
 

@@ -1,7 +1,7 @@
 """The worker: FalClient's jobs as commands that print one JSON document, for Node, shells and scripts.
 
-This is the entry; the commands stand in `worker/commands.py`, their options are read by `worker/command_line.py`, and
-how one is run, `worker/run.py` knows. `--help` and wrong options load nothing that talks to fal.
+This is the entry. The table of commands is `worker/commands.py`, `worker/command_line.py` reads their options, and
+`worker/supervisor.py` runs them. `--help` and wrong options load nothing that talks to fal.
 """
 
 from __future__ import annotations
@@ -26,40 +26,50 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from services.fal.errors import as_fal_error, report
 from services.worker import early_signals
 from services.worker.command_line import HelpWanted, build_parser, parse
+from services.worker.commands import COMMANDS
 from services.worker.output import JsonStdout
 
 __all__ = ["build_parser", "main", "script"]
 
 FLUSH_S = 0.1
-OPTIONAL = ("httpx._main", "anyio", "trio")
-"""httpx's own command line, with click, rich and pygments, and httpcore's event loops: both do without."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; prints its JSON document, returns 0, or 1 when the document carries an error."""
-    words = sys.argv[1:] if argv is None else argv
+    words = sys.argv[1:] if argv is None else list(argv)
     with JsonStdout() as out:
         try:
-            command, values = parse(words)
-            if command.program is not None:
-                return command.program(values, out)
-            from services.worker.run import Running
-
-            return Running(command, values, out).exit_code()
+            name, values = parse(words)
+            return _run(name, values, out)
         except HelpWanted as asked:
             return _printed(out.write_text, str(asked), 0)
         except Exception as error:
             document = report(as_fal_error(error))
-            if list(words[:1]) == [early_signals.SERVE]:
+            if early_signals.split(words)[1][:1] == [early_signals.SERVE]:
                 from services.worker.jsonrpc import CALL_FAILED, error_reply
 
                 return _printed(out.write_text, error_reply(None, CALL_FAILED, document), 1)
             return _printed(out.write, document, 1)
+
+
+def _run(name: str, values: dict[str, Any], out: JsonStdout) -> int:
+    # Help and wrong options need none of these, and the programs not each other.
+    if name == early_signals.SERVE:
+        from services.worker.serve import serve
+
+        return serve(values, out)
+    if name == "webhook-listen":
+        from services.worker.webhook_listen import listen
+
+        return listen(values, out)
+    from services.worker.one_shot import run
+
+    return run(COMMANDS[name], values, out)
 
 
 def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
@@ -71,13 +81,26 @@ def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
     return code
 
 
+class _Unneeded:
+    """Has httpx do without its own command line (click, rich, pygments), and httpcore without anyio and trio.
+
+    Both import them wherever they are installed, and do without them elsewhere; only asynchronous clients need an
+    event loop. They are a tenth of a short command's time. See httpx/__init__.py and httpcore/_synchronization.py.
+    """
+
+    NAMES = ("httpx._main", "anyio", "trio")
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in self.NAMES:
+            raise ModuleNotFoundError(f"{name} is not used by fal_worker.py.", name=name)
+
+
 def script() -> NoReturn:
     """`main` as a process of its own: this file run directly, and the installed command `fal-worker`."""
     early_signals.install()
     # Looking for cycles among what the imports make takes 7 % of a short command, and finds none.
     gc.disable()
-    # What is None there is not installed, for whoever imports it.
-    sys.modules.update(dict.fromkeys(OPTIONAL, cast("Any", None)))
+    sys.meta_path.insert(0, _Unneeded())
     code = main()
     # A stderr that nobody reads may hold whoever flushes it.
     flushing = threading.Thread(target=_flush_stderr, daemon=True)

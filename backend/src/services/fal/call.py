@@ -1,16 +1,16 @@
-"""One call of the user's: how long it may still take, and how it is stopped.
+"""One call of a user's: how long it may still take, how it is stopped, what is told of it.
 
-Everything that waits (a read, a write, a pause, a place in the queue of model calls) asks the current call how
-long it may wait, so that one deadline covers all of it. A call is stopped from another thread by `cancel`:
-what only waits is woken at once by shutting its socket down, while a submit is left a moment to learn the id of
-its job, which can then be cancelled at fal. What is sent over those sockets is `transport.py`'s.
+A call is made at the door (a public method of FalClient, or the worker) and handed on to everything that waits: a
+read, a write, a pause, a place in the queue of model calls. So one deadline covers all of it. It is stopped from
+another thread by `cancel`: what only waits is woken at once by shutting its socket down, while a submit is left a
+moment to learn the id of its job, which can then be cancelled at fal. A submit has no idempotency key at fal, and a
+job whose id nobody knows runs and is billed (https://fal.ai/docs/documentation/model-apis/inference/queue).
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import contextvars
 import heapq
 import itertools
 import os
@@ -20,11 +20,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from services.fal.errors import Cancelled, DeadlineExceeded, InternalError
+from services.fal.errors import Cancelled, DeadlineExceeded
 from services.fal.progress import Progress
 
 T = TypeVar("T")
@@ -61,8 +60,8 @@ class Call:
         self._stopped_at: float | None = None
         self._lock = threading.Lock()
         self._children: weakref.WeakSet[Call] = weakref.WeakSet()
-        self._exchanges: set[Exchange] = set()
-        self.submit: Exchange | None = None
+        self._requests: set[RequestInFlight] = set()
+        self.submit: RequestInFlight | None = None
         """The submit that is on its way, or whose answer is being read."""
         if parent is not None:
             with parent._lock:
@@ -70,10 +69,13 @@ class Call:
             if parent.cancelled:
                 self.cancel()
 
-    @classmethod
-    def within_current(cls, timeout_s: float) -> Call:
-        """A new call, part of the one that this thread works for, if any."""
-        return cls(timeout_s, parent=_current.get())
+    def __enter__(self) -> Call:
+        """For the block, the end of the interpreter waits until this call is cancelled."""
+        _open.add(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _open.discard(self)
 
     def remaining(self) -> float:
         """Seconds until the deadline, never negative."""
@@ -116,56 +118,24 @@ class Call:
         self.interrupt()
         self._stopped.set()
         with self._lock:
-            children, exchanges = list(self._children), list(self._exchanges)
+            children, requests = list(self._children), list(self._requests)
         for child in children:
             child.cancel()
-        for exchange in exchanges:
-            exchange.interrupt()
+        for request in requests:
+            request.interrupt()
 
     @contextlib.contextmanager
-    def open(self, exchange: Exchange) -> Iterator[None]:
-        """While this lasts, `cancel` reaches `exchange`."""
+    def sending(self, request: RequestInFlight) -> Iterator[None]:
+        """While this lasts, `cancel` reaches `request`."""
         with self._lock:
-            self._exchanges.add(exchange)
+            self._requests.add(request)
         try:
             self.check()
             yield
         finally:
-            exchange.end()
+            request.end()
             with self._lock:
-                self._exchanges.discard(exchange)
-
-    @contextlib.contextmanager
-    def resumed(self) -> Iterator[None]:
-        """Make this the current call of this thread."""
-        token = _current.set(self)
-        try:
-            yield
-        finally:
-            _current.reset(token)
-
-
-_current: ContextVar[Call | None] = ContextVar("current_call", default=None)
-
-
-def current_call() -> Call:
-    """The call that this thread works for."""
-    call = _current.get()
-    if call is None:
-        raise InternalError("A request was made outside a call.")
-    return call
-
-
-@contextlib.contextmanager
-def new_call(timeout_s: float, parent: Call | None = None, progress: Progress | None = None) -> Iterator[Call]:
-    """Begin a call; inside another one its deadline is the earlier of the two."""
-    call = Call(timeout_s, parent=parent or _current.get(), progress=progress)
-    _open.add(call)
-    try:
-        with call.resumed():
-            yield call
-    finally:
-        _open.discard(call)
+                self._requests.discard(request)
 
 
 _open: set[Call] = set()
@@ -182,18 +152,11 @@ def _cancel_what_is_open() -> None:
         time.sleep(0.01)
 
 
-@contextlib.contextmanager
-def cleanup() -> Iterator[Call]:
-    """A short call of its own, for what must still be done when the current one is over."""
-    call = Call(CLEANUP_S)
-    with call.resumed():
-        yield call
+class RequestInFlight:
+    """One HTTP request on its way: whether any of it was sent, how long it may wait, the socket it waits on."""
 
-
-class Exchange:
-    """One request on its way: whether any of it was sent, and the socket it waits on."""
-
-    def __init__(self, host: str, *, paid: bool, public_only: bool = False) -> None:
+    def __init__(self, call: Call, host: str, *, paid: bool, public_only: bool) -> None:
+        self.call = call
         self.host = host
         self.paid = paid
         """Whether fal may start, and bill, a job for it."""
@@ -229,13 +192,21 @@ class Exchange:
                 timer.start()
                 self._timer = timer
 
-    def left_for_answer(self, call: Call, now: float) -> float:
+    def left(self) -> float:
+        """Seconds that this request may still wait, above 0 or not. Raises Cancelled, DeadlineExceeded."""
+        now = time.monotonic()
+        if self.paid and self.sent:
+            return self._left_for_answer(now)
+        left = self.call.check()
+        return left if self.until is None else min(left, self.until - now)
+
+    def _left_for_answer(self, now: float) -> float:
         """How long the answer to a submit may still be waited for: a moment longer than its call.
 
         The moment begins when the end of the call is noticed: a process that was paused wakes long after it.
         """
         if self.until is None:
-            if now < (over_at := call.over_at()):
+            if now < (over_at := self.call.over_at()):
                 return over_at + SUBMIT_GRACE_S - now
             self.until = now + SUBMIT_GRACE_S
         return self.until - now
@@ -270,9 +241,6 @@ class Exchange:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
-
-
 class Slots:
     """Places for so many at once; the call that began first is served first, so that none is overtaken for ever."""
 
@@ -283,9 +251,9 @@ class Slots:
         self._waiting: list[tuple[float, int, threading.Lock]] = []
 
     @contextlib.contextmanager
-    def one(self, call: Call | None = None) -> Iterator[None]:
+    def one(self, call: Call) -> Iterator[None]:
         """A place for a call, which waits no longer than it may. Raises Cancelled, DeadlineExceeded."""
-        self._acquire(current_call() if call is None else call)
+        self._acquire(call)
         try:
             yield
         finally:
@@ -330,7 +298,6 @@ class Task(Generic[T]):
         self._action = action
         self._value: T
         self._error: BaseException | None = None
-        self._context = contextvars.copy_context()
         self._begun = threading.Lock()
         self._over = threading.Event()
         thread = threading.Thread(target=self._begin, name="fal-task", daemon=True)
@@ -342,7 +309,7 @@ class Task(Generic[T]):
 
     def _begin(self) -> None:
         if self._begun.acquire(blocking=False):
-            self._context.run(self._run)
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -367,11 +334,12 @@ class Task(Generic[T]):
         return self._over.wait(timeout_s) if begun else True
 
 
-class Parallel:
+class Tasks:
     """Tasks of one group, which can be stopped together."""
 
     def __init__(self, call: Call) -> None:
-        self._call = call
+        self.call = Call(call.timeout_s, parent=call)
+        """What the tasks work for: their part of the call around them."""
         self._tasks: list[Task[Any]] = []
 
     def start(self, action: Callable[[], T]) -> Task[T]:
@@ -379,31 +347,29 @@ class Parallel:
         self._tasks.append(task)
         return task
 
-    def stop(self) -> None:
-        """Cancel what the tasks still do."""
-        self._call.cancel()
-
     def join(self) -> None:
         for task in self._tasks:
             task.wait()
 
 
 @contextlib.contextmanager
-def parallel() -> Iterator[Parallel]:
-    """A group of tasks that are all over when the block ends; an error in the block stops them."""
-    with new_call(current_call().timeout_s) as call:
-        group = Parallel(call)
-        try:
-            yield group
-        except BaseException:
-            group.stop()
-            raise
-        finally:
-            group.join()
+def side_by_side(call: Call) -> Iterator[Tasks]:
+    """A group of tasks that are all over when the block ends; an error in the block stops them.
+
+    How many jobs run at fal at once is decided by the client's slots in `jobs.py`, not by the number of threads.
+    """
+    group = Tasks(call)
+    try:
+        yield group
+    except BaseException:
+        group.call.cancel()
+        raise
+    finally:
+        group.join()
 
 
 @contextlib.contextmanager
-def ctrl_c_waits_for_submit() -> Iterator[None]:
+def ctrl_c_waits_for_submit(call: Call) -> Iterator[None]:
     """Ctrl-C in the main thread waits while a submit is on its way: its job must be known to be cancelled.
 
     The call is cancelled then, and KeyboardInterrupt follows when the block is over. A handler of the user's own
@@ -413,7 +379,7 @@ def ctrl_c_waits_for_submit() -> Iterator[None]:
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    call, pressed = current_call(), False
+    pressed = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
@@ -434,8 +400,6 @@ def ctrl_c_waits_for_submit() -> Iterator[None]:
 def _forget_parent_process() -> None:
     """In the child of a fork: the call in whose middle it was made is the parent's."""
     _open.clear()
-    _current.set(None)
-    current_exchange.set(None)
 
 
 if hasattr(os, "register_at_fork"):

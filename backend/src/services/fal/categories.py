@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.fal.errors import BadOutput
-from services.fal.nearly_json import Found, read_all, unescaped
+from services.fal.loose_json import Found, read_all, unescaped
 
 CATEGORY_EXAMPLES = {
     "main_product_type": "Footwear",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import platform
 import time
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from services.fal.endpoints import JOBS, chain_for
+from services.fal.call import Call
+from services.fal.endpoints import MODEL_CHAINS, ROLES, chain_for
 from services.fal.errors import AuthError, FalError, ServiceError, report
-from services.fal.models import MODEL_CHAINS
 from services.fal.redaction import masked
 from services.fal.settings import Settings
-from services.fal.wire import Wire
+
+if TYPE_CHECKING:
+    from services.fal.fal_api import FalApi
 
 PACKAGES = ("fal-client", "requests", "python-dotenv", "httpx")
 # A status of a job that never was: 401 when the key is wrong, 404 when it is not.
@@ -37,9 +39,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
+def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
     """What a person who asks for help should send along. Sends no job and costs nothing."""
-    hosts = {host: _reach(wire, url) for host, url in HOSTS.items()}
+    hosts = {host: _reach(call, api, url) for host, url in HOSTS.items()}
     failure = next((row["failure"] for row in hosts.values() if row["failure"]), None)
     return {
         "versions": versions(),
@@ -49,8 +51,8 @@ def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
             "max_concurrency": settings.max_concurrency,
             "log": settings.log,
             "env_file": None if settings.env_file is None else str(settings.env_file),
-            "models": {job: list(settings.models.get(job, chain)) for job, chain in MODEL_CHAINS.items()},
-            "endpoints": {job: [row.path for row in chain_for(job, settings.endpoints.get(job))] for job in JOBS},
+            "models": {role: list(settings.models.get(role, chain)) for role, chain in MODEL_CHAINS.items()},
+            "endpoints": {role: [row.path for row in chain_for(role, settings.endpoints.get(role))] for role in ROLES},
         },
         "hosts": {
             host: {name: value for name, value in row.items() if name != "failure"} for host, row in hosts.items()
@@ -59,11 +61,11 @@ def examine(settings: Settings, wire: Wire) -> dict[str, Any]:
     }
 
 
-def _reach(wire: Wire, url: str) -> dict[str, Any]:
+def _reach(call: Call, api: FalApi, url: str) -> dict[str, Any]:
     began = time.monotonic()
     failure: FalError | None = None
     try:
-        status: int | None = wire.ask("GET", url, "doctor", attempts=1).status
+        status: int | None = api.ask(call, "GET", url, "doctor", attempts=1).status
     except AuthError as error:
         status, failure = error.status_code, error if url == KEY_CHECK else None
     except ServiceError as error:

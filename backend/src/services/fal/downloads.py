@@ -13,12 +13,16 @@ import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from services.fal.call import Call
 from services.fal.errors import BadOutput, InvalidInput
 from services.fal.hosts import WebUrl, is_file_host, parse
-from services.fal.picture_types import content_type_of
+from services.fal.image_files import content_type_of
 from services.fal.redaction import shown
-from services.fal.wire import Wire
+
+if TYPE_CHECKING:
+    from services.fal.fal_api import FalApi
 
 MAX_NAME_BYTES = 200
 """File systems take 255; the temporary name and the extension are longer."""
@@ -34,17 +38,17 @@ EXTENSIONS = {
 class Downloads:
     """Files of one client's results."""
 
-    def __init__(self, wire: Wire, more_hosts: frozenset[str]) -> None:
-        self._wire = wire
+    def __init__(self, api: FalApi, more_hosts: frozenset[str]) -> None:
+        self._api = api
         self._more_hosts = more_hosts
 
-    def save(self, url: str, directory: Path, name: str) -> Path:
+    def save(self, call: Call, url: str, directory: Path, name: str) -> Path:
         """Store the picture at `url` as `name` with its extension in `directory`; the path it got.
 
         Raises InvalidInput for a URL that is not downloaded from, BadOutput for what is not a picture, NotFound
         when it has expired, Unreachable when it cannot be had.
         """
-        data = _data_uri(url) if url.startswith("data:") else self._wire.download(self._checked(url))
+        data = _data_uri(url) if url.startswith("data:") else self._api.download(call, self._checked(url))
         extension = _extension(data)
         try:
             return _write(data, directory, safe_name(name) + extension)

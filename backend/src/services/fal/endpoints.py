@@ -1,8 +1,9 @@
-"""Which fal endpoint does which job, and how they differ: one row each.
+"""Which endpoint of fal, and which model, serves which role; how the endpoints differ: one row each.
 
-A job has a chain. When fal's answer to a submit, or to the opening of a stream, says that an endpoint is gone (404
-for the application, 410, "deprecated"), the next one is used, and the choice lasts for the process. An endpoint that
-was set by hand has no chain. Sending requests is `jobs.py`'s, which model is asked `models.py`'s.
+A role (text, enterprise, vision, photokit, cutout) has a chain of endpoints. When fal's answer to a submit, or to the
+opening of a stream, says that an endpoint is gone (404 for the application, 410, "deprecated"), the next one is used,
+and the choice lasts for the process. An endpoint that was set by hand has no chain. What the default models are
+stands here too; what is done when one is gone, in `text_models.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import NamedTuple
 
 from services.fal.errors import EndpointGone, InvalidInput
 from services.fal.hosts import parse
+from services.fal.log import logger
 from services.fal.redaction import shown
-from services.fal.stderr_log import logger
 
-JOBS = ("text", "enterprise", "vision", "photokit", "cutout")
+ROLES = ("text", "enterprise", "vision", "photokit", "cutout")
+MODEL_ROLES = ("text", "enterprise", "vision", "prompt")
+"""What models are chosen for: writing a background prompt is a question to the enterprise endpoint."""
+ENDPOINT_VARIABLES = {role: f"FAL_{role.upper()}_ENDPOINT" for role in ROLES}
+MODEL_VARIABLES = {role: f"FAL_{role.upper()}_MODEL" for role in MODEL_ROLES}
 
 
 class Endpoint(NamedTuple):
@@ -69,13 +74,22 @@ BY_HAND = (
 )
 """Known endpoints outside the chains: they redraw the product, so they are used only when asked for."""
 
+MODEL_CHAINS: Mapping[str, tuple[str, ...]] = {
+    "text": ("google/gemini-2.5-flash-lite", "google/gemini-3.5-flash-lite"),
+    "enterprise": ("google/gemini-2.5-pro", "google/gemini-3.8-flash", "google/gemini-3.5-flash-lite"),
+    "vision": ("google/gemini-2.5-pro", "google/gemini-3.8-flash", "google/gemini-3.5-flash-lite"),
+    "prompt": ("openai/gpt-5-mini", "google/gemini-3.5-flash-lite"),
+}
+"""The default models. The later ones are what the providers name as successors of the first."""
+MODEL_LIST = "https://openrouter.ai/models"
+
 _KNOWN = {row.path: row for row in (*(row for chain in CHAINS.values() for row in chain), *BY_HAND)}
 _PATH = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)+")
 
 
-def check_endpoint(value: str, name: str, job: str) -> str:
-    """`value` when it can be an endpoint for `job`; `name` is the variable that an error names."""
-    if job == "photokit" and "://" in value:
+def check_endpoint(value: str, name: str, role: str) -> str:
+    """`value` when it can be an endpoint for `role`; `name` is the variable that an error names."""
+    if role == "photokit" and "://" in value:
         try:
             own = parse(value)
         except ValueError as error:
@@ -83,23 +97,32 @@ def check_endpoint(value: str, name: str, job: str) -> str:
         if own.scheme == "https":
             return own.whole
     if not _PATH.fullmatch(value) or ".." in value:
-        or_own = ", or an https:// URL of your own" if job == "photokit" else ""
+        or_own = ", or an https:// URL of your own" if role == "photokit" else ""
         raise InvalidInput(f"{name} must look like owner/app{or_own}, not {shown(value, 200)!r}.")
     return value
 
 
-def chain_for(job: str, by_hand: str | None) -> tuple[Endpoint, ...]:
-    """The endpoints that may do `job`, in order."""
+def chain_for(role: str, by_hand: str | None) -> tuple[Endpoint, ...]:
+    """The endpoints that may serve `role`, in order."""
     if by_hand is None:
-        return CHAINS[job]
+        return CHAINS[role]
     if by_hand in _KNOWN:
         return (_KNOWN[by_hand],)
-    field = "image_urls" if job == "vision" else "image_url"
+    field = "image_urls" if role == "vision" else "image_url"
     return (Endpoint(by_hand, image_field=field),)
 
 
+def successor_of(model: str) -> str:
+    """The model to name in place of one that is gone."""
+    for chain in MODEL_CHAINS.values():
+        if model in chain[:-1]:
+            return chain[chain.index(model) + 1]
+    last = MODEL_CHAINS["text"][-1]
+    return MODEL_CHAINS["vision"][1] if model == last else last
+
+
 class Endpoints:
-    """The endpoint in use for each job of a client."""
+    """The endpoint in use for each role, for one client."""
 
     _moved: dict[tuple[int, str], int] = {}  # noqa: RUF012 - shared: what was found out lasts for the process
     _lock = threading.Lock()
@@ -109,30 +132,26 @@ class Endpoints:
         self._by_hand = by_hand
         self._account = account
 
-    def chain(self, job: str) -> tuple[Endpoint, ...]:
-        return chain_for(job, self._by_hand.get(job))
+    def chain(self, role: str) -> tuple[Endpoint, ...]:
+        return chain_for(role, self._by_hand.get(role))
 
-    def current(self, job: str) -> Endpoint:
-        return self.chain(job)[self._index(job)]
+    def current(self, role: str) -> Endpoint:
+        return self.chain(role)[self._index(role)]
 
-    def candidates(self, job: str) -> Iterator[Endpoint]:
+    def candidates(self, role: str) -> Iterator[Endpoint]:
         """The endpoint in use, then those it may have been before: for requests made earlier."""
-        chain, index = self.chain(job), self._index(job)
+        chain, index = self.chain(role), self._index(role)
         yield chain[index]
         yield from (row for at, row in enumerate(chain) if at != index)
 
-    def move_on(self, job: str, gone: Endpoint, reason: EndpointGone) -> Endpoint:
+    def move_on(self, role: str, gone: Endpoint, reason: EndpointGone) -> Endpoint:
         """The endpoint after `gone`; raises `reason` when there is none."""
-        chain = self.chain(job)
+        chain = self.chain(role)
         following = chain.index(gone) + 1
         if following >= len(chain):
-            raise EndpointGone(
-                str(reason),
-                status_code=reason.status_code,
-                request_id=reason.request_id,
-                hint=f"Set FAL_{job.upper()}_ENDPOINT to an endpoint that fal offers.",
-            ) from reason
-        if self.remember(job, following):
+            hint = f"Set {ENDPOINT_VARIABLES[role]} to an endpoint that fal offers."
+            raise reason.but(hint=hint) from reason
+        if self.remember(role, following):
             logger.warning("%s: %s Using %s instead.", gone.path, reason, chain[following].path)
         return chain[following]
 
@@ -148,5 +167,5 @@ class Endpoints:
             self._moved[self._account, name] = value
             return True
 
-    def _index(self, job: str) -> int:
-        return 0 if job in self._by_hand else self.remembered(job)
+    def _index(self, role: str) -> int:
+        return 0 if role in self._by_hand else self.remembered(role)

@@ -3,7 +3,7 @@
 A file that the caller named must be there and be text. Those that are looked for by themselves may be somebody
 else's: one that cannot be read is noted and passed over. Beside ordinary files, pipes are read (password managers
 mount `.env` as one, shells pass `<(...)` and `/dev/stdin`), but nobody waits for a writer without end. What the
-lines in a file mean, `settings.py` says.
+lines in a file mean is decided in `settings.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class EnvFile(NamedTuple):
 
 def named(path: str | os.PathLike[str], wait_s: float) -> EnvFile:
     """The file that the caller named. Raises InvalidInput when it cannot be read, or is no text."""
-    shown = os.fspath(path)
+    if not isinstance(path, str | os.PathLike) or not isinstance(shown := os.fspath(path), str):
+        raise InvalidInput(f"env_file must be the path of a file, not {path!r}.")
     try:
         data = _read(shown, wait_s)
         return EnvFile(shown, data.decode(_encoding(data)), None)

@@ -1,4 +1,4 @@
-"""Every way a call can fail, one class and one stable `error_type` each.
+"""Every way in which a call to fal can fail, one class and one stable `error_type` each.
 
     FalError (RuntimeError)
     ├── InvalidInput (ValueError)          invalid_input      you asked wrongly; nothing was sent
@@ -22,14 +22,17 @@
     ├── Cancelled                          cancelled          by the caller, a signal, or at fal
     └── InternalError                      internal           a defect of this library
 
-Turning answers into these classes is `answers.py`'s; turning them into output is `report` here.
+Beside them stand those of modules that use the core: `Busy` of the worker, `WebhookRejected` of webhooks.py. Answers
+are turned into these classes in `responses.py`, and these into output by `report` here.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from services.fal.redaction import redact, redacted
+
+E = TypeVar("E", bound="FalError")
 
 MAX_SAID = 2000
 """Characters of a reason that are looked at."""
@@ -77,6 +80,11 @@ class FalError(RuntimeError):
         self.detail = redacted(detail)
         self.partial = redacted(partial or {})
         self.said = redact(said)[:MAX_SAID]
+
+    def but(self: E, **changes: Any) -> E:
+        """The same error with other fields, for who knows more of it: raise that one `from` this one."""
+        fields = ("status_code", "request_id", "retryable", "hint", "detail", "partial", "said")
+        return type(self)(str(self.args[0]), **{name: getattr(self, name) for name in fields} | changes)
 
     def __str__(self) -> str:
         about = f"Request id: {self.request_id}." if self.request_id else None

@@ -1,30 +1,28 @@
 """From a photo of a product to its categories, prompts, pictures and description: the steps and their order.
 
-Each step is one job of `language.py` or `pictures.py`. What does not wait for another step runs beside it: the
+Each step is one job of `text_models.py` or `picture_models.py`. What does not wait for another step runs beside it: the
 cut-out beside the prompts, one style beside the other, the description beside the pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal import prompts
-from services.fal.call import current_call, parallel
+from services.fal.arguments import Style
+from services.fal.call import Call, Task, Tasks, side_by_side
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, read_categories
-from services.fal.checks import Style
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
-from services.fal.fields import from_sandbox
-from services.fal.language import Language, TextAnswer
-from services.fal.pictures import Picture, Pictures
-from services.fal.progress import Progress
-from services.fal.stderr_log import logger, outline
-from services.fal.steps import Steps
-from services.fal.text_request import TextRequest
+from services.fal.image_files import LocalImage
+from services.fal.log import logger, outline
+from services.fal.picture_models import Picture, PictureModels
+from services.fal.responses import from_sandbox
+from services.fal.text_models import TextAnswer, TextModels, TextRequest
 
 if TYPE_CHECKING:
+    from services.fal.fal_api import FalApi
     from services.fal.results import StyledImage, StyleError
 
 ANALYSIS_TEMPERATURE = 0.3
@@ -41,45 +39,33 @@ class Analysis(NamedTuple):
 _Ask = Callable[[tuple[str, ...]], Analysis]
 
 
-@dataclass
-class Gallery:
-    """The pictures of several styles, and what went wrong."""
+class Shot(NamedTuple):
+    """What became of one style."""
 
-    requested: int
-    images: list[StyledImage] = field(default_factory=list)
-    errors: list[StyleError] = field(default_factory=list)
-
-    def as_result(self, steps: Steps) -> dict[str, Any]:
-        return {
-            "images": self.images,
-            "total_generated": len(self.images),
-            "total_requested": self.requested,
-            "errors": self.errors or None,
-            "timings": steps.total(),
-            **steps.from_sandbox,
-        }
+    image: StyledImage | None
+    errors: list[StyleError]
 
 
-class Product:
+class ProductModels:
     """The jobs around one product photo, for one client."""
 
-    def __init__(self, language: Language, pictures: Pictures) -> None:
-        self._language = language
+    def __init__(self, text: TextModels, pictures: PictureModels) -> None:
+        self._text = text
         self._pictures = pictures
 
     def analyse(
         self,
+        call: Call,
         image_url: str,
         model: str | None,
         temperature: float,
-        watch: Progress | None,
         when_known: Callable[[], object] = lambda: None,
     ) -> Analysis:
         """The nine categories. Those missing are asked for once more, then they are "Unknown".
 
         `when_known` is called as soon as any of them is known. Raises BadOutput when both answers give none at all.
         """
-        ask = partial(self._ask_categories, image_url, model, temperature, watch)
+        ask = partial(self._ask_categories, call, image_url, model, temperature)
         try:
             found, answer = ask(CATEGORY_NAMES)
         except BadOutput as unread:
@@ -92,114 +78,171 @@ class Product:
         return Analysis({name: found.get(name, UNKNOWN) for name in CATEGORY_NAMES}, answer)
 
     def _ask_categories(
-        self, image_url: str, model: str | None, temperature: float, watch: Progress | None, names: tuple[str, ...]
+        self, call: Call, image_url: str, model: str | None, temperature: float, names: tuple[str, ...]
     ) -> Analysis:
         """Those of `names` that the model gives. Raises BadOutput when it gives no category."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
-        answer = self._language.ask("vision", request, watch)
+        answer = self._text.ask(call, "vision", request)
         return Analysis(_read(answer), answer)
 
     def background_prompt(
-        self, categories: Mapping[str, str], style: str, model: str | None = None, watch: Progress | None = None
+        self, call: Call, categories: Mapping[str, str], style: str, model: str | None = None
     ) -> TextAnswer:
         """A prompt for the photokit, written by a model."""
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
-        return self._language.ask("enterprise", request, watch, models="prompt")
+        return self._text.ask(call, "enterprise", request, models="prompt")
 
-    def describe(self, categories: Mapping[str, str], language: str, watch: Progress | None = None) -> TextAnswer:
+    def describe(self, call: Call, categories: Mapping[str, str], language: str) -> TextAnswer:
         """Two sentences about the product in `language`."""
         words = prompts.description(dict(categories), language)
         request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
-        return self._language.ask("text", request, watch)
+        return self._text.ask(call, "text", request)
 
     def backgrounds(
-        self,
-        image_url: str,
-        categories: Mapping[str, str],
-        styles: Sequence[Style],
-        remove_bg: bool,
-        steps: Steps,
-        watch: Progress | None,
+        self, call: Call, image_url: str, categories: Mapping[str, str], styles: Sequence[Style], remove_bg: bool
     ) -> dict[str, Any]:
         """The result of `generate_multiple_backgrounds`. Raises Cancelled, with the pictures made by then."""
-        with parallel() as tasks:
-            cutout = tasks.start(lambda: self.cut_out(image_url, steps, watch)) if remove_bg else None
+        with side_by_side(call) as tasks:
+            cutout = tasks.start(lambda: self.cut_out(tasks.call, image_url)) if remove_bg else None
             product_url = cutout.result if cutout else lambda: image_url
-            result = self.gallery(product_url, categories, styles, steps, watch).as_result(steps)
-        if current_call().cancelled:
+            shots = self.shots(tasks.call, product_url, categories, styles)
+        result = _pictures_of(shots, call)
+        if call.cancelled:
             raise Cancelled("The call was cancelled.", partial=result)
         return result
 
-    def cut_out(self, image_url: str, steps: Steps, watch: Progress | None) -> str:
+    def cut_out(self, call: Call, image_url: str) -> str:
         """The URL of the product alone."""
-        with steps.step("cutout") as made:
-            picture = self._pictures.cut_out(image_url, watch)
-            made.update(image_url=picture.image["url"], **from_sandbox(picture.result.output))
+        picture = call.progress.step(
+            "cutout",
+            lambda: self._pictures.cut_out(call, image_url),
+            lambda made: {"image_url": made.image["url"], **from_sandbox(made.result.output)},
+        )
         return picture.image["url"]
 
-    def gallery(
+    def shots(
         self,
+        call: Call,
         product_url: Callable[[], str],
         categories: Mapping[str, str],
         styles: Sequence[Style],
-        steps: Steps,
-        watch: Progress | None,
-    ) -> Gallery:
+    ) -> list[Shot]:
         """One picture per style, side by side, in the order of the styles. `product_url` waits for the cut-out."""
-        gallery = Gallery(requested=len(styles))
-        with parallel() as tasks:
-            shots = [tasks.start(partial(self._shot, product_url, categories, style, steps, watch)) for style in styles]
-            for shot in shots:
-                image, errors = shot.result()
-                gallery.images.extend([image] if image else [])
-                gallery.errors.extend(errors)
-        return gallery
+        with side_by_side(call) as tasks:
+            shots = [tasks.start(partial(self._shot, tasks.call, product_url, categories, style)) for style in styles]
+            return [shot.result() for shot in shots]
 
-    def _shot(
-        self,
-        product_url: Callable[[], str],
-        categories: Mapping[str, str],
-        style: Style,
-        steps: Steps,
-        watch: Progress | None,
-    ) -> tuple[StyledImage | None, list[StyleError]]:
+    def _shot(self, call: Call, product_url: Callable[[], str], categories: Mapping[str, str], style: Style) -> Shot:
         errors: list[StyleError] = []
         stage = "prompt"
         try:
-            prompt = self._prompt_or_plain(categories, style, steps, watch, errors)
+            try:
+                prompt = self._prompt(call, categories, style)
+            except (Cancelled, DeadlineExceeded):
+                raise
+            except FalError as error:
+                errors.append(style_error(error, stage, style.name))
+                prompt = prompts.plain_background(dict(categories), style.description)
             stage = "cutout"
             url = product_url()
             stage = "picture"
-            return self._picture(url, prompt, style, steps, watch), errors
+            return Shot(self._picture(call, url, prompt, style), errors)
         except FalError as error:
-            return None, [*errors, style_error(error, stage, style.name)]
+            return Shot(None, [*errors, style_error(error, stage, style.name)])
 
-    def _prompt_or_plain(
-        self,
-        categories: Mapping[str, str],
-        style: Style,
-        steps: Steps,
-        watch: Progress | None,
-        errors: list[StyleError],
-    ) -> str:
+    def _prompt(self, call: Call, categories: Mapping[str, str], style: Style) -> str:
+        answer = call.progress.step(
+            "prompt",
+            lambda: self.background_prompt(call, categories, style.description),
+            lambda made: {"prompt": made.output.strip(), **from_sandbox(made.result.output)},
+            style=style.name,
+        )
+        return answer.output.strip()
+
+    def _picture(self, call: Call, url: str, prompt: str, style: Style) -> StyledImage:
+        return call.progress.step(
+            "picture",
+            lambda: styled_image(self._pictures.replace_background(call, url, prompt), style, prompt),
+            lambda image: {"image": image, **_sandbox_of(image)},
+            style=style.name,
+        )
+
+
+class Workflow:
+    """The whole product workflow: upload, analyse, then prompts and pictures; all else runs beside the prompts."""
+
+    def __init__(self, api: FalApi, product: ProductModels) -> None:
+        self._api = api
+        self._product = product
+
+    def run(self, call: Call, source: LocalImage | str, styles: Sequence[Style], language: str) -> dict[str, Any]:
+        """The result of `product_workflow`. A failure carries what was made by then in `partial`."""
+        made: dict[str, Any] = {"image_url": "", "categories": {}, "images": [], "description": ""}
+        made |= {"total_generated": 0, "total_requested": len(styles), "errors": None}
         try:
-            with steps.step("prompt", style.name) as made:
-                answer = self.background_prompt(categories, style.description, watch=watch)
-                prompt = answer.output.strip()
-                made.update(prompt=prompt, **from_sandbox(answer.result.output))
-            return prompt
-        except (Cancelled, DeadlineExceeded):
-            raise
+            made["image_url"] = source if isinstance(source, str) else self._upload(call, source)
+            with side_by_side(call) as tasks:
+                analysis, cutout = self._analyse(tasks, made["image_url"])
+                made["categories"] = analysis
+                description = tasks.start(lambda: self._describe(tasks.call, analysis, language))
+                shots = self._product.shots(tasks.call, cutout.result, analysis, styles)
+                made["description"], failures = description.result()
+                made |= _pictures_of(shots, call, failures)
+            if call.cancelled:
+                raise Cancelled("The call was cancelled.")
         except FalError as error:
-            errors.append(style_error(error, "prompt", style.name))
-            return prompts.plain_background(dict(categories), style.description)
+            partial = {**error.partial, **made, "timings": call.progress.total(), **call.progress.from_sandbox}
+            raise error.but(partial=partial) from error
+        return made
 
-    def _picture(self, url: str, prompt: str, style: Style, steps: Steps, watch: Progress | None) -> StyledImage:
-        with steps.step("picture", style.name) as made:
-            picture = self._pictures.replace_background(url, prompt, watch)
-            image = styled_image(picture, style, prompt)
-            made.update(image=image, **from_sandbox(picture.result.output))
-        return image
+    def _upload(self, call: Call, image: LocalImage) -> str:
+        return call.progress.step(
+            "upload",
+            lambda: self._api.upload(call, image.data, image.content_type, image.file_name),
+            lambda url: {"image_url": url},
+        )
+
+    def _analyse(self, tasks: Tasks, image_url: str) -> tuple[dict[str, str], Task[str]]:
+        """The categories, and the cut-out, which begins as soon as one of them is known.
+
+        Not before: an analysis that read nothing must not have cost a cut-out too.
+        """
+        cutouts: list[Task[str]] = []
+
+        def cut_out() -> None:
+            cutouts.append(tasks.start(lambda: self._product.cut_out(tasks.call, image_url)))
+
+        found = tasks.call.progress.step(
+            "analysis",
+            lambda: self._product.analyse(tasks.call, image_url, None, ANALYSIS_TEMPERATURE, cut_out),
+            lambda made: {"categories": made.categories, **from_sandbox(made.answer.result.output)},
+        )
+        return found.categories, cutouts[0]
+
+    def _describe(self, call: Call, categories: dict[str, str], language: str) -> tuple[str, list[StyleError]]:
+        try:
+            answer = call.progress.step(
+                "description",
+                lambda: self._product.describe(call, categories, language),
+                lambda made: {"description": made.output.strip(), **from_sandbox(made.result.output)},
+            )
+            return answer.output.strip(), []
+        except FalError as error:
+            return "", [style_error(error, "description", None)]
+
+
+def _pictures_of(shots: Sequence[Shot], call: Call, failures: Sequence[StyleError] = ()) -> dict[str, Any]:
+    """The part of a result that tells of several styles."""
+    images = [shot.image for shot in shots if shot.image is not None]
+    errors = [*(error for shot in shots for error in shot.errors), *failures]
+    return {
+        "images": images,
+        "total_generated": len(images),
+        "total_requested": len(shots),
+        "errors": errors or None,
+        "timings": call.progress.total(),
+        **call.progress.from_sandbox,
+    }
 
 
 def style_error(error: FalError, stage: str, style: str | None) -> StyleError:
@@ -233,13 +276,16 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
     return cast("StyledImage", styled)
 
 
+def _sandbox_of(image: StyledImage) -> dict[str, Any]:
+    return {name: image[name] for name in ("sandbox", "sandbox_remarks") if name in image}
+
+
 def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:
     """Another answer in place of one that could not be read; what the model wrote first stays known."""
     try:
         return ask(names)
     except (Cancelled, DeadlineExceeded) as error:
-        error.partial = {**unread.partial, **error.partial}
-        raise
+        raise error.but(partial={**unread.partial, **error.partial}) from error
     except FalError as error:
         raise unread from error
 
@@ -258,6 +304,5 @@ def _read(answer: TextAnswer) -> dict[str, str]:
     try:
         return read_categories(answer.output)
     except BadOutput as error:
-        error.request_id = answer.result.request_id
-        error.partial["raw_output"] = answer.output
-        raise
+        partial = {**error.partial, "raw_output": answer.output}
+        raise error.but(request_id=answer.result.request_id, partial=partial) from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from services.fal.errors import FalError, summary
-from services.fal.stderr_log import listener, logger, show
+from services.fal.log import logger, show
 
 if TYPE_CHECKING:
     from services.fal.results import ProgressEvent
@@ -35,6 +35,8 @@ class Progress:
         """`with_logs` asks fal for log lines and shows them, with the places, on stderr, unless `to_stderr` is False
         here or in a parent. Events go to `on_event` and on to `parent`."""
         self.timings: dict[str, float] = {}
+        self.from_sandbox: dict[str, Any] = {}
+        """What `responses.from_sandbox` said of the answers so far, each remark once."""
         self.with_logs: bool = with_logs or (parent is not None and parent.with_logs)
         """Whether fal is asked for the log lines of jobs."""
         self._on_event = on_event
@@ -67,7 +69,9 @@ class Progress:
         finally:
             seconds = round(time.monotonic() - began, 3)
             self.timings[name if style is None else f"{name}:{style}"] = seconds
-        self._tell({**about, "status": "done", "seconds": seconds, **made(value)})
+        told = made(value)
+        self._note(told)
+        self._tell({**about, "status": "done", "seconds": seconds, **told})
         return value
 
     def total(self) -> dict[str, float]:
@@ -90,6 +94,14 @@ class Progress:
                     self._show(f"{at} {message}")
                     self._tell({"step": "log", "timestamp": at, "message": message, "request_id": request_id})
 
+    def _note(self, told: Mapping[str, Any]) -> None:
+        if "sandbox" not in told:
+            return
+        with self._seeing:
+            remarks = [*self.from_sandbox.get("sandbox_remarks", ()), *told.get("sandbox_remarks", ())]
+            known = {"sandbox_remarks": list(dict.fromkeys(remarks))} if remarks else {}
+            self.from_sandbox = {"sandbox": True, **known}
+
     def _is_new(self, request_id: str, at: str, text: str) -> bool:
         line = (request_id, at, text)
         with self._seeing:
@@ -110,20 +122,3 @@ class Progress:
                     logger.warning("on_progress raised", exc_info=True)
         if self._parent is not None:
             self._parent._tell(event)
-
-
-def progress_of(
-    on_progress: Callable[[ProgressEvent], None] | None, with_logs: bool, parent: Progress | None
-) -> Progress:
-    """The progress of a method's call."""
-    told_to = listener()
-    if told_to is None:
-        return Progress(on_progress, with_logs=with_logs, parent=parent)
-
-    def tell(event: Any) -> None:
-        if event["step"] in ("queue", "log"):
-            told_to(event)
-        elif on_progress is not None:
-            on_progress(event)
-
-    return Progress(tell, with_logs=with_logs, to_stderr=False)

@@ -78,12 +78,16 @@ def shown(text: object, limit: int) -> str:
 
 
 def redacted(value: Any) -> Any:
-    """`value`, as JSON gives it, with `redact` applied to every text in it."""
+    """`value`, as JSON gives it, with `redact` applied to every text in it; itself where there is nothing to mask."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
-        return [redacted(item) for item in value]
-    return {redact(str(key)): redacted(item) for key, item in value.items()} if isinstance(value, dict) else value
+        items = [redacted(item) for item in value]
+        return value if items == value else items
+    if isinstance(value, dict):
+        members = {redact(str(key)): redacted(item) for key, item in value.items()}
+        return value if members == value else members
+    return value
 
 
 def redacted_body(body: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 Keys of the documented shapes are always there; what is only sometimes known (`usage`, `billable_units`, the fields
 of a failure) stands in a `total=False` base. JSON Schema, TypeScript and docs/cli.md are made from these classes and
-from the texts in them by `worker/schemas.py`.
+from the texts in them.
 """
 
 from __future__ import annotations
@@ -383,7 +383,7 @@ class OfStyle(TypedDict, total=False):
 
 
 class StepStarted(OfStyle):
-    """A step of `generate_multiple_backgrounds` or `product_workflow` begins."""
+    """A step of a call begins."""
 
     step: Step
     status: Literal["started"]
@@ -418,7 +418,7 @@ class StepFailed(OfStyle, ErrorSummary):
 
 
 class QueueEvent(TypedDict):
-    """Only from `serve`: a job's place in fal's queue, when it is another than before."""
+    """A job's place in fal's queue, when it is another than before."""
 
     step: Literal["queue"]
     queue_position: int
@@ -428,7 +428,7 @@ class QueueEvent(TypedDict):
 
 
 class LogEvent(TypedDict):
-    """Only from `serve`, with `with_logs`: a line of a job's log."""
+    """With `with_logs`: a line of a job's log."""
 
     step: Literal["log"]
     timestamp: str

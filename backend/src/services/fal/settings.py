@@ -1,9 +1,9 @@
 """Where a client's settings come from: argument, then environment, then `.env`, then default.
 
-Resolved once, when a client is built; nothing is read at import and nothing is written into `os.environ`.
-The `.env` file is the one named by the caller; else each setting is looked for in `./.env`, then in the project's
-`backend/.env`. A file is parsed only when it names a setting that is open still. How files are read is
-`env_files.py`'s, what an endpoint may be `endpoints.py`'s.
+Resolved once, when a client is built; nothing is read at import and nothing is written into `os.environ`. The `.env`
+file is the one named by the caller; else each setting is looked for in `./.env`, then in the project's
+`backend/.env`. A file is parsed only when it names a setting that is open still. How `.env` files are read is decided
+in `env_files.py`, what an endpoint may be in `endpoints.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from services.fal import env_files
-from services.fal.endpoints import check_endpoint
+from services.fal.endpoints import ENDPOINT_VARIABLES, MODEL_VARIABLES, check_endpoint
 from services.fal.env_files import EnvFile
 from services.fal.errors import InvalidInput, MissingKey
-from services.fal.key_forms import is_placeholder, shown, unquoted
 from services.fal.redaction import Secret, remember
 
 DEFAULT_TIMEOUT_S = 110.0
@@ -29,19 +28,6 @@ DEFAULT_CONCURRENCY = 8
 MAX_TIMEOUT_S = 86_400.0
 LOG_LEVELS = ("off", "info", "debug")
 
-ENDPOINT_VARIABLES = {
-    "text": "FAL_TEXT_ENDPOINT",
-    "enterprise": "FAL_ENTERPRISE_ENDPOINT",
-    "vision": "FAL_VISION_ENDPOINT",
-    "photokit": "FAL_PHOTOKIT_ENDPOINT",
-    "cutout": "FAL_CUTOUT_ENDPOINT",
-}
-MODEL_VARIABLES = {
-    "text": "FAL_TEXT_MODEL",
-    "enterprise": "FAL_ENTERPRISE_MODEL",
-    "vision": "FAL_VISION_MODEL",
-    "prompt": "FAL_PROMPT_MODEL",
-}
 KEY_VARIABLES = ("FAL_KEY", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
 VARIABLES = (
     *KEY_VARIABLES,
@@ -62,6 +48,18 @@ REMEDIES = (
 # Of src/services/fal/settings.py in a checkout; `parent` ends at the root where the package stands there.
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
 _WORD = re.compile(r"[!-~]+")
+_QUOTES = ('""', "''", "``", "“”", "‘’")
+_SHOWN_CHARS = 40
+"""A real key is longer: so one that somebody wrote into a template's brackets is never shown."""
+_STAND_IN = re.compile(
+    r"""(?xi)
+    (?:your|my|insert|enter|paste|put|add|replace|change) [\w -]* (?:key|token|id|secret|here|me|it|this)
+    | undefined | null | none | nil | nan | todo | tbd | fixme | placeholder
+    | \$ (?: \w+ | \{\w+ (?:[:?+-][^}]*)? \} ) | %\w+% | \{\{? [\w .-]+ \}?\} | < [\w .-]* > | \[ [\w .-]* \]
+    | (?: fal[_-]?key | (?:fal[_-]?)? api[_-]?key ) (?: [_-] (?:id|secret|here) )?
+    | x{3,} | \*+ | \.{2,} | …+
+    """
+)
 _T = TypeVar("_T")
 
 
@@ -72,9 +70,9 @@ class Settings(NamedTuple):
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_concurrency: int = DEFAULT_CONCURRENCY
     endpoints: Mapping[str, str] = MappingProxyType({})
-    """Endpoints that were set by hand, by job."""
+    """Endpoints that were set by hand, by role."""
     models: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    """Default models that were set by hand, by job, in the order in which they are asked."""
+    """Default models that were set by hand, by role, in the order in which they are asked."""
     log: str = "off"
     download_hosts: frozenset[str] = frozenset()
     """Hosts beside fal's own from which pictures may be downloaded."""
@@ -104,11 +102,13 @@ def resolve(
         if max_concurrency is not None
         else lookup.parsed("FAL_MAX_CONCURRENCY", _concurrency, DEFAULT_CONCURRENCY),
         endpoints={
-            job: check_endpoint(value, name, job)
-            for job, name in ENDPOINT_VARIABLES.items()
+            role: check_endpoint(value, name, role)
+            for role, name in ENDPOINT_VARIABLES.items()
             if (value := lookup.get(name))
         },
-        models={job: _model_chain(value, name) for job, name in MODEL_VARIABLES.items() if (value := lookup.get(name))},
+        models={
+            role: _model_chain(value, name) for role, name in MODEL_VARIABLES.items() if (value := lookup.get(name))
+        },
         log=lookup.parsed("FAL_LOG", _log_level, "off"),
         download_hosts=lookup.parsed("FAL_DOWNLOAD_HOSTS", _hosts, frozenset()),
         env_file=lookup.first_file,
@@ -168,7 +168,7 @@ class _Lookup:
             for value, name in _keys_in(source):
                 if not is_placeholder(value):
                     return value, name
-                placeholders.setdefault(value, f"{name} holds {shown(value)}.")
+                placeholders.setdefault(value, f"{name} holds {shown_placeholder(value)}.")
         raise missing_key(*placeholders.values(), *self._told())
 
     def _settled(self) -> set[str]:
@@ -240,7 +240,7 @@ def _key(given: str | None, lookup: _Lookup) -> Secret:
         name = 'FalClient(key="...")'
         value = unquoted(given) if isinstance(given, str) else ""
         if not value or is_placeholder(value):
-            raise missing_key(*([f"{name} holds {shown(value)}."] if value else []))
+            raise missing_key(*([f"{name} holds {shown_placeholder(value)}."] if value else []))
     if not _WORD.fullmatch(value):
         raise InvalidInput(
             f"The key from {name} holds a space, a line break or a character outside ASCII. "
@@ -285,3 +285,25 @@ def _hosts(value: object, name: str) -> frozenset[str]:
         if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
             raise InvalidInput(f"{name} must be host names with commas between them, not {value!r}.")
     return frozenset(hosts)
+
+
+# What stands in place of a key in templates, and around one in files
+
+
+def unquoted(value: str) -> str:
+    """`value` without the blanks and the pair of quotes around it: docker's --env-file, for one, keeps those."""
+    text = value.strip()
+    while len(text) > 1 and text[0] + text[-1] in _QUOTES:
+        text = text[1:-1].strip()
+    return text
+
+
+def is_placeholder(key: str) -> bool:
+    """Whether `key`, or a half of it, is what a template holds, or a program that had none."""
+    return _STAND_IN.fullmatch(key) is not None or any(_STAND_IN.fullmatch(half) for half in key.split(":"))
+
+
+def shown_placeholder(placeholder: str) -> str:
+    """`placeholder` for a message."""
+    whole = _STAND_IN.fullmatch(placeholder) and len(placeholder) <= _SHOWN_CHARS
+    return f"the placeholder {placeholder!r}" if whole else "a placeholder"

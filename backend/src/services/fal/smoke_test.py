@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from services.fal import log
 from services.fal.errors import AuthError, BalanceExhausted, FalError, Unreachable, as_fal_error, report
 
 SAME_FOR_ALL = {kind.error_type for kind in (Unreachable, AuthError, BalanceExhausted)}
@@ -34,6 +35,7 @@ def main(make_client: Callable[..., Client], argv: Sequence[str] | None = None) 
     parser.add_argument("--image_url", help="also analyse the product in this picture")
     parser.add_argument("--env_file", help="the .env file with FAL_KEY")
     options = parser.parse_args(argv)
+    log.to_stderr()
     try:
         client = make_client(env_file=options.env_file)
     except FalError as error:

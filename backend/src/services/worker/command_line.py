@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
-from services.worker.commands import COMMANDS, TIMEOUT, Command
+from services.worker import early_signals
+from services.worker.commands import COMMANDS, ENV_FILE, TIMEOUT, Command
 from services.worker.options import Option, parse_value, read_json_options, require, utf8
 
 _MARK = "\0"
@@ -41,6 +42,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         description="Text, product analysis and product pictures on fal. Prints one JSON document.",
         allow_abbrev=False,
     )
+    _add(parser, ENV_FILE)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         if only in (None, "", name):
@@ -48,7 +50,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in (None, name):
             for option in command.all_options:
                 _add(row, option)
-            if command.program is None:
+            if not command.is_program:
                 note = "read the options as one JSON object from standard input"
                 row.add_argument("--json", metavar="-", type=_unmarked, help=note)
     return parser
@@ -72,20 +74,23 @@ def _unmarked(value: str) -> str:
     return value.removeprefix(_MARK)
 
 
-def parse(argv: Sequence[str]) -> tuple[Command, dict[str, Any]]:
-    """The command and its options. Raises InvalidInput, or HelpWanted."""
-    words = [utf8(word) for word in argv]
+def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The name of the command, and its options. Raises InvalidInput, or HelpWanted."""
+    before, words = early_signals.split([utf8(word) for word in argv])
     name = words[0] if words and words[0] in COMMANDS else ""
+    if name:
+        words[1:1] = before
     found = vars(build_parser(name).parse_args(_joined(words, name)))
-    command = COMMANDS[found.pop("command")]
+    name = found.pop("command")
+    command = COMMANDS[name]
     source = found.pop("json", None)
     values = _from_argv(command, found)
     if source is not None:
         if source != "-":
-            raise InvalidInput("--json takes - only: the options come from standard input.")
+            raise InvalidInput("--json accepts only -, which reads the options from standard input.")
         values = {**read_json_options(command.all_options, timeout_s=_timeout_s(values)), **values}
     require(command.options, values)
-    return command, values
+    return name, values
 
 
 def _timeout_s(values: Mapping[str, Any]) -> float:

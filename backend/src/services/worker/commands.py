@@ -1,12 +1,12 @@
-"""The command table: every command's name, options, handler and the values of its result when it fails.
+"""The command table: every command's name, options, what does it, and the values of its result when it fails.
 
-One table for every way in: the command line today, and whatever else speaks the same options. A handler takes a
-client and the options as a dict and returns a JSON document; it never prints.
+One table for the one-shot worker and for `serve`. Most commands are a method of FalClient: the table names it, and
+the options are its arguments. Nothing here prints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,15 +15,11 @@ from services.worker.options import Option
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
-    from services.worker.output import JsonStdout
 
 Values = Mapping[str, Any]
 Document = dict[str, Any]
-Progress = Callable[[Any], None]
-Handler = Callable[["FalClient", Values, Progress], Document]
-Streamer = Callable[["FalClient", Values, Progress], Iterator[Document]]
+Handler = Callable[["FalClient", Values], Document]
 Local = Callable[[Values], Document]
-Program = Callable[[Values, "JsonStdout"], int]
 
 TIMEOUT = Option("timeout", "number", "total seconds for everything the command does (FAL_TIMEOUT_S, 110)")
 ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (without it: ./.env, then backend/.env)")
@@ -33,7 +29,7 @@ COMMON = (TIMEOUT, ENV_FILE)
 PROMPT = Option("prompt", "text", "the prompt", required=True)
 MODEL = Option("model", "text", "the model, as OpenRouter names it; it is never replaced by another")
 TEMPERATURE = Option("temperature", "number", "0 to 2")
-SYSTEM = Option("system", "text", "the system prompt")
+SYSTEM = Option("system", "text", "the system prompt", argument="system_prompt")
 MAX_TOKENS = Option("max_tokens", "integer", "the most tokens to generate")
 REASONING = Option("reasoning", "flag", "have the model think first, or not (left to the model)")
 PRIORITY = Option("priority", "text", "latency or throughput (fal-ai/any-llm only)")
@@ -54,17 +50,22 @@ TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIOR
 
 
 class Command(NamedTuple):
-    """One row of the table."""
+    """One row of the table. It has a `method`, a `handler` or a `local`, unless it is a program."""
 
     help: str
     options: tuple[Option, ...]
+    method: str = ""
+    """The method of FalClient that does it; the options are its arguments."""
+    document: Callable[[Any], Document] = dict
+    """Makes the document of what the method returns, or a line of what it yields."""
+    streams: bool = False
+    """Whether the method yields the lines of a JSON Lines answer."""
     handler: Handler | None = None
-    streamer: Streamer | None = None
-    """In place of a handler: gives the lines of a JSON Lines answer."""
+    """What does it when that is more than one method."""
     local: Local | None = None
-    """In place of a handler: needs no client, so no key, and sends nothing."""
-    program: Program | None = None
-    """In place of a handler: takes standard input and output for itself, and gives the exit code."""
+    """What does it when it needs no client: no key, and nothing is sent."""
+    is_program: bool = False
+    """Whether it takes standard input and output for itself; `fal_worker.py` knows how it is run."""
     when_failed: Mapping[str, Any] = MappingProxyType({})
     """The command's own keys beside an error that was raised."""
     result: str = ""
@@ -74,86 +75,36 @@ class Command(NamedTuple):
     def all_options(self) -> tuple[Option, ...]:
         return (*self.options, *COMMON)
 
-
-def _text(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.any_llm_complete(**_text_arguments(values)))
-
-
-def _enterprise(client: FalClient, values: Values, progress: Progress) -> Document:
-    arguments = _text_arguments(values)
-    if "image_url" in arguments:
-        arguments["image_urls"] = arguments.pop("image_url")
-    return dict(client.any_llm_enterprise(**arguments))
+    def arguments(self, values: Values) -> dict[str, Any]:
+        """The options as the method takes them."""
+        options = (*self.options, TIMEOUT)
+        return {option.argument or option.name: values[option.name] for option in options if option.name in values}
 
 
-def _stream(client: FalClient, values: Values, progress: Progress) -> Iterator[Document]:
-    for event in client.iter_any_llm(**_text_arguments(values)):
-        line: Document = {"delta": event["delta"], "output": event["output"], "partial": event["partial"]}
-        yield {**line, "usage": event["usage"]} if event["usage"] else line
+def _stream_line(event: Mapping[str, Any]) -> Document:
+    return {name: value for name, value in event.items() if name != "usage" or value}
 
 
-def _submit(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.submit_job(**_text_arguments(values)))
+def _upload_document(url: str) -> Document:
+    return {"url": url, "error": None}
 
 
-def _status(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.any_llm_status(**_arguments(values)))
-
-
-def _result(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.any_llm_result(**_arguments(values)))
-
-
-def _cancel(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.any_llm_cancel(**_arguments(values)))
-
-
-def _background(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.background_replace(**_arguments(values)))
-
-
-def _remove_background(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.remove_background(**_arguments(values)))
-
-
-def _analyze(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.analyze_product_image(**_arguments(values)))
-
-
-def _background_prompt(client: FalClient, values: Values, progress: Progress) -> Document:
-    return dict(client.generate_background_prompt(**_arguments(values)))
-
-
-def _multiple(client: FalClient, values: Values, progress: Progress) -> Document:
-    result = client.generate_multiple_backgrounds(**_arguments(values), on_progress=progress)
-    return _failed_when_empty(dict(result))
-
-
-def _upload(client: FalClient, values: Values, progress: Progress) -> Document:
-    arguments = _arguments(values)
-    return {"url": client.upload_file(arguments.pop("file_path"), **arguments), "error": None}
-
-
-def _workflow(client: FalClient, values: Values, progress: Progress) -> Document:
-    arguments = _arguments(values)
+def _workflow(client: FalClient, values: Values) -> Document:
+    arguments = COMMANDS["workflow"].arguments(values)
     save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
     if save_dir is None:
-        return _failed_when_empty(dict(client.product_workflow(**arguments, on_progress=progress)))
-    from services.worker.gallery import Gallery
+        return _failed_when_empty(client.product_workflow(**arguments))
+    from services.worker.saved_files import SavedFiles
 
-    gallery = Gallery(client, save_dir, arguments)
+    files = SavedFiles(client, save_dir, arguments)
     try:
-        document = dict(client.product_workflow(**arguments, on_progress=gallery.watching(progress)))
+        document: Document = dict(client.product_workflow(**arguments, on_progress=files.on_progress))
     except FalError as error:
         if "images" in error.partial:
-            gallery.finish(error.partial, report=False)
+            files.finish(error.partial, report=False)
         raise
-    gallery.finish(document, report=report)
+    files.finish(document, report=report)
     return _failed_when_empty(document)
-
-
-def _doctor(client: FalClient, values: Values, progress: Progress) -> Document:
-    return client.doctor(**_arguments(values))
 
 
 def _schema(values: Values) -> Document:
@@ -162,31 +113,7 @@ def _schema(values: Values) -> Document:
     return schemas(values.get("name"))
 
 
-def _serve(values: Values, out: JsonStdout) -> int:
-    from services.worker.serve import serve
-
-    return serve(values, out)
-
-
-def _webhook_listen(values: Values, out: JsonStdout) -> int:
-    from services.worker.webhook_listen import listen
-
-    return listen(values, out)
-
-
-def _arguments(values: Values) -> dict[str, Any]:
-    """The options that the method itself takes."""
-    return {name: value for name, value in values.items() if name != ENV_FILE.name}
-
-
-def _text_arguments(values: Values) -> dict[str, Any]:
-    arguments = _arguments(values)
-    if "system" in arguments:
-        arguments["system_prompt"] = arguments.pop("system")
-    return arguments
-
-
-def _failed_when_empty(document: Document) -> Document:
+def _failed_when_empty(document: Mapping[str, Any]) -> Document:
     """Several pictures were asked for: a failure only when none was made, told by the first of its errors."""
     errors = document.get("errors")
     if document["total_generated"] > 0 or not errors:
@@ -212,7 +139,7 @@ COMMANDS: Mapping[str, Command] = {
     "any-llm-complete": Command(
         "generate text and wait for it",
         (*TEXT_OPTIONS, LOGS),
-        _text,
+        "any_llm_complete",
         when_failed=_NO_TEXT,
         result="TextResult",
     ),
@@ -225,70 +152,79 @@ COMMANDS: Mapping[str, Command] = {
             MAX_TOKENS,
             REASONING,
             SYSTEM,
-            Option("image_url", "texts", "an image, as URL or data URI; may be given several times"),
+            Option(
+                "image_url",
+                "texts",
+                "an image, as URL or data URI; may be given several times",
+                argument="image_urls",
+            ),
             LOGS,
         ),
-        _enterprise,
+        "any_llm_enterprise",
         when_failed={"output": "", "raw": {}},
         result="EnterpriseResult",
     ),
     "any-llm-stream": Command(
         "generate text as JSON Lines while it is written",
         TEXT_OPTIONS,
-        streamer=_stream,
+        "iter_any_llm",
+        _stream_line,
+        streams=True,
         when_failed={"delta": "", "output": "", "partial": True},
         result="StreamLine",
     ),
     "any-llm-submit": Command(
         "submit a job and print its request id",
         (*TEXT_OPTIONS, Option("webhook_url", "text", "where fal posts the result")),
-        _submit,
+        "submit_job",
         result="SubmitResult",
     ),
     "any-llm-status": Command(
         "the state of a submitted job",
         (REQUEST_ID, Option("with_logs", "flag", "with fal's log lines (true)")),
-        _status,
+        "any_llm_status",
         result="StatusResult",
     ),
     "any-llm-result": Command(
-        "the result of a submitted job", (REQUEST_ID,), _result, when_failed=_NO_TEXT, result="TextResult"
+        "the result of a submitted job", (REQUEST_ID,), "any_llm_result", when_failed=_NO_TEXT, result="TextResult"
     ),
-    "any-llm-cancel": Command("stop a submitted job", (REQUEST_ID,), _cancel, result="CancelResult"),
+    "any-llm-cancel": Command("stop a submitted job", (REQUEST_ID,), "any_llm_cancel", result="CancelResult"),
     "background": Command(
         "put the product of a photo on another background",
         (IMAGE_URL, PROMPT, REMOVE_BG, LOGS),
-        _background,
+        "background_replace",
         result="PictureResult",
     ),
     "remove-background": Command(
-        "cut the product out of a photo", (IMAGE_URL, LOGS), _remove_background, result="PictureResult"
+        "cut the product out of a photo", (IMAGE_URL, LOGS), "remove_background", result="PictureResult"
     ),
     "analyze-product": Command(
         "the nine categories of the product in a picture",
         (IMAGE_URL, MODEL, TEMPERATURE, LOGS),
-        _analyze,
+        "analyze_product_image",
         when_failed={"categories": {}, "raw_output": ""},
         result="AnalysisResult",
     ),
     "generate-bg-prompt": Command(
         "write a background prompt for a product",
         (CATEGORIES, Option("style_type", "text", "the style of the background", required=True), MODEL, LOGS),
-        _background_prompt,
+        "generate_background_prompt",
         when_failed={"prompt": ""},
         result="PromptResult",
     ),
     "generate-multiple-bg": Command(
         "the product on several backgrounds",
         (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, LOGS),
-        _multiple,
+        "generate_multiple_backgrounds",
+        _failed_when_empty,
         when_failed=_NO_PICTURES,
         result="BackgroundsDocument",
     ),
     "upload-file": Command(
         "upload a local picture",
-        (Option("file_path", "path", "the picture file", required=True), SHRINK),
-        _upload,
+        (Option("file_path", "path", "the picture file", required=True, argument="path"), SHRINK),
+        "upload_file",
+        _upload_document,
         when_failed={"url": None},
         result="UploadResult",
     ),
@@ -303,12 +239,12 @@ COMMANDS: Mapping[str, Command] = {
             Option("report", "flag", "also write a page with all of it into --save_dir", needs="save_dir"),
             LOGS,
         ),
-        _workflow,
+        handler=_workflow,
         when_failed={"image_url": "", "categories": {}, "description": "", **_NO_PICTURES},
         result="WorkflowDocument",
     ),
     "doctor": Command(
-        "versions, settings and reachability, for a request for help", (), _doctor, result="DoctorResult"
+        "versions, settings and reachability, for a request for help", (), "doctor", result="DoctorResult"
     ),
     "schema": Command(
         "JSON Schemas of the options and documents of the commands",
@@ -319,11 +255,11 @@ COMMANDS: Mapping[str, Command] = {
     "serve": Command(
         "all of these as JSON-RPC methods, one message per line, until standard input ends",
         (CONCURRENCY, MAX_PENDING, QUEUE_TIMEOUT),
-        program=_serve,
+        is_program=True,
     ),
     "webhook-listen": Command(
         "verify fal's webhooks on a port of this machine, and print each as a line of JSON",
         (PORT, COUNT),
-        program=_webhook_listen,
+        is_program=True,
     ),
 }

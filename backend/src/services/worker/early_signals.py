@@ -4,8 +4,8 @@ A worker that is ended before its command began still prints its one document; `
 JSON-RPC reply.
 
 Installed by the script before anything else is imported; nothing has been sent to fal then, so there is nothing to
-cancel. Once a command runs, `run.py` handles the signals. The few milliseconds in which Python itself starts are
-nobody's: a signal there ends the process without a document.
+cancel. Once a command runs, the supervisor handles the signals. In the few milliseconds in which Python itself starts,
+a signal ends the process without a document.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ DOCUMENT = (
     b'"request_id": null, "hint": null}' % WHY
 )
 SERVE = "serve"
+BEFORE_COMMAND = ("--env_file", "--env-file")
+"""The option that may also stand before the command."""
 REPLY = b'{"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "%s", "data": %s}}' % (WHY, DOCUMENT)
 
 _stdout: int | None = None
@@ -61,6 +63,14 @@ def let_end() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words before the command, `--env_file` with its value, and the command with what is behind it."""
+    end = 0
+    while end < len(words) and words[end].partition("=")[0] in BEFORE_COMMAND:
+        end += 1 if "=" in words[end] else 2
+    return words[:end], words[end:]
+
+
 def _occupy_closed_streams() -> None:
     """Lead a closed stdin, stdout or stderr nowhere; else the next file or socket that is opened gets its number."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -71,6 +81,6 @@ def _occupy_closed_streams() -> None:
 def _end(number: int, frame: FrameType | None) -> None:
     if _stdout is not None:
         try:
-            os.write(_stdout, (REPLY if sys.argv[1:2] == [SERVE] else DOCUMENT) + b"\n")
+            os.write(_stdout, (REPLY if split(sys.argv[1:])[1][:1] == [SERVE] else DOCUMENT) + b"\n")
         finally:
             os._exit(1)

@@ -1,12 +1,13 @@
-"""JSON-RPC 2.0 as one message per line: what a message is, how lines are read in bounds, how answers leave.
+"""JSON-RPC 2.0 as one message per line: what a message is, how lines are read in bounds, how replies leave.
 
-What the methods do is `serve.py`'s. Codes of errors:
+Arrays of messages (JSON-RPC calls them batches) are not taken: lines need no batches. For what the methods do see
+`serve.py`. Codes of errors:
 
-    -32700  the line is not JSON in UTF-8, or nested too deeply to be parsed
-    -32600  it is not a request, its id is that of an open call, or it is over 32 MiB
+    -32700  the line is not JSON in UTF-8, or is too large or too deeply nested to be parsed
+    -32600  it is not a request (an array is none), its id is that of an open call, or it is over 32 MiB
     -32601  there is no such method
     -32602  wrong params: `data` is the `invalid_input` document
-    -32000  the call failed, or was not begun: `data` is its document, whose `error_type` says how
+    -32000  the call failed, or did not begin: `data` is its document, whose `error_type` says why
 
 `data` is always a document as the one-shot command prints it, and `message` is its `error`.
 """
@@ -34,7 +35,6 @@ INVALID_PARAMS = -32602
 CALL_FAILED = -32000
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
-MAX_BATCH = 10_000
 CHUNK_BYTES = 64 * 1024
 ROOM = 4 * 1024 * 1024
 """Characters that may wait for a slow reader before calls wait with them."""
@@ -45,11 +45,10 @@ PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 _HEAD = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,15})\s*,')
 
 Id = str | int | float
-Reply = Callable[[str], None]
 
 
-class Refused(Exception):
-    """A line, or a member of an array, that is answered with an error at once."""
+class BadMessage(Exception):
+    """A line that is answered with an error at once."""
 
     def __init__(self, code: int, error: FalError, call_id: Id | None = None) -> None:
         super().__init__(str(error))
@@ -57,12 +56,12 @@ class Refused(Exception):
         self.error = error
         self.call_id = call_id
 
-    def reply(self) -> str:
-        return error_reply(self.call_id, self.code, report(self.error))
+    def reply(self, call_id: Id | None) -> str:
+        return error_reply(call_id, self.code, report(self.error))
 
 
-class Request(NamedTuple):
-    """A request, or a notification when `call_id` is None."""
+class Message(NamedTuple):
+    """A request of JSON-RPC, or a notification when `call_id` is None."""
 
     method: str
     params: Any
@@ -121,22 +120,36 @@ def _read(fd: int) -> bytes:
             return b""
 
 
-def parsed(line: bytes) -> Any:
-    """The JSON of a line. Raises Refused."""
+def message_in(line: bytes) -> Message:
+    """The message of a line. Raises BadMessage."""
+    value = _parsed(line)
+    if isinstance(value, list):
+        raise _bad(INVALID_REQUEST, "An array is not a request. Send each request on a line of its own.")
+    if not isinstance(value, dict):
+        raise _bad(INVALID_REQUEST, "A request must be a JSON object.")
+    call_id = value.get("id")
+    if "id" in value and not is_id(call_id):
+        raise _bad(INVALID_REQUEST, "An id must be a string or a number.")
+    if value.get("jsonrpc") != "2.0":
+        raise _bad(INVALID_REQUEST, 'A request must have "jsonrpc": "2.0".', call_id)
+    method = value.get("method")
+    if not isinstance(method, str):
+        raise _bad(INVALID_REQUEST, "The method of a request must be a string.", call_id)
+    return Message(method, value.get("params"), call_id)
+
+
+def _parsed(line: bytes) -> Any:
     # Looking for cycles among millions of new values takes longer than making them.
     gc.disable()
     try:
-        document = json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
+        return json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
     except (RecursionError, MemoryError) as error:
-        why = f"The line is too much to take in ({type(error).__name__})."
-        raise refused(PARSE_ERROR, why, _id_at_start(line)) from error
+        why = f"The request is too large or too deeply nested ({type(error).__name__})."
+        raise _bad(PARSE_ERROR, why, _id_at_start(line)) from error
     except ValueError as error:
-        raise refused(PARSE_ERROR, f"The line is not JSON in UTF-8 ({type(error).__name__}).") from error
+        raise _bad(PARSE_ERROR, f"The line is not JSON in UTF-8 ({type(error).__name__}).") from error
     finally:
         gc.enable()
-    if isinstance(document, list) and not 0 < len(document) <= MAX_BATCH:
-        raise refused(INVALID_REQUEST, f"An array holds 1 to {MAX_BATCH} requests, not {len(document)}.")
-    return document
 
 
 def _id_at_start(line: bytes) -> Id | None:
@@ -145,23 +158,8 @@ def _id_at_start(line: bytes) -> Id | None:
     return int(found[1]) if found else None
 
 
-def too_long() -> Refused:
-    return refused(INVALID_REQUEST, f"The line is longer than {MAX_LINE_BYTES // 1024**2} MiB.")
-
-
-def as_request(member: Any) -> Request:
-    """A member of the wire as a request. Raises Refused."""
-    if not isinstance(member, dict):
-        raise refused(INVALID_REQUEST, "A request is a JSON object.")
-    call_id = member.get("id")
-    if "id" in member and not is_id(call_id):
-        raise refused(INVALID_REQUEST, "An id is a text or a number.")
-    if member.get("jsonrpc") != "2.0":
-        raise refused(INVALID_REQUEST, 'A request has "jsonrpc": "2.0".', call_id)
-    method = member.get("method")
-    if not isinstance(method, str):
-        raise refused(INVALID_REQUEST, "A request has a method, which is a text.", call_id)
-    return Request(method, member.get("params"), call_id)
+def too_long() -> BadMessage:
+    return _bad(INVALID_REQUEST, f"The line is longer than {MAX_LINE_BYTES // 1024**2} MiB.")
 
 
 def is_id(value: Any) -> TypeGuard[Id]:
@@ -174,37 +172,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def refused(code: int, why: str, call_id: Id | None = None) -> Refused:
-    """What a line that asks for nothing sensible is answered with."""
-    return Refused(code, InvalidInput(why), call_id)
-
-
-class Batch:
-    """Collects the replies to one array; they are sent as one when the last is there."""
-
-    def __init__(self, send: Reply) -> None:
-        self._send = send
-        self._lock = threading.Lock()
-        self._replies: list[str] = []
-        self._missing = 1
-
-    def member(self) -> Reply:
-        """Where the reply to one more member goes."""
-        with self._lock:
-            self._missing += 1
-        return self._add
-
-    def complete(self) -> None:
-        """Every member has been read."""
-        self._add(None)
-
-    def _add(self, reply: str | None) -> None:
-        with self._lock:
-            self._missing -= 1
-            self._replies += [] if reply is None else [reply]
-            last = self._missing == 0
-        if last and self._replies:
-            self._send(f"[{','.join(self._replies)}]")
+def _bad(code: int, why: str, call_id: Id | None = None) -> BadMessage:
+    return BadMessage(code, InvalidInput(why), call_id)
 
 
 class Outbox:

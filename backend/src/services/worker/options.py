@@ -33,6 +33,8 @@ class Option(NamedTuple):
     """Whether a word that stands alone behind the command is its value."""
     needs: str = ""
     """Another option, without which it makes no sense."""
+    argument: str = ""
+    """What FalClient's method calls it, when that is not its name."""
 
 
 def _parse_integer(text: str) -> int:
@@ -143,7 +145,7 @@ def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
         raise InvalidInput(f"Missing: {', '.join(f'--{name}' for name in missing)}.", hint="Add it, or see --help.")
     for option in options:
         if option.needs and values.get(option.name) and option.needs not in values:
-            raise InvalidInput(f"--{option.name} goes with --{option.needs}. Name both.")
+            raise InvalidInput(f"--{option.name} requires --{option.needs}.")
 
 
 def _json_value(option: Option, value: Any) -> Any:

@@ -1,8 +1,8 @@
 """The page of `workflow --save_dir out --report`: one HTML file with the original, the pictures and the texts.
 
 It is self-contained: pictures are embedded, nothing is loaded, no script runs, and a policy in its head holds it to
-that. Every text is escaped, and only checked URLs become links. Saving the pictures and writing the page is
-`gallery.py`'s.
+that. Every text is escaped, and only checked URLs become links. See `saved_files.py` for the pictures and the page as
+files.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
-from services.fal.checks import image_url, local_image
 from services.fal.errors import InvalidInput
+from services.fal.image_files import local_image
 from services.fal.redaction import redact
 from services.worker.report_page import PAGE, STYLE
 

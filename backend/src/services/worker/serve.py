@@ -1,4 +1,4 @@
-"""The persistent worker: the commands as JSON-RPC methods, many calls at once, until its standard input ends.
+"""The resident worker: the commands as JSON-RPC methods, many calls at once, until its standard input ends.
 
 A method is a command's name, `params` what the command takes with `--json -`, the result the document it prints; when
 that has an `error`, it is the `data` of a JSON-RPC error. The first line out is `ready`. Beside replies go out, each
@@ -6,7 +6,7 @@ with the call's `id`: `progress` (a command's steps, its jobs' places in fal's q
 `delta` (the events of any-llm-stream, whose reply is the last one again). In come also `ping`, `shutdown` and the
 notification `$/cancelRequest`. A command that comes without an id is not run: nobody could learn what it cost.
 
-Lines and codes are `jsonrpc.py`'s, the calls on their way `calls.py`'s. Here it is decided what a line starts, and how
+For lines and codes see `jsonrpc.py`, for the calls `supervisor.py`. Here it is decided what a message starts, and how
 the process ends: by `shutdown`, the end of input, a signal, or a stdout that nobody reads any more.
 """
 
@@ -16,25 +16,24 @@ import contextlib
 import gc
 import importlib
 import os
-import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.fal import stderr_log
+from services.fal import log
 from services.fal.errors import FalError, InvalidInput, as_fal_error, report
-from services.fal.settings import MAX_TIMEOUT_S, check_timeout
+from services.fal.progress import Progress
+from services.fal.settings import check_timeout
 from services.worker import early_signals, jsonrpc
-from services.worker.calls import Calls, OpenCall
 from services.worker.commands import COMMANDS, CONCURRENCY, ENV_FILE, MAX_PENDING, QUEUE_TIMEOUT, TIMEOUT, Command
-from services.worker.jsonrpc import Batch, Id, Outbox, Refused, Reply, Request
+from services.worker.jsonrpc import BadMessage, Id, Message, Outbox
 from services.worker.options import require, values_of
 from services.worker.output import JsonStdout
-from services.worker.run import LOOK_S, PausingClock, failure, on_signal
+from services.worker.supervisor import LOOK_S, NOBODY_READS, Invocation, PausingClock, Supervisor, failure, on_signal
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
@@ -52,9 +51,13 @@ PING = "ping"
 SHUTDOWN = "shutdown"
 OWN_METHODS = (PING, SHUTDOWN, "$/cancelRequest")
 END_OF_INPUT = "end of input"
-NOBODY_READS = "nobody reads"
-METHODS = {name: row for name, row in COMMANDS.items() if row.program is None}
-HEAVY = ("services.fal.core", "services.fal.workflow", "services.worker.gallery", "services.worker.report", "traceback")
+METHODS = {name: row for name, row in COMMANDS.items() if not row.is_program}
+HEAVY = (
+    "services.fal.fal_api",
+    "services.worker.saved_files",
+    "services.worker.report",
+    "traceback",
+)
 """Imported before `ready`: no call pays for them, and a package that is missing shows at once."""
 
 
@@ -85,6 +88,7 @@ class Worker:
         max_pending = _whole(values, MAX_PENDING.name, DEFAULT_PENDING, 0, MOST_PENDING)
         self._env_file = values.get(ENV_FILE.name)
         about = {"timeout": values.get(TIMEOUT.name), "env_file": self._env_file}
+        log.to_stderr()
         self._client = FalClient(**about)
         if concurrency > self._client.max_concurrency:
             # A call that runs has a model call's place at least: more of them would only wait for each other, each
@@ -95,39 +99,36 @@ class Worker:
         queue_timeout_s = values.get(QUEUE_TIMEOUT.name)
         if queue_timeout_s is not None:
             check_timeout(queue_timeout_s, QUEUE_TIMEOUT.name)
-        self._refusals: tuple[FalError | None, dict[str, str]] = (None, {})
         self._about = {"version": _version(), "pid": os.getpid()}
-        self._ends: queue.SimpleQueue[str] = queue.SimpleQueue()
-        """Why the worker ends; a signal handler may put into it at any moment."""
-        self._farewells: list[Callable[[], None]] = []
-        """The replies to `shutdown`, which come last."""
-        self._out = out
-        self._outbox = Outbox(out.write_text, lambda: self._ends.put(NOBODY_READS))
-        self._calls = Calls(
-            self._reply_to,
-            self._failed,
-            self._outbox.wait_for_room,
-            self._outbox.together,
+        self._shutdowns: list[Id | None] = []
+        """The ids of the `shutdown` messages; their replies come last."""
+        self._refusals = Refusals()
+        self._outbox = Outbox(out.write_text, lambda: self._supervisor.ends.put(NOBODY_READS))
+        self._supervisor = Supervisor(
+            out,
+            self._client_for,
             concurrency=concurrency,
             max_pending=max_pending,
             queue_timeout_s=queue_timeout_s,
+            wait_for_room=self._outbox.wait_for_room,
+            together=self._outbox.together,
         )
 
     def run(self, stdin: int) -> int:
         """Answer the lines of `stdin` until something ends it; the exit code."""
-        with on_signal(self._ends.put):
+        with on_signal(self._supervisor.ends.put):
             early_signals.disarm()
             self._outbox.put(jsonrpc.notification("ready", {**self._about, "commands": list(METHODS)}))
-            threading.Thread(target=self._watch_reader, name="fal-watch-reader", daemon=True).start()
             threading.Thread(target=self._read, args=(stdin,), name="fal-reader", daemon=True).start()
-            code = 0 if self._ends.get() in (SHUTDOWN, END_OF_INPUT) else 1
+            code = 0 if self._supervisor.watch() in (SHUTDOWN, END_OF_INPUT) else 1
             ends_at = time.monotonic() + EXIT_S
             over = threading.Event()
             with contextlib.suppress(RuntimeError):  # no thread to be had: what follows is bounded by itself
                 threading.Thread(target=_end_at, args=(ends_at, over), name="fal-last-resort", daemon=True).start()
-            self._calls.close()
-            for say_farewell in self._farewells:
-                say_farewell()
+            self._supervisor.close()
+            for call_id in self._shutdowns:
+                if call_id is not None:
+                    self._outbox.put(jsonrpc.result_reply(call_id, None))
             all_told = self._outbox.flush(max(ends_at - time.monotonic() - LAST_LINE_S, LAST_LINE_S))
             over.set()
         return code if all_told else 1
@@ -138,151 +139,78 @@ class Worker:
         try:
             for line in jsonrpc.read_lines(stdin):
                 self._answer_line(line)
-                if self._farewells:
-                    self._ends.put(SHUTDOWN)
+                if self._shutdowns:
+                    self._supervisor.ends.put(SHUTDOWN)
         finally:
-            self._ends.put(END_OF_INPUT)
+            self._supervisor.ends.put(END_OF_INPUT)
 
     def _answer_line(self, line: bytes | None) -> None:
         try:
             if line is None:
                 raise jsonrpc.too_long()
             if line.strip():
-                self._take_line(jsonrpc.parsed(line))
-        except Refused as refused:
-            self._outbox.put(self._refusal(refused))
+                self._take(jsonrpc.message_in(line))
+        except BadMessage as bad:
+            # Never under the id of an open call, whose reply it would be.
+            self._outbox.put(bad.reply(None if self._supervisor.is_open(bad.call_id) else bad.call_id))
         except Exception as error:  # the lines after it are not its fault
             self._outbox.put(jsonrpc.error_reply(None, jsonrpc.INVALID_REQUEST, report(as_fal_error(error))))
 
-    def _watch_reader(self) -> None:
-        # Nobody reads any more, and what runs would be paid for in vain; its own output may be far away.
-        if self._out.wait_for_the_reader_to_leave():
-            self._ends.put(NOBODY_READS)
-
-    def _take_line(self, document: Any) -> None:
-        if not isinstance(document, list):
-            self._take(document, lambda: self._outbox.put)
+    def _take(self, message: Message) -> None:
+        """Begin what one message asks for."""
+        if message.call_id is None:
+            if message.method in OWN_METHODS:
+                self._own(message)
             return
-        batch = Batch(self._outbox.put)
-        for member in document:
-            self._take(member, batch.member)
-        batch.complete()
-
-    def _take(self, member: Any, reply_of: Callable[[], Reply]) -> None:
-        """Begin what one message asks for; `reply_of` gives where its reply goes, when it gets one."""
-        try:
-            request = jsonrpc.as_request(member)
-        except Refused as refused:
-            reply_of()(self._refusal(refused))
-            return
-        if request.call_id is None:
-            if request.method in OWN_METHODS:
-                self._own(request, lambda line: None)
-            return
-        reply = reply_of()
-        try:
-            self._begin(request, request.call_id, reply)
-        except Refused as refused:
-            reply(refused.reply())
-        except Exception as error:
-            reply(jsonrpc.error_reply(request.call_id, jsonrpc.CALL_FAILED, report(as_fal_error(error))))
-
-    def _refusal(self, refused: Refused) -> str:
-        """The reply to what is no request; never under the id of an open call, whose reply it would be."""
-        refused.call_id = None if self._calls.is_open(refused.call_id) else refused.call_id
-        return refused.reply()
-
-    def _begin(self, request: Request, call_id: Id, reply: Reply) -> None:
-        if self._calls.is_open(call_id):
+        if self._supervisor.is_open(message.call_id):
             # Its own id would make this the reply to the call that is open.
-            why = f"The id {str(call_id)[:100]!r} is that of a call that is still open."
-            raise jsonrpc.refused(jsonrpc.INVALID_REQUEST, why)
-        if request.method in OWN_METHODS:
-            self._own(request, reply)
+            why = f"The id {str(message.call_id)[:100]!r} belongs to a call that is still open."
+            raise BadMessage(jsonrpc.INVALID_REQUEST, InvalidInput(why))
+        try:
+            self._begin(message, message.call_id)
+        except BadMessage:
+            raise
+        except Exception as error:
+            reply = jsonrpc.error_reply(message.call_id, jsonrpc.CALL_FAILED, report(as_fal_error(error)))
+            self._outbox.put(reply)
+
+    def _begin(self, message: Message, call_id: Id) -> None:
+        if message.method in OWN_METHODS:
+            self._own(message)
             return
-        command = METHODS.get(request.method)
+        command = METHODS.get(message.method)
         if command is None:
             known = ", ".join((*OWN_METHODS, *METHODS))
-            why = f"There is no method {request.method[:100]!r}. Known: {known}."
-            raise jsonrpc.refused(jsonrpc.METHOD_NOT_FOUND, why, call_id)
-        values = _values(command, request.params, call_id)
+            why = InvalidInput(f"The method {message.method[:100]!r} does not exist. Known: {known}.")
+            raise BadMessage(jsonrpc.METHOD_NOT_FOUND, why, call_id)
+        values = _values(command, message.params, call_id)
         try:
-            self._calls.add(OpenCall(call_id, command, values, self._timeout_s(command, values), reply))
+            if (timeout := values.get(TIMEOUT.name)) is not None:
+                check_timeout(timeout)
+            self._supervisor.start(
+                RemoteInvocation(call_id, command, values, self._supervisor, self._outbox, self._refusals)
+            )
         except FalError as error:
-            reply(_failure_reply(call_id, command, error))
+            self._outbox.put(document_reply(call_id, failure(command, error)))
 
-    def _timeout_s(self, command: Command, values: Mapping[str, Any]) -> float:
-        """How long a call may take once it has a place. Raises InvalidInput."""
-        if command.local is not None:
-            return MAX_TIMEOUT_S
-        if (timeout := values.get(TIMEOUT.name)) is not None:
-            return check_timeout(timeout)
-        # Another .env file is read when the call begins; until then its own time-out is not known.
-        return self._client.timeout if self._has_our_client(values) else MAX_TIMEOUT_S
-
-    def _own(self, request: Request, reply: Reply) -> None:
+    def _own(self, message: Message) -> None:
         """The methods that are no commands: answered by the reader itself, without a place."""
-        call_id = 0 if request.call_id is None else request.call_id
-        if request.method == SHUTDOWN:
-            # The end itself comes after this line, of which it may be but a part.
-            self._farewells.append(lambda: reply(jsonrpc.result_reply(call_id, None)))
-            self._calls.take_no_more()
-        elif request.method == PING:
-            reply(jsonrpc.result_reply(call_id, {"pong": True, **self._about, **self._calls.counts()}))
+        if message.method == SHUTDOWN:
+            self._shutdowns.append(message.call_id)
+            self._supervisor.take_no_more()
+            return
+        if message.method == PING:
+            result = {"pong": True, **self._about, **self._supervisor.counts()}
         else:
-            named = request.params.get("id") if isinstance(request.params, dict) else None
-            known = jsonrpc.is_id(named) and self._calls.cancel(named)
-            reply(jsonrpc.result_reply(call_id, {"cancelled": known}))
-
-    # What goes out
-
-    def _failed(self, call: OpenCall, error: FalError) -> str:
-        """The reply to a call that ends without a document of its own; quick when many end in the same way."""
-        if call.made.document:
-            return _document_reply(call.call_id, call.made.beside(failure(call.command, error)))
-        if self._refusals[0] is not error:
-            self._refusals = (error, {})
-        replies = self._refusals[1]
-        if call.command.help not in replies:
-            replies[call.command.help] = _failure_reply(0, call.command, error)
-        return jsonrpc.same_reply(replies[call.command.help], call.call_id)
-
-    def _reply_to(self, call: OpenCall) -> str:
-        """Run one call to its reply."""
-        try:
-            with call.within().resumed(), stderr_log.told_to(lambda event: self._tell(call, "progress", event)):
-                return _document_reply(call.call_id, self._document(call))
-        except BaseException as error:
-            return _failure_reply(call.call_id, call.command, error)
-
-    def _document(self, call: OpenCall) -> Mapping[str, Any]:
-        if call.command.local is not None:
-            return call.command.local(call.values)
-        with self._client_for(call.values) as client:
-            if call.command.handler is not None:
-                return call.command.handler(client, call.values, lambda event: self._tell_progress(call, event))
-            assert call.command.streamer is not None
-            event: dict[str, Any] = {}
-            for event in call.command.streamer(client, call.values, lambda event: None):
-                self._tell(call, "delta", event)
-            return event
-
-    def _tell_progress(self, call: OpenCall, event: Mapping[str, Any]) -> None:
-        call.made.note(event)
-        self._tell(call, "progress", event)
-
-    def _tell(self, call: OpenCall, method: str, event: Mapping[str, Any]) -> None:
-        line = jsonrpc.notification(method, {**event, "id": call.call_id})
-        within = call.within()
-        self._outbox.wait_for_room(lambda: within.cancelled or within.remaining() == 0)
-        with self._calls.while_open(call) as is_open:
-            if is_open:
-                self._outbox.put(line)
+            named = message.params.get("id") if isinstance(message.params, dict) else None
+            result = {"cancelled": jsonrpc.is_id(named) and self._supervisor.cancel(named)}
+        if message.call_id is not None:
+            self._outbox.put(jsonrpc.result_reply(message.call_id, result))
 
     @contextlib.contextmanager
     def _client_for(self, values: Mapping[str, Any]) -> Iterator[FalClient]:
         """The client that all calls share, or one of its own for a call that names another .env file."""
-        if self._has_our_client(values):
+        if values.get(ENV_FILE.name, self._env_file) == self._env_file:
             yield self._client
             return
         from services.fal_service import FalClient
@@ -290,31 +218,86 @@ class Worker:
         with FalClient(timeout=values.get(TIMEOUT.name), env_file=values[ENV_FILE.name]) as client:
             yield client
 
-    def _has_our_client(self, values: Mapping[str, Any]) -> bool:
-        return bool(values.get(ENV_FILE.name, self._env_file) == self._env_file)
+
+class Refusals:
+    """The replies to calls that end with the same error; when thousands do, each is not made anew."""
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+        self._replies: dict[str, str] = {}
+
+    def reply(self, error: BaseException, invocation: Invocation) -> str:
+        if self._error is not error:
+            self._error, self._replies = error, {}
+        replies, command = self._replies, invocation.command
+        if command.help not in replies:
+            replies[command.help] = document_reply(0, failure(command, error))
+        return jsonrpc.same_reply(replies[command.help], invocation.key)
+
+
+class RemoteInvocation(Invocation):
+    """A command that was called by a message: its answer is a reply with the message's id."""
+
+    def __init__(
+        self,
+        call_id: Id,
+        command: Command,
+        values: Mapping[str, Any],
+        supervisor: Supervisor,
+        outbox: Outbox,
+        refusals: Refusals,
+    ) -> None:
+        super().__init__(call_id, command, values)
+        self._supervisor = supervisor
+        self._outbox = outbox
+        self._refusals = refusals
+
+    def progress(self) -> Progress:
+        return Progress(self._tell_progress, to_stderr=False)
+
+    def send_line(self, line: Mapping[str, Any]) -> None:
+        self._tell("delta", line)
+
+    def text_of(self, document: Mapping[str, Any]) -> str:
+        return document_reply(self.key, document)
+
+    def text_of_failure(self, error: BaseException) -> str:
+        return super().text_of_failure(error) if self.made.document else self._refusals.reply(error, self)
+
+    def send_answer(self, text: str, *, failed: bool) -> None:
+        self._outbox.put(text)
+
+    def _tell_progress(self, event: Mapping[str, Any]) -> None:
+        self.made.note(event)
+        self._tell("progress", event)
+
+    def _tell(self, method: str, event: Mapping[str, Any]) -> None:
+        line = jsonrpc.notification(method, {**event, "id": self.key})
+        call = self.within()
+        self._outbox.wait_for_room(lambda: call.cancelled or call.remaining() == 0)
+        with self._supervisor.while_open(self) as is_open:
+            if is_open:
+                self._outbox.put(line)
 
 
 def _values(command: Command, params: Any, call_id: Id) -> dict[str, Any]:
-    """The options in `params`, as `--json -` would read them. Raises Refused."""
+    """The options in `params`, as `--json -` would read them. Raises BadMessage."""
     try:
         if not isinstance(params, dict | None):
-            raise InvalidInput("params is one JSON object with the command's options.")
+            raise InvalidInput("params must be one JSON object with the command's options.")
         values = values_of(command.all_options, params or {})
         require(command.options, values)
     except InvalidInput as error:
-        raise Refused(jsonrpc.INVALID_PARAMS, error, call_id) from error
+        raise BadMessage(jsonrpc.INVALID_PARAMS, error, call_id) from error
     return values
 
 
-def _document_reply(call_id: Id, document: Mapping[str, Any]) -> str:
+def document_reply(call_id: Id, document: Mapping[str, Any]) -> str:
+    """The reply with a command's document."""
     if document.get("error") is None:
         return jsonrpc.result_reply(call_id, document)
     wrong_input = document.get("error_type") == InvalidInput.error_type
     return jsonrpc.error_reply(call_id, jsonrpc.INVALID_PARAMS if wrong_input else jsonrpc.CALL_FAILED, document)
-
-
-def _failure_reply(call_id: Id, command: Command, error: BaseException) -> str:
-    return _document_reply(call_id, failure(command, error))
 
 
 def _end_at(ends_at: float, over: threading.Event) -> None:
@@ -323,7 +306,7 @@ def _end_at(ends_at: float, over: threading.Event) -> None:
     while (left := ends_at - time.monotonic()) > 0:
         if over.wait(min(LOOK_S, left)):
             return
-        if (woke_at := clock.woke_at()) is not None:
+        if (woke_at := clock.woke_at(LOOK_S)) is not None:
             ends_at = max(ends_at, woke_at + EXIT_S)
     os._exit(1)
 

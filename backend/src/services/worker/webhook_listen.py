@@ -20,7 +20,7 @@ from services.webhooks import WebhookRejected, WebhookVerifier
 from services.worker import early_signals
 from services.worker.commands import COUNT, PORT, TIMEOUT
 from services.worker.output import JsonStdout
-from services.worker.run import on_signal
+from services.worker.supervisor import on_signal
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8788

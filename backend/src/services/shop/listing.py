@@ -1,0 +1,171 @@
+"""From a photo, or from what is known of a product, to texts that its places take, in one language or several.
+
+What is asked for is checked before anything is sent. The languages are written side by side (`listing_writer.py`), and
+one that fails stops no other: all that was paid for is in the result, or in the error's `partial`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypedDict, cast
+
+from services.fal import arguments
+from services.fal.call import Call, side_by_side
+from services.fal.categories import UNKNOWN
+from services.fal.errors import FalError, InvalidInput
+from services.fal.image_files import local_image
+from services.fal_service import FalClient
+from services.shop.languages import languages_named
+from services.shop.listing_writer import Ask, Brief, Draft, Listing, Writer, ask_of, raise_reported
+from services.shop.places import places_named
+
+LENGTH_WORDS = (10, 2000)
+"""The least and the most that `length` may be."""
+MAX_FACTS_CHARS = 20_000
+"""Of title and facts, as JSON."""
+MAX_NUMBER = 10**15
+"""Of facts: huge integers cannot be written out, and infinity and NaN are none."""
+
+
+class ListingResult(TypedDict):
+    """Of `Shop.listing`."""
+
+    image_url: str | None
+    """The photo, when there was one."""
+    categories: Mapping[str, str]
+    places: list[str]
+    listings: list[Listing]
+    """One per language, in their order."""
+    asks: list[Ask]
+    """What was paid for."""
+
+
+class Source(NamedTuple):
+    """What the texts are written from, checked."""
+
+    categories: dict[str, str] | None
+    """None when they are still to be read from the photo."""
+    photo: str | os.PathLike[str] | None
+    known: dict[str, Any]
+    """Title and facts."""
+
+
+def brief(
+    places: str | Sequence[str] | None, languages: str | Sequence[str], tone: str | None, length: int, model: str | None
+) -> Brief:
+    """Raises InvalidInput for what cannot be asked."""
+    least, most = LENGTH_WORDS
+    if not isinstance(length, int) or isinstance(length, bool) or not least <= length <= most:
+        raise InvalidInput(f"length must be a whole number of words from {least} to {most:,}, not {length!r}.")
+    return Brief(
+        languages_named(languages),
+        [place.name for place in places_named(places)],
+        arguments.optional_text(tone, "tone"),
+        length,
+        arguments.optional_text(model, "model"),
+        datetime.date.today(),
+    )
+
+
+def source(product: object, title: str | None, facts: object) -> Source:
+    """Raises InvalidInput for what cannot be written about: nothing is sent before."""
+    known: dict[str, Any] = {}
+    if title is not None:
+        known["title"] = arguments.text(title, "title")
+    if facts is not None:
+        known["facts"] = _facts(facts)
+    if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
+        raise InvalidInput(f"title and facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
+    if isinstance(product, Mapping):
+        categories = arguments.categories(product)
+        if not (_told(categories) or known):
+            raise InvalidInput("Nothing is known of the product. Give its categories, a title or facts.")
+        return Source(categories, None, known)
+    if isinstance(product, str) and product.lower().startswith(("http://", "https://", "data:")):
+        return Source(None, arguments.image_url(product, "product"), known)
+    if not isinstance(product, str | os.PathLike):
+        raise InvalidInput("product must be categories (an object of texts), or the path or the URL of a photo.")
+    local_image(product, "product")
+    return Source(None, product, known)
+
+
+def _told(categories: Mapping[str, str]) -> dict[str, str]:
+    """The categories that say something."""
+    return {name: value for name, value in categories.items() if value.strip() and value != UNKNOWN}
+
+
+def written(client: FalClient, call: Call, source: Source, brief: Brief) -> ListingResult:
+    """The listings in all languages, within `call`."""
+    made: ListingResult = {
+        "image_url": None,
+        "categories": source.categories or {},
+        "places": brief.places,
+        "listings": [],
+        "asks": [],
+    }
+    try:
+        if source.photo is not None:
+            _analyse(client.within(call), call, source.photo, made)
+        _write_all(client, call, {"categories": _told(made["categories"]), **source.known}, brief, made)
+    except FalError as error:
+        raise error.but(partial={**error.partial, **made}) from error
+    return made
+
+
+def _analyse(client: FalClient, call: Call, photo: str | os.PathLike[str], made: ListingResult) -> None:
+    is_url = isinstance(photo, str) and photo.lower().startswith(("http://", "https://", "data:"))
+    url = str(photo) if is_url else client.upload_file(photo, timeout=call.check())
+    made["image_url"] = url
+    answer = client.analyze_product_image(url, timeout=call.check())
+    raise_reported(answer)
+    made["categories"] = cast("Mapping[str, str]", answer["categories"])
+    made["asks"].append(ask_of(answer, "analysis"))
+
+
+def _write_all(client: FalClient, call: Call, product: Mapping[str, Any], brief: Brief, made: ListingResult) -> None:
+    """Every language beside the others. One that fails stops none: all are paid for."""
+    drafts = [Draft(language) for language in brief.languages]
+    failed: list[tuple[Draft, FalError]] = []
+    try:
+        with side_by_side(call) as tasks:
+            writer = Writer(client, tasks.call, product, brief)
+            started = [(draft, tasks.start(partial(writer.write, draft))) for draft in drafts]
+            for draft, task in started:
+                try:
+                    task.result()
+                    made["listings"].append(draft.as_listing())
+                except FalError as error:
+                    failed.append((draft, error))
+    finally:
+        made["asks"] += [ask for draft in drafts for ask in draft.asks]
+    if failed:
+        first = failed[0][1]
+        incomplete = [draft.as_incomplete() for draft, _ in failed]
+        raise first.but(partial={**first.partial, "incomplete": incomplete}) from first
+
+
+def _facts(facts: object) -> dict[str, Any]:
+    """Facts as names and values: texts, numbers, true or false, or lists of them."""
+    if not isinstance(facts, Mapping) or not facts:
+        raise InvalidInput(
+            'facts must be an object that is not empty, such as {"material": "ceramic", "size": "350 ml"}.'
+        )
+    return {arguments.text(name, "a fact's name"): _fact(name, value) for name, value in facts.items()}
+
+
+def _fact(name: str, value: object) -> Any:
+    if isinstance(value, str):
+        return arguments.text(value, f"facts[{name!r}]")
+    if isinstance(value, bool | int | float) and -MAX_NUMBER < value < MAX_NUMBER:
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):
+        return [_fact(name, item) for item in value]
+    raise InvalidInput(f"facts[{name!r}] must be a text, a number, true or false, or a list of them.")
+
+
+def _are_plain(items: Sequence[object]) -> bool:
+    return bool(items) and all(isinstance(item, str | bool | int | float) for item in items)

@@ -1,0 +1,241 @@
+"""What a shop needs to publish a product, on top of FalClient: `Shop(client).packshot(...)`, `.listing(...)`,
+`check_image(...)`.
+
+The client knows nothing of it. What is paid for is kept: a cut-out is saved before anything else is done with it, and
+the texts of a listing that failed are in the error's `partial`. Work on pictures needs the extra `image`, which is
+imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from services.fal import arguments
+from services.fal.call import Call
+from services.fal.errors import InvalidInput
+from services.fal.settings import check_timeout
+from services.fal_service import FalClient
+from services.shop.places import Place, place_named, places_named
+from services.shop.product_files import ProductFiles, SavedPicture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from services.fal.results import AnyCategories
+    from services.shop.listing import ListingResult
+    from services.shop.packshot import Layout
+    from services.shop.picture_check import PictureCheck
+
+DEFAULT_SIZE = (2000, 2000)
+DEFAULT_FILL = 0.85
+
+
+class PackshotImage(SavedPicture):
+    place: str | None
+    """The marketplace that it was made for."""
+    fill: float
+    """The part of the frame that the product takes, on the side that it fills more."""
+    scale: float
+    """The product's size against the cut-out's."""
+    enlarged: bool
+    """Whether the product was enlarged beyond its own pixels, which costs sharpness."""
+    check: PictureCheck | None
+    """The picture against the place's rules, when that was asked for."""
+
+
+class PackshotResult(TypedDict):
+    """Of `Shop.packshot`."""
+
+    cutout: SavedPicture
+    """The product alone, with a transparent background: what was paid for."""
+    images: list[PackshotImage]
+    """One per place, in their order."""
+    request_id: str | None
+    billable_units: float | None
+    timings: dict[str, float]
+    """Seconds for `cutout`, `packshots` and `total`."""
+
+
+class Shop:
+    """Pictures and texts that a shop can publish, made with one client."""
+
+    def __init__(self, client: FalClient) -> None:
+        self._client = client
+
+    def packshot(
+        self,
+        image: str | os.PathLike[str],
+        directory: str | os.PathLike[str],
+        *,
+        places: str | Sequence[str] | None = None,
+        cutout: str | os.PathLike[str] | None = None,
+        background: str = "#FFFFFF",
+        size: tuple[int, int] | None = None,
+        fill: float | None = None,
+        margin: float | None = None,
+        format: str | None = None,
+        shadow: bool = False,
+        check: bool = False,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> PackshotResult:
+        """The product's own pixels on a plain background, saved into `directory`: one picture per place.
+
+        `image` is a local path or a URL. It is cut out once, whatever the number of `places` ("amazon,trendyol"), or
+        not at all with `cutout`, a transparent PNG or WebP that is there already. `background` is a colour or the
+        path of a picture; `size` is (width, height) in pixels; `fill` is the part of the frame that the product takes
+        on the side that it fills more, 0.05 to 1, and `margin` the part that stays free on each side instead, 0 to
+        0.475; `format` is JPEG or PNG. What is not given comes from the place. With `check`, each picture is held
+        against its place's rules.
+
+        Files are named after `name`, else after the photo: `{name}-cutout.png`, `{name}-amazon.jpg`. Raises
+        InvalidInput before anything is sent, else what `remove_background` raises.
+        """
+        with _image_extra():
+            from services.shop.packshot import backdrop, layouts
+        plan = layouts(places_named(places), size, fill, margin, format)
+        behind = backdrop(background)
+        shadow, check = arguments.flag(shadow, "shadow"), arguments.flag(check, "check")
+        files = ProductFiles(directory, name, image)
+        began = time.monotonic()
+        if cutout is None:
+            paid = self._cut_out(image, files, self._client.timeout if timeout is None else timeout)
+        else:
+            paid = _Cutout(files.copy(cutout, "cutout"))
+        cut = time.monotonic()
+        images = [_packshot(paid.saved["path"], place, layout, behind, shadow, check, files) for place, layout in plan]
+        ended = time.monotonic()
+        return {
+            "cutout": paid.saved,
+            "images": images,
+            "request_id": paid.request_id,
+            "billable_units": paid.billable_units,
+            "timings": {
+                "cutout": round(cut - began, 3),
+                "packshots": round(ended - cut, 3),
+                "total": round(ended - began, 3),
+            },
+        }
+
+    def listing(
+        self,
+        product: AnyCategories | str | os.PathLike[str],
+        *,
+        title: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        places: str | Sequence[str] | None = None,
+        languages: str | Sequence[str] = "Turkish",
+        tone: str | None = None,
+        length: int = 80,
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> ListingResult:
+        """The texts of a product, ready for its places, in each of `languages` ("Turkish,English").
+
+        `product` is its categories, as `analyze_product_image` gives them, or its photo (a local path or a URL), which
+        is analysed first. `title` is a working title; `facts` are names and values: `{"material": "ceramic", "size":
+        "350 ml", "brand": "Kera"}`. The texts say nothing that is not in these. `places` ("trendyol,amazon") set the
+        limits; one set of texts fits them all. `tone` is in your own words; `length` is about how many words the
+        description has, 10 to 2,000.
+
+        Each language costs one question to `model`, and at most one more to mend the texts that have faults; the
+        languages are written side by side. Returns `{"image_url", "categories", "places", "listings", "asks"}`: per
+        listing title, bullets, description, seo_title, seo_description, tags, hashtags, captions, alt_text, slug, and
+        `checks` per place. Raises InvalidInput before anything is sent, BadOutput when faults stay, else what the
+        client raises. Then `error.partial` is the result as far as it is, and `incomplete` lists the languages that
+        failed, with their good texts.
+        """
+        from services.shop import listing
+
+        brief = listing.brief(places, languages, tone, length, model)
+        source = listing.source(product, title, facts)
+        timeout_s = self._client.timeout if timeout is None else check_timeout(timeout)
+        with Call(timeout_s, parent=self._client.call) as call:
+            return listing.written(self._client, call, source, brief)
+
+    def _cut_out(self, image: str | os.PathLike[str], files: ProductFiles, timeout_s: float) -> _Cutout:
+        """Cut the product out at fal, and save it before anything else."""
+        ends_at = time.monotonic() + timeout_s
+
+        def left() -> float:
+            return max(0.01, ends_at - time.monotonic())
+
+        url = image if _is_url(image) else self._client.upload_file(image, timeout=left())
+        found = self._client.remove_background(str(url), timeout=left())
+        saved = files.take(self._client.save_picture(found["image"]["url"], files.folder, files.named("cutout")))
+        return _Cutout(saved, found.get("request_id"), found.get("billable_units"))
+
+
+class _Cutout(NamedTuple):
+    saved: SavedPicture
+    request_id: str | None = None
+    billable_units: float | None = None
+
+
+def check_image(image: str | os.PathLike[str], place: str, *, on: datetime.date | None = None) -> PictureCheck:
+    """Hold a picture file against the rules of `place` that hold on the day `on` (today). Nothing is sent anywhere.
+
+    Returns `{"place", "date", "verdict", "rules"}`; each rule has its `verdict` ("pass", "warn", "fail",
+    "not_checked"), what was `measured`, the `limit`, a `reason`, and the `source` of the rule. Raises InvalidInput for
+    an unknown place and for a file that is no picture.
+    """
+    known = place_named(place)
+    with _image_extra():
+        from services.shop.picture_check import Subject, checked
+    return checked(Subject(*_read(image)), known, on or datetime.date.today())
+
+
+def _packshot(
+    cutout: str,
+    place: Place | None,
+    layout: Layout,
+    behind: tuple[int, int, int] | Image.Image,
+    shadow: bool,
+    check: bool,
+    files: ProductFiles,
+) -> PackshotImage:
+    from services.shop import packshot
+
+    made = packshot.packshot(packshot.opened_cutout(Path(cutout).read_bytes()), layout, behind, shadow=shadow)
+    extension = {"JPEG": "jpg", "PNG": "png"}[made.format]
+    saved = files.write(made.data, place.name if place else "packshot", extension)
+    return {
+        **saved,
+        "place": place.name if place else None,
+        "fill": round(made.fill, 4),
+        "scale": round(made.scale, 4),
+        "enlarged": made.scale > 1,
+        "check": check_image(saved["path"], place.name) if place and check else None,
+    }
+
+
+def _is_url(image: object) -> bool:
+    return isinstance(image, str) and image.lower().startswith(("http://", "https://", "data:"))
+
+
+def _read(image: object) -> tuple[bytes, str]:
+    if not isinstance(image, str | os.PathLike) or not os.fspath(image):
+        raise InvalidInput("image must be the path of a picture file.")
+    try:
+        return Path(os.fsdecode(os.fspath(image))).read_bytes(), os.fsdecode(os.fspath(image))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{os.fspath(image)!r} cannot be read: {reason}. Check the path.") from error
+
+
+@contextlib.contextmanager
+def _image_extra() -> Iterator[None]:
+    """The packages of the extra `image` are imported inside."""
+    try:
+        yield
+    except ImportError as error:
+        raise InvalidInput(
+            f"Working on pictures needs the extra `image` ({error.name} is not installed).",
+            hint='Install it: pip install "./backend[image]".',
+        ) from error
