@@ -98,13 +98,14 @@ def test_the_image_installs_what_the_project_needs():
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder that every user may enter, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="fal-container-"))
+    folder = Path(tempfile.mkdtemp(prefix="fal-container-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
     for path in folder.rglob("*"):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
     shutil.rmtree(folder)
+    shutil.rmtree(f"{folder}-made", ignore_errors=True)
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -143,14 +144,14 @@ def contained(request, box: Sandbox, place: Path) -> Callable[[str], Run]:
 
 
 @pytest.mark.parametrize("copy", LAYOUTS.values(), ids=LAYOUTS)
-def test_the_worker_runs_as_anybody_where_nothing_but_tmp_can_be_written_to(copy, contained):
-    run = contained(copy)
+def test_the_worker_runs_as_anybody_where_nothing_but_tmp_can_be_written_to(copy, contained, place):
+    run, made = contained(copy), f"{place}-made"
     worker = f"{copy.split()[1].rstrip('/')}/services/fal_worker.py"
-    options = ["--image", "/photo.jpg", "--styles", '["Studio"]', "--save_dir", "/tmp/fal-made", "--report"]
+    options = ["--image", "/photo.jpg", "--styles", '["Studio"]', "--save_dir", made, "--report"]
     done = run(sys.executable, worker, "workflow", *options)
     document = json.loads(done.stdout)
     assert (done.returncode, document["error"], done.stderr) == (0, None, "")
-    assert document["images"][0]["path"] == "/tmp/fal-made/1-studio.png"
+    assert document["images"][0]["path"] == f"{made}/1-studio.png"
     asked = run(sys.executable, worker, "doctor")
     assert (asked.returncode, json.loads(asked.stdout)["error"]) == (0, None)
 
