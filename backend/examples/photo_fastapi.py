@@ -65,5 +65,5 @@ async def lines(photo: bytes) -> AsyncIterator[str]:
     except FalError as error:
         yield json.dumps({"error": str(error), "error_type": error.error_type, "retryable": error.retryable}) + "\n"
     finally:
-        # Of a client that has left: the server cancels what makes its answer.
+        # The server cancels this generator when its client has left.
         job.cancel()
