@@ -234,6 +234,8 @@ def reference(document: Schema) -> str:
             "| `--json` | `-` | read the options as one JSON object from standard input "
             "(not `serve` and `webhook-listen`) |",
             "",
+            f"`--env_file` may also be given before the command: `{SCRIPT} --env_file .env doctor`.",
+            "",
             *(line for name, command in COMMANDS.items() for line in _section(name, command, document)),
             "## Shapes",
             "",

@@ -422,21 +422,21 @@ export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | L
 export interface AnyLlmCompleteOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
-  /** The most tokens to generate. */
+  /** How many tokens to generate at most. */
   max_tokens?: number | null;
-  /** Have the model think first, or not (left to the model). */
+  /** Whether the model thinks first (by default the model decides). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -445,21 +445,21 @@ export interface AnyLlmCompleteOptions {
 export interface AnyLlmEnterpriseOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
-  /** The most tokens to generate. */
+  /** How many tokens to generate at most. */
   max_tokens?: number | null;
-  /** Have the model think first, or not (left to the model). */
+  /** Whether the model thinks first (by default the model decides). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
-  /** An image, as URL or data URI; may be given several times. */
+  /** The URL or data URI of an image; may be repeated. */
   image_url?: string | string[] | null;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -468,19 +468,19 @@ export interface AnyLlmEnterpriseOptions {
 export interface AnyLlmStreamOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
-  /** The most tokens to generate. */
+  /** How many tokens to generate at most. */
   max_tokens?: number | null;
-  /** Have the model think first, or not (left to the model). */
+  /** Whether the model thinks first (by default the model decides). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -489,21 +489,21 @@ export interface AnyLlmStreamOptions {
 export interface AnyLlmSubmitOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, as OpenRouter names it; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
-  /** The most tokens to generate. */
+  /** How many tokens to generate at most. */
   max_tokens?: number | null;
-  /** Have the model think first, or not (left to the model). */
+  /** Whether the model thinks first (by default the model decides). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** Latency or throughput (fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
-  /** Where fal posts the result. */
+  /** The URL to which fal posts the result. */
   webhook_url?: string | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -514,7 +514,7 @@ export interface AnyLlmStatusOptions {
   request_id: string;
   /** With fal's log lines (true). */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -523,7 +523,7 @@ export interface AnyLlmStatusOptions {
 export interface AnyLlmResultOptions {
   /** The id that any-llm-submit printed. */
   request_id: string;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -532,7 +532,7 @@ export interface AnyLlmResultOptions {
 export interface AnyLlmCancelOptions {
   /** The id that any-llm-submit printed. */
   request_id: string;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -545,9 +545,9 @@ export interface BackgroundOptions {
   prompt: string;
   /** Cut the product out first (true). */
   remove_bg?: boolean | null;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -556,9 +556,9 @@ export interface BackgroundOptions {
 export interface RemoveBackgroundOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -567,13 +567,13 @@ export interface RemoveBackgroundOptions {
 export interface AnalyzeProductOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** The model, as OpenRouter names it; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
   temperature?: number | null;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -584,11 +584,11 @@ export interface GenerateBgPromptOptions {
   categories: Categories | Record<string, string>;
   /** The style of the background. */
   style_type: string;
-  /** The model, as OpenRouter names it; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another. */
   model?: string | null;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -606,9 +606,9 @@ export interface GenerateMultipleBgOptions {
   })[] | null;
   /** Cut the product out first (true). */
   remove_bg?: boolean | null;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -617,9 +617,9 @@ export interface GenerateMultipleBgOptions {
 export interface UploadFileOptions {
   /** The picture file. */
   file_path: string;
-  /** Send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false). */
+  /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false). */
   shrink?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
@@ -635,31 +635,31 @@ export interface WorkflowOptions {
   })[] | null;
   /** The language of the description (Turkish). */
   language?: string | null;
-  /** Send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false). */
+  /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false). */
   shrink?: boolean | null;
   /** A folder to save the original and the pictures in. */
   save_dir?: string | null;
-  /** Also write a page with all of it into --save_dir. */
+  /** Also write an HTML page with the results into --save_dir. */
   report?: boolean | null;
-  /** fal's log lines to stderr. */
+  /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface DoctorOptions {
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface SchemaOptions {
-  /** One command only; the word alone does too. */
+  /** The command; may also be given without --name. */
   name?: Command | null;
-  /** Total seconds for everything the command does (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
   env_file?: string | null;

@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from services.worker import early_signals
 from services.worker.commands import COMMANDS
 from services.worker.schemas import schemas
 
@@ -26,7 +27,8 @@ def validator(command: str, part: str) -> Draft202012Validator:
 
 def assert_true_to_schema(argv: Sequence[str], code: int, *documents: Any) -> None:
     """What the worker printed for `argv` (several lines, when it streams) before it ended with `code`."""
-    command = argv[0] if argv and argv[0] in COMMANDS else NO_OWN_KEYS
+    _, words = early_signals.split(list(argv))
+    command = words[0] if words and words[0] in COMMANDS else NO_OWN_KEYS
     *lines, last = documents
     for line in lines:
         assert_valid(command, "result", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -91,6 +92,11 @@ def test_the_licence_and_the_readme_are_in_it(installed: Path) -> None:
     metadata = (about / "METADATA").read_text(encoding="utf-8")
     assert "License-Expression: Apache-2.0" in metadata
     assert "# FAL Python Services" in metadata
+
+
+def test_an_installed_worker_prints_the_schemas(installed: Path, tmp_path: Path) -> None:
+    printed = run_python(installed, "-m", "services.fal_worker", "schema", "doctor", cwd=tmp_path).stdout
+    assert set(json.loads(printed)["commands"]) == {"doctor"}
 
 
 def test_mypy_sees_every_type_from_an_installed_copy(installed: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -123,6 +124,12 @@ def test_what_a_failed_method_adds_is_what_a_failed_command_prints():
     fields, documented = get_type_hints(results.Failure), get_type_hints(results.ErrorDocument)
     assert set(documented) - set(fields) == {"error", "request_id"}
     assert fields == {name: documented[name] for name in fields}
+
+
+def test_no_module_of_the_services_reads_source_code() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in WORKER.parent.rglob("*.py")]
+    assert sources
+    assert not any(re.search(r"^\s*(?:import|from) (?:ast|inspect)\b", source, re.MULTILINE) for source in sources)
 
 
 def test_the_schemas_are_not_loaded_by_other_commands():

@@ -222,7 +222,7 @@ WRONG_JSON = {
     "two objects": (b'{"prompt": "x"}{}', "JSON object"),
     "a list": ([], "a list"),
     "null": (None, "null"),
-    "a text": ('"{}"', "a text"),
+    "a text": ('"{}"', "a string"),
     "a number": (1, "a number"),
     "JSON without a bottom": (b"[" * 100_000, "JSON object"),
     "an unknown key": ({"prompt": "x", "colour": "red"}, "'colour'"),
@@ -260,3 +260,25 @@ def test_images_on_standard_input_that_are_no_texts_are_refused(images, stdin, r
 def test_a_closed_standard_input_is_refused(refused, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     assert "standard input" in refused(COMPLETE, "--json", "-")
+
+
+# --env_file may also stand before the command
+
+
+@pytest.mark.parametrize("spelling", [["--env_file", "PATH"], ["--env-file", "PATH"], ["--env_file=PATH"]])
+def test_the_env_file_may_be_named_before_the_command(spelling, box, run, tmp_path):
+    (tmp_path / "other.env").write_text("FAL_TEXT_ENDPOINT=fal-ai/any-llm\n")
+    words = [word.replace("PATH", str(tmp_path / "other.env")) for word in spelling]
+    assert run(*words, *ASK)[0] == 0
+    assert [job["endpoint"] for job in box.ledger()["jobs"]] == ["fal-ai/any-llm"]
+
+
+def test_an_env_file_behind_the_command_wins_over_one_before_it(box, run, tmp_path):
+    (tmp_path / "other.env").write_text("FAL_TEXT_ENDPOINT=fal-ai/any-llm\n")
+    assert run("--env_file", "nowhere.env", *ASK, "--env_file", str(tmp_path / "other.env"))[0] == 0
+    assert [job["endpoint"] for job in box.ledger()["jobs"]] == ["fal-ai/any-llm"]
+
+
+def test_an_error_of_serve_is_a_reply_also_with_the_env_file_before_it(box, capfd):
+    assert main(["--env_file", "nowhere.env", "serve", "--no_such_option"]) == 1
+    assert json.loads(capfd.readouterr().out)["error"]["data"]["error_type"] == "invalid_input"

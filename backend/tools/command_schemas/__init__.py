@@ -13,6 +13,7 @@ from typing import Any
 from command_schemas.types_as_schemas import Schema, Shapes, described, fields_of
 from services.fal import results
 from services.fal.arguments import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
+from services.fal.responses import REQUEST_ID
 from services.fal.settings import MAX_TIMEOUT_S
 from services.worker.commands import COMMANDS, Command
 from services.worker.options import Option
@@ -55,7 +56,7 @@ LIMITS: Mapping[str, Schema] = {
     "max_tokens": {"minimum": 1},
     "timeout": {"exclusiveMinimum": 0, "maximum": int(MAX_TIMEOUT_S)},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
-    "request_id": {"pattern": r"^[A-Za-z0-9_-]{1,128}$"},
+    "request_id": {"pattern": f"^{REQUEST_ID.pattern}$".replace(r"\w", "A-Za-z0-9_")},
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},
     "image_url": {"pattern": rf"^\s*(?:{WEB_URL}\s*$|data:image/)"},
     "styles": STYLES,

@@ -12,6 +12,9 @@ from string import Template
 
 from services.fal.categories import CATEGORY_EXAMPLES, UNKNOWN
 
+DEFAULT_LANGUAGE = "Turkish"
+"""Of a product's description."""
+
 ANALYSIS = Template(
     "Look at the product in the image and classify it for an online shop.\n"
     "Answer with one JSON object and nothing else. It has exactly these keys, each with a short English "

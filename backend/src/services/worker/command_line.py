@@ -1,7 +1,7 @@
-"""The command line, made from the command table, and what a user wrote on it.
+"""Makes the command line from the command table, and reads what a user wrote on it.
 
-argparse names the options and writes the help; values go to it joined to their option (`--name=value`) and behind a
-mark, so that one that begins with a dash stays a value, even `--`, which argparse drops.
+argparse names the options and writes the help. Values are handed to it joined to their option (`--name=value`) and
+after a mark, so that a value may begin with a dash, or be `--`, which argparse drops.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _timeout_s(values: Mapping[str, Any]) -> float:
-    """How long standard input may take: what the command itself may, as far as that is known before it is read."""
+    """How long standard input may take: as long as the command, as far as that is known before the input is read."""
     from services.fal.settings import DEFAULT_TIMEOUT_S, check_timeout
 
     named = values.get(TIMEOUT.name, os.environ.get("FAL_TIMEOUT_S", "").strip())

@@ -21,31 +21,37 @@ Document = dict[str, Any]
 Handler = Callable[["FalClient", Values], Document]
 Local = Callable[[Values], Document]
 
-TIMEOUT = Option("timeout", "number", "total seconds for everything the command does (FAL_TIMEOUT_S, 110)")
+TIMEOUT = Option("timeout", "number", "seconds that the whole command may take (FAL_TIMEOUT_S, 110)")
 ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (without it: ./.env, then backend/.env)")
-LOGS = Option("with_logs", "flag", "fal's log lines to stderr")
+LOGS = Option("with_logs", "flag", "print fal's log lines to stderr")
 COMMON = (TIMEOUT, ENV_FILE)
 
 PROMPT = Option("prompt", "text", "the prompt", required=True)
-MODEL = Option("model", "text", "the model, as OpenRouter names it; it is never replaced by another")
+MODEL = Option("model", "text", "the model, by its name at OpenRouter; it is never replaced by another")
 TEMPERATURE = Option("temperature", "number", "0 to 2")
 SYSTEM = Option("system", "text", "the system prompt", argument="system_prompt")
-MAX_TOKENS = Option("max_tokens", "integer", "the most tokens to generate")
-REASONING = Option("reasoning", "flag", "have the model think first, or not (left to the model)")
+MAX_TOKENS = Option("max_tokens", "integer", "how many tokens to generate at most")
+REASONING = Option("reasoning", "flag", "whether the model thinks first (by default the model decides)")
 PRIORITY = Option("priority", "text", "latency or throughput (fal-ai/any-llm only)")
 REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", required=True)
 IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of an image", required=True)
 CATEGORIES = Option("categories", "json", "the categories, as analyze-product prints them", required=True)
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
-CONCURRENCY = Option("concurrency", "integer", "calls that run side by side (8)")
-MAX_PENDING = Option("max_pending", "integer", "calls that may wait for a place; more are answered `busy` (1000)")
-QUEUE_TIMEOUT = Option(
-    "queue_timeout", "number", "seconds that a call may wait for a place; then it is answered `busy` (no limit)"
+CONCURRENCY = Option("concurrency", "integer", "how many calls run at once (8)")
+MAX_PENDING = Option(
+    "max_pending", "integer", "how many calls may wait for a place; more are answered with `busy` (1000)"
 )
-SHRINK = Option("shrink", "flag", "send a photo of over 4,096 pixels a side or 8 MB smaller; needs Pillow (false)")
+QUEUE_TIMEOUT = Option(
+    "queue_timeout", "number", "seconds that a call may wait for a place; then it is answered with `busy` (no limit)"
+)
+SHRINK = Option(
+    "shrink",
+    "flag",
+    "make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false)",
+)
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
-PORT = Option("port", "integer", "the port to listen on; 0 is any free one (8788)")
-COUNT = Option("count", "integer", "end after so many verified webhooks")
+PORT = Option("port", "integer", "the port to listen on; 0 means any free port (8788)")
+COUNT = Option("count", "integer", "end after this many verified webhooks")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
@@ -114,14 +120,14 @@ def _schema(values: Values) -> Document:
 
 
 def _failed_when_empty(document: Mapping[str, Any]) -> Document:
-    """Several pictures were asked for: a failure only when none was made, told by the first of its errors."""
+    """A failure when none of several pictures was made; its error is the first that kept a picture from being made."""
     errors = document.get("errors")
     if document["total_generated"] > 0 or not errors:
         return {**document, "error": None}
     # A prompt that failed was replaced by a plain one: it is not what kept the picture from being made.
     first = next((row for row in errors if row["stage"] in ("cutout", "picture")), errors[0])
     failure = {key: first[key] for key in ("error_type", "retryable", "request_id")}
-    hint = "See `errors` for every style."
+    hint = "See `errors` for each style."
     return {
         **document,
         "error": f"No picture was made. {first['error']}",
@@ -144,7 +150,7 @@ COMMANDS: Mapping[str, Command] = {
         result="TextResult",
     ),
     "any-llm-enterprise": Command(
-        "ask a premium model, with images when there are any",
+        "ask a premium model, also about images",
         (
             PROMPT,
             MODEL,
@@ -155,7 +161,7 @@ COMMANDS: Mapping[str, Command] = {
             Option(
                 "image_url",
                 "texts",
-                "an image, as URL or data URI; may be given several times",
+                "the URL or data URI of an image; may be repeated",
                 argument="image_urls",
             ),
             LOGS,
@@ -175,7 +181,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "any-llm-submit": Command(
         "submit a job and print its request id",
-        (*TEXT_OPTIONS, Option("webhook_url", "text", "where fal posts the result")),
+        (*TEXT_OPTIONS, Option("webhook_url", "text", "the URL to which fal posts the result")),
         "submit_job",
         result="SubmitResult",
     ),
@@ -199,7 +205,7 @@ COMMANDS: Mapping[str, Command] = {
         "cut the product out of a photo", (IMAGE_URL, LOGS), "remove_background", result="PictureResult"
     ),
     "analyze-product": Command(
-        "the nine categories of the product in a picture",
+        "find the nine categories of the product in a picture",
         (IMAGE_URL, MODEL, TEMPERATURE, LOGS),
         "analyze_product_image",
         when_failed={"categories": {}, "raw_output": ""},
@@ -213,7 +219,7 @@ COMMANDS: Mapping[str, Command] = {
         result="PromptResult",
     ),
     "generate-multiple-bg": Command(
-        "the product on several backgrounds",
+        "put the product of a photo on several backgrounds",
         (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, LOGS),
         "generate_multiple_backgrounds",
         _failed_when_empty,
@@ -229,14 +235,14 @@ COMMANDS: Mapping[str, Command] = {
         result="UploadResult",
     ),
     "workflow": Command(
-        "all of it: upload, categories, pictures, description",
+        "the whole workflow: upload, categories, pictures, description",
         (
             Option("image", "path", "the photo: a local path or a URL", required=True),
             STYLES,
             Option("language", "text", "the language of the description (Turkish)"),
             SHRINK,
             Option("save_dir", "path", "a folder to save the original and the pictures in"),
-            Option("report", "flag", "also write a page with all of it into --save_dir", needs="save_dir"),
+            Option("report", "flag", "also write an HTML page with the results into --save_dir", needs="save_dir"),
             LOGS,
         ),
         handler=_workflow,
@@ -248,12 +254,12 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "schema": Command(
         "JSON Schemas of the options and documents of the commands",
-        (Option("name", "text", "one command only; the word alone does too", first=True),),
+        (Option("name", "text", "the command; may also be given without --name", first=True),),
         local=_schema,
         result="SchemaResult",
     ),
     "serve": Command(
-        "all of these as JSON-RPC methods, one message per line, until standard input ends",
+        "run these commands as JSON-RPC methods, one message per line, until standard input ends",
         (CONCURRENCY, MAX_PENDING, QUEUE_TIMEOUT),
         is_program=True,
     ),

@@ -38,7 +38,7 @@ MAX_LINE_BYTES = 32 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 ROOM = 4 * 1024 * 1024
 """Characters that may wait for a slow reader before calls wait with them."""
-LOOK_S = 0.05
+ROOM_LOOK_S = 0.05
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 
@@ -177,7 +177,7 @@ def _bad(code: int, why: str, call_id: Id | None = None) -> BadMessage:
 
 
 class Outbox:
-    """Lines on their way out, written by a thread of its own: a reader that is slow holds up nobody who must react."""
+    """Lines to be written, by a thread of its own: a slow reader does not hold up those who must react."""
 
     def __init__(self, write: Callable[[str], None], on_broken: Callable[[], None]) -> None:
         self._write = write
@@ -207,7 +207,7 @@ class Outbox:
         """Wait while the reader is far behind, and not yet `enough`."""
         with self._changed:
             while self._size > ROOM and not enough():
-                self._changed.wait(LOOK_S)
+                self._changed.wait(ROOM_LOOK_S)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything is written, but no longer than that; whether it is."""

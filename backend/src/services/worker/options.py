@@ -1,14 +1,15 @@
 """The options of the commands, as data, and how their values are read from argv or from JSON.
 
-An option's value is data: it may begin with a dash, and neither abbreviations nor `@file` mean anything. Both doors
-(argv, and `--json -`) give the same dict, from option name to Python value. What a value may be beyond its type is
-checked by FalClient, for every caller alike.
+An option's value is data: it may begin with a dash, and neither abbreviations nor `@file` mean anything. The command
+line and `--json -` give the same dict, from option name to Python value. FalClient checks what a value may be beyond
+its type, for every caller alike.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +31,9 @@ class Option(NamedTuple):
     help: str
     required: bool = False
     first: bool = False
-    """Whether a word that stands alone behind the command is its value."""
+    """Whether its value may be the bare word after the command."""
     needs: str = ""
-    """Another option, without which it makes no sense."""
+    """Another option that it requires."""
     argument: str = ""
     """What FalClient's method calls it, when that is not its name."""
 
@@ -59,8 +60,8 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "json": json.loads,
 }
 WANTED = {
-    "text": "a text",
-    "texts": "a text",
+    "text": "a string",
+    "texts": "a string",
     "path": "a path",
     "integer": "a whole number",
     "number": "a number",
@@ -74,7 +75,7 @@ def parse_value(option: Option, text: str) -> Any:
     try:
         value = PARSERS[option.kind](text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"--{option.name} takes {WANTED[option.kind]}, not {text[:200]!r}.") from error
+        raise InvalidInput(f"--{option.name} must be {WANTED[option.kind]}, not {text[:200]!r}.") from error
     return _native_path(value) if option.kind == "path" else value
 
 
@@ -90,39 +91,38 @@ def read_json_options(
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, FalError):
             raise
-        raise InvalidInput("--json - takes one JSON object on standard input, as UTF-8.") from error
+        raise InvalidInput("--json - requires one JSON object in UTF-8 on standard input.") from error
     if not isinstance(document, dict):
-        raise InvalidInput(f"--json - takes one JSON object on standard input, not {_type_name(document)}.")
+        raise InvalidInput(f"--json - requires one JSON object on standard input, not {_type_name(document)}.")
     return values_of(options, document)
 
 
 def _read_in_time(source: Any, timeout_s: float | None) -> Any:
     """All of `source`, read by a thread of its own: nothing ends a read of a pipe that stays open."""
-    read: list[Any] = []
-    failed: list[Exception] = []
+    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
 
-    def work() -> None:
+    def read() -> None:
         try:
-            read.append(source.read(MAX_JSON_BYTES + 1))
+            done.put((source.read(MAX_JSON_BYTES + 1), None))
         except Exception as error:
-            failed.append(error)
+            done.put((None, error))
 
-    thread = threading.Thread(target=work, name="fal-stdin", daemon=True)
     try:
-        thread.start()
-        thread.join(timeout_s)
+        threading.Thread(target=read, name="fal-stdin", daemon=True).start()
     except RuntimeError:
-        work()  # no thread to be had
-    if failed:
-        raise failed[0]
-    if not read:
+        read()  # no thread to be had
+    try:
+        data, error = done.get(timeout=timeout_s)
+    except queue.Empty:
         raise DeadlineExceeded(
             f"Standard input did not end within {timeout_s:g} seconds.",
-            hint="Close it after the JSON object that --json - reads.",
-        )
-    if len(read[0]) > MAX_JSON_BYTES:
-        raise InvalidInput(f"--json - takes at most {MAX_JSON_BYTES // 1024**2} MiB.")
-    return read[0]
+            hint="Close standard input after the JSON object.",
+        ) from None
+    if error is not None:
+        raise error
+    if len(data) > MAX_JSON_BYTES:
+        raise InvalidInput(f"The JSON on standard input must not be larger than {MAX_JSON_BYTES // 1024**2} MiB.")
+    return data
 
 
 def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,17 +132,18 @@ def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[st
     for key, value in document.items():
         option = known.get(str(key).replace("-", "_"))
         if option is None:
-            raise InvalidInput(f"There is no option {str(key)[:100]!r} here. Known: {', '.join(sorted(known))}.")
+            raise InvalidInput(f"The command has no option {str(key)[:100]!r}. It has {', '.join(sorted(known))}.")
         if value is not None:
             values[option.name] = _json_value(option, value)
     return values
 
 
 def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
-    """Raises InvalidInput when an option is missing that the command, or another option, cannot do without."""
+    """Raises InvalidInput when an option is missing that the command or another option requires."""
     missing = [option.name for option in options if option.required and option.name not in values]
     if missing:
-        raise InvalidInput(f"Missing: {', '.join(f'--{name}' for name in missing)}.", hint="Add it, or see --help.")
+        names = ", ".join(f"--{name}" for name in missing)
+        raise InvalidInput(f"The command requires {names}.", hint="See --help.")
     for option in options:
         if option.needs and values.get(option.name) and option.needs not in values:
             raise InvalidInput(f"--{option.name} requires --{option.needs}.")
@@ -162,7 +163,7 @@ def _json_value(option: Option, value: Any) -> Any:
         "flag": isinstance(value, bool),
     }
     if not fits[option.kind]:
-        raise InvalidInput(f"{option.name} takes {WANTED[option.kind]}, not {_type_name(value)}.")
+        raise InvalidInput(f"{option.name} must be {WANTED[option.kind]}, not {_type_name(value)}.")
     if option.kind == "integer":
         return int(value)
     return _native_path(value) if option.kind == "path" else value
@@ -171,7 +172,7 @@ def _json_value(option: Option, value: Any) -> Any:
 def _texts(option: Option, value: Any) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-        raise InvalidInput(f"{option.name} takes a text or a list of texts, not {_type_name(value)}.")
+        raise InvalidInput(f"{option.name} must be a string or a list of strings, not {_type_name(value)}.")
     return values
 
 
@@ -192,5 +193,5 @@ def _native_path(path: str) -> str:
 
 
 def _type_name(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number"}
     return names.get(type(value), "a number" if isinstance(value, float) else "null")

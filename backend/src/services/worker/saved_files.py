@@ -1,7 +1,7 @@
-"""Saves what a workflow made: the original, every picture as it comes, and on request one page that shows them.
+"""Saves what a workflow made: the original, each picture as soon as it is there, and on request a page that shows them.
 
-What was paid for is kept: a picture is saved while the others are still made, and when the workflow's time is over, or
-it is stopped, what is on its way to the folder has a moment longer.
+What was paid for is kept: a picture is saved while the others are still being made. When the workflow is stopped or
+runs out of time, downloads that have begun may take a moment longer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from services.fal.downloads import replacing, safe_name
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
 from services.fal.prompts import DEFAULT_LANGUAGE
+from services.fal.redaction import redact
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
@@ -52,7 +53,7 @@ class SavedFiles:
         ]
         self._places = Slots(AT_ONCE)
         self._original: Task[Path | None] | None = None
-        self._pictures: list[tuple[dict[str, Any], Task[None]]] = []
+        self._pictures: list[tuple[dict[str, Any], Task[str]]] = []
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Permissions do not tell everything (a read-only disk, a folder of the system's): try it.
@@ -84,9 +85,12 @@ class SavedFiles:
         original = self._original.result() if self._original and not _errors(self._original, None) else None
         document["original_path"] = None if original is None else str(original)
         errors = _errors(self._original, None) if self._original else []
-        saved = {id(image): task for image, task in self._pictures}
         for image in document["images"]:
-            errors += _errors(saved[id(image)], image["style_name"])
+            task = self._task_of(image)
+            if failed := _errors(task, image["style_name"]):
+                errors += failed
+            else:
+                image["path"] = task.result()
         document["errors"] = [*(document["errors"] or []), *errors] or None
         if self._workflow.cancelled:
             raise Cancelled("The call was cancelled.", partial=_with_utf8_paths(document))
@@ -109,9 +113,20 @@ class SavedFiles:
             return target
         return self._save(image, "original")
 
-    def _save_image(self, image: dict[str, Any], name: str) -> None:
+    def _save_image(self, image: dict[str, Any], name: str) -> str:
         with self._places.one(self._saving):
+            # Also in the event's own dict: a command that hangs prints what its events told.
             image["path"] = str(self._save(image["image_url"], name))
+            return str(image["path"])
+
+    def _task_of(self, image: Mapping[str, Any]) -> Task[str]:
+        """What saves a picture of the document, which is a copy of the one in the event when the workflow failed."""
+        facts = ("style_name", "style_description", "image_url")
+        for place, (told, task) in enumerate(self._pictures):
+            if all(redact(told[fact]) == redact(image[fact]) for fact in facts):
+                del self._pictures[place]
+                return task
+        raise KeyError(image["style_name"])
 
     def _save(self, url: str, name: str) -> Path:
         return self._client.save_picture(url, self._folder, name, timeout=self._saving.timeout_s)

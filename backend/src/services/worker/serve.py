@@ -4,7 +4,7 @@ A method is a command's name, `params` what the command takes with `--json -`, t
 that has an `error`, it is the `data` of a JSON-RPC error. The first line out is `ready`. Beside replies go out, each
 with the call's `id`: `progress` (a command's steps, its jobs' places in fal's queue, with `with_logs` their log) and
 `delta` (the events of any-llm-stream, whose reply is the last one again). In come also `ping`, `shutdown` and the
-notification `$/cancelRequest`. A command that comes without an id is not run: nobody could learn what it cost.
+notification `$/cancelRequest`. A command without an id is not run, since nobody could learn what it cost.
 
 For lines and codes see `jsonrpc.py`, for the calls `supervisor.py`. Here it is decided what a message starts, and how
 the process ends: by `shutdown`, the end of input, a signal, or a stdout that nobody reads any more.
@@ -22,12 +22,13 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from services.fal import log
 from services.fal.errors import FalError, InvalidInput, as_fal_error, report
 from services.fal.progress import Progress
-from services.fal.settings import check_timeout
+from services.fal.settings import DEFAULT_CONCURRENCY, check_timeout
+from services.fal_service import FalClient
 from services.worker import early_signals, jsonrpc
 from services.worker.commands import COMMANDS, CONCURRENCY, ENV_FILE, MAX_PENDING, QUEUE_TIMEOUT, TIMEOUT, Command
 from services.worker.jsonrpc import BadMessage, Id, Message, Outbox
@@ -35,17 +36,13 @@ from services.worker.options import require, values_of
 from services.worker.output import JsonStdout
 from services.worker.supervisor import LOOK_S, NOBODY_READS, Invocation, PausingClock, Supervisor, failure, on_signal
 
-if TYPE_CHECKING:
-    from services.fal_service import FalClient
-
-DEFAULT_CONCURRENCY = 8
 DEFAULT_PENDING = 1000
 MOST_CONCURRENCY = 1000
 MOST_PENDING = 1_000_000
 EXIT_S = 1.9
-"""However the worker ends, it takes no longer."""
+"""The worker ends within this time, whatever ends it."""
 LAST_LINE_S = 0.1
-"""Of that, what is left for the process's own end when the reader is far behind."""
+"""The part of it that is kept for the end of the process when the reader is far behind."""
 
 PING = "ping"
 SHUTDOWN = "shutdown"
@@ -62,7 +59,7 @@ HEAVY = (
 
 
 def serve(values: Mapping[str, Any], out: JsonStdout) -> int:
-    """The command: 0 after `shutdown` or the end of input, 1 after a signal, or when it could not begin."""
+    """Run the command: 0 after `shutdown` or the end of input, 1 after a signal, or when it could not begin."""
     stdin = _own_stdin()
     try:
         for name in HEAVY:
@@ -82,8 +79,6 @@ class Worker:
 
     def __init__(self, values: Mapping[str, Any], out: JsonStdout) -> None:
         """Raises InvalidInput, and MissingKey."""
-        from services.fal_service import FalClient
-
         concurrency = _whole(values, CONCURRENCY.name, DEFAULT_CONCURRENCY, 1, MOST_CONCURRENCY)
         max_pending = _whole(values, MAX_PENDING.name, DEFAULT_PENDING, 0, MOST_PENDING)
         self._env_file = values.get(ENV_FILE.name)
@@ -213,8 +208,6 @@ class Worker:
         if values.get(ENV_FILE.name, self._env_file) == self._env_file:
             yield self._client
             return
-        from services.fal_service import FalClient
-
         with FalClient(timeout=values.get(TIMEOUT.name), env_file=values[ENV_FILE.name]) as client:
             yield client
 
@@ -301,7 +294,7 @@ def document_reply(call_id: Id, document: Mapping[str, Any]) -> str:
 
 
 def _end_at(ends_at: float, over: threading.Event) -> None:
-    """End the process then, whatever still holds it; when it was paused meanwhile, as much later."""
+    """End the process at that time, whatever still holds it; later when the process was paused meanwhile."""
     clock = PausingClock()
     while (left := ends_at - time.monotonic()) > 0:
         if over.wait(min(LOOK_S, left)):
@@ -319,7 +312,7 @@ def _whole(values: Mapping[str, Any], name: str, default: int, least: int, most:
 
 
 def _own_stdin() -> int:
-    """Standard input under a number of its own: what a library or a child reads from 0 is no call."""
+    """Move standard input to a descriptor of its own, so that no library or child process reads messages from 0."""
     stdin = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

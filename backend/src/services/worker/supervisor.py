@@ -53,7 +53,7 @@ LOOK = "look"
 
 
 class Busy(FalError):
-    """More calls wait, or one waited longer, than the worker was told to allow."""
+    """More calls wait than --max_pending allows, or one waited longer than --queue_timeout."""
 
     error_type = "busy"
     default_retryable = True
@@ -80,12 +80,12 @@ class Made:
         self.document |= {name: event[name] for name in self.KEPT.get(event["step"], ()) if name in event}
 
     def beside(self, failed: Mapping[str, Any]) -> Document:
-        """`failed` with what was made, as far as it is the command's to tell."""
+        """`failed` with what was made, under the keys that the command has."""
         return {**failed, **{name: value for name, value in self.document.items() if name in failed}}
 
 
 class Invocation(ABC):
-    """A command on its way, from its arrival to its one answer; how it is answered depends on who asked."""
+    """One call of a command, from its arrival to its one answer; a subclass knows how to send that."""
 
     def __init__(self, key: Any, command: Command, values: Values) -> None:
         self.key = key
@@ -131,19 +131,19 @@ class Invocation(ABC):
 
     @abstractmethod
     def send_line(self, line: Document) -> None:
-        """Tell one line of a stream."""
+        """Send one line of a stream."""
 
     @abstractmethod
     def text_of(self, document: Mapping[str, Any]) -> str:
-        """Its answer with that document; of a stream, with its last line. Raises RecursionError."""
+        """The text of its answer with that document, which for a stream is its last line. Raises RecursionError."""
 
     def text_of_failure(self, error: BaseException) -> str:
-        """Its answer when it failed."""
+        """The text of its answer when it failed."""
         return self.text_of(self.made.beside(failure(self.command, error)))
 
     @abstractmethod
     def send_answer(self, text: str, *, failed: bool) -> None:
-        """Tell its answer; called once."""
+        """Send its answer; called once."""
 
 
 ClientFor = Callable[[Values], contextlib.AbstractContextManager["FalClient"]]

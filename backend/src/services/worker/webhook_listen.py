@@ -1,8 +1,8 @@
 """`webhook-listen`: a server on this machine that verifies fal's webhooks and prints each as a line of JSON.
 
-For development, behind a tunnel or with the sandbox; it listens on loopback only. The first line tells where. It ends
+For development, behind a tunnel or with the sandbox; it listens on loopback only. Its first line has the URL. It ends
 after `--count` verified webhooks, after `--timeout` seconds, by a signal, or when nobody reads its lines any more.
-Verifying is `services/webhooks.py`'s.
+See `services/webhooks.py` for the verification.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def listen(values: Mapping[str, Any], out: JsonStdout) -> int:
 
 
 class Deliveries:
-    """What comes in, verified and told."""
+    """Verifies the webhooks that arrive, and prints them."""
 
     def __init__(self, out: JsonStdout, count: int | None) -> None:
         self.ends: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -146,7 +146,8 @@ def _server(port: int, deliveries: Deliveries) -> _Server:
         server = _Server((HOST, port), _Handler)
     except OSError as error:
         why = error.strerror or error
-        raise InvalidInput(f"Port {port} cannot be listened on: {why}. Name another, or 0 for any free one.") from error
+        hint = "Choose another port, or 0 for any free port."
+        raise InvalidInput(f"The worker cannot listen on port {port}: {why}.", hint=hint) from error
     server.deliveries = deliveries
     return server
 
@@ -162,7 +163,7 @@ def _last_word(why: str, count: int | None, timeout_s: float | None, out: JsonSt
     if why == COUNTED or (why == TIME_IS_UP and count is None):
         return 0
     if why == TIME_IS_UP:
-        error: FalError = DeadlineExceeded(f"Fewer than {count} webhooks came within {timeout_s:g} s.")
+        error: FalError = DeadlineExceeded(f"Fewer than {count} webhooks arrived within {timeout_s:g} seconds.")
     else:
         error = Cancelled(f"The command was ended by {why}.")
     if why != NOBODY_READS:
