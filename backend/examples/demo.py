@@ -10,7 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image, ImageOps
+
 BACKEND = Path(__file__).resolve().parents[1]
+TILE_PX, GAP_PX = (360, 240), 8
+"""Width and height of a picture on the contact sheet, and the space between two."""
 
 
 def main() -> int:
@@ -24,6 +28,8 @@ def main() -> int:
         print(result["error"], file=sys.stderr)
         return 1
     show(result)
+    print(f"sheet        {contact_sheet(out).relative_to(BACKEND)}")
+    print(f"\nopen {result['report_path']}")
     return 0
 
 
@@ -35,12 +41,24 @@ def show(result: dict) -> None:
         size = f"{image['width']} x {image['height']}"
         print(f"{image['style_name']:<12} {size:<12} {Path(image['path']).relative_to(BACKEND)}")
     print(f"seconds      {timings['total']:.1f}, of which {seconds(timings)}")
-    print(f"\nopen {result['report_path']}")
 
 
 def seconds(timings: dict) -> str:
     steps = ("upload", "analysis", "cutout", "description")
     return ", ".join(f"{step} {timings[step]:.2f}" for step in steps if step in timings)
+
+
+def contact_sheet(out: Path) -> Path:
+    """The photo and the pictures that were made of it, side by side in one small JPEG."""
+    paths = [*out.glob("original.*"), *sorted(out.glob("[0-9]*-*"))]
+    width, height = TILE_PX
+    sheet = Image.new("RGB", (len(paths) * (width + GAP_PX) - GAP_PX, height), "white")
+    for place, path in enumerate(paths):
+        with Image.open(path) as picture:
+            sheet.paste(ImageOps.fit(picture.convert("RGB"), TILE_PX), (place * (width + GAP_PX), 0))
+    saved = out / "contact-sheet.jpg"
+    sheet.save(saved, quality=85, optimize=True)
+    return saved
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import fal_sandbox.__main__ as sandbox_cli
 from fal_sandbox.endpoint_table import ENDPOINTS
+from pages import BACKEND, DOCS, ROOT, rows, section, text_of
 from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
 from services.fal.errors import FalError
@@ -27,10 +26,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-BACKEND = Path(__file__).resolve().parents[1]
-ROOT = BACKEND.parent
 SRC = BACKEND / "src"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETTINGS, ERRORS_PAGE, SANDBOX = DOCS / "settings.md", DOCS / "errors.md", DOCS / "sandbox.md"
+WORKER, PYTHON = DOCS / "worker.md", DOCS / "python.md"
 PROJECT = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3"}
@@ -45,37 +43,6 @@ FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", 
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)]
 SHAPES = {name: kind for name, kind in vars(results).items() if hasattr(kind, "__required_keys__")}
-NESTED = {"categories": results.Categories, "images": results.StyledImage, "image": results.Image}
-
-
-def section(title: str) -> str:
-    """The text under the first heading that begins with `title`, up to the next heading of its level or above."""
-    found: list[str] = []
-    level = 0
-    fenced = False
-    for line in README.splitlines(keepends=True):
-        fenced ^= line.startswith("```")
-        heading = None if fenced else re.match(r"(#+) (.*)", line)
-        if heading and found and len(heading[1]) <= level:
-            break
-        if heading and not found and heading[2].startswith(title):
-            level = len(heading[1])
-            found.append(line)
-        elif found:
-            found.append(line)
-    assert found, f"no heading {title!r}"
-    return "".join(found)
-
-
-def rows(text: str) -> Iterator[list[str]]:
-    """The cells of every row of the tables in `text`."""
-    for line in text.splitlines():
-        if line.startswith("|") and not line.startswith("|---"):
-            yield [cell.strip() for cell in line.strip("|").split("|")]
-
-
-def method_section(name: str) -> str:
-    return section(f"`{name}(")
 
 
 # Settings, commands, errors
@@ -107,55 +74,55 @@ def test_every_line_of_env_example_has_a_comment_above_it():
     assert all(re.match(r"# [A-Z][^=]*\.", block) for block in blocks)
 
 
-def test_readme_lists_every_setting_with_its_default():
-    table = "\n".join(" | ".join(row) for row in rows(section("Settings")))
+def test_pages_list_every_setting_with_its_default():
+    table = "\n".join(" | ".join(row) for row in rows(section(SETTINGS, "Settings")))
     missing = [name for name in settings.VARIABLES if f"`{name}`" not in table]
     assert not missing
     assert f"`FAL_TIMEOUT_S` | {settings.DEFAULT_TIMEOUT_S:g} |" in table
     assert f"`FAL_MAX_CONCURRENCY` | {settings.DEFAULT_CONCURRENCY} |" in table
 
 
-def test_readme_lists_the_default_models_in_their_order():
-    table = [row for row in rows(section("Models")) if row[0] != "Asked by"]
+def test_pages_list_the_default_models_in_their_order():
+    table = [row for row in rows(section(SETTINGS, "Models")) if row[0] != "Used by"]
     assert [re.findall(r"`([\w./-]+)`", row[2]) for row in table] == [list(chain) for chain in MODEL_CHAINS.values()]
     assert [row[1].strip("`") for row in table] == list(settings.MODEL_VARIABLES.values())
 
 
-def test_readme_lists_the_chains_in_their_order():
-    listed = [re.findall(r"`([\w./-]+)`", row[1]) for row in rows(section("Endpoints"))][1:]
+def test_pages_list_the_chains_in_their_order():
+    listed = [re.findall(r"`([\w./-]+)`", row[1]) for row in rows(section(SETTINGS, "Endpoints"))][1:]
     assert listed == [[row.path for row in chain] for chain in CHAINS.values()]
-    assert all(f"`{row.path}`" in section("Endpoints") for row in BY_HAND)
+    assert all(f"`{row.path}`" in section(SETTINGS, "Endpoints") for row in BY_HAND)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_readme_lists_every_option_of_the_command(name):
-    options = next(row[1] for row in rows(section("Command line")) if row[0] == f"`{name}`")
+def test_pages_list_every_option_of_the_command(name):
+    options = next(row[1] for row in rows(section(WORKER, "The worker")) if row[0] == f"`{name}`")
     command = COMMANDS[name]
     assert re.findall(r"--(\w+)", options) == [option.name for option in command.options]
     for option in command.options:
         assert (f"`--{option.name}` (required" in options) == option.required
 
 
-def test_readme_lists_no_command_that_does_not_exist():
-    table = [row[0].strip("`") for row in rows(section("Command line").partition("### Exit codes")[0])]
+def test_pages_list_no_command_that_does_not_exist():
+    table = [row[0].strip("`") for row in rows(section(WORKER, "The worker").partition("## Exit codes")[0])]
     assert table[1:] == list(COMMANDS)
 
 
-def test_readme_names_the_options_of_every_command():
-    text = section("Command line")
+def test_pages_name_the_options_of_every_command():
+    text = section(WORKER, "The worker")
     assert all(f"`--{option.name}`" in text for option in COMMON)
     assert "`--json -`" in text
 
 
-def test_readme_lists_every_option_of_the_sandbox():
+def test_pages_list_every_option_of_the_sandbox():
     commands = next(a for a in sandbox_cli.build_parser()._actions if a.dest == "command").choices.values()
     options = {word for command in commands for action in command._actions for word in action.option_strings}
-    listed = {row[0].strip("`") for row in rows(section("Sandbox"))} - {"Option"}
+    listed = {row[0].strip("`") for row in rows(section(SANDBOX, "Sandbox"))} - {"Option"}
     assert listed == options - {"-h", "--help", "--any-endpoint"}
 
 
-def test_readme_lists_every_error_with_its_class_and_whether_to_retry():
-    table = {row[0].strip("`"): (row[1].strip("`"), row[3]) for row in rows(section("Error types"))}
+def test_pages_list_every_error_with_its_class_and_whether_to_retry():
+    table = {row[0].strip("`"): (row[1].strip("`"), row[3]) for row in rows(section(ERRORS_PAGE, "Error types"))}
     del table["error_type"]
     retry = {True: ("yes", "depends"), False: ("no", "depends")}
     assert {name: row[0] for name, row in table.items()} == {
@@ -169,69 +136,47 @@ def test_readme_lists_every_error_with_its_class_and_whether_to_retry():
 # The API reference
 
 
+def test_every_parameter_of_the_client_is_explained_in_a_docstring(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import python_reference
+
+    assert python_reference.undocumented() == []
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_readme_documents_every_parameter_of_the_method(name):
-    text = method_section(name)
+def test_reference_has_a_section_for_the_method(name):
+    text = section(PYTHON, name)
     parameters = list(inspect.signature(getattr(FalClient, name)).parameters.values())[1:]
     assert [p.name for p in parameters if p.name not in text] == []
     shown = [
-        f'"{p.default}"' if isinstance(p.default, str) else str(p.default) for p in parameters if p.name != "with_logs"
+        f'"{p.default}"' if isinstance(p.default, str) else str(p.default)
+        for p in parameters
+        if p.default not in (None, inspect.Parameter.empty)
     ]
-    missing = [value for value in shown if value not in text and value not in ("None", str(inspect.Parameter.empty))]
+    assert [value for value in shown if value not in text] == []
+
+
+def test_reference_has_every_key_of_the_results():
+    for name in METHODS:
+        annotation = getattr(FalClient, name).__annotations__["return"]
+        for shape in (SHAPES[word] for word in re.findall(r"\w+", annotation) if word in SHAPES):
+            listed = {row[0].strip("`?") for row in rows(section(PYTHON, shape.__name__))} - {"Key"}
+            keys = shape.__required_keys__ | shape.__optional_keys__
+            assert listed | set(results.Failure.__annotations__) >= keys >= listed, name
+
+
+def test_architecture_names_modules_that_exist():
+    folders = {"fal": SRC / "services" / "fal", "worker": SRC / "services" / "worker"}
+    text = text_of(DOCS / "architecture.md")
+    missing = [
+        f"{folder}/{name}"
+        for folder, name in re.findall(r"`(fal|worker)/(\w+\.py)`", text)
+        if not (folders[folder] / name).is_file()
+    ]
     assert missing == []
 
 
-def test_readme_documents_no_method_that_does_not_exist():
-    assert sorted(re.findall(r"^#### `(\w+)\(", README, re.MULTILINE)) == sorted(METHODS)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_result_shape_in_readme_is_the_declared_one(name):
-    annotation = getattr(FalClient, name).__annotations__["return"]
-    declared = next((SHAPES[word] for word in re.findall(r"\w+", annotation) if word in SHAPES), None)
-    shapes = [shape for block in _python_blocks(method_section(name)) if (shape := _as_shape(block)) is not None]
-    if declared is not None and shapes:
-        _assert_shape(shapes[0], declared)
-    else:
-        assert declared is None or re.search(r"(format|shape) of `\w+`", method_section(name))
-
-
-def _python_blocks(text: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
-def _as_shape(block: str) -> ast.Dict | None:
-    """The dict that a block consists of, when it only shows a shape."""
-    body = ast.parse(block).body
-    only = body[0] if len(body) == 1 else None
-    return only.value if isinstance(only, ast.Expr) and isinstance(only.value, ast.Dict) else None
-
-
-def _assert_shape(shape: ast.Dict, declared: Any) -> None:
-    shown = {key.value: value for key, value in zip(shape.keys, shape.values, strict=True)}
-    assert set(shown) <= set(declared.__required_keys__ | declared.__optional_keys__)
-    assert set(shown) >= declared.__required_keys__
-    for key, value in shown.items():
-        inner = value.elts[0] if isinstance(value, ast.List) else value
-        if isinstance(inner, ast.Dict):
-            _assert_shape(inner, NESTED[key])
-
-
-# Links and words
-
-
-def test_internal_links_of_the_readme_resolve():
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    links = re.findall(r"\]\(([^)\s]+)\)", README)
-    broken = [link for link in links if link.startswith("#") and link[1:] not in anchors]
-    broken += [link for link in links if not re.match(r"#|https?:", link) and not (ROOT / link).exists()]
-    assert broken == []
-
-
-def test_make_recipes_of_the_readme_exist():
-    recipes = re.findall(r"^([a-z-]+):", (BACKEND / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"make -C backend ([a-z]+)", README)) <= set(recipes)
+# Files
 
 
 def test_version_is_the_newest_of_the_changelog():

@@ -57,8 +57,8 @@ def example(command: str) -> list[str]:
 @pytest.fixture
 def words(box: Sandbox, photo_path: Path, photo_url: str, tmp_path: Path, run: Run) -> Callable[[str], list[str]]:
     """The same, with a small picture and a job that exist."""
-    (tmp_path / "examples").mkdir()
-    photo_path.rename(tmp_path / "examples" / "coffee.jpg")
+    (tmp_path / "backend" / "examples").mkdir(parents=True)
+    photo_path.rename(tmp_path / "backend" / "examples" / "coffee.jpg")
 
     def words_of(command: str) -> list[str]:
         argv = [photo_url if word.startswith("https://example.com/") else word for word in example(command)]

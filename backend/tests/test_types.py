@@ -1,4 +1,4 @@
-"""The types of the Node module: what they allow and refuse, and the README's examples, as TypeScript itself sees it."""
+"""The types of the Node module: what they allow and refuse, and the examples of the pages, as TypeScript sees it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import npm
-from test_readme import BLOCKS
+from pages import DOCS, blocks_of
 
 BACKEND = Path(__file__).resolve().parents[1]
 NODE = BACKEND / "node"
@@ -24,22 +23,16 @@ def typescript(node: str) -> Path:
     return npm.packages(node)
 
 
-def readme_programs() -> Iterator[tuple[int, str]]:
-    """The README's programs for Node, at their lines there; a block without imports goes on with the one before."""
-    first, program = 0, ""
-    for block in BLOCKS:
-        if block.language not in ("typescript", "javascript"):
-            continue
-        if program and "import " in block.code:
-            yield first, program
-            program = ""
-        first = first if program else block.line
-        program += "\n" * (block.line - program.count("\n")) + block.code
-    if program:
-        yield first, program
+def programs() -> dict[str, str]:
+    """The pages' programs for Node.js, each at its line there."""
+    return {
+        f"{page.stem}-{block.line}": "\n" * block.line + block.code
+        for page in (DOCS / "node.md", DOCS / "webhooks.md")
+        for block in blocks_of(page, "typescript", "javascript")
+    }
 
 
-def test_the_contract_and_the_examples_of_the_readme_compile(typescript, node, tmp_path):
+def test_the_contract_and_the_examples_of_the_pages_compile(typescript, node, tmp_path):
     """As a project that has the module installed. What the types must refuse is marked in contract.mts."""
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "fal-worker").symlink_to(NODE, target_is_directory=True)
@@ -47,10 +40,8 @@ def test_the_contract_and_the_examples_of_the_readme_compile(typescript, node, t
     project = {"extends": str(NODE / "types" / "tsconfig.json"), "compilerOptions": options, "include": ["*.mts"]}
     (tmp_path / "tsconfig.json").write_text(json.dumps(project))
     shutil.copy(NODE / "types" / "contract.mts", tmp_path)
-    programs = dict(readme_programs())
-    assert programs
-    for line, code in programs.items():
-        (tmp_path / f"README-{line}.mts").write_text(code, encoding="utf-8")
+    for name, code in programs().items():
+        (tmp_path / f"{name}.mts").write_text(code, encoding="utf-8")
     compiler = str(typescript / "typescript" / "bin" / "tsc")
     ran = subprocess.run([node, compiler, "-p", "."], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert (ran.returncode, ran.stdout) == (0, "")

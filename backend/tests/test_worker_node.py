@@ -55,7 +55,7 @@ async function described(prompt, options) {
 
 const say = (value) => console.log(JSON.stringify(value));
 """
-"""README's TypeScript without its types, and what a caller has to add for failures."""
+"""The TypeScript of an older caller without its types, and what it has to add for failures."""
 
 
 @pytest.fixture

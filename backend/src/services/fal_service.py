@@ -72,22 +72,47 @@ OnProgress = Callable[["ProgressEvent"], None]
 
 
 class FalClient:
-    """One client for all of it, safe to share between threads and over a fork; close it with `close()` or `with`.
+    """One client for everything: texts, product analysis, pictures and files on fal.
 
-    Settings come from the argument, then the environment, then a `.env` file, then the default:
+    A client can be shared between threads and used after a fork. Close it with `close()`, or use it in a `with` block.
+    No request is sent before a method is called.
 
-    - key: `FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`;
-    - timeout: total seconds that one call may take, `FAL_TIMEOUT_S`, 110;
-    - max_concurrency: model calls at once, `FAL_MAX_CONCURRENCY`, 8;
-    - env_file: the `.env` file; without it each setting is looked for in `./.env`, then `backend/.env`;
-    - endpoints: `FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`, `FAL_PHOTOKIT_ENDPOINT`,
-      `FAL_CUTOUT_ENDPOINT`; log on stderr: `FAL_LOG`;
-    - models that are asked when a call names none, with their successors: `FAL_TEXT_MODEL`, `FAL_ENTERPRISE_MODEL`,
-      `FAL_VISION_MODEL`, `FAL_PROMPT_MODEL`. A model that a call names is never replaced (ModelGone).
+    The environment and `.env` files also set models (`FAL_TEXT_MODEL`, `FAL_ENTERPRISE_MODEL`, `FAL_VISION_MODEL`,
+    `FAL_PROMPT_MODEL`), endpoints (`FAL_TEXT_ENDPOINT`, `FAL_ENTERPRISE_ENDPOINT`, `FAL_VISION_ENDPOINT`,
+    `FAL_PHOTOKIT_ENDPOINT`, `FAL_CUTOUT_ENDPOINT`), the log on stderr (`FAL_LOG`) and further download hosts
+    (`FAL_DOWNLOAD_HOSTS`).
 
-    Every method that waits takes `timeout` (seconds for everything it does: queue, run, download) and `with_logs`
-    (fal's log lines to stderr). Methods whose result has `error` report failures there; the others raise a
-    `services.fal.errors.FalError`. Bad arguments raise `InvalidInput` (a ValueError) in both, before any request.
+    Each setting comes from the argument, else the environment, else a `.env` file, else the default:
+
+    - key: the fal key (`FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`)
+    - timeout: total seconds that one call may take (`FAL_TIMEOUT_S`, 110)
+    - max_concurrency: the number of model calls that run at once (`FAL_MAX_CONCURRENCY`, 8)
+    - env_file: the `.env` file; without it, each setting is looked up in `./.env`, then in `backend/.env`
+
+    These parameters mean the same in every method:
+
+    - prompt: the prompt, a non-empty string
+    - system_prompt: the system prompt
+    - model: a model id of OpenRouter; it is never replaced by another model (default: the first model that fal offers
+      of the setting's chain)
+    - temperature: from 0 (the most likely words) to 2
+    - max_tokens: the most tokens to generate, reasoning included
+    - reasoning: whether the model thinks before it answers; by default this is left to the model
+    - priority: "latency" or "throughput"; sent to `fal-ai/any-llm` only
+    - image_url: an http(s) URL or a data URI of the picture; never a local path
+    - request_id: the id that `any_llm_submit` returned
+    - categories: the categories that `analyze_product_image` returned, or any names and texts
+    - styles: a list of `{"name", "description"}` or of names of default styles (default: Studio, Lifestyle, Premium)
+    - remove_bg: cut the product out first, and give the cut-out to the picture model
+    - shrink: send a photo of more than 4,096 pixels a side or more than 8 MB smaller (see `upload_file`)
+    - with_logs: write the job's place in fal's queue and its log lines to stderr
+    - timeout: total seconds for everything that the call does: upload, queue, run and download (default: the client's)
+    - on_progress: called with each `ProgressEvent`: a step starts, ends or fails (a finished picture's event holds it),
+      a job's place in fal's queue, and, with `with_logs`, a job's log lines
+
+    Methods whose result has an `error` key report failures there. The other methods raise a
+    `services.fal.errors.FalError`. Arguments that make no sense raise `InvalidInput` (a `ValueError`) in every method,
+    before anything is sent.
     """
 
     def __init__(
@@ -98,7 +123,7 @@ class FalClient:
         max_concurrency: int | None = None,
         env_file: str | PathLike[str] | None = None,
     ) -> None:
-        """Raises MissingKey when no key is found, InvalidInput for a setting that makes no sense."""
+        """Raises MissingKey when no key is found, and InvalidInput for a setting that makes no sense."""
         self._settings: Settings = resolve(key=key, timeout=timeout, max_concurrency=max_concurrency, env_file=env_file)
         if self._settings.log != "off":
             log.to_stderr(self._settings.log)
@@ -111,12 +136,12 @@ class FalClient:
 
     @property
     def timeout(self) -> float:
-        """Seconds that a call may take when it is not told otherwise."""
+        """Total seconds that a call may take unless it is given a `timeout` of its own."""
         return self._settings.timeout_s
 
     @property
     def max_concurrency(self) -> int:
-        """Model calls that run at once."""
+        """The number of model calls that run at once."""
         return self._settings.max_concurrency
 
     def __enter__(self) -> FalClient:
@@ -126,21 +151,21 @@ class FalClient:
         self.close()
 
     def close(self) -> None:
-        """Close every connection. The client cannot be used afterwards, nor can any view of it (`within`)."""
+        """Close every connection. Neither the client nor a view of it (`within`) can be used afterwards."""
         self._shared.close()
 
     @property
     def call(self) -> Call | None:
-        """The call that this view's calls are parts of (`within`); None for a client itself."""
+        """The call that the methods of this view are parts of (see `within`); None for a client itself."""
         return self._around
 
     def within(self, call: Call) -> FalClient:
-        """A view of this client whose methods are parts of `call`: they end with it, and tell its progress.
+        """A view of this client whose methods are parts of `call`: they end with it, and report their progress to it.
 
-        So a call can be stopped from another thread, or several be given one deadline:
+        - call: a `services.fal.call.Call` with a deadline of its own, which another thread may cancel
 
-            call = Call(60, progress=Progress(print))
-            client.within(call).product_workflow("photo.jpg")  # meanwhile elsewhere: call.cancel()
+        The view shares the settings and the connections of the client. Use it to stop a call from another thread, or to
+        give several calls one deadline.
         """
         if not isinstance(call, Call):
             raise InvalidInput(f"call must be a services.fal.call.Call, not {call!r}.")
@@ -165,10 +190,9 @@ class FalClient:
     ) -> TextResult:
         """Generate text and wait for it.
 
-        Returns `{"output", "reasoning", "partial", "error", "raw"}` and what is known of `request_id`, `usage` and
-        `billable_units`; on a failure `error` says why and `error_type`, `retryable`, ... stand beside it.
-        `temperature` is 0 to 2; `priority` is "latency" or "throughput" (for fal-ai/any-llm only); `reasoning` has the
-        model think first, or not, and is left to the model when it is None.
+        On failure, `error` gives the reason, and `error_type`, `retryable` and the other fields of the error document
+        are there too. A text that is empty is a failure (`bad_output`).
+
         Source: https://fal.ai/models/openrouter/router/api
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
@@ -191,11 +215,16 @@ class FalClient:
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> EnterpriseResult:
-        """Ask a premium model, with images when there are any.
+        """Ask a premium model, with images if there are any.
 
-        Images are `image_urls` (http(s) URLs or data URIs) and the URLs of lines `Image URL: <url>` in the prompt.
-        Returns `{"output", "error", "raw"}` and what `any_llm_complete` returns beside its keys.
-        Source: https://fal.ai/models/openrouter/router/enterprise/api, with images .../router/vision/api
+        - prompt: the prompt; each line `Image URL: <url>` in it sends that URL as an image
+        - image_urls: http(s) URLs or data URIs of images
+
+        With images the question goes to the vision endpoint and its models, without any to the enterprise text
+        endpoint. On failure, `error` gives the reason.
+
+        Source: https://fal.ai/models/openrouter/router/enterprise/api, with images
+        https://fal.ai/models/openrouter/router/vision/api
         """
         images = arguments.image_urls(image_urls)
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning)
@@ -220,10 +249,13 @@ class FalClient:
         priority: str = "latency",
         timeout: float | None = None,
     ) -> Iterator[TextEvent]:
-        """Generate text as it is written: events `{"delta", "output", "partial", "usage"}`.
+        """Generate text and yield each part as it is written.
 
-        `output` is the whole text so far; the last event has `partial` False. Raises StreamTruncated when the
-        stream ends without it, with the text so far in `error.partial["output"]`.
+        `delta` is the new part, `output` the whole text so far. The last event has `partial` False. Raises
+        StreamTruncated when the stream ends without that event; the text so far is in `error.partial["output"]`.
+        Closing the iterator early closes the connection; fal may bill the text all the same.
+
+        Source: https://fal.ai/models/openrouter/router/api
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
         return self._events(request, self._timeout_s(timeout))
@@ -256,7 +288,7 @@ class FalClient:
         priority: str = "latency",
         timeout: float | None = None,
     ) -> None:
-        """Print text to stdout as it is written, and a newline at its end. Raises as `iter_any_llm` does."""
+        """Print text to stdout as it is written, then a newline. Raises as `iter_any_llm` does."""
         events = self.iter_any_llm(
             prompt,
             system_prompt=system_prompt,
@@ -284,9 +316,15 @@ class FalClient:
         webhook_url: str | None = None,
         timeout: float | None = None,
     ) -> str:
-        """Submit a job and return its request id at once. fal posts the result to `webhook_url` when it is done.
+        """Submit a job for a text and return its request id at once.
 
-        Raises AmbiguousSubmit when fal may have taken the job without saying so.
+        - webhook_url: the http(s) URL to which fal posts the result when the job is done
+
+        The job runs whether or not anybody waits for it. It is not repeated either: if fal no longer offers its model,
+        `any_llm_result` reports `model_gone`, and only the next submit without a `model` uses the successor. Raises
+        AmbiguousSubmit when fal may have taken the job without saying so.
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
         """
         return str(
             self.submit_job(
@@ -315,7 +353,10 @@ class FalClient:
         webhook_url: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, str]:
-        """As `any_llm_submit`, returning `{"request_id", "endpoint"}`."""
+        """Submit a job as `any_llm_submit` does, and return its endpoint as well.
+
+        - webhook_url: the http(s) URL to which fal posts the result when the job is done
+        """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
         hook = None if webhook_url is None else arguments.web_url(webhook_url, "webhook_url")
         with self._call(timeout) as call:
@@ -323,10 +364,13 @@ class FalClient:
         return {"request_id": job.request_id, "endpoint": job.endpoint.path}
 
     def any_llm_status(self, request_id: str, with_logs: bool = True, *, timeout: float | None = None) -> StatusResult:
-        """The state of a submitted job: `{"status", "queue_position", "logs", "metrics", "error", "error_type"}`.
+        """The state of a submitted job.
 
-        `status` is "IN_QUEUE", "IN_PROGRESS" or "COMPLETED"; a failed job is COMPLETED with `error`.
-        Raises NotFound when fal does not know the id.
+        - with_logs: include fal's log lines
+
+        A job that failed is COMPLETED and has an `error`. Raises NotFound when fal does not know the id.
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
         """
         with_logs = arguments.flag(with_logs, "with_logs")
         with self._call(timeout) as call:
@@ -335,7 +379,12 @@ class FalClient:
         return cast("StatusResult", {"request_id": request_id, **job_state(found)})
 
     def any_llm_result(self, request_id: str, *, timeout: float | None = None) -> TextResult:
-        """The result of a submitted job, as `any_llm_complete` returns it. Raises NotReady while it runs."""
+        """The result of a submitted job, in the shape that `any_llm_complete` returns.
+
+        Raises NotReady while the job waits or runs.
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
+        """
 
         def fetch(call: Call) -> dict[str, Any]:
             return _text_result(self._parts().text.result(call, request_id))
@@ -343,7 +392,13 @@ class FalClient:
         return cast("TextResult", self._reported(fetch, timeout, _NO_TEXT, but_raise=(NotReady, InvalidInput)))
 
     def any_llm_cancel(self, request_id: str, *, timeout: float | None = None) -> CancelResult:
-        """Stop a submitted job: `{"status": "cancelled" | "requested" | "too_late" | "not_found"}`."""
+        """Cancel a submitted job.
+
+        `status` is "cancelled" (it was waiting), "requested" (it was running, and the model may finish all the same),
+        "too_late" (it had ended) or "not_found".
+
+        Source: https://fal.ai/docs/documentation/model-apis/inference/queue
+        """
         with self._call(timeout) as call:
             status = self._parts().jobs.cancel_found(call, "text", request_id)
         return {"request_id": request_id, "status": status}
@@ -351,9 +406,19 @@ class FalClient:
     # Pictures
 
     def upload_file(self, path: str | PathLike[str], *, shrink: bool = False, timeout: float | None = None) -> str:
-        """Upload a local picture (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) to fal's storage; its public URL.
+        """Upload a local picture to fal's storage and return its public URL.
 
-        With `shrink`, a photo of more than 4,096 pixels a side or 8 MB is sent smaller (needs Pillow).
+        - path: the path of a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC file
+        - shrink: send a photo of more than 4,096 pixels a side or more than 8 MB smaller (default: send every file as
+          it is)
+
+        A photo that is sent smaller becomes a JPEG (quality 92, upright, first frame, with the colour profile of an RGB
+        photo), or a PNG if parts of it are transparent. A baseline JPEG may have any number of pixels, because it is
+        read at a fraction of its size. A progressive JPEG and every other format must be read whole, and may have 128
+        million pixels (about 1 GB of memory). This needs Pillow (extra `image`); a picture that Pillow cannot read,
+        such as HEIC, raises InvalidInput.
+
+        Source: https://fal.ai/docs/documentation/model-apis/fal-cdn
         """
         image, shrink = local_image(path), arguments.flag(shrink, "shrink")
         with self._call(timeout) as call:
@@ -372,9 +437,12 @@ class FalClient:
     ) -> PictureResult:
         """Put the product of a photo on the background that `prompt` describes.
 
-        With `remove_bg` the product is cut out first, and the cut-out is given to the photokit.
-        Returns `{"image": {"url", "width", "height", "content_type", "file_size"}, "timings"}`; sizes in pixels and
-        bytes, timings in seconds. Source: https://fal.ai/models/bria/replace-background/api
+        - prompt: the background, in words
+
+        Raises when the cut-out or the picture fails. Width and height are in pixels, the file size in bytes, timings in
+        seconds.
+
+        Source: https://fal.ai/models/bria/replace-background/api
         """
         url, prompt = arguments.image_url(image_url), arguments.text(prompt, "prompt")
         remove_bg = arguments.flag(remove_bg, "remove_bg")
@@ -389,7 +457,7 @@ class FalClient:
     def remove_background(
         self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
     ) -> PictureResult:
-        """Cut the product out: the shape of `background_replace`, with a transparent PNG.
+        """Cut the product out of a photo. The picture is a transparent PNG.
 
         Source: https://fal.ai/models/fal-ai/bria/background/remove/api
         """
@@ -412,10 +480,13 @@ class FalClient:
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> AnalysisResult:
-        """The nine categories of the product in a picture: `{"categories", "error", "raw_output"}`.
+        """Find the nine categories of the product in a picture.
 
-        A category that the model leaves out, or an answer that cannot be read, is asked for once more; a category
-        that is missing twice is "Unknown". When neither answer gives any, the error is `bad_output`.
+        If the model leaves categories out, or its answer cannot be read, it is asked once more. A category that is
+        missing both times is "Unknown". If neither answer gives any category, `error` is set, `error_type` is
+        `bad_output`, and `raw_output` keeps what the model wrote first.
+
+        Source: https://fal.ai/models/openrouter/router/vision/api
         """
         url, model = arguments.image_url(image_url), arguments.optional_text(model, "model")
         temperature = arguments.temperature(temperature)
@@ -441,9 +512,13 @@ class FalClient:
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> PromptResult:
-        """A background prompt that suits a product: `{"prompt", "error"}`.
+        """Write a background prompt that suits a product.
 
-        `prompt` is always usable: on an error it is a plain one built from `style_type`, and `error` says why.
+        - style_type: the style of the background, in words
+
+        `prompt` is always usable: on failure it is a plain prompt made of the style, and `error` gives the reason.
+
+        Source: https://fal.ai/models/openrouter/router/enterprise/api
         """
         known, style = arguments.categories(categories), arguments.text(style_type, "style_type")
         model = arguments.optional_text(model, "model")
@@ -466,12 +541,13 @@ class FalClient:
         timeout: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> BackgroundsResult:
-        """The product on several backgrounds, side by side, in the order of `styles`.
+        """Put the product on several backgrounds, side by side.
 
-        `styles` is a list of `{"name", "description"}` or of names of the default ones (Studio, Lifestyle, Premium,
-        which None means). The product is cut out once, at the same time as the prompts are written.
-        Returns `{"images", "total_generated", "total_requested", "errors", "timings"}`; `errors` lists the styles
-        that failed, or whose prompt fell back to a plain one, and is None when there are none.
+        The product is cut out once, while the prompts are written. Pictures come back in the order of `styles`.
+        `errors` lists the styles that failed, and those whose prompt fell back to a plain one (`stage` "prompt", the
+        picture is still made); it is None when there are none. A failed style does not raise.
+
+        Source: https://fal.ai/models/bria/replace-background/api
         """
         url, known = arguments.image_url(image_url), arguments.categories(categories)
         wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
@@ -490,12 +566,13 @@ class FalClient:
         timeout: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> WorkflowResult:
-        """All of it from one photo, a local path or a URL: upload, categories, pictures, description.
+        """Upload a photo, analyse the product, make pictures of it and write a description.
 
-        `shrink` applies to a local photo, as in `upload_file`.
+        - image: a local path or a URL of the product photo
+        - language: the language of the description
 
-        Returns `{"image_url", "categories", "images", "description", "total_generated", "total_requested", "errors",
-        "timings"}`. Raises when the upload or the analysis fails; what was made by then is in `error.partial`.
+        Steps run side by side where they can. `shrink` applies to local photos only. Raises when the upload or the
+        analysis fails; what exists by then is in `error.partial`. Other failures are listed in `errors`.
         """
         wanted, language = arguments.styles(styles), arguments.text(language, "language")
         source = arguments.image_url(image, "image") if _is_url(image) else local_image(image, "image")
@@ -508,14 +585,21 @@ class FalClient:
     def save_picture(
         self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
     ) -> Path:
-        """Download a picture that fal made into `directory`; its path, `name` with an extension."""
+        """Download a picture that fal made, and return the path of the file.
+
+        - url: the https URL of the picture, on a host where fal keeps files or that `FAL_DOWNLOAD_HOSTS` names
+        - directory: the folder for the file; it is created if it does not exist
+        - name: the file name without an extension; PNG, JPEG, WebP, GIF or AVIF is recognised by the first bytes
+
+        The file is written whole or not at all, and may have at most 50 MiB. The key is not sent.
+        """
         url, name = arguments.text(url, "url"), arguments.string(name, "name")
         folder = arguments.folder(directory, "directory")
         with self._call(timeout) as call:
             return self._parts().downloads.save(call, url, folder, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Settings (the key masked) and whether fal's hosts can be reached with this key."""
+        """Versions, settings with the key masked, and whether fal can be reached with this key. Sends no job."""
         with self._call(timeout) as call:
             return examine(call, self._settings, self._parts().api)
 
