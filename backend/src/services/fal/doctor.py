@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from services.fal.call import Call
@@ -28,11 +26,15 @@ HOSTS = {
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that this library stands on."""
+    import platform  # as importlib.metadata below: slow to import, and no other command needs it
+
     found = {name: _version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "platform": platform.platform(), **found}
 
 
 def _version(package: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
