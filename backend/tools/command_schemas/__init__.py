@@ -15,6 +15,7 @@ from services.fal import results
 from services.fal.arguments import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
 from services.fal.responses import REQUEST_ID
 from services.fal.settings import MAX_TIMEOUT_S
+from services.live.budget import MAX_SPEND_USD
 from services.worker.commands import COMMANDS, Command
 from services.worker.options import Option
 
@@ -55,6 +56,7 @@ LIMITS: Mapping[str, Schema] = {
     "temperature": {"minimum": 0, "maximum": 2},
     "max_tokens": {"minimum": 1},
     "timeout": {"exclusiveMinimum": 0, "maximum": int(MAX_TIMEOUT_S)},
+    "spend": {"exclusiveMinimum": 0, "maximum": int(MAX_SPEND_USD)},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
     "request_id": {"pattern": f"^{REQUEST_ID.pattern}$".replace(r"\w", "A-Za-z0-9_")},
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},

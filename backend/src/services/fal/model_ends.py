@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.fal.endpoints import MODEL_CHAINS, MODEL_LIST
+
+if TYPE_CHECKING:
+    from datetime import date
 
 MODEL_ENDS: Mapping[str, str] = {
     "anthropic/claude-3.5-sonnet": "2025-10-28",
@@ -23,6 +25,8 @@ WARNING_DAYS = 30
 
 def ends_on(model: str) -> date | None:
     """The day from which `model` is no longer offered, when it is known."""
+    from datetime import date  # slow to import, and only the doctor needs it
+
     return date.fromisoformat(MODEL_ENDS[model]) if model in MODEL_ENDS else None
 
 
