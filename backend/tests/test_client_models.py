@@ -393,7 +393,9 @@ def test_a_model_is_warned_of_from_thirty_days_before_its_end(days, warns):
     warning = warning_of(row)
     assert (warning is not None) is warns
     if warns:
-        assert (f"ends on 2026-12-11, in {days} days" if days > 0 else "ended on 2026-12-11") in warning
+        assert (
+            f"ends on 2026-12-11, in {days} day{'s' * (days > 1)}. " if days > 0 else "ended on 2026-12-11"
+        ) in warning
         assert "google/gemini-3.5-flash-lite is asked in its place" in warning
 
 

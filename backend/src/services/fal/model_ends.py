@@ -48,7 +48,8 @@ def warning_of(ending: Mapping[str, Any]) -> str | None:
     days: int = ending["days_left"]
     if days > WARNING_DAYS:
         return None
-    when = f"ends on {ending['ends_on']}, in {days} days" if days > 0 else f"ended on {ending['ends_on']}"
+    left = "1 day" if days == 1 else f"{days} days"
+    when = f"ends on {ending['ends_on']}, in {left}" if days > 0 else f"ended on {ending['ends_on']}"
     without = [job for job, model in ending["then"].items() if model is None]
     told = f"The default model {ending['model']} of {', '.join(ending['then'])} {when}"
     if without:
