@@ -10,7 +10,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,25 +123,8 @@ def _parameters(method: ast.FunctionDef) -> Iterator[tuple[ast.arg, ast.expr | N
     given = method.args
     positional = given.args[1:]
     missing: list[ast.expr | None] = [None] * (len(positional) - len(given.defaults))
-    defaults = [*missing, *given.defaults, *given.kw_defaults]
-    yield from zip([*positional, *given.kwonlyargs], map(_value, defaults), strict=True)
-
-
-def _value(default: ast.expr | None) -> ast.expr | None:
-    """A default as a reader needs it: the value of a constant, not its name."""
-    return _constants().get(default.id, default) if isinstance(default, ast.Name) else default
-
-
-@cache
-def _constants() -> dict[str, ast.expr]:
-    return {
-        target.id: statement.value
-        for path in SHAPES.parent.glob("*.py")
-        for statement in _statements(path)
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    }
+    yield from zip(positional, [*missing, *given.defaults], strict=True)
+    yield from zip(given.kwonlyargs, given.kw_defaults, strict=True)
 
 
 def _shape(shapes: _Shapes, name: str) -> Iterator[str]:
