@@ -36,7 +36,9 @@ def opened(path: str) -> Pixels:
     picture = picture.crop(box)
     scale = PRODUCT_PX / max(picture.size)
     if scale < 1:
-        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+        picture = picture.resize(
+            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
+        )
     wide = np.zeros((round(picture.height * 1.4), round(picture.width * 1.4), 4), np.uint8)
     top, left = (wide.shape[0] - picture.height) // 2, (wide.shape[1] - picture.width) // 2
     wide[top : top + picture.height, left : left + picture.width] = np.asarray(picture)
@@ -185,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plain = [opened(path) for path in options.cutouts]
     products = [labelled(one) for one in plain]
     print(f"{len(products)} products; share of pictures per verdict\n")
-    print("| change | wanted | pass | warn | fail | worst tile | ΔE00 | edge F1 | likeness of the verdict |".replace(" likeness of the verdict |", ""))
+    print("| change | wanted | pass | warn | fail | worst tile | ΔE00 | edge F1 |")
     print("|---|---|---|---|---|---|---|---|")
     sheet: list[Pixels] = []
     for wanted, cases in (("pass", ACCEPTED), ("fail", REFUSED)):
@@ -200,7 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     sheet.append(picture)
             print(_row(name, wanted, found), flush=True)
     for name, text in LETTERS.items():
-        found = [measured(product, scene(product, labelled(bare, text), n)) for n, (product, bare) in enumerate(zip(products, plain, strict=True))]
+        found = [
+            measured(product, scene(product, labelled(bare, text), n))
+            for n, (product, bare) in enumerate(zip(products, plain, strict=True))
+        ]
         print(_row(name, "(OCR)", found))
     if options.sheet:
         tall = [cv2.resize(one, (300, 300)) for one in sheet]

@@ -125,7 +125,9 @@ def _aligned(cutout: Pixels, picture: Pixels, found: Placement) -> _Pair:
     size = max(1, round(box.shape[1] * scale)), max(1, round(box.shape[0] * scale))
     small = cv2.resize(box, size, interpolation=cv2.INTER_AREA) if scale < 1 else box
     across, down = size[0] / box.shape[1], size[1] / box.shape[0]
-    to_cutout = np.array([[1 / across, 0, (1 / across - 1) / 2 + left], [0, 1 / down, (1 / down - 1) / 2 + top], [0, 0, 1]])
+    to_cutout = np.array(
+        [[1 / across, 0, left + (1 / across - 1) / 2], [0, 1 / down, top + (1 / down - 1) / 2], [0, 0, 1]]
+    )
     from_picture = np.linalg.inv(np.vstack([found.matrix, [0, 0, 1]]) @ to_cutout)[:2]
     shrink = found.scale / scale
     if shrink > 1.5:
@@ -145,9 +147,10 @@ def _worst_tile(pair: _Pair) -> tuple[float, list[int] | None]:
     """The lowest mean SSIM of a tile, and where that is; tiles overlap by half."""
     # A little softness, as of a picture made smaller and larger again, is no other product: both are softened.
     first, second = (
-        cv2.GaussianBlur(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), (0, 0), SOFTENED_PX) for one in (pair.product, pair.seen)
+        cv2.GaussianBlur(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), (0, 0), SOFTENED_PX)
+        for one in (pair.product, pair.seen)
     )
-    _, similarity = structural_similarity(
+    _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
         first, second, full=True, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
     )
     weight = cv2.boxFilter(pair.inside.astype(np.float32), -1, (TILE_PX, TILE_PX), borderType=cv2.BORDER_CONSTANT)
@@ -178,7 +181,9 @@ def _colour_difference(pair: _Pair) -> float:
         masked = np.where(pair.inside[..., None], pixels, 0).astype(np.float32)
         blurred = cv2.GaussianBlur(masked, (0, 0), BLUR_PX) / np.maximum(weight, 1e-3)
         labs.append(rgb2lab(np.clip(blurred[::every, ::every][kept] / 255, 0, 1)))
-    return float(deltaE_ciede2000(*labs).mean()) if kept.any() else 0.0
+    if not kept.any():
+        return 0.0
+    return float(deltaE_ciede2000(*labs).mean())  # type: ignore[no-untyped-call]
 
 
 def _edge_f1(pair: _Pair) -> float:
@@ -202,9 +207,7 @@ def _strong_edges(rgb: Pixels, part: float = 1.0) -> Pixels:
     return cv2.Canny(grey, 50 * part, 120 * part, L2gradient=True) > 0
 
 
-def _judged(
-    found: Placement, pair: _Pair, tile: float, box: list[int] | None, colour: float, edges: float
-) -> Fidelity:
+def _judged(found: Placement, pair: _Pair, tile: float, box: list[int] | None, colour: float, edges: float) -> Fidelity:
     rows = (
         (STRETCH_GATE, found.stretch, 1.0, f"Its proportions are off by {found.stretch - 1:.1%}."),
         (CUT_GATE, pair.cut_off, 0.0, f"{pair.cut_off:.0%} of the product are outside the picture."),

@@ -89,7 +89,10 @@ class _Product(NamedTuple):
 
     @classmethod
     def of(cls, cutout: Pixels) -> _Product:
-        rows, columns = np.flatnonzero((cutout[..., 3] > 8).any(axis=1)), np.flatnonzero((cutout[..., 3] > 8).any(axis=0))
+        rows, columns = (
+            np.flatnonzero((cutout[..., 3] > 8).any(axis=1)),
+            np.flatnonzero((cutout[..., 3] > 8).any(axis=0)),
+        )
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         opaque = np.where(cutout[..., 3] >= OPAQUE, 255, 0).astype(np.uint8)
         return cls(_grey(cutout[box][..., :3]), opaque[box], int(columns[0]), int(rows[0]))
@@ -148,11 +151,13 @@ def _scores(product: _Product, small: Pixels, edges: Pixels, scale: float) -> Pi
     first = cv2.matchTemplate(small, template, cv2.TM_CCOEFF_NORMED, mask=inside)
     second = cv2.matchTemplate(edges, outline, cv2.TM_CCOEFF_NORMED)
     total = np.nan_to_num(first, nan=-1, posinf=-1, neginf=-1).clip(-1, 1) + np.nan_to_num(second, nan=-1)
-    return np.asarray(total / 2, np.float32)
+    scores: Pixels = np.asarray(total / 2, np.float32)
+    return scores
 
 
 def _edges(grey: Pixels) -> Pixels:
-    return cv2.GaussianBlur(np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)), (0, 0), 1.0)
+    strength: Pixels = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return cv2.GaussianBlur(strength, (0, 0), 1.0)
 
 
 def _resized(values: Pixels, scale: float) -> Pixels:
