@@ -84,9 +84,11 @@ def hue(degrees: float, product: Pixels) -> Pixels:
 
 
 def label(product: Pixels) -> tuple[slice, slice]:
-    """Where a label would be: the middle, a third as wide and a sixth as high as the product."""
-    height, width = product.shape[:2]
-    return np.s_[round(height * 0.44) : round(height * 0.56), round(width * 0.38) : round(width * 0.62)]
+    """Where a label would be: in the largest circle that the product has room for."""
+    distance = cv2.distanceTransform((product[..., 3] >= 254).astype(np.uint8), cv2.DIST_L2, 5)
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    wide, high = round(0.8 * distance.max()), round(0.45 * distance.max())
+    return slice(y - high, y + high), slice(x - wide, x + wide)
 
 
 LETTER = 0.65

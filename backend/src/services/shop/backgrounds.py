@@ -248,7 +248,7 @@ class Session:
         lock: Lock | None = None
         if self._order.mode != "check":
             lock = locked(product, pixels, adapt_light=self._order.adapt_light)
-        fidelity = None if lock and lock.pixels is not None else measured(product, pixels)
+        fidelity = None if lock and lock.pixels is not None else measured(product, pixels, lock.found if lock else None)
         publish = pixels if lock is None or lock.pixels is None else lock.pixels
         data = written(Image.fromarray(publish, "RGB"), self._order.format, source_type=self._order.source_type)
         return {

@@ -90,9 +90,12 @@ class Fidelity(TypedDict):
 NOT_MEASURED = ["one changed letter (needs OCR)"]
 
 
-def measured(cutout: Pixels, picture: Pixels) -> Fidelity:
-    """Compare the product of `cutout` (RGBA) with what `picture` (RGB) shows of it; both of 8 bits."""
-    found = located(cutout, picture)
+def measured(cutout: Pixels, picture: Pixels, found: Placement | None = None) -> Fidelity:
+    """Compare the product of `cutout` (RGBA) with what `picture` (RGB) shows of it; both of 8 bits.
+
+    `found` is where it is, when that is known by now.
+    """
+    found = found or located(cutout, picture)
     if found is None:
         return _failed("The product was not found in the picture.")
     pair = _aligned(cutout, picture, found)
@@ -146,10 +149,10 @@ def _aligned(cutout: Pixels, picture: Pixels, found: Placement) -> _Pair:
 def _worst_tile(pair: _Pair) -> tuple[float, list[int] | None]:
     """The lowest mean SSIM of a tile, and where that is; tiles overlap by half."""
     # A little softness, as of a picture made smaller and larger again, is no other product: both are softened.
-    first, second = (
-        cv2.GaussianBlur(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), (0, 0), SOFTENED_PX)
-        for one in (pair.product, pair.seen)
-    )
+    # Outside the product both are made the same: a window at its rim would compare backgrounds.
+    seen = np.where(pair.inside[..., None], pair.seen, pair.product)
+    greys = (cv2.cvtColor(one, cv2.COLOR_RGB2GRAY) for one in (pair.product, seen))
+    first, second = (cv2.GaussianBlur(grey, (0, 0), SOFTENED_PX) for grey in greys)
     _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
         first, second, full=True, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
     )
@@ -210,7 +213,7 @@ def _strong_edges(rgb: Pixels, part: float = 1.0) -> Pixels:
 def _judged(found: Placement, pair: _Pair, tile: float, box: list[int] | None, colour: float, edges: float) -> Fidelity:
     rows = (
         (STRETCH_GATE, found.stretch, 1.0, f"Its proportions are off by {found.stretch - 1:.1%}."),
-        (CUT_GATE, pair.cut_off, 0.0, f"{pair.cut_off:.0%} of the product are outside the picture."),
+        (CUT_GATE, pair.cut_off, 0.0, f"{pair.cut_off:.0%} of the product is outside the picture."),
         (TILE_GATE, tile, 1.0, f"Part of the product is drawn differently (SSIM {tile:.2f} in the worst tile)."),
         (COLOUR_GATE, colour, 0.0, f"Its colours are off by {colour:.1f} ΔE00."),
         (EDGE_GATE, edges, 1.0, f"Its edges agree by {edges:.2f} (F1)."),

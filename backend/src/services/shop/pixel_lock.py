@@ -24,6 +24,8 @@ MAX_MOVE_PX, MAX_MOVE = 8.0, 0.02
 reflection were drawn for another place."""
 MAX_WARP_PX = 1.5
 """How far any corner may be from where a mere move would put it: more is another size, turn or form."""
+CHANGED, CHANGED_BLUR_PX = 3.0, 3.0
+"""A part that differs by this many times the median difference, after a blur, was changed by the model."""
 LEAST_SHIFT_PX = 0.05
 """A background is not resampled for less: the eye does not see it, and every resampling costs sharpness."""
 TILE_PX = 32
@@ -55,6 +57,8 @@ class Lock(NamedTuple):
     """One sentence."""
     moved_px: tuple[float, float] | None
     """How far right and down the model moved the product; None when it was not found."""
+    found: Placement | None = None
+    """Where the product is in the picture."""
 
 
 def locked(cutout: Pixels, picture: Pixels, *, adapt_light: bool = False) -> Lock:
@@ -70,11 +74,11 @@ def locked(cutout: Pixels, picture: Pixels, *, adapt_light: bool = False) -> Loc
         return Lock(None, "The product was not found in the picture.", None)
     moved = _moved(cutout, picture, found)
     if reason := _why_not(cutout, picture, found, moved):
-        return Lock(None, reason, moved)
+        return Lock(None, reason, moved, found)
     whole, behind, product = _set_up(cutout, picture, moved)
     pixels = _composed(product, picture, behind, adapt_light=adapt_light)
     said = f"The original pixels are back, moved by {whole[0]} and {whole[1]} px."
-    return Lock(pixels, said, moved)
+    return Lock(pixels, said, moved, found)
 
 
 def _box(cutout: Pixels) -> tuple[int, int, int, int]:
@@ -89,18 +93,36 @@ def _moved(cutout: Pixels, picture: Pixels, found: Placement) -> tuple[float, fl
     left, top, right, bottom = _box(cutout)
     x, y = (left + right - 1) / 2, (top + bottom - 1) / 2
     new_x, new_y = found.at(x, y)
-    start = np.array([[1, 0, x - new_x], [0, 1, y - new_y]], np.float32)
     first = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     second = cv2.cvtColor(np.ascontiguousarray(cutout[..., :3]), cv2.COLOR_RGB2GRAY).astype(np.float32)
     mask = np.where(cutout[..., 3] >= OPAQUE, 255, 0).astype(np.uint8)
+    warp = np.array([[1, 0, x - new_x], [0, 1, y - new_y]], np.float32)
+    warp = _correlated(first, second, warp, mask)
+    # What the model changed, such as a label, would pull: the second round goes by what is the same.
+    warp = _correlated(first, second, warp, _unchanged(first, second, warp, mask))
+    return -float(warp[0, 2]), -float(warp[1, 2])
+
+
+def _correlated(picture: Pixels, product: Pixels, warp: Pixels, mask: Pixels) -> Pixels:
+    """A better move from picture to product, or the same when there is none near."""
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-7)
     try:
-        _, warp = cv2.findTransformECC(first, second, start.copy(), cv2.MOTION_TRANSLATION, criteria, mask, 3)
-    except cv2.error:
-        warp = start
-    better = (-float(warp[0, 2]), -float(warp[1, 2]))
-    near = math.dist(better, (new_x - x, new_y - y)) <= MAX_WARP_PX
-    return better if near else (new_x - x, new_y - y)
+        _, better = cv2.findTransformECC(picture, product, warp.copy(), cv2.MOTION_TRANSLATION, criteria, mask, 3)
+    except cv2.error:  # it does not converge
+        return warp
+    near = np.isfinite(better).all() and np.hypot(*(better - warp)[:, 2]) <= MAX_WARP_PX
+    return np.asarray(better) if near else warp
+
+
+def _unchanged(picture: Pixels, product: Pixels, warp: Pixels, mask: Pixels) -> Pixels:
+    """`mask` without what differs by much more than the rest, light apart."""
+    size = product.shape[1], product.shape[0]
+    seen = cv2.warpAffine(picture, warp, size, borderMode=cv2.BORDER_REPLICATE)
+    inside = mask > 0
+    gain, lift = np.polyfit(product[inside], seen[inside], 1)
+    off = cv2.GaussianBlur(np.abs(seen - product * gain - lift), (0, 0), CHANGED_BLUR_PX)
+    kept = inside & (off <= CHANGED * max(0.5, float(np.median(off[inside]))))
+    return np.where(kept, 255, 0).astype(np.uint8)
 
 
 def _why_not(cutout: Pixels, picture: Pixels, found: Placement, moved: tuple[float, float]) -> str | None:

@@ -24,14 +24,17 @@ SMALLEST, LARGEST = 0.12, 1.15
 """The product's longer side against the frame's longer side, between which it is looked for."""
 SIZE_STEP = 1.06
 """From one size to the next; enhanced correlation finds the rest from 3 % off."""
-FINE_SIDE = 768
-"""Pixels of the product's longer side in the refinement: a tenth of a pixel there is a tenth of a promille."""
+FINE_SIDE = 512
+"""Pixels of the product's longer side in the refinement: a tenth of a pixel there is two hundredths of a per cent."""
 SURE = 0.9
 """A likeness from which on the product is taken to stand where it stood, without a search."""
 FOUND = 0.35
 """Below this likeness nothing was found: products put against pictures without them reach 0.3 (docs/fidelity.md)."""
-ROUNDS, ENOUGH = 80, 1e-6
+ROUNDS, ENOUGH = 50, 1e-6
 BLUR_PX = 5
+ROOM = 0.08
+"""What is looked at around the product, as a part of its longer side: a coarse place is nearer than that."""
+LEAST_OVERLAP_PX = 8
 
 
 class Placement(NamedTuple):
@@ -135,7 +138,8 @@ def _searched(product: _Product, picture: Pixels) -> Pixels:
             best = max(best, (float(most), scale, x - margin, y - margin))
     _, scale, x, y = best
     box = _scaling(scale, x / down, y / down)
-    return box @ np.array([[1, 0, -product.left], [0, 1, -product.top], [0, 0, 1.0]])
+    placed: Pixels = box @ np.array([[1, 0, -product.left], [0, 1, -product.top], [0, 0, 1.0]])
+    return placed
 
 
 def _scores(product: _Product, small: Pixels, edges: Pixels, scale: float) -> Pixels | None:
@@ -151,7 +155,7 @@ def _scores(product: _Product, small: Pixels, edges: Pixels, scale: float) -> Pi
     first = cv2.matchTemplate(small, template, cv2.TM_CCOEFF_NORMED, mask=inside)
     second = cv2.matchTemplate(edges, outline, cv2.TM_CCOEFF_NORMED)
     total = np.nan_to_num(first, nan=-1, posinf=-1, neginf=-1).clip(-1, 1) + np.nan_to_num(second, nan=-1)
-    scores: Pixels = np.asarray(total / 2, np.float32)
+    scores: Pixels = total / 2
     return scores
 
 
@@ -174,14 +178,28 @@ def _refined(product: _Product, picture: Pixels, guess: Pixels) -> Placement:
     small = _resized(product.grey, fine)
     mask = np.where(_resized(product.opaque.astype(np.float32), fine) > 250, 255, 0).astype(np.uint8)
     seen = min(1.0, fine / scale)
-    frame = _resized(picture, seen)
     shrink, grow = _full(_scaling(fine)), np.linalg.inv(_full(_scaling(seen)))
-    warp = np.linalg.inv(np.linalg.inv(grow) @ _full(in_box) @ np.linalg.inv(shrink))[:2].astype(np.float32)
+    to_frame = np.linalg.inv(grow) @ _full(in_box) @ np.linalg.inv(shrink)
+    frame, left, top = _around(_resized(picture, seen), to_frame, small.shape)
+    corner = _full(np.array([[1, 0, left], [0, 1, top]], np.float64))
+    if min(frame.shape) < LEAST_OVERLAP_PX:
+        return Placement(guess[:2], -1.0)
+    warp = (np.linalg.inv(to_frame) @ corner)[:2].astype(np.float32)
     for motion in (cv2.MOTION_TRANSLATION, cv2.MOTION_AFFINE):
         warp = _correlated(frame, small, warp, mask, motion)
-    refined = grow @ np.linalg.inv(_full(warp)) @ shrink
+    refined = grow @ corner @ np.linalg.inv(_full(warp)) @ shrink
     matrix = refined @ np.array([[1, 0, -product.left], [0, 1, -product.top], [0, 0, 1.0]])
     return Placement(matrix[:2], _likeness(frame, small, warp, mask))
+
+
+def _around(frame: Pixels, to_frame: Pixels, size: tuple[int, ...]) -> tuple[Pixels, int, int]:
+    """The part of `frame` where a product of this size is, with some room, and its left and top."""
+    height, width = size
+    corners = to_frame @ np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1.0]]).T
+    room = ROOM * max(size)
+    left, top = (max(0, math.floor(corners[axis].min() - room)) for axis in (0, 1))
+    right, bottom = (max(0, math.ceil(corners[axis].max() + room)) for axis in (0, 1))
+    return frame[top:bottom, left:right], left, top
 
 
 def _full(matrix: Pixels) -> Pixels:
