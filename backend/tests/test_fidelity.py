@@ -133,7 +133,7 @@ def rippled(product: Pixels) -> Pixels:
     [
         (lambda: picture(colours(), 40, 0), "moved by 40 px"),
         (lambda: picture(colours(), scale=0.9), "rescaled to 90"),
-        (lambda: picture(rippled(colours())), "redrawn"),
+        (lambda: picture(rippled(colours())), "redrawn|bent"),
         (lambda: picture(np.full((SIDE, SIDE, 3), 90.0)), "not found|redrawn|rescaled|moved|turned"),
         (lambda: np.clip(behind(), 0, 255).astype(np.uint8), "not found|redrawn|rescaled|moved|turned"),
         (lambda: cv2.resize(picture(colours()), (200, 200)), "another size"),
@@ -189,10 +189,10 @@ def test_a_product_that_is_only_moved_rescaled_or_compressed_is_the_same(made: A
         (lambda: picture(garbled(colours())), "drawn differently"),
         (lambda: picture(garbled(colours()), 20, -20, 0.8), "drawn differently"),
         (lambda: picture(erased(colours())), "drawn differently"),
-        (lambda: picture(rippled(colours())), "drawn differently"),
+        (lambda: picture(rippled(colours())), "drawn differently|proportions"),
         (lambda: picture(colours() * (1.06, 1.0, 0.88)), "colours are off"),
         (lambda: picture(colours() * 0.88), "colours are off"),
-        (lambda: picture(colours(), 150, 0), "outside the picture"),
+        (lambda: picture(colours(), 110, 0), "outside the picture"),
         (lambda: stretched(), "proportions"),
         (lambda: np.clip(behind(), 0, 255).astype(np.uint8), "not found|drawn differently"),
     ],
@@ -337,7 +337,7 @@ def test_the_maximum_holds_for_all_styles_together(shop: Shop, box: Sandbox, cut
 
 def test_a_picture_whose_replacement_cannot_be_made_is_kept(shop: Shop, box: Sandbox, cutout_path: Path) -> None:
     box.configure(misbehave="redraw")
-    box.fault("job", endpoint=PHOTOKIT, after=1, error="the model ran out of memory")
+    box.fault("job", endpoint=PHOTOKIT, skip=1, fail={"error": "The model ran out of memory."})
     made = shop.backgrounds(
         "x.jpg", cutout_path.parent, CATEGORIES, styles=["Studio"], cutout=cutout_path, fidelity="retry"
     )

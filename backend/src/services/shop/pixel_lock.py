@@ -17,15 +17,13 @@ import numpy as np
 from services.shop.fidelity import WORKING_SIDE
 from services.shop.foreground import background, foreground
 from services.shop.picture_file import Pixels
-from services.shop.placement import OPAQUE, Placement, located
+from services.shop.placement import OPAQUE, Placement, grey, located, unchanged
 
 MAX_MOVE_PX, MAX_MOVE = 8.0, 0.02
 """Moved by more than this (in pixels, or as a part of the longer side) it does not stand where it stood: its shadow and
 reflection were drawn for another place."""
 MAX_WARP_PX = 1.5
 """How far any corner may be from where a mere move would put it: more is another size, turn or form."""
-CHANGED, CHANGED_BLUR_PX = 3.0, 3.0
-"""A part that differs by this many times the median difference, after a blur, was changed by the model."""
 LEAST_SHIFT_PX = 0.05
 """A background is not resampled for less: the eye does not see it, and every resampling costs sharpness."""
 TILE_PX = 32
@@ -93,13 +91,11 @@ def _moved(cutout: Pixels, picture: Pixels, found: Placement) -> tuple[float, fl
     left, top, right, bottom = _box(cutout)
     x, y = (left + right - 1) / 2, (top + bottom - 1) / 2
     new_x, new_y = found.at(x, y)
-    first = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    second = cv2.cvtColor(np.ascontiguousarray(cutout[..., :3]), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    first, second = grey(picture), grey(cutout[..., :3])
     mask = np.where(cutout[..., 3] >= OPAQUE, 255, 0).astype(np.uint8)
     warp = np.array([[1, 0, x - new_x], [0, 1, y - new_y]], np.float32)
-    warp = _correlated(first, second, warp, mask)
-    # What the model changed, such as a label, would pull: the second round goes by what is the same.
-    warp = _correlated(first, second, warp, _unchanged(first, second, warp, mask))
+    # What the model changed, such as a label, would pull.
+    warp = _correlated(first, second, warp, unchanged(first, second, warp, mask))
     return -float(warp[0, 2]), -float(warp[1, 2])
 
 
@@ -112,17 +108,6 @@ def _correlated(picture: Pixels, product: Pixels, warp: Pixels, mask: Pixels) ->
         return warp
     near = np.isfinite(better).all() and np.hypot(*(better - warp)[:, 2]) <= MAX_WARP_PX
     return np.asarray(better) if near else warp
-
-
-def _unchanged(picture: Pixels, product: Pixels, warp: Pixels, mask: Pixels) -> Pixels:
-    """`mask` without what differs by much more than the rest, light apart."""
-    size = product.shape[1], product.shape[0]
-    seen = cv2.warpAffine(picture, warp, size, borderMode=cv2.BORDER_REPLICATE)
-    inside = mask > 0
-    gain, lift = np.polyfit(product[inside], seen[inside], 1)
-    off = cv2.GaussianBlur(np.abs(seen - product * gain - lift), (0, 0), CHANGED_BLUR_PX)
-    kept = inside & (off <= CHANGED * max(0.5, float(np.median(off[inside]))))
-    return np.where(kept, 255, 0).astype(np.uint8)
 
 
 def _why_not(cutout: Pixels, picture: Pixels, found: Placement, moved: tuple[float, float]) -> str | None:

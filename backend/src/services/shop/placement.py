@@ -24,6 +24,8 @@ SMALLEST, LARGEST = 0.12, 1.15
 """The product's longer side against the frame's longer side, between which it is looked for."""
 SIZE_STEP = 1.06
 """From one size to the next; enhanced correlation finds the rest from 3 % off."""
+CANDIDATES = 4
+"""Sizes that are tried out after the coarse search; the best one is wrong for one smooth product in seventeen."""
 FINE_SIDE = 512
 """Pixels of the product's longer side in the refinement: a tenth of a pixel there is two hundredths of a per cent."""
 SURE = 0.9
@@ -34,7 +36,17 @@ ROUNDS, ENOUGH = 50, 1e-6
 BLUR_PX = 5
 ROOM = 0.08
 """What is looked at around the product, as a part of its longer side: a coarse place is nearer than that."""
+CHANGED, CHANGED_BLUR_PX, LEAST_CHANGE = 3.0, 2.0, 0.002
+"""A part that differs by this many times the median difference, after a blur, was changed by the model."""
+AGREED = 0.06
+"""A difference of grey (0 to 1) from which on a pixel does not agree at all."""
+PRIOR = 0.1
+"""How much more alike another place must be than the one where it stood."""
 LEAST_OVERLAP_PX = 8
+LEAST_SHOWN = 0.4
+"""The part of the product that must be inside the picture."""
+OUTLINE_STEP = 0.35
+"""How much darker the unknown surroundings are taken to be, 0 to 1, so that the outline is an edge."""
 
 
 class Placement(NamedTuple):
@@ -70,15 +82,15 @@ class Placement(NamedTuple):
 def located(cutout: Pixels, picture: Pixels) -> Placement | None:
     """The placement of `cutout` (RGBA) in `picture` (RGB), both of 8 bits; None when it is not found."""
     product = _Product.of(cutout)
-    grey = _grey(picture)
-    best: Placement | None = None
-    for guess in _guesses(product, cutout, grey):
-        found = _refined(product, grey, guess)
-        if best is None or found.likeness > best.likeness:
-            best = found
-        if best.likeness >= SURE:
-            break
-    return best if best is not None and best.likeness >= FOUND else None
+    seen = grey(picture)
+    guesses = _guesses(product, cutout, seen)
+    best = stood = _refined(product, seen, next(guesses))
+    if stood.likeness < SURE:
+        others = [_refined(product, seen, guess) for guess in guesses]
+        best = max(others, key=lambda found: found.likeness, default=stood)
+    if stood.likeness + PRIOR >= best.likeness:
+        best = stood
+    return best if best.likeness >= FOUND else None
 
 
 class _Product(NamedTuple):
@@ -98,20 +110,19 @@ class _Product(NamedTuple):
         )
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         opaque = np.where(cutout[..., 3] >= OPAQUE, 255, 0).astype(np.uint8)
-        return cls(_grey(cutout[box][..., :3]), opaque[box], int(columns[0]), int(rows[0]))
+        return cls(grey(cutout[box][..., :3]), opaque[box], int(columns[0]), int(rows[0]))
 
 
-def _grey(rgb: Pixels) -> Pixels:
+def grey(rgb: Pixels) -> Pixels:
+    """Brightness, 0 to 1."""
     return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
 
 
 def _guesses(product: _Product, cutout: Pixels, picture: Pixels) -> Iterator[Pixels]:
-    """Where it stood, when the frame has kept its shape; then what a search finds. From cut-out to picture."""
+    """Where it stood, in a frame of another size as well; then what a search finds. From cut-out to picture."""
     height, width = picture.shape
-    ratio = width / cutout.shape[1]
-    if abs(cutout.shape[0] * ratio - height) <= 1:
-        yield _scaling(ratio)
-    yield _searched(product, picture)
+    yield _scaling(min(width / cutout.shape[1], height / cutout.shape[0]))
+    yield from _searched(product, picture)
 
 
 def _scaling(scale: float, x: float = 0, y: float = 0) -> Pixels:
@@ -119,15 +130,15 @@ def _scaling(scale: float, x: float = 0, y: float = 0) -> Pixels:
     return np.array([[scale, 0, (scale - 1) / 2 + x], [0, scale, (scale - 1) / 2 + y]], np.float64)
 
 
-def _searched(product: _Product, picture: Pixels) -> Pixels:
-    """The best size and place of a coarse search."""
+def _searched(product: _Product, picture: Pixels) -> Iterator[Pixels]:
+    """The best places of a coarse search, one for each of the best sizes."""
     down = min(1.0, SEARCH_SIDE / max(picture.shape))
     small = _resized(picture, down)
-    margin = round(0.15 * SEARCH_SIDE)
+    margin = round(0.3 * SEARCH_SIDE)
     # A product that is cut off by the frame is looked for beyond it too.
     small = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     edges = _edges(small)
-    best = (-2.0, 1.0, 0, 0)
+    known: list[tuple[float, float, int, int]] = []
     longest = SMALLEST * max(picture.shape)
     while longest <= LARGEST * max(picture.shape):
         scale = longest / max(product.grey.shape)
@@ -135,11 +146,10 @@ def _searched(product: _Product, picture: Pixels) -> Pixels:
         score = _scores(product, small, edges, scale * down)
         if score is not None:
             _, most, _, (x, y) = cv2.minMaxLoc(score)
-            best = max(best, (float(most), scale, x - margin, y - margin))
-    _, scale, x, y = best
-    box = _scaling(scale, x / down, y / down)
-    placed: Pixels = box @ np.array([[1, 0, -product.left], [0, 1, -product.top], [0, 0, 1.0]])
-    return placed
+            known.append((float(most), scale, x - margin, y - margin))
+    for _, scale, x, y in sorted(known, reverse=True)[:CANDIDATES]:
+        box = _scaling(scale, x / down, y / down)
+        yield box @ np.array([[1, 0, -product.left], [0, 1, -product.top], [0, 0, 1.0]])
 
 
 def _scores(product: _Product, small: Pixels, edges: Pixels, scale: float) -> Pixels | None:
@@ -151,7 +161,9 @@ def _scores(product: _Product, small: Pixels, edges: Pixels, scale: float) -> Pi
     if inside.sum() < 20:
         return None
     # Outside, the template is as bright as the product is on average: its outline stays an edge.
-    outline = _edges(np.where(mask > 128, template, float(template[inside > 0].mean()) - 0.35).astype(np.float32))
+    outline = _edges(
+        np.where(mask > 128, template, float(template[inside > 0].mean()) - OUTLINE_STEP).astype(np.float32)
+    )
     first = cv2.matchTemplate(small, template, cv2.TM_CCOEFF_NORMED, mask=inside)
     second = cv2.matchTemplate(edges, outline, cv2.TM_CCOEFF_NORMED)
     total = np.nan_to_num(first, nan=-1, posinf=-1, neginf=-1).clip(-1, 1) + np.nan_to_num(second, nan=-1)
@@ -185,11 +197,48 @@ def _refined(product: _Product, picture: Pixels, guess: Pixels) -> Placement:
     if min(frame.shape) < LEAST_OVERLAP_PX:
         return Placement(guess[:2], -1.0)
     warp = (np.linalg.inv(to_frame) @ corner)[:2].astype(np.float32)
-    for motion in (cv2.MOTION_TRANSLATION, cv2.MOTION_AFFINE):
-        warp = _correlated(frame, small, warp, mask, motion)
+    warp = _best_form(frame, small, mask, warp)
     refined = grow @ corner @ np.linalg.inv(_full(warp)) @ shrink
     matrix = refined @ np.array([[1, 0, -product.left], [0, 1, -product.top], [0, 0, 1.0]])
     return Placement(matrix[:2], _likeness(frame, small, warp, mask))
+
+
+def _best_form(frame: Pixels, product: Pixels, mask: Pixels, start: Pixels) -> Pixels:
+    """The best place, size and form near `start`.
+
+    A part that the model changed, such as a label, would pull: it is left out on trial, from where it began as well.
+    """
+    moved = _correlated(frame, product, start, mask, cv2.MOTION_TRANSLATION)
+    whole = _correlated(frame, product, moved, mask, cv2.MOTION_AFFINE)
+    forms = [start, moved, whole]
+    for near in (start, moved, whole):
+        same = unchanged(frame, product, near, mask)
+        forms.append(_correlated(frame, product, near, same, cv2.MOTION_AFFINE))
+    return max(forms, key=lambda warp: _agreement(frame, product, warp, mask))
+
+
+def _residual(frame: Pixels, product: Pixels, warp: Pixels, inside: Pixels) -> Pixels:
+    """How much `frame` differs from `product`, light apart, after a small blur."""
+    size = product.shape[1], product.shape[0]
+    seen = cv2.warpAffine(frame, warp, size, borderMode=cv2.BORDER_REPLICATE)
+    first, second = product[inside].astype(np.float64), seen[inside].astype(np.float64)
+    gain = float(((first - first.mean()) * (second - second.mean())).mean()) / max(1e-9, float(first.var()))
+    lift = float(second.mean()) - gain * float(first.mean())
+    return cv2.GaussianBlur(np.abs(seen - product * gain - lift), (0, 0), CHANGED_BLUR_PX)
+
+
+def unchanged(frame: Pixels, product: Pixels, warp: Pixels, mask: Pixels) -> Pixels:
+    """`mask` without what differs by much more than the rest; `warp` leads from `frame` to `product`, greys 0 to 1."""
+    inside = mask > 0
+    off = _residual(frame, product, warp, inside)
+    kept = inside & (off <= CHANGED * max(LEAST_CHANGE, float(np.median(off[inside]))))
+    return np.where(kept, 255, 0).astype(np.uint8)
+
+
+def _agreement(frame: Pixels, product: Pixels, warp: Pixels, mask: Pixels) -> float:
+    """How much of the product is seen as it is, 0 to 1; what differs much counts no more than what differs."""
+    off = _residual(frame, product, warp, mask > 0)[mask > 0]
+    return float(np.clip(1 - off / AGREED, 0, 1).mean())
 
 
 def _around(frame: Pixels, to_frame: Pixels, size: tuple[int, ...]) -> tuple[Pixels, int, int]:
@@ -222,10 +271,15 @@ def _correlated(frame: Pixels, product: Pixels, warp: Pixels, mask: Pixels, moti
 def _likeness(frame: Pixels, product: Pixels, warp: Pixels, mask: Pixels) -> float:
     """Correlation inside the product, or, for one that is all of one colour, of the edges around it as well."""
     height, width = product.shape
+    whole = mask > 0
     seen = cv2.warpAffine(frame, warp, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    shown = cv2.warpAffine(np.ones_like(frame), warp, (width, height)) > 0.99
+    mask = np.where(shown, mask, 0).astype(np.uint8)
     inside = cv2.erode(mask, np.ones((3, 3), np.uint8), borderValue=0) > 0
-    around = cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 0
-    outline = np.where(mask > 0, product, float(product[mask > 0].mean()) - 0.35).astype(np.float32)
+    if inside.sum() < LEAST_SHOWN * max(1, int(whole.sum())):
+        return -1.0
+    around = (cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 0) & shown
+    outline = np.where(whole, product, float(product[inside].mean()) - OUTLINE_STEP).astype(np.float32)
     return max(_correlation(seen[inside], product[inside]), _correlation(_edges(seen)[around], _edges(outline)[around]))
 
 
