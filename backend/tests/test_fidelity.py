@@ -233,6 +233,10 @@ def cutout_path(tmp_path: Path) -> Path:
     return path
 
 
+def pixels_of(path: str) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(Path(path).read_bytes())).convert("RGB"))
+
+
 def pictures_paid(box: Sandbox) -> int:
     return sum(job["endpoint"] == PHOTOKIT for job in box.ledger()["jobs"])
 
@@ -255,8 +259,7 @@ def test_a_garbled_tinted_or_nudged_product_is_locked_pixel_by_pixel(
     x, y = (round(way) for way in image["moved_px"])
     source = np.roll(cutout(), (y, x), (0, 1))
     opaque = source[..., 3] >= 254
-    published = np.asarray(Image.open(image["path"]))
-    generated = np.asarray(Image.open(image["generated"]["path"]).convert("RGB"))
+    published, generated = pixels_of(image["path"]), pixels_of(image["generated"]["path"])
     assert np.array_equal(published[opaque], source[opaque][:, :3])
     assert not np.array_equal(generated[opaque], source[opaque][:, :3])
 
@@ -269,8 +272,7 @@ def test_a_check_changes_nothing_and_says_what_is_wrong(
     image = one(shop, cutout_path, fidelity="check", format="PNG")
     assert (image["locked"], image["verdict"]) == (False, "fail")
     assert said in image["fidelity"]["reason"]
-    published, generated = (np.asarray(Image.open(path)) for path in (image["path"], image["generated"]["path"]))
-    assert np.array_equal(published, generated)
+    assert np.array_equal(pixels_of(image["path"]), pixels_of(image["generated"]["path"]))
 
 
 @pytest.mark.parametrize(
@@ -479,7 +481,7 @@ def test_a_packshot_says_of_its_origin_what_its_sources_say_and_nothing_of_its_o
 ) -> None:
     def said_of(image: str | Path = "x.jpg", **options: Any) -> str | None:
         made = shop.packshot(image, tmp_path / "out", cutout=cutout_path, format=format, size=(200, 200), **options)
-        return source_type_of(Image.open(made["images"][0]["path"]))
+        return source_type_of(Image.open(io.BytesIO(Path(made["images"][0]["path"]).read_bytes())))
 
     assert said_of() is None
     for name, kind in (("photo.jpg", "JPEG"), ("photo.png", "PNG")):

@@ -38,10 +38,11 @@ ROOM = 0.08
 """What is looked at around the product, as a part of its longer side: a coarse place is nearer than that."""
 CHANGED, CHANGED_BLUR_PX, LEAST_CHANGE = 3.0, 2.0, 0.002
 """A part that differs by this many times the median difference, after a blur, was changed by the model."""
+LIGHT_ROUNDS = 4
 AGREED = 0.06
 """A difference of grey (0 to 1) from which on a pixel does not agree at all."""
 PRIOR = 0.1
-"""How much more alike another place must be than the one where it stood."""
+"""How much surer another place must be than the one where it stood."""
 LEAST_OVERLAP_PX = 8
 LEAST_SHOWN = 0.4
 """The part of the product that must be inside the picture."""
@@ -56,6 +57,12 @@ class Placement(NamedTuple):
     """2 x 3, from pixels of the cut-out to pixels of the picture."""
     likeness: float
     """Correlation of both, -1 to 1."""
+    agreement: float = 0.0
+    """How much of the product is seen as it is, 0 to 1; a garbled label takes its own part away and no more."""
+
+    @property
+    def sureness(self) -> float:
+        return self.likeness + self.agreement
 
     @property
     def scale(self) -> float:
@@ -87,8 +94,8 @@ def located(cutout: Pixels, picture: Pixels) -> Placement | None:
     best = stood = _refined(product, seen, next(guesses))
     if stood.likeness < SURE:
         others = [_refined(product, seen, guess) for guess in guesses]
-        best = max(others, key=lambda found: found.likeness, default=stood)
-    if stood.likeness + PRIOR >= best.likeness:
+        best = max(others, key=lambda found: found.sureness, default=stood)
+    if stood.sureness + PRIOR >= best.sureness:
         best = stood
     return best if best.likeness >= FOUND else None
 
@@ -200,7 +207,8 @@ def _refined(product: _Product, picture: Pixels, guess: Pixels) -> Placement:
     warp = _best_form(frame, small, mask, warp)
     refined = grow @ corner @ np.linalg.inv(_full(warp)) @ shrink
     matrix = refined @ np.array([[1, 0, -product.left], [0, 1, -product.top], [0, 0, 1.0]])
-    return Placement(matrix[:2], _likeness(frame, small, warp, mask))
+    agreement = _agreement(frame, small, warp, mask)
+    return Placement(matrix[:2], _likeness(frame, small, warp, mask), agreement)
 
 
 def _best_form(frame: Pixels, product: Pixels, mask: Pixels, start: Pixels) -> Pixels:
@@ -222,9 +230,20 @@ def _residual(frame: Pixels, product: Pixels, warp: Pixels, inside: Pixels) -> P
     size = product.shape[1], product.shape[0]
     seen = cv2.warpAffine(frame, warp, size, borderMode=cv2.BORDER_REPLICATE)
     first, second = product[inside].astype(np.float64), seen[inside].astype(np.float64)
-    gain = float(((first - first.mean()) * (second - second.mean())).mean()) / max(1e-9, float(first.var()))
-    lift = float(second.mean()) - gain * float(first.mean())
+    gain, lift = 1.0, 0.0
+    kept = np.ones(first.shape, bool)
+    for _ in range(LIGHT_ROUNDS):
+        # The light is what most of the product says: the half that fits better decides.
+        gain, lift = _line(first[kept], second[kept])
+        off = np.abs(second - first * gain - lift)
+        kept = off <= np.median(off)
     return cv2.GaussianBlur(np.abs(seen - product * gain - lift), (0, 0), CHANGED_BLUR_PX)
+
+
+def _line(first: Pixels, second: Pixels) -> tuple[float, float]:
+    """Gain and lift from `first` to `second`."""
+    gain = float(((first - first.mean()) * (second - second.mean())).mean()) / max(1e-9, float(first.var()))
+    return gain, float(second.mean()) - gain * float(first.mean())
 
 
 def unchanged(frame: Pixels, product: Pixels, warp: Pixels, mask: Pixels) -> Pixels:
