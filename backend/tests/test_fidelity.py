@@ -133,7 +133,7 @@ def rippled(product: Pixels) -> Pixels:
     [
         (lambda: picture(colours(), 40, 0), "moved by 40 px"),
         (lambda: picture(colours(), scale=0.9), "rescaled to 90"),
-        (lambda: picture(rippled(colours())), "redrawn|bent"),
+        (lambda: picture(rippled(colours())), "redrawn"),
         (lambda: picture(np.full((SIDE, SIDE, 3), 90.0)), "not found|redrawn|rescaled|moved|turned"),
         (lambda: np.clip(behind(), 0, 255).astype(np.uint8), "not found|redrawn|rescaled|moved|turned"),
         (lambda: cv2.resize(picture(colours()), (200, 200)), "another size"),
@@ -281,7 +281,7 @@ def test_a_check_changes_nothing_and_says_what_is_wrong(
         ("move", "pass", "moved by"),
         ("rescale", "pass", "rescaled"),
         ("crop", "fail", "moved by"),
-        ("redraw", "fail", "redrawn|rescaled|turned"),
+        ("redraw", "fail", "redrawn"),
     ],
 )
 def test_what_cannot_be_locked_is_measured_instead(

@@ -22,6 +22,8 @@ from services.shop.placement import OPAQUE, Placement, grey, located, unchanged
 MAX_MOVE_PX, MAX_MOVE = 8.0, 0.02
 """Moved by more than this (in pixels, or as a part of the longer side) it does not stand where it stood: its shadow and
 reflection were drawn for another place."""
+LEAST_AGREEMENT = 0.35
+"""How much of the product must be seen as it was: .6 with a label garbled that takes a fifth of it, .16 redrawn."""
 MAX_WARP_PX = 1.5
 """How far any corner may be from where a mere move would put it: more is another size, turn or form."""
 LEAST_SHIFT_PX = 0.05
@@ -111,6 +113,8 @@ def _correlated(picture: Pixels, product: Pixels, warp: Pixels, mask: Pixels) ->
 
 
 def _why_not(cutout: Pixels, picture: Pixels, found: Placement, moved: tuple[float, float]) -> str | None:
+    if found.agreement < LEAST_AGREEMENT:
+        return f"The product was redrawn: only {found.agreement:.0%} of it is seen as it was."
     left, top, right, bottom = _box(cutout)
     corners = [(x, y) for x in (left, right) for y in (top, bottom)]
     warp = max(math.dist(found.at(x, y), (x + moved[0], y + moved[1])) for x, y in corners)
