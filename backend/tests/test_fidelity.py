@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,6 +28,7 @@ from services.shop.pixel_lock import locked
 from services.shop.places import PLACES
 from services.shop.source_type import COMPOSITE, passed_on, saved, source_type_of, xmp
 
+BACKEND = Path(__file__).resolve().parents[1]
 SIDE = 320
 CATEGORIES = {"main_product_type": "Bottle"}
 PHOTOKIT = "bria/replace-background"
@@ -96,7 +101,7 @@ def edge_difference(result: Pixels, x: int = 0, y: int = 0) -> float:
 # Pixel lock
 
 
-@pytest.mark.parametrize(("x", "y"), [(0, 0), (0.3, 0.6), (2.4, -1.3), (-6, 3)])
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (0.49, -0.45), (2.4, -1.3), (-6, 3)])
 def test_the_original_pixels_come_back_over_a_garbled_label_wherever_it_was_nudged_to(x: float, y: float) -> None:
     source = cutout()
     made = picture(garbled(colours()), x, y)
@@ -366,6 +371,34 @@ def test_a_picture_is_on_file_before_anything_else_is_done_with_it(
     with pytest.raises(MemoryError):
         one(shop, cutout_path)
     assert (cutout_path.parent / "out" / "x-studio-generated.png").stat().st_size > 0
+
+
+KILLED = """
+import sys
+from services.fal_service import FalClient
+from services.shop import Shop
+styles = ["Studio", "Premium"]
+with FalClient(timeout=120) as client:
+    Shop(client).backgrounds("x.jpg", sys.argv[2], {"vibe": "Calm"}, styles=styles, cutout=sys.argv[1])
+"""
+
+
+def test_a_picture_is_saved_as_it_comes_even_when_the_process_is_killed_while_another_is_made(
+    box: Sandbox, cutout_path: Path
+) -> None:
+    box.fault("job", endpoint=PHOTOKIT, skip=1, stuck="IN_PROGRESS")
+    folder = cutout_path.parent / "out"
+    env = {**os.environ, "PYTHONPATH": str(BACKEND / "src")}
+    with subprocess.Popen([sys.executable, "-c", KILLED, cutout_path, folder], env=env) as process:
+        try:
+            ends_at = time.monotonic() + 60
+            while not (found := list(folder.glob("x-*-generated.png"))):
+                assert process.poll() is None, "it ended before any picture was saved"
+                assert time.monotonic() < ends_at, "no picture was saved while another one was made"
+                time.sleep(0.05)
+        finally:
+            process.kill()
+    assert pixels_of(str(found[0])).size > 0
 
 
 def test_one_photo_is_cut_out_once_for_all_styles(shop: Shop, box: Sandbox, photo_path: Path, tmp_path: Path) -> None:
