@@ -28,8 +28,9 @@ CANDIDATES = 4
 """Sizes that are tried out after the coarse search; the best one is wrong for one smooth product in seventeen."""
 FINE_SIDE = 512
 """Pixels of the product's longer side in the refinement: a tenth of a pixel there is two hundredths of a per cent."""
-SURE = 0.9
-"""A likeness from which on the product is taken to stand where it stood, without a search."""
+SURE, SURELY_AGREED = 0.9, 0.8
+"""A likeness and an agreement from which on the product is taken to stand where it stood, without a search."""
+
 FOUND = 0.35
 """Below this likeness nothing was found: products put against pictures without them reach 0.3 (docs/fidelity.md)."""
 ROUNDS, ENOUGH = 50, 1e-6
@@ -92,7 +93,7 @@ def located(cutout: Pixels, picture: Pixels) -> Placement | None:
     seen = grey(picture)
     guesses = _guesses(product, cutout, seen)
     best = stood = _refined(product, seen, next(guesses))
-    if stood.likeness < SURE:
+    if stood.likeness < SURE or stood.agreement < SURELY_AGREED:
         others = [_refined(product, seen, guess) for guess in guesses]
         best = max(others, key=lambda found: found.sureness, default=stood)
     if stood.sureness + PRIOR >= best.sureness:
