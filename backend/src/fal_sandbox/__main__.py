@@ -67,7 +67,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="a model that refuses to be asked without reasoning",
     )
-    add("--in_place", "--in-place", action="store_true", help="products stay where they stood, pixel by pixel")
+    add("--in_place", action="store_true", help="products stay where they stood, pixel by pixel")
     add(
         "--misbehave",
         action="append",
