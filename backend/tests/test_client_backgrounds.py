@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal_service import FalClient
 
 CATEGORIES = {"main_product_type": "Kitchenware", "subcategory": "Mugs", "vibe": "Cozy"}
@@ -34,7 +37,7 @@ STYLES = [
 
 
 @pytest.fixture
-def warm(box, client):
+def warm(box: Sandbox, client: FalClient) -> FalClient:
     """A client whose libraries are loaded and whose connection stands: for tests that count tenths of a second."""
     client.any_llm_cancel("no-such-job")
     box.reset()
@@ -42,10 +45,10 @@ def warm(box, client):
 
 
 @pytest.fixture
-def quick(box):
+def quick(box: Sandbox) -> Callable[..., None]:
     """Pictures come at once, without being painted; faults that a test scripts first go first."""
 
-    def answer_at_once(*before):
+    def answer_at_once(*before: Any) -> None:
         for endpoint, what in before:
             box.fault("job", endpoint=endpoint, **what)
         box.fault("job", endpoint=CUTOUT, output=CUT, times=None)
@@ -54,15 +57,17 @@ def quick(box):
     return answer_at_once
 
 
-def inputs(box, endpoint):
+def inputs(box: Sandbox, endpoint: str) -> list[Any]:
     return [job["input"] for job in box.ledger()["jobs"] if job["endpoint"] == endpoint]
 
 
-def names(result):
+def names(result: Any) -> list[Any]:
     return [image["style_name"] for image in result["images"]]
 
 
-def test_the_default_styles_are_painted_for_real_on_the_one_cut_out(box, client, photo_url):
+def test_the_default_styles_are_painted_for_real_on_the_one_cut_out(
+    box: Sandbox, client: FalClient, photo_url: str
+) -> None:
     result = client.generate_multiple_backgrounds(photo_url, CATEGORIES)
     assert set(result) == {"images", "total_generated", "total_requested", "errors", "timings", "sandbox"}
     assert names(result) == ["Studio", "Lifestyle", "Premium"]
@@ -81,7 +86,9 @@ def test_the_default_styles_are_painted_for_real_on_the_one_cut_out(box, client,
     assert {"cutout", "prompt:Studio", "picture:Premium", "total"} <= set(result["timings"])
 
 
-def test_styles_of_ones_own_come_back_in_their_order_with_their_words(box, client, quick):
+def test_styles_of_ones_own_come_back_in_their_order_with_their_words(
+    box: Sandbox, client: FalClient, quick: Callable[..., None]
+) -> None:
     quick((PROMPTS, {"output": {"output": "late"}, "delay": 0.2}), (PHOTOKIT, {"output": SCENE, "delay": 0.1}))
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES)
     assert [(image["style_name"], image["style_description"]) for image in result["images"]] == [
@@ -104,14 +111,16 @@ def test_styles_of_ones_own_come_back_in_their_order_with_their_words(box, clien
         (None, ["Studio", "Lifestyle", "Premium"]),
     ],
 )
-def test_default_styles_may_be_named(client, quick, styles, expected):
+def test_default_styles_may_be_named(
+    client: FalClient, quick: Callable[..., None], styles: list[Any] | tuple[Any, ...] | None, expected: list[str]
+) -> None:
     quick()
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=styles)
     assert names(result) == expected
     assert all(image["style_description"] for image in result["images"])
 
 
-def test_without_remove_bg_nothing_is_cut_out(box, client, quick):
+def test_without_remove_bg_nothing_is_cut_out(box: Sandbox, client: FalClient, quick: Callable[..., None]) -> None:
     quick()
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=["Studio"], remove_bg=False)
     assert result["total_generated"] == 1
@@ -124,7 +133,9 @@ def test_without_remove_bg_nothing_is_cut_out(box, client, quick):
 
 
 @pytest.mark.parametrize(("slow", "quick_step"), [(CUTOUT, "prompt"), (PROMPTS, "cutout")])
-def test_the_prompts_are_written_while_the_product_is_cut_out(client, quick, slow, quick_step):
+def test_the_prompts_are_written_while_the_product_is_cut_out(
+    client: FalClient, quick: Callable[..., None], slow: Any, quick_step: str
+) -> None:
     quick((slow, {"output": {**CUT, "output": "A prompt."}, "delay": 2, "times": None}))
     done = []
     client.generate_multiple_backgrounds(
@@ -137,7 +148,9 @@ def test_the_prompts_are_written_while_the_product_is_cut_out(client, quick, slo
     assert [step for step in done if step != "picture"] == first + second
 
 
-def test_the_pictures_of_all_styles_are_made_side_by_side(box, client, quick, monkeypatch):
+def test_the_pictures_of_all_styles_are_made_side_by_side(
+    box: Sandbox, client: FalClient, quick: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick((PHOTOKIT, {"output": SCENE, "stuck": "IN_PROGRESS", "times": 4}))
     monkeypatch.setenv("FAL_TEXT_ENDPOINT", PHOTOKIT)
     with ThreadPoolExecutor(1) as threads, FalClient() as somebody_else:
@@ -150,7 +163,7 @@ def test_the_pictures_of_all_styles_are_made_side_by_side(box, client, quick, mo
     assert result["total_generated"] == 0
 
 
-def test_no_more_jobs_run_at_once_than_the_client_is_told(box, quick):
+def test_no_more_jobs_run_at_once_than_the_client_is_told(box: Sandbox, quick: Callable[..., None]) -> None:
     quick()
     most = []
     with FalClient(max_concurrency=2, timeout=60) as client:
@@ -167,7 +180,9 @@ def test_no_more_jobs_run_at_once_than_the_client_is_told(box, quick):
 # ---------------------------------------------------------------- what failed
 
 
-def test_a_prompt_that_failed_is_replaced_by_a_plain_one_and_listed(box, client, quick):
+def test_a_prompt_that_failed_is_replaced_by_a_plain_one_and_listed(
+    box: Sandbox, client: FalClient, quick: Callable[..., None]
+) -> None:
     quick((PROMPTS, {"fail": CRASH}))
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[:1])
     [image], [error] = result["images"], result["errors"]
@@ -184,7 +199,9 @@ def test_a_prompt_that_failed_is_replaced_by_a_plain_one_and_listed(box, client,
     assert (result["total_generated"], result["total_requested"]) == (1, 1)
 
 
-def test_a_picture_that_failed_is_listed_and_the_others_are_kept(box, client, quick):
+def test_a_picture_that_failed_is_listed_and_the_others_are_kept(
+    box: Sandbox, client: FalClient, quick: Callable[..., None]
+) -> None:
     quick((PHOTOKIT, {"fail": CRASH}))
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[:3])
     [error] = result["errors"]
@@ -196,7 +213,7 @@ def test_a_picture_that_failed_is_listed_and_the_others_are_kept(box, client, qu
     assert error["request_id"] == failed["request_id"]
 
 
-def test_a_style_may_fail_twice_and_is_listed_twice(client, quick):
+def test_a_style_may_fail_twice_and_is_listed_twice(client: FalClient, quick: Callable[..., None]) -> None:
     quick((PROMPTS, {"fail": CRASH}), (PHOTOKIT, {"output": {"image": None}}))
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=["Premium"])
     assert [(e["style"], e["stage"], e["error_type"]) for e in result["errors"]] == [
@@ -206,7 +223,7 @@ def test_a_style_may_fail_twice_and_is_listed_twice(client, quick):
     assert (result["images"], result["total_generated"]) == ([], 0)
 
 
-def test_without_a_cut_out_no_picture_is_paid_for_and_every_style_says_so(box, client):
+def test_without_a_cut_out_no_picture_is_paid_for_and_every_style_says_so(box: Sandbox, client: FalClient) -> None:
     result = client.generate_multiple_backgrounds("https://elsewhere.example.net/x.jpg", CATEGORIES)
     assert [(error["style"], error["stage"], error["error_type"]) for error in result["errors"]] == [
         (style, "cutout", "model_rejected") for style in ("Studio", "Lifestyle", "Premium")
@@ -215,7 +232,9 @@ def test_without_a_cut_out_no_picture_is_paid_for_and_every_style_says_so(box, c
     assert inputs(box, PHOTOKIT) == []
 
 
-def test_a_style_that_takes_too_long_is_cancelled_at_fal_and_the_others_are_kept(box, warm, quick):
+def test_a_style_that_takes_too_long_is_cancelled_at_fal_and_the_others_are_kept(
+    box: Sandbox, warm: FalClient, quick: Callable[..., None]
+) -> None:
     quick((PHOTOKIT, {"output": SCENE, "stuck": "IN_PROGRESS"}))
     result = warm.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[1:3], timeout=4)
     [error] = result["errors"]
@@ -228,7 +247,9 @@ def test_a_style_that_takes_too_long_is_cancelled_at_fal_and_the_others_are_kept
 # ---------------------------------------------------------------- progress
 
 
-def test_every_step_is_told_when_it_starts_and_ends_and_a_picture_comes_with_its_event(client, quick):
+def test_every_step_is_told_when_it_starts_and_ends_and_a_picture_comes_with_its_event(
+    client: FalClient, quick: Callable[..., None]
+) -> None:
     quick((PHOTOKIT, {"fail": CRASH}))
     events = []
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[:3], on_progress=events.append)
@@ -250,11 +271,11 @@ def test_every_step_is_told_when_it_starts_and_ends_and_a_picture_comes_with_its
     assert all(event["seconds"] >= 0 for event in events if event.get("status") == "done")
 
 
-def test_progress_is_told_by_one_thread_at_a_time(client, quick):
+def test_progress_is_told_by_one_thread_at_a_time(client: FalClient, quick: Callable[..., None]) -> None:
     quick()
     busy, collisions = threading.Lock(), []
 
-    def watch(event):
+    def watch(event: Any) -> None:
         if not busy.acquire(blocking=False):
             collisions.append(event)
             return
@@ -265,10 +286,12 @@ def test_progress_is_told_by_one_thread_at_a_time(client, quick):
     assert collisions == []
 
 
-def test_a_callback_that_raises_costs_no_picture(client, quick, caplog):
+def test_a_callback_that_raises_costs_no_picture(
+    client: FalClient, quick: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
     quick()
 
-    def broken(event):
+    def broken(event: Any) -> None:
         raise KeyError("oops")
 
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, on_progress=broken)

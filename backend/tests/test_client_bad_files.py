@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import InvalidInput
+from services.fal_service import FalClient
 
 
 @pytest.fixture
-def refused(box):
+def refused(box: Sandbox) -> Callable[..., Iterator[None]]:
     """Expects one call to be refused, for a reason that has these words in it, without any request."""
 
     @contextlib.contextmanager
-    def expect(*words):
+    def expect(*words: Any) -> Iterator[None]:
         with pytest.raises(InvalidInput) as caught:
             yield
         error = caught.value
@@ -30,36 +34,36 @@ def refused(box):
     return expect
 
 
-def a_directory(folder):
+def a_directory(folder: Any) -> Any:
     return folder
 
 
-def an_empty_file(folder):
+def an_empty_file(folder: Any) -> Any:
     (folder / "empty.png").touch()
     return folder / "empty.png"
 
 
-def a_text_file(folder):
+def a_text_file(folder: Any) -> Any:
     (folder / "notes.png").write_text("This is no picture at all.")
     return folder / "notes.png"
 
 
-def a_web_page(folder):
+def a_web_page(folder: Any) -> Any:
     (folder / "page.jpg").write_text("<!doctype html><title>404</title>")
     return folder / "page.jpg"
 
 
-def a_pipe(folder):
+def a_pipe(folder: Any) -> Any:
     os.mkfifo(folder / "pipe.png")
     return folder / "pipe.png"
 
 
-def a_link_to_nowhere(folder):
+def a_link_to_nowhere(folder: Any) -> Any:
     (folder / "link.png").symlink_to(folder / "gone.png")
     return folder / "link.png"
 
 
-def a_link_to_itself(folder):
+def a_link_to_itself(folder: Any) -> Any:
     (folder / "loop.png").symlink_to(folder / "loop.png")
     return folder / "loop.png"
 
@@ -81,7 +85,9 @@ FILES = [
 
 
 @pytest.mark.parametrize(("make", "words"), FILES, ids=[words for _, words in FILES])
-def test_a_file_that_is_no_readable_picture_is_refused_with_the_reason(client, refused, tmp_path, make, words):
+def test_a_file_that_is_no_readable_picture_is_refused_with_the_reason(
+    client: FalClient, refused: Callable[..., Iterator[None]], tmp_path: Path, make: Any, words: str
+) -> None:
     path = make(tmp_path)
     with refused(words, "file_path"):
         client.upload_file(path)
@@ -90,12 +96,12 @@ def test_a_file_that_is_no_readable_picture_is_refused_with_the_reason(client, r
 
 
 @pytest.mark.parametrize("path", ["", None, 5, b"mug.png", [], Path("")], ids=repr)
-def test_what_is_no_path_is_refused(client, refused, path):
+def test_what_is_no_path_is_refused(client: FalClient, refused: Callable[..., Iterator[None]], path: Any) -> None:
     with refused():
         client.upload_file(path)
 
 
-def test_a_file_that_may_not_be_read_is_refused(client, refused):
+def test_a_file_that_may_not_be_read_is_refused(client: FalClient, refused: Callable[..., Iterator[None]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "private.png"
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -111,7 +117,9 @@ def test_a_file_that_may_not_be_read_is_refused(client, refused):
             os.seteuid(user)
 
 
-def test_a_message_about_a_file_is_one_tidy_sentence_after_another(client, refused, tmp_path):
+def test_a_message_about_a_file_is_one_tidy_sentence_after_another(
+    client: FalClient, refused: Callable[..., Iterator[None]], tmp_path: Path
+) -> None:
     for path in (tmp_path, an_empty_file(tmp_path), a_pipe(tmp_path)):
         with pytest.raises(InvalidInput) as caught:
             client.upload_file(path)

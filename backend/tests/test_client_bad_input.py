@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import InvalidInput, MissingKey
 from services.fal_service import FalClient
 
@@ -18,11 +22,11 @@ NOT_TEXT = ["", "  \n\t", None, 5, b"bytes", ["text"], SURROGATE]
 
 
 @pytest.fixture
-def refused(box):
+def refused(box: Sandbox) -> Callable[..., Iterator[None]]:
     """Expects one call to be refused, for a reason that has these words in it, without any request."""
 
     @contextlib.contextmanager
-    def expect(*words):
+    def expect(*words: Any) -> Iterator[None]:
         with pytest.raises(InvalidInput) as caught:
             yield
         error = caught.value
@@ -59,7 +63,7 @@ CALLS = {
 TEXT_CALLS = ["complete", "enterprise", "iter", "stream", "submit"]
 
 
-def table(argument, values, calls):
+def table(argument: Any, values: Any, calls: Any) -> list[Any]:
     """One row per wrong value and method: all values for the first method, the first value for the others."""
     rows = [(calls[0], value) for value in values] + [(call, values[0]) for call in calls[1:]]
     return [pytest.param(call, {argument: value}, id=f"{call} {argument}={ascii(value)[:40]}") for call, value in rows]
@@ -115,7 +119,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("call", "given"), WRONG)
-def test_a_wrong_argument_is_refused_by_its_name_before_anything_is_sent(client, refused, call, given):
+def test_a_wrong_argument_is_refused_by_its_name_before_anything_is_sent(
+    client: FalClient, refused: Callable[..., Iterator[None]], call: Any, given: Any
+) -> None:
     [argument] = given
     with refused({"categories": "categor"}.get(argument, argument)):
         CALLS[call](client, **given)
@@ -151,7 +157,9 @@ NO_IMAGE_URLS = [
 
 
 @pytest.mark.parametrize("url", NO_IMAGE_URLS, ids=lambda url: ascii(url)[:40])
-def test_only_web_urls_and_data_uris_of_images_are_image_urls(client, refused, url):
+def test_only_web_urls_and_data_uris_of_images_are_image_urls(
+    client: FalClient, refused: Callable[..., Iterator[None]], url: Any
+) -> None:
     for call in ("replace", "remove", "analyze", "several"):
         with refused("image_url"):
             CALLS[call](client, image_url=url)
@@ -160,24 +168,30 @@ def test_only_web_urls_and_data_uris_of_images_are_image_urls(client, refused, u
 
 
 @pytest.mark.parametrize("urls", [PHOTO, {PHOTO}, {PHOTO: 1}, 5, iter([PHOTO])])
-def test_image_urls_are_a_list(client, refused, urls):
+def test_image_urls_are_a_list(client: FalClient, refused: Callable[..., Iterator[None]], urls: Any) -> None:
     with refused("image_urls must be a list"):
         client.any_llm_enterprise("What is it?", image_urls=urls)
 
 
 @pytest.mark.parametrize("line", ["https://[::1", "https://example.com:99999/x.jpg", "data:image/png;base64,***"])
-def test_a_url_in_the_prompt_is_checked_as_one_beside_it(client, refused, line):
+def test_a_url_in_the_prompt_is_checked_as_one_beside_it(
+    client: FalClient, refused: Callable[..., Iterator[None]], line: str
+) -> None:
     with refused():
         client.any_llm_enterprise(f"Image URL: {line}")
 
 
-def test_a_local_file_named_as_an_image_url_is_refused_with_the_way_to_upload_it(client, refused, photo_path):
+def test_a_local_file_named_as_an_image_url_is_refused_with_the_way_to_upload_it(
+    client: FalClient, refused: Callable[..., Iterator[None]], photo_path: Path
+) -> None:
     for call in ("replace", "remove", "analyze", "several"):
         with refused("Upload a local file first", "upload_file"):
             CALLS[call](client, image_url=str(photo_path))
 
 
-def test_a_data_uri_that_fal_would_refuse_for_its_size_is_not_sent(client, refused):
+def test_a_data_uri_that_fal_would_refuse_for_its_size_is_not_sent(
+    client: FalClient, refused: Callable[..., Iterator[None]]
+) -> None:
     with refused("10 MiB", "Upload the file instead"):
         client.remove_background("data:image/png;base64," + "A" * (10 * 1024 * 1024))
 
@@ -211,7 +225,9 @@ def test_a_data_uri_that_fal_would_refuse_for_its_size_is_not_sent(client, refus
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_styles_that_make_no_sense_are_refused(client, refused, styles, words):
+def test_styles_that_make_no_sense_are_refused(
+    client: FalClient, refused: Callable[..., Iterator[None]], styles: Any, words: str
+) -> None:
     for call in ("several", "workflow"):
         with refused(words):
             CALLS[call](client, styles=styles)
@@ -233,7 +249,7 @@ def test_styles_that_make_no_sense_are_refused(client, refused, styles, words):
     ],
     ids=ascii,
 )
-def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key):
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(InvalidInput, match=r"Copy it again from https://fal\.ai/dashboard/keys") as caught:
         FalClient(key=key)
     assert not isinstance(caught.value, MissingKey)
@@ -242,7 +258,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key):
 
 
 @pytest.mark.parametrize("key", ["", "   ", "\n", 5, b"an-id:a-secret"])
-def test_no_key_is_a_missing_key(key):
+def test_no_key_is_a_missing_key(key: bytes | int | str) -> None:
     with pytest.raises(MissingKey):
         FalClient(key=key)
 
@@ -258,13 +274,15 @@ def test_no_key_is_a_missing_key(key):
     ],
     ids=repr,
 )
-def test_a_setting_that_makes_no_sense_is_refused_when_the_client_is_made(refused, given):
+def test_a_setting_that_makes_no_sense_is_refused_when_the_client_is_made(
+    refused: Callable[..., Iterator[None]], given: Any
+) -> None:
     with refused(*(name for name in given if name != "env_file")):
         FalClient(**given)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_closed_client_says_so(client, refused, call):
+def test_a_closed_client_says_so(client: FalClient, refused: Callable[..., Iterator[None]], call: str) -> None:
     client.close()
     with refused("closed"):
         list(CALLS[call](client))

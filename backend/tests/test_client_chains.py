@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import EndpointGone, NotFound
 from services.fal_service import FalClient
 
@@ -35,12 +38,12 @@ JOBS = {
 
 
 @pytest.fixture(autouse=True)
-def quick(box):
+def quick(box: Sandbox) -> None:
     """Models answer at once, and without looking at the picture."""
     box.fault("job", output=PICTURE, times=None)
 
 
-def asked(box):
+def asked(box: Sandbox) -> list[Any]:
     """The endpoints that were asked to take a job."""
     return [
         row["path"].strip("/").removesuffix("/stream") for row in box.journal() if row["stage"] in ("submit", "stream")
@@ -49,7 +52,9 @@ def asked(box):
 
 @pytest.mark.parametrize("how", ["", "=410", "=deprecated"])
 @pytest.mark.parametrize("job", JOBS)
-def test_the_next_endpoint_takes_over_says_so_once_and_stays(box, client, caplog, job, how):
+def test_the_next_endpoint_takes_over_says_so_once_and_stays(
+    box: Sandbox, client: FalClient, caplog: pytest.LogCaptureFixture, job: str, how: str
+) -> None:
     first, second, call = JOBS[job]
     box.configure(gone=[first + how])
     assert call(client).get("error") is None
@@ -62,7 +67,7 @@ def test_the_next_endpoint_takes_over_says_so_once_and_stays(box, client, caplog
     assert first in told
 
 
-def test_both_endpoints_are_given_the_input_that_they_take(box, client):
+def test_both_endpoints_are_given_the_input_that_they_take(box: Sandbox, client: FalClient) -> None:
     box.configure(gone=["openrouter/router", "openrouter/router/vision", "bria/replace-background"])
     for job in ("text", "vision", "photokit"):
         assert JOBS[job][2](client).get("error") is None
@@ -72,7 +77,7 @@ def test_both_endpoints_are_given_the_input_that_they_take(box, client):
     assert photokit == {"image_url": PHOTO, "prompt": "white"}
 
 
-def test_another_account_finds_out_for_itself(box, client):
+def test_another_account_finds_out_for_itself(box: Sandbox, client: FalClient) -> None:
     box.configure(gone=[ROUTER])
     client.any_llm_complete("Hi")
     with FalClient(key="other-id:other-secret") as other:
@@ -93,7 +98,9 @@ def test_another_account_finds_out_for_itself(box, client):
     ],
     ids=str,
 )
-def test_a_job_that_has_an_id_moves_nothing_whatever_its_answer_says(box, client, ending):
+def test_a_job_that_has_an_id_moves_nothing_whatever_its_answer_says(
+    box: Sandbox, client: FalClient, ending: dict[str, Any]
+) -> None:
     box.reset()
     box.fault("job", **ending)
     result = client.any_llm_complete("Hi")
@@ -113,7 +120,9 @@ def test_a_job_that_has_an_id_moves_nothing_whatever_its_answer_says(box, client
     ids=str,
 )
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_request_that_is_not_found_says_nothing_about_its_endpoint(box, client, stage, body, status):
+def test_a_request_that_is_not_found_says_nothing_about_its_endpoint(
+    box: Sandbox, client: FalClient, stage: str, body: dict[str, Any], status: int
+) -> None:
     box.fault(stage, status=status, body=body, times=None)
     try:
         told = getattr(client, f"any_llm_{stage}")("nope")
@@ -128,13 +137,15 @@ def test_a_request_that_is_not_found_says_nothing_about_its_endpoint(box, client
     "reason",
     ["The parameter `priority` is deprecated in this endpoint", "`seed` is no longer supported", "Deprecated input"],
 )
-def test_a_submit_that_is_refused_for_an_input_does_not_move_to_another_endpoint(box, client, reason):
+def test_a_submit_that_is_refused_for_an_input_does_not_move_to_another_endpoint(
+    box: Sandbox, client: FalClient, reason: str
+) -> None:
     box.fault("submit", status=400, body={"detail": reason})
     assert client.any_llm_complete("Hi")["error_type"] == "model_rejected"
     assert asked(box) == [ROUTER]
 
 
-def test_a_stream_and_a_submit_share_what_was_found_out(box, client):
+def test_a_stream_and_a_submit_share_what_was_found_out(box: Sandbox, client: FalClient) -> None:
     box.configure(gone=[ROUTER])
     assert list(client.iter_any_llm("Hi"))
     request_id = client.any_llm_submit("Hi")
@@ -155,14 +166,16 @@ def test_a_stream_and_a_submit_share_what_was_found_out(box, client):
     ],
     ids=str,
 )
-def test_other_failures_do_not_move_to_another_endpoint(box, client, trouble):
+def test_other_failures_do_not_move_to_another_endpoint(
+    box: Sandbox, client: FalClient, trouble: dict[str, Any]
+) -> None:
     box.fault("submit", **trouble)
     assert client.any_llm_complete("Hi")["error"]
     assert asked(box) == [ROUTER]
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_an_endpoint_set_by_hand_has_no_chain(box, monkeypatch, job):
+def test_an_endpoint_set_by_hand_has_no_chain(box: Sandbox, monkeypatch: pytest.MonkeyPatch, job: str) -> None:
     first, second, call = JOBS[job]
     variable = f"FAL_{job.upper()}_ENDPOINT"
     monkeypatch.setenv(variable, first)
@@ -182,7 +195,9 @@ def test_an_endpoint_set_by_hand_has_no_chain(box, monkeypatch, job):
     assert asked(box) == [first, second]
 
 
-def test_an_endpoint_set_by_hand_does_not_mind_that_the_chain_has_moved(box, client, monkeypatch):
+def test_an_endpoint_set_by_hand_does_not_mind_that_the_chain_has_moved(
+    box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     box.configure(gone=[ROUTER])
     client.any_llm_complete("Hi")
     monkeypatch.setenv("FAL_TEXT_ENDPOINT", "openrouter/router/enterprise")
@@ -194,7 +209,7 @@ def test_an_endpoint_set_by_hand_does_not_mind_that_the_chain_has_moved(box, cli
 # ---------------------------------------------------------------- jobs from before
 
 
-def test_a_job_from_before_the_move_is_still_found(box, client):
+def test_a_job_from_before_the_move_is_still_found(box: Sandbox, client: FalClient) -> None:
     before, to_stop = client.any_llm_submit("Hi"), client.any_llm_submit("Hi")
     box.configure(gone=[ROUTER])
     client.any_llm_complete("Hi")
@@ -207,7 +222,9 @@ def test_a_job_from_before_the_move_is_still_found(box, client):
 
 
 @pytest.mark.parametrize("refusal", [{"detail": 'Application "router" not found'}, {"status": "NOT_FOUND"}, None])
-def test_a_job_of_another_process_is_found_past_an_endpoint_that_is_gone(box, client, monkeypatch, refusal):
+def test_a_job_of_another_process_is_found_past_an_endpoint_that_is_gone(
+    box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch, refusal: dict[str, Any] | None
+) -> None:
     monkeypatch.setenv("FAL_TEXT_ENDPOINT", ANY_LLM)
     with FalClient() as other:
         request_id = other.any_llm_submit("Hi")
@@ -220,7 +237,7 @@ def test_a_job_of_another_process_is_found_past_an_endpoint_that_is_gone(box, cl
     assert client.any_llm_cancel(request_id)["status"] == "too_late"
 
 
-def test_a_job_that_nobody_knows_was_looked_for_everywhere(box, client):
+def test_a_job_that_nobody_knows_was_looked_for_everywhere(box: Sandbox, client: FalClient) -> None:
     assert client.any_llm_cancel(UNKNOWN)["status"] == "not_found"
     paths = [row["path"] for row in box.journal()]
     assert paths == [f"/{endpoint}/requests/{UNKNOWN}/cancel" for endpoint in (ROUTER, ANY_LLM)]

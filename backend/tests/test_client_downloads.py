@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import BadOutput, DeadlineExceeded, FalUnavailable, InvalidInput, NotFound, Unreachable
+from services.fal_service import FalClient
 
 MIB = 1024 * 1024
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
@@ -15,25 +19,27 @@ PNG_URI = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     return tmp_path / "out" / "pictures"
 
 
 @pytest.fixture
-def png_url(box):
+def png_url(box: Sandbox) -> Any:
     return box.put_file(PNG, "scene.png", "image/png")
 
 
-def everything_in(folder):
+def everything_in(folder: Any) -> list[Any]:
     return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
 
 
-def test_a_picture_is_saved_byte_for_byte_in_a_folder_that_is_made_for_it(box, client, png_url, folder):
+def test_a_picture_is_saved_byte_for_byte_in_a_folder_that_is_made_for_it(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any
+) -> None:
     path = client.save_picture(png_url, folder, "studio")
     assert path == folder / "studio.png"
     assert path.read_bytes() == PNG
@@ -41,7 +47,7 @@ def test_a_picture_is_saved_byte_for_byte_in_a_folder_that_is_made_for_it(box, c
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_the_key_does_not_go_along_with_a_download(box, client, png_url, folder):
+def test_the_key_does_not_go_along_with_a_download(box: Sandbox, client: FalClient, png_url: Any, folder: Any) -> None:
     client.save_picture(png_url, folder, "studio")
     [row] = box.journal()
     assert (row["stage"], row["headers"]["authorization"]) == ("download", None)
@@ -59,7 +65,9 @@ LABELS = ["image/png", "application/octet-stream", "binary/octet-stream", "image
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("kind", BEGINNINGS)
-def test_a_picture_is_known_by_its_first_bytes_whatever_its_label(box, client, folder, kind, label):
+def test_a_picture_is_known_by_its_first_bytes_whatever_its_label(
+    box: Sandbox, client: FalClient, folder: Any, kind: str, label: str
+) -> None:
     data = BEGINNINGS[kind] + bytes(500)
     url = box.put_file(data, "no-extension", label)
     path = client.save_picture(url, folder, "p")
@@ -67,7 +75,9 @@ def test_a_picture_is_known_by_its_first_bytes_whatever_its_label(box, client, f
     assert path.read_bytes() == data
 
 
-def test_a_web_page_that_is_labelled_a_picture_is_refused_and_not_asked_for_again(box, client, folder):
+def test_a_web_page_that_is_labelled_a_picture_is_refused_and_not_asked_for_again(
+    box: Sandbox, client: FalClient, folder: Any
+) -> None:
     url = box.put_file(b"<!doctype html><title>Sign in</title>", "x.png", "image/png")
     with pytest.raises(BadOutput, match="a web page") as caught:
         client.save_picture(url, folder, "x")
@@ -89,14 +99,16 @@ def test_a_web_page_that_is_labelled_a_picture_is_refused_and_not_asked_for_agai
         ("n" * 300, "n" * 80 + ".png"),
     ],
 )
-def test_no_name_leads_out_of_the_folder(box, client, png_url, folder, tmp_path, name, file_name):
+def test_no_name_leads_out_of_the_folder(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any, tmp_path: Path, name: str, file_name: str
+) -> None:
     before = everything_in(tmp_path)
     path = client.save_picture(png_url, folder, name)
     assert path == folder / file_name
     assert sorted({*everything_in(tmp_path)} - {*before}) == sorted(["out", "pictures", file_name])
 
 
-def test_a_data_uri_is_saved_without_any_request(box, client, folder):
+def test_a_data_uri_is_saved_without_any_request(box: Sandbox, client: FalClient, folder: Any) -> None:
     assert client.save_picture(PNG_URI, folder, "inline").read_bytes() == PNG
     assert box.journal() == []
 
@@ -125,14 +137,16 @@ def test_a_data_uri_is_saved_without_any_request(box, client, folder):
         "",
     ],
 )
-def test_only_fals_own_https_hosts_are_downloaded_from(box, client, folder, url):
+def test_only_fals_own_https_hosts_are_downloaded_from(box: Sandbox, client: FalClient, folder: Any, url: str) -> None:
     with pytest.raises(InvalidInput):
         client.save_picture(url, folder, "x")
     assert box.journal() == []
     assert everything_in(folder) == []
 
 
-def test_a_fal_host_that_means_a_private_address_here_is_refused(client, folder, monkeypatch):
+def test_a_fal_host_that_means_a_private_address_here_is_refused(
+    client: FalClient, folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.delenv(name)
     inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", 443))]
@@ -142,7 +156,7 @@ def test_a_fal_host_that_means_a_private_address_here_is_refused(client, folder,
 
 
 @pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/json", "image/svg+xml", ""])
-def test_what_is_no_picture_is_refused(box, client, folder, content_type):
+def test_what_is_no_picture_is_refused(box: Sandbox, client: FalClient, folder: Any, content_type: str) -> None:
     url = box.put_file(b"<html>Your file is gone</html>", "x.png", "text/plain")
     box.fault("download", status=200, body="<html>", content_type=content_type or "application/octet-stream")
     with pytest.raises(BadOutput):
@@ -161,19 +175,21 @@ def test_what_is_no_picture_is_refused(box, client, folder, content_type):
         "data:,hello",
     ],
 )
-def test_a_data_uri_that_holds_no_picture_is_refused(client, folder, uri):
+def test_a_data_uri_that_holds_no_picture_is_refused(client: FalClient, folder: Any, uri: str) -> None:
     with pytest.raises(BadOutput):
         client.save_picture(uri, folder, "x")
     assert everything_in(folder) == []
 
 
-def test_an_empty_file_is_no_picture(box, client, folder):
+def test_an_empty_file_is_no_picture(box: Sandbox, client: FalClient, folder: Any) -> None:
     with pytest.raises(BadOutput):
         client.save_picture(box.put_file(b"", "x.png", "image/png"), folder, "x")
     assert everything_in(folder) == []
 
 
-def test_more_than_fifty_mebibytes_are_refused_and_leave_nothing(box, client, png_url, folder):
+def test_more_than_fifty_mebibytes_are_refused_and_leave_nothing(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any
+) -> None:
     box.fault("download", size=50 * MIB + 1, content_type="image/png")
     with pytest.raises(BadOutput, match="50 MiB") as caught:
         client.save_picture(png_url, folder, "x")
@@ -182,7 +198,7 @@ def test_more_than_fifty_mebibytes_are_refused_and_leave_nothing(box, client, pn
     assert len(box.journal()) == 1
 
 
-def test_a_redirect_is_not_followed(box, client, png_url, folder):
+def test_a_redirect_is_not_followed(box: Sandbox, client: FalClient, png_url: Any, folder: Any) -> None:
     box.fault("download", redirect="https://example.com/mug.jpg")
     with pytest.raises(FalUnavailable) as caught:
         client.save_picture(png_url, folder, "x")
@@ -197,13 +213,17 @@ def test_a_redirect_is_not_followed(box, client, png_url, folder):
     "trouble",
     [{"drop": "half"}, {"drop": "before"}, {"drop": "after"}, {"drop": "connect"}, {"status": 500}, {"status": 503}],
 )
-def test_a_download_that_failed_is_repeated_until_it_is_whole(box, client, png_url, folder, trouble):
+def test_a_download_that_failed_is_repeated_until_it_is_whole(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any, trouble: dict[str, Any]
+) -> None:
     box.fault("download", times=2, **trouble)
     assert client.save_picture(png_url, folder, "x").read_bytes() == PNG
     assert everything_in(folder) == ["x.png"]
 
 
-def test_a_download_that_breaks_off_every_time_leaves_nothing(box, client, png_url, folder):
+def test_a_download_that_breaks_off_every_time_leaves_nothing(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any
+) -> None:
     box.fault("download", drop="half", times=None)
     with pytest.raises(Unreachable):
         client.save_picture(png_url, folder, "x")
@@ -211,7 +231,9 @@ def test_a_download_that_breaks_off_every_time_leaves_nothing(box, client, png_u
     assert len(box.journal()) == 5
 
 
-def test_a_failed_download_leaves_the_picture_that_was_there(box, client, png_url, folder):
+def test_a_failed_download_leaves_the_picture_that_was_there(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any
+) -> None:
     folder.mkdir(parents=True)
     (folder / "x.png").write_bytes(b"the old one")
     box.fault("download", drop="half", times=None)
@@ -221,21 +243,25 @@ def test_a_failed_download_leaves_the_picture_that_was_there(box, client, png_ur
     assert everything_in(folder) == ["x.png"]
 
 
-def test_an_expired_picture_is_not_found_and_not_asked_for_twice(box, client, folder):
+def test_an_expired_picture_is_not_found_and_not_asked_for_twice(box: Sandbox, client: FalClient, folder: Any) -> None:
     with pytest.raises(NotFound):
         client.save_picture("https://v3.fal.media/files/gone.png", folder, "x")
     assert len(box.journal()) == 1
     assert everything_in(folder) == []
 
 
-def test_a_silent_download_ends_at_the_deadline_and_leaves_nothing(box, client, png_url, folder):
+def test_a_silent_download_ends_at_the_deadline_and_leaves_nothing(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any
+) -> None:
     box.fault("download", silent=30, headers_first=True, times=None)
     with pytest.raises(DeadlineExceeded):
         client.save_picture(png_url, folder, "x", timeout=0.4)
     assert everything_in(folder) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_as_such(box, client, png_url, tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_told_as_such(
+    box: Sandbox, client: FalClient, png_url: Any, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InvalidInput, match="file"):
         client.save_picture(png_url, tmp_path / "file", "x")

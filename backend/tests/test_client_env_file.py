@@ -11,10 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal import env_files
 from services.fal.errors import InvalidInput, MissingKey
 from services.fal.settings import resolve
@@ -24,23 +27,25 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 A_KEY = "an-id:a-secret"
 
 
-def settings_of(**given):
+def settings_of(**given: Any) -> Any:
     """What a client was told, as it says itself."""
     with FalClient(**given) as client:
         return client.doctor()["settings"]
 
 
-def key_length(**given):
+def key_length(**given: Any) -> int:
     return int(settings_of(**given)["key"].removeprefix("*** (").removesuffix(" characters)"))
 
 
-def write_env(path, **values):
+def write_env(path: Any, **values: Any) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()), encoding="utf-8")
     return path
 
 
-def test_the_env_file_here_comes_before_that_of_the_project(box, monkeypatch, tmp_path):
+def test_the_env_file_here_comes_before_that_of_the_project(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     here, project = tmp_path / "here", tmp_path / "backend"
     here.mkdir()
     project.mkdir()
@@ -58,7 +63,7 @@ def test_the_env_file_here_comes_before_that_of_the_project(box, monkeypatch, tm
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_file_that_is_named_is_the_only_one(box, tmp_path, kind):
+def test_a_file_that_is_named_is_the_only_one(box: Sandbox, tmp_path: Path, kind: Any) -> None:
     write_env(tmp_path / ".env", FAL_TIMEOUT_S=21, FAL_MAX_CONCURRENCY=3)
     named = write_env(tmp_path / "other" / "settings.env", FAL_TIMEOUT_S=22)
     settings = settings_of(env_file=kind(named))
@@ -66,7 +71,7 @@ def test_a_file_that_is_named_is_the_only_one(box, tmp_path, kind):
     assert settings["env_file"] == str(named)
 
 
-def test_a_file_that_is_named_and_missing_is_an_error_that_names_it(tmp_path):
+def test_a_file_that_is_named_and_missing_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"gone\.env"):
         FalClient(env_file=tmp_path / "gone.env", key=A_KEY)
 
@@ -74,7 +79,7 @@ def test_a_file_that_is_named_and_missing_is_an_error_that_names_it(tmp_path):
 LATIN = "# Schl\u00fcssel\nFAL_TIMEOUT_S=33\n".encode("cp1252")
 
 
-def test_a_file_that_is_named_and_not_text_is_an_error_that_names_it(tmp_path):
+def test_a_file_that_is_named_and_not_text_is_an_error_that_names_it(tmp_path: Path) -> None:
     Path("latin.env").write_bytes(LATIN)
     with pytest.raises(InvalidInput, match=r"latin\.env.*UTF-8"):
         FalClient(env_file=tmp_path / "latin.env", key=A_KEY)
@@ -83,7 +88,7 @@ def test_a_file_that_is_named_and_not_text_is_an_error_that_names_it(tmp_path):
 @pytest.mark.parametrize(
     "data", [LATIN, "FAL_TIMEOUT_S=33".encode("utf-16"), "\ufeff\nFAL_TIMEOUT_S=33".encode("utf-16-be")]
 )
-def test_letters_of_another_encoding_in_a_file_that_was_not_named_stop_nobody(box, data):
+def test_letters_of_another_encoding_in_a_file_that_was_not_named_stop_nobody(box: Sandbox, data: bytes) -> None:
     Path(".env").write_bytes(data)
     assert settings_of()["timeout_s"] == 33
 
@@ -92,7 +97,7 @@ def test_letters_of_another_encoding_in_a_file_that_was_not_named_stop_nobody(bo
 
 
 @pytest.fixture
-def nobody():
+def nobody() -> Iterator[None]:
     """This process as a user who owns nothing."""
     user = os.geteuid()
     if user == 0:
@@ -101,26 +106,26 @@ def nobody():
     os.seteuid(user)
 
 
-def a_private_file(here):
+def a_private_file(here: Any) -> None:
     write_env(here / ".env", FAL_TIMEOUT_S=33).chmod(0)
 
 
-def a_private_folder(here):
+def a_private_folder(here: Any) -> None:
     write_env(here / "private" / ".env", FAL_TIMEOUT_S=33)
     (here / ".env").symlink_to(here / "private" / ".env")
     (here / "private").chmod(0)
 
 
-def a_loop(here):
+def a_loop(here: Any) -> None:
     (here / ".env").symlink_to(here / ".env")
 
 
-def a_huge_file(here):
+def a_huge_file(here: Any) -> None:
     (here / ".env").symlink_to("/dev/zero")
 
 
 @pytest.fixture
-def opened():
+def opened() -> Iterator[Path]:
     """A folder that everybody may enter: pytest's own are private."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
@@ -130,7 +135,9 @@ def opened():
 
 
 @pytest.mark.parametrize("make", [a_private_file, a_private_folder, a_loop, a_huge_file])
-def test_a_file_that_cannot_be_read_stops_nobody_who_has_a_key(box, monkeypatch, opened, make, request):
+def test_a_file_that_cannot_be_read_stops_nobody_who_has_a_key(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, opened: Path, make: Any, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(opened)
     make(opened)
     request.getfixturevalue("nobody")  # from here on nothing can be imported
@@ -144,7 +151,9 @@ def test_a_file_that_cannot_be_read_stops_nobody_who_has_a_key(box, monkeypatch,
         resolve(env_file=".env", key=A_KEY)
 
 
-def test_the_file_of_the_project_is_read_although_another_one_stands_here(box, monkeypatch, tmp_path):
+def test_the_file_of_the_project_is_read_although_another_one_stands_here(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("FAL_KEY")
     project, here = tmp_path / "backend", tmp_path / "app"
     write_env(project / ".env", FAL_KEY=A_KEY)
@@ -162,18 +171,18 @@ def test_the_file_of_the_project_is_read_although_another_one_stands_here(box, m
     assert f"FAL_KEY in {here / '.env'} holds the placeholder 'your_fal_key_here'" in message
 
 
-def test_a_wrong_value_is_told_with_the_file_that_it_stands_in(box):
+def test_a_wrong_value_is_told_with_the_file_that_it_stands_in(box: Sandbox) -> None:
     write_env(Path(".env"), FAL_TIMEOUT_S="soon")
     with pytest.raises(InvalidInput, match=r"FAL_TIMEOUT_S in /.*/\.env must be"):
         FalClient()
 
 
-def test_a_folder_named_env_is_no_file(box):
+def test_a_folder_named_env_is_no_file(box: Sandbox) -> None:
     Path(".env").mkdir()
     assert settings_of()["env_file"] is None
 
 
-def test_the_package_may_stand_at_the_root_of_a_machine(tmp_path):
+def test_the_package_may_stand_at_the_root_of_a_machine(tmp_path: Path) -> None:
     """As after COPY backend/src / in a container."""
     source = (SOURCE / "services" / "fal" / "settings.py").read_text(encoding="utf-8")
     scope = {"__name__": "settings", "__file__": "/settings.py"}
@@ -185,7 +194,7 @@ def test_the_package_may_stand_at_the_root_of_a_machine(tmp_path):
 
 
 @contextlib.contextmanager
-def written_to(path, data):
+def written_to(path: Any, data: Any) -> Iterator[None]:
     """Somebody who writes into the pipe `path`, once, as soon as it is opened."""
     writer = threading.Thread(target=lambda: path.write_bytes(data), daemon=True)
     writer.start()
@@ -195,14 +204,16 @@ def written_to(path, data):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_pipe_is_read(box, tmp_path, named):
+def test_a_pipe_is_read(box: Sandbox, tmp_path: Path, named: bool) -> None:
     path = tmp_path / ".env"
     os.mkfifo(path)
     with written_to(path, b"FAL_TIMEOUT_S=33\nX=" + b"y" * 100_000):
         assert settings_of(**({"env_file": path} if named else {}))["timeout_s"] == 33
 
 
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for_without_end(box, tmp_path, monkeypatch):
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for_without_end(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tmp_path / ".env")
     assert settings_of(timeout=0.2)["env_file"] is None
     monkeypatch.setattr(env_files, "GLANCE_S", 0.1)
@@ -214,7 +225,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for_without_end(box, tmp_pat
         FalClient(timeout=0.2)
 
 
-def doctor_of(command, env, **options):
+def doctor_of(command: Any, env: Any, **options: Any) -> Any:
     ran = subprocess.run(["bash", "-c", command], env=env, capture_output=True, timeout=60, check=False, **options)
     return json.loads(ran.stdout)
 
@@ -222,13 +233,13 @@ def doctor_of(command, env, **options):
 @pytest.mark.parametrize(
     "given", ["<(cat settings)", "/dev/stdin < settings", "/dev/stdin < <(cat settings)", "/dev/fd/0 < settings"]
 )
-def test_what_a_shell_offers_as_a_file_is_read(box, given):
+def test_what_a_shell_offers_as_a_file_is_read(box: Sandbox, given: str) -> None:
     write_env(Path("settings"), FAL_TIMEOUT_S=33)
     env = {**os.environ, "PYTHON": sys.executable, "WORKER": str(SOURCE / "services" / "fal_worker.py")}
     assert doctor_of(f'"$PYTHON" "$WORKER" doctor --env_file {given}', env)["settings"]["timeout_s"] == 33
 
 
-def test_a_socket_as_standard_input_is_read(box):
+def test_a_socket_as_standard_input_is_read(box: Sandbox) -> None:
     """As Node gives it to its children."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -252,18 +263,18 @@ def test_a_socket_as_standard_input_is_read(box):
         "FAL_TIMEOUT_S=1\nFAL_TIMEOUT_S=33\n",
     ],
 )
-def test_the_usual_forms_of_env_files_are_understood(box, text):
+def test_the_usual_forms_of_env_files_are_understood(box: Sandbox, text: str) -> None:
     Path(".env").write_bytes(text.encode())
     assert settings_of()["timeout_s"] == 33
 
 
-def test_a_value_is_taken_as_it_stands_and_not_expanded(box, monkeypatch):
+def test_a_value_is_taken_as_it_stands_and_not_expanded(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FAL_KEY")
     write_env(Path(".env"), FAL_KEY="'an-id:${HOME}$HOME'")
     assert key_length() == len("an-id:${HOME}$HOME")
 
 
-def test_nothing_is_written_into_the_environment(box, monkeypatch):
+def test_nothing_is_written_into_the_environment(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FAL_KEY")
     write_env(Path(".env"), FAL_KEY=A_KEY, FAL_TIMEOUT_S=9, FAL_LOG="info", SOMEBODYS_SECRET="x")
     import cv2  # noqa: F401  (the sandbox's; it changes LD_LIBRARY_PATH when it is loaded)
@@ -287,7 +298,7 @@ for arguments in {arguments}:
 """
 
 
-def run_python(code, **environment):
+def run_python(code: Any, **environment: Any) -> list[str]:
     env = {**{name: value for name, value in os.environ.items() if not name.startswith("FAL_")}, **environment}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -301,12 +312,12 @@ def run_python(code, **environment):
     return done.stdout.splitlines()
 
 
-def test_importing_reads_no_setting_and_loads_no_library(tmp_path):
+def test_importing_reads_no_setting_and_loads_no_library(tmp_path: Path) -> None:
     write_env(tmp_path / ".env", FAL_TIMEOUT_S="nonsense")
     assert run_python("import services.fal_service", FAL_KEY="not a key", FAL_MAX_CONCURRENCY="nonsense") == []
 
 
-def test_dotenv_is_loaded_only_when_the_file_can_add_something(tmp_path):
+def test_dotenv_is_loaded_only_when_the_file_can_add_something(tmp_path: Path) -> None:
     write_env(tmp_path / "unrelated", DATABASE_URL="x")
     write_env(tmp_path / "known", FAL_KEY="other-id:other-secret", FAL_TIMEOUT_S=5)
     (tmp_path / "template").write_text("# FAL_LOG=info\n#FAL_API_KEY=\nFAL_KEY_ID=an-id\n")

@@ -6,11 +6,14 @@ import copy
 import inspect
 import json
 import pickle
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal import errors
 from services.fal.errors import EndpointGone, FalError, NotFound
+from services.fal_service import FalClient
 
 NGINX = "<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>"
 BALANCE = "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
@@ -19,7 +22,7 @@ OLD_FIELDS = [{"loc": ["body", "prompt"], "msg": "field required", "type": "valu
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
 
 
@@ -37,14 +40,14 @@ TYPES = (
 )
 
 
-def test_every_documented_type_has_one_class():
+def test_every_documented_type_has_one_class() -> None:
     own = {cls.error_type: cls for cls in CLASSES if "error_type" in vars(cls)}
     assert set(own) == set(TYPES.split())
     assert len(own) == len([cls for cls in CLASSES if "error_type" in vars(cls)])
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_every_error_is_a_runtime_error_and_what_python_has_for_it(cls):
+def test_every_error_is_a_runtime_error_and_what_python_has_for_it(cls: Any) -> None:
     assert issubclass(cls, RuntimeError)
     assert issubclass(cls, ValueError) is (cls.error_type in ("invalid_input", "missing_key"))
     assert issubclass(cls, TimeoutError) is (cls.error_type == "timeout")
@@ -52,7 +55,7 @@ def test_every_error_is_a_runtime_error_and_what_python_has_for_it(cls):
 
 @pytest.mark.parametrize("duplicate", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("cls", CLASSES)
-def test_an_error_survives_pickling_and_copying_whole(cls, duplicate):
+def test_an_error_survives_pickling_and_copying_whole(cls: Any, duplicate: Any) -> None:
     error = cls(
         "It failed.",
         status_code=418,
@@ -68,7 +71,7 @@ def test_an_error_survives_pickling_and_copying_whole(cls, duplicate):
     assert str(error) == "It failed. Request id: an-id. Do this."
 
 
-def test_the_type_of_an_error_belongs_to_its_class_and_retryable_has_a_default():
+def test_the_type_of_an_error_belongs_to_its_class_and_retryable_has_a_default() -> None:
     assert (errors.RateLimited("x").retryable, errors.AmbiguousSubmit("x").retryable) == (True, False)
     assert str(errors.AuthError("Only this.")) == "Only this."
 
@@ -110,7 +113,9 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("status", "body", "error_type", "retryable", "words"), REFUSALS)
-def test_a_refused_submit_is_the_error_that_its_answer_means(box, client, status, body, error_type, retryable, words):
+def test_a_refused_submit_is_the_error_that_its_answer_means(
+    box: Sandbox, client: FalClient, status: int, body: Any, error_type: str, retryable: bool, words: list[str]
+) -> None:
     box.fault("submit", status=status, body=body, times=None)
     with pytest.raises(FalError) as caught:
         client.any_llm_submit("Hi")
@@ -124,14 +129,14 @@ def test_a_refused_submit_is_the_error_that_its_answer_means(box, client, status
     assert error.detail == (detail if isinstance(detail, list | dict) else None)
 
 
-def test_an_answer_from_before_fal_has_no_request_id(box, client):
+def test_an_answer_from_before_fal_has_no_request_id(box: Sandbox, client: FalClient) -> None:
     box.fault("submit", status=502, body=NGINX, request_id=False)
     with pytest.raises(FalError) as caught:
         client.any_llm_submit("Hi")
     assert (caught.value.status_code, caught.value.request_id) == (502, None)
 
 
-def test_a_job_that_could_not_start_in_time_is_a_timeout_of_the_callers_own(box, client):
+def test_a_job_that_could_not_start_in_time_is_a_timeout_of_the_callers_own(box: Sandbox, client: FalClient) -> None:
     box.fault("submit", status=504, headers={"X-Fal-Request-Timeout-Type": "user"})
     result = client.any_llm_complete("Hi")
     assert (result["error_type"], result["status_code"]) == ("timeout", 504)
@@ -139,7 +144,7 @@ def test_a_job_that_could_not_start_in_time_is_a_timeout_of_the_callers_own(box,
     assert len(box.journal()) == 1
 
 
-def test_an_endless_reason_is_cut(box, client):
+def test_an_endless_reason_is_cut(box: Sandbox, client: FalClient) -> None:
     box.fault("submit", status=422, body={"detail": "x" * 100_000})
     assert len(client.any_llm_complete("Hi")["error"]) < 2000
 
@@ -155,7 +160,9 @@ def test_an_endless_reason_is_cut(box, client):
         ("any_llm_result", {"status": "NOT_FOUND"}),
     ],
 )
-def test_a_request_that_fal_does_not_know_is_not_found_and_not_a_gone_endpoint(box, client, method, body):
+def test_a_request_that_fal_does_not_know_is_not_found_and_not_a_gone_endpoint(
+    box: Sandbox, client: FalClient, method: str, body: dict[str, Any] | None
+) -> None:
     for stage in ("status", "cancel", "result"):
         box.fault(stage, status=404, body=body, times=None)
     try:
@@ -167,7 +174,9 @@ def test_a_request_that_fal_does_not_know_is_not_found_and_not_a_gone_endpoint(b
 
 
 @pytest.mark.parametrize("how", ["", "=410", "=deprecated"])
-def test_when_every_endpoint_is_gone_the_error_names_the_variable_to_set(box, client, how):
+def test_when_every_endpoint_is_gone_the_error_names_the_variable_to_set(
+    box: Sandbox, client: FalClient, how: str
+) -> None:
     box.configure(gone=["openrouter/router" + how, "fal-ai/any-llm" + how])
     with pytest.raises(EndpointGone, match="FAL_TEXT_ENDPOINT") as caught:
         client.any_llm_submit("Hi")
@@ -178,7 +187,7 @@ def test_when_every_endpoint_is_gone_the_error_names_the_variable_to_set(box, cl
 # ---------------------------------------------------------------- what is reported
 
 
-def test_a_reported_failure_can_be_told_as_json_and_traced_to_its_cause(box, client):
+def test_a_reported_failure_can_be_told_as_json_and_traced_to_its_cause(box: Sandbox, client: FalClient) -> None:
     box.fault("submit", drop="after")
     result = client.any_llm_complete("Hi")
     told = json.loads(json.dumps(result))
@@ -241,7 +250,9 @@ ODD = [
 
 
 @pytest.mark.parametrize(("stage", "answer"), ODD)
-def test_an_answer_that_nobody_expects_is_survived_or_one_of_our_errors(box, client, stage, answer):
+def test_an_answer_that_nobody_expects_is_survived_or_one_of_our_errors(
+    box: Sandbox, client: FalClient, stage: Any, answer: Any
+) -> None:
     box.fault(stage, status=200, times=None, **answer)
     if stage != "submit":
         box.fault("status_stream", status=500, times=None)
@@ -264,20 +275,20 @@ def test_an_answer_that_nobody_expects_is_survived_or_one_of_our_errors(box, cli
         "data: " + DEEP + "\n\n",
     ],
 )
-def test_a_status_stream_that_nobody_expects_is_survived(box, client, body):
+def test_a_status_stream_that_nobody_expects_is_survived(box: Sandbox, client: FalClient, body: str) -> None:
     box.fault("status_stream", status=200, body=body, content_type="text/event-stream")
     assert client.any_llm_complete("Hi", with_logs=True)["error"] is None
 
 
 @pytest.mark.parametrize("stage", ["submit", "result", "status"])
-def test_a_body_that_cannot_be_decoded_is_one_of_our_errors(box, client, stage):
+def test_a_body_that_cannot_be_decoded_is_one_of_our_errors(box: Sandbox, client: FalClient, stage: str) -> None:
     box.fault("status_stream", status=500)
     box.fault(stage, status=200, body="plain text", headers={"Content-Encoding": "gzip"}, times=None)
     result = client.any_llm_complete("Hi")
     assert result["error_type"] == {"submit": "ambiguous_submit"}.get(stage, "unreachable"), result
 
 
-def test_a_submit_whose_answer_names_only_the_id_tells_that_id(box, client):
+def test_a_submit_whose_answer_names_only_the_id_tells_that_id(box: Sandbox, client: FalClient) -> None:
     box.fault("submit", status=200, body={"request_id": "abc"})
     result = client.any_llm_complete("Hi")
     assert (result["error_type"], result["request_id"]) == ("ambiguous_submit", "abc")
@@ -285,7 +296,9 @@ def test_a_submit_whose_answer_names_only_the_id_tells_that_id(box, client):
 
 
 @pytest.mark.parametrize("named", ["https://evil.example/x", "http://queue.fal.run/x", None, 5, "", "https://[::1"])
-def test_a_job_is_followed_at_fal_whatever_urls_its_submit_names(box, client, named):
+def test_a_job_is_followed_at_fal_whatever_urls_its_submit_names(
+    box: Sandbox, client: FalClient, named: int | str | None
+) -> None:
     box.say("Still here")
     client.any_llm_submit("first, so that there is a job")
     request_id = box.ledger()["jobs"][0]["request_id"]

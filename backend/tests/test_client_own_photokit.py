@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import (
     AmbiguousSubmit,
     AuthError,
@@ -29,11 +33,11 @@ CUT_OUT_URL = "https://v3.fal.media/files/b/cut.png"
 IMAGE = {"url": "https://v3.fal.media/files/b/new.png", "width": 900, "height": 600, "content_type": "image/png"}
 
 
-def jobs(box):
+def jobs(box: Sandbox) -> list[Any]:
     return [(job["endpoint"], job["input"]) for job in box.ledger()["jobs"]]
 
 
-def answers(box, endpoint, output):
+def answers(box: Sandbox, endpoint: str, output: Any) -> None:
     """Let `endpoint` answer at once, without painting."""
     box.fault("job", endpoint=endpoint, output=output, times=None)
 
@@ -43,7 +47,7 @@ class Own(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, authority):
+    def __init__(self, authority: Any) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(tls)
@@ -52,12 +56,12 @@ class Own(ThreadingHTTPServer):
         self.status, self.body, self.headers, self.hang_up = 200, {"image": IMAGE}, {}, False
         self.url = f"https://localhost:{self.server_address[1]}/v1/replace"
 
-    def handle_error(self, request, client_address):
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller who does not trust us is none of our business."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
+    def do_POST(self) -> None:
         own = self.server
         own.requests.append((self.path, self.headers, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
         if own.hang_up:
@@ -70,12 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *args):
+    def log_message(self, *args: Any) -> None:
         pass
 
 
 @contextmanager
-def serving(authority):
+def serving(authority: Any) -> Iterator[Any]:
     server = Own(authority)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -88,7 +92,7 @@ def serving(authority):
 
 
 @pytest.fixture
-def authority(box, tmp_path, monkeypatch):
+def authority(box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A CA that the client trusts beside the sandbox's."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "own.pem"))
@@ -99,23 +103,23 @@ def authority(box, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def own(authority, monkeypatch):
+def own(authority: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with serving(authority) as server:
         monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
         yield server
 
 
 @pytest.fixture
-def own_client(own):
+def own_client(own: Any) -> Iterator[FalClient]:
     with FalClient(timeout=60) as client:
         yield client
 
 
-def replace(client):
+def replace(client: FalClient) -> Any:
     return client.background_replace(PHOTO, prompt="marble", remove_bg=False)
 
 
-def test_ones_own_photokit_gets_one_json_post_without_the_key(box, own, own_client):
+def test_ones_own_photokit_gets_one_json_post_without_the_key(box: Sandbox, own: Any, own_client: FalClient) -> None:
     answers(box, CUTOUT, {"image": {"url": CUT_OUT_URL}})
     result = own_client.background_replace(PHOTO, prompt="mermer masa")
     [(path, headers, given)] = own.requests
@@ -144,7 +148,9 @@ def test_ones_own_photokit_gets_one_json_post_without_the_key(box, own, own_clie
         (200, {"error": "no product"}, JobFailed),
     ],
 )
-def test_a_failure_of_ones_own_photokit_is_told_and_not_sent_again(own, own_client, status, body, error):
+def test_a_failure_of_ones_own_photokit_is_told_and_not_sent_again(
+    own: Any, own_client: FalClient, status: int, body: bytes | dict[str, Any], error: Any
+) -> None:
     own.status, own.body = status, body
     own.headers = {"Retry-After": "0", "Location": "https://example.com/elsewhere"}
     with pytest.raises(error) as caught:
@@ -154,21 +160,25 @@ def test_a_failure_of_ones_own_photokit_is_told_and_not_sent_again(own, own_clie
     assert caught.value.retryable is (status in (503, 429) or body == {"image": None})
 
 
-def test_a_photokit_that_hangs_up_may_have_done_the_work_so_it_is_not_asked_again(own, own_client):
+def test_a_photokit_that_hangs_up_may_have_done_the_work_so_it_is_not_asked_again(
+    own: Any, own_client: FalClient
+) -> None:
     own.hang_up = True
     with pytest.raises(AmbiguousSubmit, match="localhost"):
         replace(own_client)
     assert len(own.requests) == 1
 
 
-def test_a_photokit_that_is_not_there_was_never_reached(authority, monkeypatch):
+def test_a_photokit_that_is_not_there_was_never_reached(authority: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(authority) as server:
         monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
     with FalClient(timeout=60) as client, pytest.raises(Unreachable, match="localhost"):
         replace(client)
 
 
-def test_a_photokit_with_a_certificate_that_is_not_trusted_gets_nothing(authority, monkeypatch):
+def test_a_photokit_with_a_certificate_that_is_not_trusted_gets_nothing(
+    authority: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(trustme.CA()) as server:
         monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", server.url)
         with FalClient(timeout=60) as client, pytest.raises(Unreachable):
@@ -176,7 +186,7 @@ def test_a_photokit_with_a_certificate_that_is_not_trusted_gets_nothing(authorit
         assert server.requests == []
 
 
-def test_a_photokit_url_at_fal_itself_gets_the_key(box, monkeypatch):
+def test_a_photokit_url_at_fal_itself_gets_the_key(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(box, PHOTOKIT, {"image": IMAGE})
     monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", f"https://fal.run/{PHOTOKIT}")
     with FalClient() as client:

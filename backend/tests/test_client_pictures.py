@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import (
     BadOutput,
     JobFailed,
@@ -20,23 +23,25 @@ IMAGE = {"url": "https://v3.fal.media/files/b/new.png", "width": 900, "height": 
 SHAPE = {"url", "width", "height", "content_type", "file_size"}
 
 
-def jobs(box):
+def jobs(box: Sandbox) -> list[Any]:
     return [(job["endpoint"], job["input"]) for job in box.ledger()["jobs"]]
 
 
-def answers(box, endpoint, output):
+def answers(box: Sandbox, endpoint: str, output: Any) -> None:
     """Let `endpoint` answer at once, without painting."""
     box.fault("job", endpoint=endpoint, output=output, times=None)
 
 
-def decoded(box, url):
+def decoded(box: Sandbox, url: Any) -> Any:
     return cv2.imdecode(np.frombuffer(box.file(url), np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 # ---------------------------------------------------------------- real pictures
 
 
-def test_remove_background_gives_a_png_that_is_transparent_around_the_product(box, client, photo_url):
+def test_remove_background_gives_a_png_that_is_transparent_around_the_product(
+    box: Sandbox, client: FalClient, photo_url: str
+) -> None:
     result = client.remove_background(photo_url)
     assert set(result["image"]) == SHAPE
     assert (result["image"]["width"], result["image"]["height"]) == (240, 160)
@@ -52,7 +57,9 @@ def test_remove_background_gives_a_png_that_is_transparent_around_the_product(bo
     assert result["billable_units"] == 1
 
 
-def test_background_replace_cuts_the_product_out_and_gives_the_cut_out_to_the_photokit(box, client, photo_url):
+def test_background_replace_cuts_the_product_out_and_gives_the_cut_out_to_the_photokit(
+    box: Sandbox, client: FalClient, photo_url: str
+) -> None:
     result = client.background_replace(photo_url, prompt="cozy scandinavian living room, warm tones")
     (first, cut_input), (second, input_) = jobs(box)
     assert (first, cut_input) == (CUTOUT, {"image_url": photo_url})
@@ -69,7 +76,7 @@ def test_background_replace_cuts_the_product_out_and_gives_the_cut_out_to_the_ph
 # ---------------------------------------------------------------- what is sent, and answers of every shape
 
 
-def test_without_remove_bg_the_photo_goes_to_the_photokit_as_it_is(box, client):
+def test_without_remove_bg_the_photo_goes_to_the_photokit_as_it_is(box: Sandbox, client: FalClient) -> None:
     answers(box, PHOTOKIT, {"image": IMAGE})
     result = client.background_replace(PHOTO, prompt="marble", remove_bg=False)
     assert jobs(box) == [(PHOTOKIT, {"image_url": PHOTO, "prompt": "marble"})]
@@ -88,7 +95,9 @@ def test_without_remove_bg_the_photo_goes_to_the_photokit_as_it_is(box, client):
         ),
     ],
 )
-def test_a_picture_is_found_wherever_an_endpoint_puts_it(box, client, output, url, width):
+def test_a_picture_is_found_wherever_an_endpoint_puts_it(
+    box: Sandbox, client: FalClient, output: dict[str, Any], url: Any, width: int | None
+) -> None:
     answers(box, PHOTOKIT, output)
     image = client.background_replace(PHOTO, prompt="marble", remove_bg=False)["image"]
     assert (image["url"], image["width"], set(image)) == (url, width, SHAPE)
@@ -108,7 +117,9 @@ def test_a_picture_is_found_wherever_an_endpoint_puts_it(box, client, output, ur
     ],
 )
 @pytest.mark.parametrize("endpoint", [CUTOUT, PHOTOKIT])
-def test_an_answer_without_a_picture_raises_and_names_the_job(box, client, endpoint, output, error):
+def test_an_answer_without_a_picture_raises_and_names_the_job(
+    box: Sandbox, client: FalClient, endpoint: Any, output: dict[Any, Any] | dict[str, Any], error: Any
+) -> None:
     answers(box, endpoint, output)
     answers(box, CUTOUT, {"image": IMAGE})
     with pytest.raises(error) as caught:
@@ -117,7 +128,7 @@ def test_an_answer_without_a_picture_raises_and_names_the_job(box, client, endpo
     assert jobs(box)[-1][0] == endpoint
 
 
-def test_when_the_cut_out_fails_no_picture_is_paid_for(box, client):
+def test_when_the_cut_out_fails_no_picture_is_paid_for(box: Sandbox, client: FalClient) -> None:
     with pytest.raises(ModelRejected) as caught:
         client.background_replace("https://elsewhere.example.net/x.jpg", prompt="marble")
     assert caught.value.detail[0]["type"] == "file_download_error"
@@ -134,8 +145,13 @@ def test_when_the_cut_out_fails_no_picture_is_paid_for(box, client):
     ],
 )
 def test_a_photokit_set_by_hand_gets_the_image_under_the_name_it_knows(
-    box, monkeypatch, endpoint, field, value, output
-):
+    box: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    endpoint: str,
+    field: str,
+    value: list[str] | str,
+    output: dict[str, Any],
+) -> None:
     box.configure(any_endpoint=True)
     answers(box, CUTOUT, {"image": {"url": CUT_OUT_URL}})
     answers(box, endpoint, output)
@@ -146,7 +162,7 @@ def test_a_photokit_set_by_hand_gets_the_image_under_the_name_it_knows(
     assert result["image"]["url"] == IMAGE["url"]
 
 
-def test_a_cut_out_endpoint_set_by_hand_is_used(box, monkeypatch):
+def test_a_cut_out_endpoint_set_by_hand_is_used(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(box, "fal-ai/birefnet/v2", {"image": {"url": CUT_OUT_URL}})
     monkeypatch.setenv("FAL_CUTOUT_ENDPOINT", "fal-ai/birefnet/v2")
     with FalClient() as client:

@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 from datetime import datetime, timezone
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import fal_client
 import fal_client.client
@@ -17,22 +19,25 @@ import urllib3
 from httpcore._backends.sync import SyncStream
 from requests.adapters import HTTPAdapter
 
+from fal_sandbox.server import Sandbox
+from services.fal_service import FalClient
+
 WHY = "services/fal/fal_api.py, transport.py and connections.py stand on this; read what changed before you adapt them"
 
 POOLS = (httpcore.ConnectionPool, httpcore.HTTPProxy)
 
 
-def parameters(function):
+def parameters(function: Any) -> set[Any]:
     return set(inspect.signature(function).parameters)
 
 
-def test_fal_clients_sync_client_sends_with_what_a_subclass_gives_it():
+def test_fal_clients_sync_client_sends_with_what_a_subclass_gives_it() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Client(fal_client.SyncClient):
         http: object
 
         @cached_property
-        def _client(self):
+        def _client(self) -> Any:
             return self.http
 
     marker = object()
@@ -65,11 +70,11 @@ def test_fal_clients_sync_client_sends_with_what_a_subclass_gives_it():
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
-def test_functions_that_we_call_or_replace_take_what_we_hand_over(function, needed):
+def test_functions_that_we_call_or_replace_take_what_we_hand_over(function: Any, needed: Any) -> None:
     assert needed <= parameters(function), f"{function.__qualname__}: {WHY}"
 
 
-def test_fal_clients_token_manager_knows_its_url_and_headers():
+def test_fal_clients_token_manager_knows_its_url_and_headers() -> None:
     auth = fal_client.SyncClient(key="an-id:a-secret")._auth
     manager = fal_client.client.CDNTokenManager(auth)
     assert manager._url.startswith("https://rest.fal.ai/storage/auth/token"), WHY
@@ -78,13 +83,13 @@ def test_fal_clients_token_manager_knows_its_url_and_headers():
     assert not token.is_expired(), WHY
 
 
-def test_fal_clients_retry_loop_repeats_httpx_errors_and_not_ours():
+def test_fal_clients_retry_loop_repeats_httpx_errors_and_not_ours() -> None:
     """Ours are raised inside that loop, so that a submit is not sent again behind our back."""
     assert not fal_client.client._should_retry(RuntimeError("ours")), WHY
     assert fal_client.client._should_retry(httpx.ReadError("theirs")), WHY
 
 
-def test_a_handle_names_its_urls():
+def test_a_handle_names_its_urls() -> None:
     handle = fal_client.SyncClient(key="an-id:a-secret").get_handle("openrouter/router/vision", "abc")
     assert (handle.request_id, handle.response_url, handle.status_url, handle.cancel_url) == (
         "abc",
@@ -95,9 +100,11 @@ def test_a_handle_names_its_urls():
 
 
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1"])
-def test_httpcores_pools_connect_through_the_network_backend_that_they_are_given(proxy):
+def test_httpcores_pools_connect_through_the_network_backend_that_they_are_given(proxy: str | None) -> None:
     class Backend(httpcore.NetworkBackend):
-        def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
+        def connect_tcp(
+            self, host: Any, port: Any, timeout: Any = None, local_address: Any = None, socket_options: Any = None
+        ) -> None:
             raise httpcore.ConnectError(f"asked for {host}")
 
     options = {"network_backend": Backend()}
@@ -107,16 +114,16 @@ def test_httpcores_pools_connect_through_the_network_backend_that_they_are_given
         assert pool.connections == [], WHY
 
 
-def test_httpx_clients_send_every_request_through_the_method_that_we_replace():
+def test_httpx_clients_send_every_request_through_the_method_that_we_replace() -> None:
     class Client(httpx.Client):
-        def send(self, request, **_):
+        def send(self, request: Any, **_: Any) -> Any:
             return httpx.Response(418, request=request)
 
     with Client() as web:
         assert web.post("https://queue.fal.run/").status_code == 418, WHY
 
 
-def test_httpcores_backend_and_streams_have_the_methods_that_we_wrap():
+def test_httpcores_backend_and_streams_have_the_methods_that_we_wrap() -> None:
     assert {"connect_tcp"} <= set(dir(httpcore.SyncBackend)), WHY
     assert {"read", "write", "start_tls", "close", "get_extra_info"} <= set(dir(httpcore.NetworkStream)), WHY
     assert {"host", "port", "timeout", "local_address", "socket_options"} <= parameters(
@@ -125,18 +132,20 @@ def test_httpcores_backend_and_streams_have_the_methods_that_we_wrap():
     assert {"ssl_context", "server_hostname", "timeout"} <= parameters(httpcore.NetworkStream.start_tls), WHY
 
 
-def test_urllib3_takes_a_tls_context_and_a_connection_class():
+def test_urllib3_takes_a_tls_context_and_a_connection_class() -> None:
     fields = {field.removeprefix("key_") for field in urllib3.poolmanager.PoolKey._fields}
     assert {"ssl_context", "ca_certs", "ca_cert_dir"} <= fields, WHY
     assert isinstance(urllib3.HTTPSConnectionPool.ConnectionCls, type), WHY
 
 
-def test_every_request_of_a_client_passes_through_our_transport(box, client, photo_path):
+def test_every_request_of_a_client_passes_through_our_transport(
+    box: Sandbox, client: FalClient, photo_path: Path
+) -> None:
     """Whatever fal-client opened by itself would miss the deadline, the retry rules and the key rules."""
     transport, seen = client._parts().api._transport, []
     send = transport.send
 
-    def watched(call, request):
+    def watched(call: Any, request: Any) -> Any:
         seen.append((request.method, request.url.host, request.url.path))
         return send(call, request)
 

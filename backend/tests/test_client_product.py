@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
+
+from fal_sandbox.server import Sandbox
+from services.fal_service import FalClient
 
 CATEGORIES = {
     "main_product_type": "Footwear",
@@ -22,19 +26,21 @@ VISION, ENTERPRISE = "openrouter/router/vision", "openrouter/router/enterprise"
 STYLE = "Clean white studio background for e-commerce"
 
 
-def said(**changes):
+def said(**changes: Any) -> str:
     """What a model writes for these categories; None leaves one out."""
     return json.dumps({name: value for name, value in {**CATEGORIES, **changes}.items() if value is not None})
 
 
-def inputs(box):
+def inputs(box: Sandbox) -> list[Any]:
     return [job["input"] for job in box.ledger()["jobs"]]
 
 
 # ---------------------------------------------------------------- analysis
 
 
-def test_analysis_returns_nine_texts_and_shows_the_picture_to_the_vision_model(box, client, photo_url):
+def test_analysis_returns_nine_texts_and_shows_the_picture_to_the_vision_model(
+    box: Sandbox, client: FalClient, photo_url: str
+) -> None:
     result = client.analyze_product_image(photo_url)
     assert set(result) == {"categories", "error", "raw_output", "request_id", "usage", "billable_units"}
     assert list(result["categories"]) == list(CATEGORIES)
@@ -50,7 +56,9 @@ def test_analysis_returns_nine_texts_and_shows_the_picture_to_the_vision_model(b
     assert result["request_id"] == job["request_id"]
 
 
-def test_analysis_sends_the_model_and_temperature_that_were_chosen(box, client, photo_url):
+def test_analysis_sends_the_model_and_temperature_that_were_chosen(
+    box: Sandbox, client: FalClient, photo_url: str
+) -> None:
     box.say(said())
     client.analyze_product_image(photo_url, model="google/gemini-2.5-flash", temperature=0)
     assert (inputs(box)[0]["model"], inputs(box)[0]["temperature"]) == ("google/gemini-2.5-flash", 0)
@@ -71,7 +79,9 @@ def test_analysis_sends_the_model_and_temperature_that_were_chosen(box, client, 
         pytest.param("\ufeff" + said().replace("Urban/Street", "Urban\\/Street"), id="with a byte order mark"),
     ],
 )
-def test_analysis_reads_json_however_the_model_wraps_it(box, client, photo_url, text):
+def test_analysis_reads_json_however_the_model_wraps_it(
+    box: Sandbox, client: FalClient, photo_url: str, text: Any
+) -> None:
     box.say(text)
     result = client.analyze_product_image(photo_url)
     assert (result["categories"], result["error"], result["raw_output"]) == (CATEGORIES, None, text)
@@ -99,7 +109,9 @@ def test_analysis_reads_json_however_the_model_wraps_it(box, client, photo_url, 
         "\ud800",
     ],
 )
-def test_a_missing_category_is_asked_for_once_more_and_alone(box, client, photo_url, value):
+def test_a_missing_category_is_asked_for_once_more_and_alone(
+    box: Sandbox, client: FalClient, photo_url: str, value: Any
+) -> None:
     box.say(json.dumps({**CATEGORIES, "vibe": value}))
     box.say('{"vibe": "Cozy", "subcategory": "Boots"}')
     result = client.analyze_product_image(photo_url)
@@ -111,7 +123,9 @@ def test_a_missing_category_is_asked_for_once_more_and_alone(box, client, photo_
 
 
 @pytest.mark.parametrize("second", ["{}", '{"vibe": ""}', '{"price_range": "Luxury"}', "I cannot tell."])
-def test_a_category_missing_twice_is_unknown_and_not_asked_for_a_third_time(box, client, photo_url, second):
+def test_a_category_missing_twice_is_unknown_and_not_asked_for_a_third_time(
+    box: Sandbox, client: FalClient, photo_url: str, second: str
+) -> None:
     box.say(said(vibe=None))
     box.say(second)
     result = client.analyze_product_image(photo_url)
@@ -119,7 +133,7 @@ def test_a_category_missing_twice_is_unknown_and_not_asked_for_a_third_time(box,
     assert (result["error"], len(inputs(box))) == (None, 2)
 
 
-def test_when_asking_again_fails_what_is_known_already_is_kept(box, client, photo_url):
+def test_when_asking_again_fails_what_is_known_already_is_kept(box: Sandbox, client: FalClient, photo_url: str) -> None:
     box.fault("job", output={"output": said(vibe=None)})
     box.fault("job", fail={"error": "Runner disconnected", "error_type": "runner_disconnected"})
     result = client.analyze_product_image(photo_url)
@@ -175,7 +189,9 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("what", WRITTEN)
-def test_analysis_reads_what_is_nearly_the_json_that_was_asked_for(box, client, photo_url, what):
+def test_analysis_reads_what_is_nearly_the_json_that_was_asked_for(
+    box: Sandbox, client: FalClient, photo_url: str, what: str
+) -> None:
     box.say(WRITTEN[what])
     result = client.analyze_product_image(photo_url)
     assert (result["categories"], result["error"], result["raw_output"]) == (CATEGORIES, None, WRITTEN[what])
@@ -195,13 +211,15 @@ def test_analysis_reads_what_is_nearly_the_json_that_was_asked_for(box, client, 
         ('{"value": ["Urban", "Street"]}', "Urban, Street"),
     ],
 )
-def test_a_text_is_taken_as_it_was_meant(box, client, photo_url, written, vibe):
+def test_a_text_is_taken_as_it_was_meant(
+    box: Sandbox, client: FalClient, photo_url: str, written: str, vibe: str
+) -> None:
     box.say(f'{{"vibe": {written}, {said(vibe=None)[1:-1]},}}')
     assert client.analyze_product_image(photo_url)["categories"] == {**CATEGORIES, "vibe": vibe}
 
 
 @pytest.mark.parametrize("text", [said()[:-6], re.sub('"', "", said())[:-6]], ids=["in quotes", "without quotes"])
-def test_a_text_that_was_cut_off_is_missing(box, client, photo_url, text):
+def test_a_text_that_was_cut_off_is_missing(box: Sandbox, client: FalClient, photo_url: str, text: Any) -> None:
     box.say(text)
     box.say('{"vibe": "Cozy"}')
     assert client.analyze_product_image(photo_url)["categories"] == {**CATEGORIES, "vibe": "Cozy"}
@@ -222,7 +240,9 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
-def test_an_answer_that_cannot_be_read_is_asked_for_once_more(box, client, photo_url, text):
+def test_an_answer_that_cannot_be_read_is_asked_for_once_more(
+    box: Sandbox, client: FalClient, photo_url: str, text: str
+) -> None:
     box.say(text)
     box.say(said(vibe=None))
     result = client.analyze_product_image(photo_url)
@@ -234,7 +254,9 @@ def test_an_answer_that_cannot_be_read_is_asked_for_once_more(box, client, photo
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
-def test_nothing_found_at_all_is_an_error_that_keeps_what_the_model_wrote(box, client, photo_url, text):
+def test_nothing_found_at_all_is_an_error_that_keeps_what_the_model_wrote(
+    box: Sandbox, client: FalClient, photo_url: str, text: str
+) -> None:
     box.say(text)
     box.say("Still a shoe.")
     result = client.analyze_product_image(photo_url)
@@ -243,7 +265,9 @@ def test_nothing_found_at_all_is_an_error_that_keeps_what_the_model_wrote(box, c
     assert len(inputs(box)) == 2
 
 
-def test_an_answer_that_cannot_be_read_is_told_although_asking_again_failed(box, client, photo_url):
+def test_an_answer_that_cannot_be_read_is_told_although_asking_again_failed(
+    box: Sandbox, client: FalClient, photo_url: str
+) -> None:
     box.fault("job", output={"output": "It is a shoe."})
     box.fault("job", fail={"error": "Runner disconnected", "error_type": "runner_disconnected"})
     result = client.analyze_product_image(photo_url)
@@ -251,13 +275,15 @@ def test_an_answer_that_cannot_be_read_is_told_although_asking_again_failed(box,
 
 
 @pytest.mark.parametrize("depth", [500, 100_000])
-def test_a_model_that_never_stops_nesting_neither_hangs_nor_crashes_the_analysis(box, client, photo_url, depth):
+def test_a_model_that_never_stops_nesting_neither_hangs_nor_crashes_the_analysis(
+    box: Sandbox, client: FalClient, photo_url: str, depth: int
+) -> None:
     box.say('{"a":' * depth + said())
     result = client.analyze_product_image(photo_url, timeout=60)
     assert (result["categories"], result["error"]) == (CATEGORIES, None)
 
 
-def test_a_refused_picture_is_reported_with_the_keys_of_the_result(box, client):
+def test_a_refused_picture_is_reported_with_the_keys_of_the_result(box: Sandbox, client: FalClient) -> None:
     result = client.analyze_product_image("https://elsewhere.example.net/x.jpg")
     assert (result["error_type"], result["categories"], result["raw_output"]) == ("model_rejected", {}, "")
     assert result["detail"][0]["type"] == "file_download_error"
@@ -266,14 +292,14 @@ def test_a_refused_picture_is_reported_with_the_keys_of_the_result(box, client):
 # ---------------------------------------------------------------- background prompts
 
 
-def product_in(prompt):
+def product_in(prompt: Any) -> Any:
     """What stands between the tags of a prompt; fails when there is more than one pair."""
     [product] = re.findall("<product>(.*)</product>", prompt, re.DOTALL)
     assert prompt.count("<product>") == prompt.count("</product>") == 1
     return json.loads(product)
 
 
-def test_a_background_prompt_is_written_from_the_categories_and_the_style(box, client):
+def test_a_background_prompt_is_written_from_the_categories_and_the_style(box: Sandbox, client: FalClient) -> None:
     result = client.generate_background_prompt(CATEGORIES, STYLE)
     assert set(result) == {"prompt", "error", "request_id", "usage", "billable_units"}
     assert result["error"] is None
@@ -284,14 +310,14 @@ def test_a_background_prompt_is_written_from_the_categories_and_the_style(box, c
     assert f"<style>{json.dumps(STYLE)}</style>" in job["input"]["prompt"]
 
 
-def test_a_few_categories_are_enough_and_the_model_may_be_chosen(box, client):
+def test_a_few_categories_are_enough_and_the_model_may_be_chosen(box: Sandbox, client: FalClient) -> None:
     few = {"main_product_type": "Footwear", "subcategory": "", "renk": "kırmızı"}
     assert client.generate_background_prompt(few, STYLE, model="openai/gpt-4o")["error"] is None
     assert product_in(inputs(box)[0]["prompt"]) == few
     assert inputs(box)[0]["model"] == "openai/gpt-4o"
 
 
-def test_spaces_around_the_written_prompt_are_dropped(box, client):
+def test_spaces_around_the_written_prompt_are_dropped(box: Sandbox, client: FalClient) -> None:
     box.say("\n  A marble table. \n")
     assert client.generate_background_prompt(CATEGORIES, STYLE)["prompt"] == "A marble table."
 
@@ -308,7 +334,9 @@ TROUBLE = [
 
 
 @pytest.mark.parametrize(("stage", "trouble", "error_type"), TROUBLE)
-def test_there_is_a_usable_prompt_even_when_none_could_be_written(box, client, stage, trouble, error_type):
+def test_there_is_a_usable_prompt_even_when_none_could_be_written(
+    box: Sandbox, client: FalClient, stage: str, trouble: dict[str, Any], error_type: str
+) -> None:
     box.fault(stage, **trouble)
     result = client.generate_background_prompt(CATEGORIES, STYLE, timeout=1.5 if error_type == "timeout" else 30)
     assert result["error_type"] == error_type
@@ -318,7 +346,7 @@ def test_there_is_a_usable_prompt_even_when_none_could_be_written(box, client, s
     assert "Unknown" not in result["prompt"]
 
 
-def test_an_unknown_vibe_is_no_mood_of_the_plain_prompt(box, client):
+def test_an_unknown_vibe_is_no_mood_of_the_plain_prompt(box: Sandbox, client: FalClient) -> None:
     box.fault("submit", status=500)
     prompt = client.generate_background_prompt({**CATEGORIES, "vibe": "Unknown"}, STYLE)["prompt"]
     assert "Unknown" not in prompt
@@ -336,7 +364,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_category_or_style_stays_data_inside_its_tag(box, client, text):
+def test_a_hostile_category_or_style_stays_data_inside_its_tag(box: Sandbox, client: FalClient, text: str) -> None:
     hostile = {**CATEGORIES, "vibe": text, text: "a name may be hostile too"}
     client.generate_background_prompt(hostile, text)
     prompt = inputs(box)[0]["prompt"]

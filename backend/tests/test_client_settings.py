@@ -8,9 +8,11 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import InvalidInput, MissingKey
 from services.fal_service import FalClient
 
@@ -25,21 +27,21 @@ CHAINS = {
 A_KEY = "an-id:a-secret"
 
 
-def settings_of(**given):
+def settings_of(**given: Any) -> Any:
     """What a client was told, as it says itself."""
     with FalClient(**given) as client:
         return client.doctor()["settings"]
 
 
-def key_of_length(length):
+def key_of_length(length: Any) -> str:
     return "an-id:" + "k" * (length - 6)
 
 
-def key_length(**given):
+def key_length(**given: Any) -> int:
     return int(settings_of(**given)["key"].removeprefix("*** (").removesuffix(" characters)"))
 
 
-def write_env(path, **values):
+def write_env(path: Any, **values: Any) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()), encoding="utf-8")
     return path
@@ -59,13 +61,13 @@ SETTINGS = [
 ]
 
 
-def read(settings, name):
+def read(settings: Any, name: Any) -> Any:
     for part in name.split("."):
         settings = settings[part]
     return settings
 
 
-def as_read(value, default):
+def as_read(value: Any, default: Any) -> Any:
     if isinstance(default, list):
         return [value]
     return value.lower() if isinstance(default, str) else type(default)(value)
@@ -73,8 +75,16 @@ def as_read(value, default):
 
 @pytest.mark.parametrize(("name", "argument", "variable", "given", "in_env", "in_file", "default"), SETTINGS)
 def test_argument_beats_environment_beats_file_beats_default(
-    box, monkeypatch, name, argument, variable, given, in_env, in_file, default
-):
+    box: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    name: Any,
+    argument: Any,
+    variable: Any,
+    given: Any,
+    in_env: Any,
+    in_file: Any,
+    default: Any,
+) -> None:
     assert read(settings_of(), name) == default
     write_env(Path(".env"), **{variable: in_file})
     assert read(settings_of(), name) == as_read(in_file, default)
@@ -105,7 +115,14 @@ def test_argument_beats_environment_beats_file_beats_default(
     ],
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )
-def test_the_key_is_found_where_it_is_named_first(box, monkeypatch, argument, in_env, in_file, length):
+def test_the_key_is_found_where_it_is_named_first(
+    box: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    argument: dict[Any, Any] | dict[str, Any],
+    in_env: dict[Any, Any] | dict[str, Any],
+    in_file: dict[Any, Any] | dict[str, Any],
+    length: int,
+) -> None:
     monkeypatch.delenv("FAL_KEY")
     for name, value in in_env.items():
         monkeypatch.setenv(name, value)
@@ -114,7 +131,7 @@ def test_the_key_is_found_where_it_is_named_first(box, monkeypatch, argument, in
     assert key_length(**argument) == length
 
 
-def test_the_key_that_was_found_is_the_one_that_is_sent(box, monkeypatch):
+def test_the_key_that_was_found_is_the_one_that_is_sent(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FAL_KEY")
     write_env(Path(".env"), FAL_KEY="broke:no-balance")
     with FalClient() as client:
@@ -130,7 +147,9 @@ def test_the_key_that_was_found_is_the_one_that_is_sent(box, monkeypatch):
 
 
 @pytest.mark.parametrize("found", [{}, {"FAL_KEY_ID": "an-id"}, {"FAL_KEY_SECRET": "s"}, {"FAL_KEY": ""}])
-def test_a_missing_key_names_every_remedy(monkeypatch, found):
+def test_a_missing_key_names_every_remedy(
+    monkeypatch: pytest.MonkeyPatch, found: dict[Any, Any] | dict[str, Any]
+) -> None:
     for name, value in found.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MissingKey) as caught:
@@ -160,7 +179,9 @@ PLACEHOLDERS = [
 
 @pytest.mark.parametrize("place", ["argument", "environment", "file"])
 @pytest.mark.parametrize("value", PLACEHOLDERS)
-def test_a_placeholder_is_named_as_one_and_is_no_key(box, monkeypatch, place, value):
+def test_a_placeholder_is_named_as_one_and_is_no_key(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, place: str, value: Any
+) -> None:
     monkeypatch.delenv("FAL_KEY")
     given = {"key": value} if place == "argument" else {}
     if place == "environment":
@@ -176,7 +197,7 @@ def test_a_placeholder_is_named_as_one_and_is_no_key(box, monkeypatch, place, va
         assert key_length() == len(A_KEY)
 
 
-def test_half_a_placeholder_does_not_show_the_other_half(monkeypatch):
+def test_half_a_placeholder_does_not_show_the_other_half(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAL_KEY_ID", "undefined")
     monkeypatch.setenv("FAL_KEY_SECRET", "planted")
     with pytest.raises(MissingKey, match="FAL_KEY_ID and FAL_KEY_SECRET") as caught:
@@ -185,7 +206,9 @@ def test_half_a_placeholder_does_not_show_the_other_half(monkeypatch):
 
 
 @pytest.mark.parametrize("quoted", ['"{}"', "'{}'", ' "{}" ', "“{}”", "'\"{}\"'"])
-def test_quotes_around_a_value_of_the_environment_are_no_part_of_it(box, monkeypatch, quoted):
+def test_quotes_around_a_value_of_the_environment_are_no_part_of_it(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, quoted: str
+) -> None:
     monkeypatch.setenv("FAL_KEY", quoted.format(A_KEY))
     monkeypatch.setenv("FAL_TIMEOUT_S", quoted.format("33"))
     assert (key_length(), settings_of()["timeout_s"]) == (len(A_KEY), 33)
@@ -207,7 +230,9 @@ BAD_VALUES = [
 
 @pytest.mark.parametrize("place", ["environment", "file"])
 @pytest.mark.parametrize(("variable", "value"), BAD_VALUES)
-def test_a_value_that_makes_no_sense_is_refused_by_the_name_of_its_variable(monkeypatch, place, variable, value):
+def test_a_value_that_makes_no_sense_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, place: str, variable: Any, value: Any
+) -> None:
     key = {} if "KEY" in variable else {"FAL_KEY": A_KEY}
     if place == "environment":
         for name, text in {**key, variable: value}.items():
@@ -219,7 +244,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_the_name_of_its_variable(monk
     assert "a secret" not in str(caught.value)
 
 
-def test_a_half_of_a_key_that_makes_no_sense_names_both_variables(monkeypatch):
+def test_a_half_of_a_key_that_makes_no_sense_names_both_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAL_KEY_ID", "an-id")
     monkeypatch.setenv("FAL_KEY_SECRET", "a secret")
     with pytest.raises(InvalidInput, match="FAL_KEY_ID and FAL_KEY_SECRET"):
@@ -230,7 +255,9 @@ def test_a_half_of_a_key_that_makes_no_sense_names_both_variables(monkeypatch):
     ("variable", "value"),
     [("SSL_CERT_FILE", "/no/such/ca.pem"), ("HTTPS_PROXY", "nonsense://127.0.0.1:1"), ("HTTPS_PROXY", "http://[::1")],
 )
-def test_a_broken_network_setting_of_the_machine_is_told_by_its_name(box, monkeypatch, variable, value):
+def test_a_broken_network_setting_of_the_machine_is_told_by_its_name(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
     monkeypatch.setenv(variable, value)
     monkeypatch.setenv(variable.lower(), value)
     with FalClient() as client, pytest.raises(InvalidInput, match=variable):
@@ -240,14 +267,16 @@ def test_a_broken_network_setting_of_the_machine_is_told_by_its_name(box, monkey
 # ---------------------------------------------------------------- what is read when, and what is shown
 
 
-def test_a_change_of_the_environment_counts_for_the_next_client_only(box, monkeypatch):
+def test_a_change_of_the_environment_counts_for_the_next_client_only(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with FalClient() as before:
         monkeypatch.setenv("FAL_TIMEOUT_S", "12")
         with FalClient() as after:
             assert (before.doctor()["settings"]["timeout_s"], after.doctor()["settings"]["timeout_s"]) == (110, 12)
 
 
-def test_a_client_shows_its_time_out_but_not_its_key_and_cannot_be_pickled(box):
+def test_a_client_shows_its_time_out_but_not_its_key_and_cannot_be_pickled(box: Sandbox) -> None:
     secret = "planted-key-id-17:planted-secret-17"
     with FalClient(key=secret, timeout=12.5) as client:
         shown = repr(client) + str(client) + repr(client._settings) + json.dumps(client.doctor())
@@ -258,7 +287,9 @@ def test_a_client_shows_its_time_out_but_not_its_key_and_cannot_be_pickled(box):
 
 
 @pytest.mark.parametrize(("level", "told"), [("off", False), ("info", False), ("debug", True)])
-def test_the_log_goes_to_stderr_and_no_further_than_was_asked(box, monkeypatch, capsys, level, told):
+def test_the_log_goes_to_stderr_and_no_further_than_was_asked(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: str, told: bool
+) -> None:
     monkeypatch.setenv("FAL_LOG", level)
     with FalClient() as client:
         client.any_llm_complete("A prompt that nobody else should read")
@@ -269,7 +300,7 @@ def test_the_log_goes_to_stderr_and_no_further_than_was_asked(box, monkeypatch, 
     assert "sandbox-key" not in printed.err
 
 
-def test_the_doctor_tells_versions_settings_and_hosts_without_starting_a_job(box, client):
+def test_the_doctor_tells_versions_settings_and_hosts_without_starting_a_job(box: Sandbox, client: FalClient) -> None:
     report = client.doctor()
     assert report["error"] is None
     assert set(report["versions"]) >= {"python", "fal-client", "requests", "python-dotenv", "httpx"}
@@ -282,7 +313,7 @@ def test_the_doctor_tells_versions_settings_and_hosts_without_starting_a_job(box
     assert box.ledger()["accepted"] == 0
 
 
-def test_the_doctor_finds_a_key_that_fal_does_not_know(box):
+def test_the_doctor_finds_a_key_that_fal_does_not_know(box: Sandbox) -> None:
     with FalClient(key="bad:nobody-has-it") as client:
         assert client.doctor()["error_type"] == "auth"
 

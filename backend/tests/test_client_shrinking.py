@@ -7,18 +7,22 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import InvalidInput
+from services.fal_service import FalClient
 
 MAX_BYTES = 8_000_000
 
 
-def scene(width, height, mode="RGB"):
+def scene(width: int, height: int, mode: str = "RGB") -> Any:
     """A picture with soft colours and one hard edge; the upper left corner is red."""
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     channels = [across, down, 255 - across]
@@ -27,13 +31,13 @@ def scene(width, height, mode="RGB"):
     return Image.fromarray(pixels).convert(mode)
 
 
-def noise(width, height, channels):
+def noise(width: int, height: int, channels: Any) -> Any:
     return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, channels), dtype=np.uint8))
 
 
 @pytest.fixture
-def saved(tmp_path):
-    def save(picture, name="photo.jpg", **options):
+def saved(tmp_path: Path) -> Callable[..., Any]:
+    def save(picture: Any, name: str = "photo.jpg", **options: Any) -> Any:
         path = tmp_path / name
         picture.save(path, **options)
         return path
@@ -42,10 +46,10 @@ def saved(tmp_path):
 
 
 @pytest.fixture
-def sent(box, client):
+def sent(box: Sandbox, client: FalClient) -> Callable[..., tuple[Any, ...]]:
     """Uploads a photo with `shrink`; the picture that arrived, its bytes, and its content type."""
 
-    def upload(path):
+    def upload(path: Any) -> tuple[Any, ...]:
         data = box.file(client.upload_file(path, shrink=True))
         [row] = [row for row in box.journal() if row["stage"] == "upload"]
         return Image.open(io.BytesIO(data)), data, row["headers"]["content-type"]
@@ -56,7 +60,9 @@ def sent(box, client):
 @pytest.mark.parametrize(
     ("size", "becomes"), [((5000, 500), (4096, 410)), ((200, 8000), (102, 4096)), ((9000, 900), (4096, 410))]
 )
-def test_a_photo_with_too_many_pixels_is_sent_with_4096_on_its_longer_side(size, becomes, saved, sent):
+def test_a_photo_with_too_many_pixels_is_sent_with_4096_on_its_longer_side(
+    size: tuple[Any, ...], becomes: tuple[Any, ...], saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     path = saved(scene(*size))
     picture, _, content_type = sent(path)
     assert (picture.size, picture.format, content_type) == (becomes, "JPEG", "image/jpeg")
@@ -65,7 +71,9 @@ def test_a_photo_with_too_many_pixels_is_sent_with_4096_on_its_longer_side(size,
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "1"])
-def test_every_usual_kind_of_picture_can_be_sent_smaller(mode, saved, sent):
+def test_every_usual_kind_of_picture_can_be_sent_smaller(
+    mode: str, saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     picture, _, _ = sent(saved(scene(8192, 200, mode), "photo.tiff"))
     assert (picture.mode, picture.size) == ("RGB", (4096, 100))
     grey = [np.asarray(one.convert("L"), int) for one in (picture, scene(4096, 100))]
@@ -76,7 +84,9 @@ LARGEST_CHANGE = {"L": 1, "P": 4, "CMYK": 1, "1": 30}
 """Levels of 255. Few colours come as a pattern of dots, which a good reduction makes smooth."""
 
 
-def test_a_photo_with_too_many_bytes_is_sent_with_fewer(saved, sent):
+def test_a_photo_with_too_many_bytes_is_sent_with_fewer(
+    saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     path = saved(noise(1700, 1700, 3), "photo.png")
     assert path.stat().st_size > MAX_BYTES
     picture, data, content_type = sent(path)
@@ -84,7 +94,7 @@ def test_a_photo_with_too_many_bytes_is_sent_with_fewer(saved, sent):
     assert (len(data) <= MAX_BYTES, picture.size) == (True, (1700, 1700))
 
 
-def test_what_is_transparent_stays_transparent(saved, sent):
+def test_what_is_transparent_stays_transparent(saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]) -> None:
     clear = noise(1600, 1400, 4)
     clear.paste((0, 0, 0, 0), (0, 0, 100, 100))
     path = saved(clear, "photo.png")
@@ -96,14 +106,18 @@ def test_what_is_transparent_stays_transparent(saved, sent):
     assert picture.width / picture.height == pytest.approx(1600 / 1400, rel=0.01)
 
 
-def test_an_alpha_channel_in_which_nothing_is_transparent_makes_no_png(saved, sent):
+def test_an_alpha_channel_in_which_nothing_is_transparent_makes_no_png(
+    saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     path = saved(noise(1700, 1700, 3).convert("RGBA"), "photo.png")
     assert path.stat().st_size > MAX_BYTES
     picture, _, content_type = sent(path)
     assert (picture.mode, picture.size, content_type) == ("RGB", (1700, 1700), "image/jpeg")
 
 
-def test_a_photo_that_was_taken_upright_is_sent_upright(saved, sent):
+def test_a_photo_that_was_taken_upright_is_sent_upright(
+    saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter to the right
     picture, _, _ = sent(saved(scene(5000, 500), exif=exif))
@@ -113,25 +127,33 @@ def test_a_photo_that_was_taken_upright_is_sent_upright(saved, sent):
     assert red > 200 > 60 > max(green, blue)
 
 
-def test_a_profile_for_other_channels_does_not_stay(saved, sent):
+def test_a_profile_for_other_channels_does_not_stay(
+    saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     picture, _, _ = sent(saved(scene(4200, 50, "L"), icc_profile=grey))
     assert "icc_profile" not in picture.info
 
 
-def test_the_colour_profile_stays_with_the_photo(saved, sent):
+def test_the_colour_profile_stays_with_the_photo(
+    saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture, _, _ = sent(saved(scene(4200, 50), icc_profile=profile))
     assert picture.info["icc_profile"] == profile
 
 
-def test_a_photo_that_is_small_enough_is_sent_as_it_is(saved, sent):
+def test_a_photo_that_is_small_enough_is_sent_as_it_is(
+    saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     path = saved(scene(4096, 300))
     _, data, _ = sent(path)
     assert data == path.read_bytes()
 
 
-def test_without_shrink_every_photo_is_sent_as_it_is(box, client, saved):
+def test_without_shrink_every_photo_is_sent_as_it_is(
+    box: Sandbox, client: FalClient, saved: Callable[..., Any]
+) -> None:
     path = saved(scene(5000, 60))
     assert box.file(client.upload_file(path)) == path.read_bytes()
 
@@ -139,7 +161,7 @@ def test_without_shrink_every_photo_is_sent_as_it_is(box, client, saved):
 # ---------------------------------------------------------------- very large photos
 
 
-def tall_jpeg(width, height, **options):
+def tall_jpeg(width: int, height: int, **options: Any) -> bytes:
     """A JPEG of colours of any height, made without as many pixels: one row of its blocks over and over."""
     file = io.BytesIO()
     scene(width, 16).save(file, "JPEG", quality=90, subsampling=2, restart_marker_rows=1, **options)
@@ -165,7 +187,7 @@ print(int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) // 
 """
 
 
-def test_a_photo_of_200_million_pixels_is_sent_smaller_in_little_memory(tmp_path):
+def test_a_photo_of_200_million_pixels_is_sent_smaller_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(tall_jpeg(16320, 12240))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
@@ -184,13 +206,15 @@ def test_a_photo_of_200_million_pixels_is_sent_smaller_in_little_memory(tmp_path
     assert int(ran.stdout) < 500
 
 
-def test_a_phone_s_photo_with_a_second_picture_in_it_is_sent_smaller_too(saved, sent):
+def test_a_phone_s_photo_with_a_second_picture_in_it_is_sent_smaller_too(
+    saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]
+) -> None:
     path = saved(scene(5000, 500), "photo.mpo", format="MPO", save_all=True, append_images=[scene(50, 5)])
     picture, _, _ = sent(path)
     assert picture.size == (4096, 410)
 
 
-def with_size(picture, kind, width, height):
+def with_size(picture: Any, kind: Any, width: int, height: int) -> bytes:
     """`picture` as a file whose header tells another size."""
     file = io.BytesIO()
     picture.save(file, kind)
@@ -208,7 +232,9 @@ def with_size(picture, kind, width, height):
 
 
 @pytest.mark.parametrize("what", ["PNG", "TIFF", "BMP", "progressive JPEG"])
-def test_more_pixels_than_can_be_read_whole_are_refused_with_the_number(what, box, client, tmp_path):
+def test_more_pixels_than_can_be_read_whole_are_refused_with_the_number(
+    what: str, box: Sandbox, client: FalClient, tmp_path: Path
+) -> None:
     path = tmp_path / "photo"
     progressive = what == "progressive JPEG"
     data = tall_jpeg(16320, 12240, progressive=True) if progressive else with_size(scene(70, 70), what, 16320, 12240)
@@ -226,7 +252,7 @@ BROKEN = {
 }
 
 
-def broken(what):
+def broken(what: Any) -> Any:
     if (data := BROKEN[what]) is not None:
         return data
     file = io.BytesIO()
@@ -239,7 +265,9 @@ def broken(what):
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_photo_that_cannot_be_made_smaller_is_an_error_before_anything_is_sent(what, box, client, tmp_path):
+def test_a_photo_that_cannot_be_made_smaller_is_an_error_before_anything_is_sent(
+    what: str, box: Sandbox, client: FalClient, tmp_path: Path
+) -> None:
     path = tmp_path / "photo.tiff"
     path.write_bytes(broken(what))
     with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.*[^.]\. Convert it, or leave") as raised:
@@ -248,7 +276,9 @@ def test_a_photo_that_cannot_be_made_smaller_is_an_error_before_anything_is_sent
     assert box.journal() == []
 
 
-def test_without_pillow_the_error_says_what_to_install(box, client, saved, monkeypatch):
+def test_without_pillow_the_error_says_what_to_install(
+    box: Sandbox, client: FalClient, saved: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = saved(scene(50, 50))
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
@@ -258,14 +288,16 @@ def test_without_pillow_the_error_says_what_to_install(box, client, saved, monke
     assert box.journal() == []
 
 
-def test_a_url_is_not_made_smaller(box, client):
+def test_a_url_is_not_made_smaller(box: Sandbox, client: FalClient) -> None:
     with pytest.raises(InvalidInput, match="Leave it out for a URL"):
         client.product_workflow("https://v3.fal.media/files/a/mug.jpg", shrink=True)
     assert box.journal() == []
 
 
 @pytest.mark.parametrize("shrink", ["yes", 1, None])
-def test_shrink_is_true_or_false(box, client, saved, shrink):
+def test_shrink_is_true_or_false(
+    box: Sandbox, client: FalClient, saved: Callable[..., Any], shrink: int | str | None
+) -> None:
     path = saved(scene(50, 50))
     for call in (client.upload_file, client.product_workflow):
         with pytest.raises(InvalidInput, match="shrink must be true or false"):
@@ -273,7 +305,9 @@ def test_shrink_is_true_or_false(box, client, saved, shrink):
     assert box.journal() == []
 
 
-def test_the_commands_that_upload_take_it(box, run, saved, tmp_path):
+def test_the_commands_that_upload_take_it(
+    box: Sandbox, run: Callable[..., tuple[int, Any]], saved: Callable[..., Any], tmp_path: Path
+) -> None:
     path = saved(scene(4200, 600))
     code, uploaded = run("upload-file", "--file_path", str(path), "--shrink")
     assert (code, Image.open(io.BytesIO(box.file(uploaded["url"]))).size) == (0, (4096, 585))

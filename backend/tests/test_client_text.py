@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal_service import FalClient
 
 TEXT, ENTERPRISE, VISION = "openrouter/router", "openrouter/router/enterprise", "openrouter/router/vision"
@@ -16,12 +19,12 @@ EXTRA_KEYS = {"request_id", "usage", "billable_units"}
 FAILURE_KEYS = {"error_type", "retryable", "status_code", "request_id", "hint", "trace"}
 
 
-def only_job(box):
+def only_job(box: Sandbox) -> Any:
     [job] = box.ledger()["jobs"]
     return job
 
 
-def sent(box):
+def sent(box: Sandbox) -> tuple[Any, ...]:
     """Endpoint and input of the one job that fal was given."""
     job = only_job(box)
     return job["endpoint"], job["input"]
@@ -30,7 +33,7 @@ def sent(box):
 # ---------------------------------------------------------------- complete
 
 
-def test_complete_returns_the_documented_keys_and_what_fal_said_beside_them(box, client):
+def test_complete_returns_the_documented_keys_and_what_fal_said_beside_them(box: Sandbox, client: FalClient) -> None:
     box.say("Sıcak kahveler için el yapımı bir kupa. 🍵")
     result = client.any_llm_complete("Write a product description in Turkish.")
     assert set(result) == SEED_KEYS | EXTRA_KEYS
@@ -44,12 +47,12 @@ def test_complete_returns_the_documented_keys_and_what_fal_said_beside_them(box,
     assert result["billable_units"] == 1
 
 
-def test_complete_sends_the_prompt_and_the_documented_defaults_only(box, client):
+def test_complete_sends_the_prompt_and_the_documented_defaults_only(box: Sandbox, client: FalClient) -> None:
     client.any_llm_complete("Hello")
     assert sent(box) == (TEXT, {"prompt": "Hello", "model": "google/gemini-2.5-flash-lite", "temperature": 0.7})
 
 
-def test_complete_sends_every_argument_as_it_was_given(box, client):
+def test_complete_sends_every_argument_as_it_was_given(box: Sandbox, client: FalClient) -> None:
     client.any_llm_complete(
         "İki cümle yaz.\n- ve bir tire",
         system_prompt="You are a senior e-commerce copywriter.",
@@ -71,7 +74,9 @@ def test_complete_sends_every_argument_as_it_was_given(box, client):
 
 
 @pytest.mark.parametrize("priority", ["latency", "throughput"])
-def test_priority_is_sent_to_any_llm_which_knows_it(box, monkeypatch, priority):
+def test_priority_is_sent_to_any_llm_which_knows_it(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, priority: str
+) -> None:
     monkeypatch.setenv("FAL_TEXT_ENDPOINT", ANY_LLM)
     with FalClient() as client:
         client.any_llm_complete("Hello", priority=priority)
@@ -79,14 +84,16 @@ def test_priority_is_sent_to_any_llm_which_knows_it(box, monkeypatch, priority):
     assert (endpoint, given["priority"]) == (ANY_LLM, priority)
 
 
-def test_reasoning_and_partial_are_taken_from_the_answer(box, client):
+def test_reasoning_and_partial_are_taken_from_the_answer(box: Sandbox, client: FalClient) -> None:
     box.fault("job", output={"output": "42", "reasoning": "Because.", "partial": True, "error": None})
     result = client.any_llm_complete("Think")
     assert (result["output"], result["reasoning"], result["partial"]) == ("42", "Because.", True)
     assert result["usage"] is None
 
 
-def test_what_the_queue_logs_goes_to_stderr_when_it_is_asked_for_and_nothing_to_stdout(box, client, capsys):
+def test_what_the_queue_logs_goes_to_stderr_when_it_is_asked_for_and_nothing_to_stdout(
+    box: Sandbox, client: FalClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     client.any_llm_complete("quiet")
     assert capsys.readouterr() == ("", "")
     client.any_llm_complete("Hello", with_logs=True)
@@ -99,7 +106,7 @@ def test_what_the_queue_logs_goes_to_stderr_when_it_is_asked_for_and_nothing_to_
 # ---------------------------------------------------------------- enterprise and images
 
 
-def test_enterprise_returns_the_documented_keys_and_what_fal_said_beside_them(box, client):
+def test_enterprise_returns_the_documented_keys_and_what_fal_said_beside_them(box: Sandbox, client: FalClient) -> None:
     box.say("Hello.")
     result = client.any_llm_enterprise("Say hello")
     assert set(result) == {"output", "error", "raw"} | EXTRA_KEYS
@@ -110,7 +117,7 @@ def test_enterprise_returns_the_documented_keys_and_what_fal_said_beside_them(bo
     )
 
 
-def test_enterprise_sends_every_argument_as_it_was_given(box, client):
+def test_enterprise_sends_every_argument_as_it_was_given(box: Sandbox, client: FalClient) -> None:
     client.any_llm_enterprise(
         "Describe it", system_prompt="Be brief.", model="openai/gpt-5-mini", temperature=2, max_tokens=1
     )
@@ -142,7 +149,9 @@ def test_enterprise_sends_every_argument_as_it_was_given(box, client):
         pytest.param(f"Image URL: {PIXEL}", None, [PIXEL], id="a data URI in the prompt"),
     ],
 )
-def test_images_go_to_the_vision_endpoint_as_image_urls(box, client, prompt, given, expected):
+def test_images_go_to_the_vision_endpoint_as_image_urls(
+    box: Sandbox, client: FalClient, prompt: str, given: list[str] | tuple[Any, ...] | None, expected: list[str]
+) -> None:
     box.fault("job", output={"output": "A mug."})
     result = client.any_llm_enterprise(prompt, image_urls=given)
     assert result["error"] is None
@@ -150,20 +159,20 @@ def test_images_go_to_the_vision_endpoint_as_image_urls(box, client, prompt, giv
     assert (endpoint, arguments["image_urls"], arguments["prompt"]) == (VISION, expected, prompt)
 
 
-def test_the_vision_model_sees_the_picture_that_was_named(box, client, photo_url):
+def test_the_vision_model_sees_the_picture_that_was_named(box: Sandbox, client: FalClient, photo_url: str) -> None:
     result = client.any_llm_enterprise(f"What is it? Image URL: {photo_url}")
     assert "coffee.jpg (240 by 160 pixels)" in result["output"]
 
 
 @pytest.mark.parametrize("prompt", ["Talk about https://example.com/shop", "Image URL: none", "Image URL: ./mug.jpg"])
-def test_a_prompt_without_an_image_line_is_a_text_question(box, client, prompt):
+def test_a_prompt_without_an_image_line_is_a_text_question(box: Sandbox, client: FalClient, prompt: str) -> None:
     assert client.any_llm_enterprise(prompt, image_urls=[])["error"] is None
     endpoint, arguments = sent(box)
     assert endpoint == ENTERPRISE
     assert "image_urls" not in arguments
 
 
-def test_a_vision_endpoint_set_by_hand_gets_image_urls_too(box, monkeypatch):
+def test_a_vision_endpoint_set_by_hand_gets_image_urls_too(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAL_VISION_ENDPOINT", "fal-ai/any-llm/vision")
     box.fault("job", output={"output": "A mug."})
     with FalClient() as client:
@@ -187,7 +196,9 @@ FAILED_JOBS = [
 
 @pytest.mark.parametrize(("fail", "error_type", "retryable"), FAILED_JOBS)
 @pytest.mark.parametrize("method", ["any_llm_complete", "any_llm_enterprise"])
-def test_a_completed_job_with_an_error_is_a_failure(box, client, method, fail, error_type, retryable):
+def test_a_completed_job_with_an_error_is_a_failure(
+    box: Sandbox, client: FalClient, method: str, fail: dict[str, Any], error_type: str, retryable: bool
+) -> None:
     box.fault("job", fail=fail)
     result = getattr(client, method)("Hello")
     assert (result["error_type"], result["retryable"], result["output"]) == (error_type, retryable, "")
@@ -196,7 +207,7 @@ def test_a_completed_job_with_an_error_is_a_failure(box, client, method, fail, e
     assert result["request_id"] in result["error"]
 
 
-def test_a_job_that_the_model_refused_carries_fals_list(box, client):
+def test_a_job_that_the_model_refused_carries_fals_list(box: Sandbox, client: FalClient) -> None:
     detail = [{"loc": ["body", "prompt"], "msg": "Flagged", "type": "content_policy_violation"}]
     box.fault("job", fail={"error": "Invalid status code: 422", "status": 422, "body": {"detail": detail}})
     result = client.any_llm_complete("Hello")
@@ -206,7 +217,9 @@ def test_a_job_that_the_model_refused_carries_fals_list(box, client):
 
 
 @pytest.mark.parametrize("method", ["any_llm_complete", "any_llm_enterprise"])
-def test_an_error_inside_a_successful_answer_is_a_failure_that_keeps_the_answer(box, client, method):
+def test_an_error_inside_a_successful_answer_is_a_failure_that_keeps_the_answer(
+    box: Sandbox, client: FalClient, method: str
+) -> None:
     answer = {"output": "half a te", "partial": True, "error": "The provider is overloaded"}
     box.fault("job", output=answer)
     result = getattr(client, method)("Hello")
@@ -215,14 +228,16 @@ def test_an_error_inside_a_successful_answer_is_a_failure_that_keeps_the_answer(
 
 
 @pytest.mark.parametrize("answer", [{}, {"output": None}, {"output": ["text"]}, {"output": 5}, {"text": "x"}])
-def test_an_answer_without_text_is_bad_output(box, client, answer):
+def test_an_answer_without_text_is_bad_output(
+    box: Sandbox, client: FalClient, answer: dict[Any, Any] | dict[str, Any]
+) -> None:
     box.fault("job", output=answer)
     result = client.any_llm_complete("Hello")
     assert (result["error_type"], result["output"]) == ("bad_output", "")
     assert result["request_id"] == only_job(box)["request_id"]
 
 
-def test_an_input_that_fal_refuses_is_told_with_the_field_at_fault(box, client):
+def test_an_input_that_fal_refuses_is_told_with_the_field_at_fault(box: Sandbox, client: FalClient) -> None:
     result = client.any_llm_enterprise("What is it?", image_urls=["https://elsewhere.example.net/x.jpg"])
     assert (result["error_type"], result["status_code"]) == ("model_rejected", 422)
     assert result["detail"][0]["type"] == "file_download_error"

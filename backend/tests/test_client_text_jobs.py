@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import NotFound, NotReady
+from services.fal_service import FalClient
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 STATUS_KEYS = {"request_id", "status", "queue_position", "logs", "metrics", "error", "error_type"}
 RESULT_KEYS = {"output", "reasoning", "partial", "error", "raw"}
 
 
-def ended(box, request_id):
+def ended(box: Sandbox, request_id: str) -> None:
     box.wait_for(lambda ledger: any(job["request_id"] == request_id and job["outcome"] for job in ledger["jobs"]))
 
 
-def running(box, request_id):
-    def runs(ledger):
+def running(box: Sandbox, request_id: str) -> None:
+    def runs(ledger: Any) -> bool:
         return any(job["request_id"] == request_id and job["state"] == "IN_PROGRESS" for job in ledger["jobs"])
 
     box.wait_for(runs)
@@ -31,7 +35,7 @@ def running(box, request_id):
 # ---------------------------------------------------------------- submit
 
 
-def test_submit_returns_the_id_at_once_while_the_job_has_not_even_begun(box, client):
+def test_submit_returns_the_id_at_once_while_the_job_has_not_even_begun(box: Sandbox, client: FalClient) -> None:
     box.fault("job", stuck="IN_QUEUE")
     request_id = client.any_llm_submit("Hello")
     [job] = box.ledger()["jobs"]
@@ -40,7 +44,7 @@ def test_submit_returns_the_id_at_once_while_the_job_has_not_even_begun(box, cli
     assert [row["stage"] for row in box.journal()] == ["submit"]
 
 
-def test_submit_sends_every_argument_and_tells_the_endpoint_when_asked(box, client):
+def test_submit_sends_every_argument_and_tells_the_endpoint_when_asked(box: Sandbox, client: FalClient) -> None:
     told = client.submit_job("Hi", system_prompt="Brief.", model="openai/gpt-4o", temperature=1, max_tokens=7)
     [job] = box.ledger()["jobs"]
     assert told == {"request_id": job["request_id"], "endpoint": "openrouter/router"}
@@ -48,7 +52,9 @@ def test_submit_sends_every_argument_and_tells_the_endpoint_when_asked(box, clie
     assert job["input"] == given
 
 
-def test_a_submitted_job_has_no_start_deadline_and_one_that_is_waited_for_has_one(box, client):
+def test_a_submitted_job_has_no_start_deadline_and_one_that_is_waited_for_has_one(
+    box: Sandbox, client: FalClient
+) -> None:
     client.any_llm_submit("Hello")
     client.any_llm_complete("Hello", timeout=15)
     alone, waited_for = (row["headers"] for row in box.journal() if row["stage"] == "submit")
@@ -60,7 +66,7 @@ def test_a_submitted_job_has_no_start_deadline_and_one_that_is_waited_for_has_on
 # ---------------------------------------------------------------- status
 
 
-def test_the_status_of_a_waiting_job_tells_its_place(box, client):
+def test_the_status_of_a_waiting_job_tells_its_place(box: Sandbox, client: FalClient) -> None:
     box.fault("job", stuck="IN_QUEUE", times=2)
     first, second = client.any_llm_submit("a"), client.any_llm_submit("b")
     assert client.any_llm_status(first)["queue_position"] == 0
@@ -70,7 +76,7 @@ def test_the_status_of_a_waiting_job_tells_its_place(box, client):
     assert (status["error"], status["error_type"], status["metrics"]) == (None, None, None)
 
 
-def test_the_status_of_a_running_job_carries_its_logs(box, client):
+def test_the_status_of_a_running_job_carries_its_logs(box: Sandbox, client: FalClient) -> None:
     box.fault("job", stuck="IN_PROGRESS")
     request_id = client.any_llm_submit("Hello")
     running(box, request_id)
@@ -80,7 +86,7 @@ def test_the_status_of_a_running_job_carries_its_logs(box, client):
     assert status["logs"][0]["message"] == "sandbox: openrouter/router started"
 
 
-def test_the_status_of_a_finished_job_carries_its_metrics(box, client):
+def test_the_status_of_a_finished_job_carries_its_metrics(box: Sandbox, client: FalClient) -> None:
     request_id = client.any_llm_submit("Hello")
     ended(box, request_id)
     status = client.any_llm_status(request_id)
@@ -88,7 +94,7 @@ def test_the_status_of_a_finished_job_carries_its_metrics(box, client):
     assert status["metrics"]["inference_time"] >= 0
 
 
-def test_the_status_of_a_failed_job_is_completed_with_the_error(box, client):
+def test_the_status_of_a_failed_job_is_completed_with_the_error(box: Sandbox, client: FalClient) -> None:
     box.fault("job", fail={"error": "Runner disconnected", "error_type": "runner_disconnected"})
     request_id = client.any_llm_submit("Hello")
     ended(box, request_id)
@@ -98,14 +104,16 @@ def test_the_status_of_a_failed_job_is_completed_with_the_error(box, client):
 
 
 @pytest.mark.parametrize(("with_logs", "asked", "got"), [(True, "1", list), (False, "0", type(None))])
-def test_logs_are_asked_for_unless_they_are_not_wanted(box, client, with_logs, asked, got):
+def test_logs_are_asked_for_unless_they_are_not_wanted(
+    box: Sandbox, client: FalClient, with_logs: bool, asked: str, got: Any
+) -> None:
     request_id = client.any_llm_submit("Hello")
     status = client.any_llm_status(request_id, with_logs)
     assert type(status["logs"]) is got
     assert parse_qs(box.journal()[-1]["query"]) == {"logs": [asked]}
 
 
-def test_the_status_of_an_unknown_job_raises_not_found_with_its_id(box, client):
+def test_the_status_of_an_unknown_job_raises_not_found_with_its_id(box: Sandbox, client: FalClient) -> None:
     with pytest.raises(NotFound) as caught:
         client.any_llm_status(UNKNOWN)
     assert (caught.value.request_id, caught.value.status_code) == (UNKNOWN, 404)
@@ -115,7 +123,7 @@ def test_the_status_of_an_unknown_job_raises_not_found_with_its_id(box, client):
 # ---------------------------------------------------------------- result
 
 
-def test_the_result_of_a_finished_job_has_the_shape_of_complete(box, client):
+def test_the_result_of_a_finished_job_has_the_shape_of_complete(box: Sandbox, client: FalClient) -> None:
     box.say("Merhaba")
     request_id = client.any_llm_submit("Hello")
     ended(box, request_id)
@@ -127,7 +135,7 @@ def test_the_result_of_a_finished_job_has_the_shape_of_complete(box, client):
 
 
 @pytest.mark.parametrize("state", ["IN_QUEUE", "IN_PROGRESS"])
-def test_the_result_of_an_unfinished_job_raises_not_ready(box, client, state):
+def test_the_result_of_an_unfinished_job_raises_not_ready(box: Sandbox, client: FalClient, state: str) -> None:
     box.fault("job", stuck=state)
     request_id = client.any_llm_submit("Hello")
     with pytest.raises(NotReady) as caught:
@@ -148,7 +156,9 @@ def test_the_result_of_an_unfinished_job_raises_not_ready(box, client, state):
         ({"error": "Stopped", "error_type": "client_cancelled"}, "cancelled"),
     ],
 )
-def test_the_result_of_a_failed_job_reports_the_failure_at_once(box, client, fail, error_type):
+def test_the_result_of_a_failed_job_reports_the_failure_at_once(
+    box: Sandbox, client: FalClient, fail: dict[str, Any], error_type: str
+) -> None:
     box.fault("job", fail=fail)
     request_id = client.any_llm_submit("Hello")
     ended(box, request_id)
@@ -159,14 +169,16 @@ def test_the_result_of_a_failed_job_reports_the_failure_at_once(box, client, fai
 
 
 @pytest.mark.parametrize("outage", [{"status": 503}, {"status": 429}, {"drop": "before"}, {"garbage": "html"}])
-def test_an_outage_while_a_result_is_fetched_is_not_taken_for_the_job(box, client, outage):
+def test_an_outage_while_a_result_is_fetched_is_not_taken_for_the_job(
+    box: Sandbox, client: FalClient, outage: dict[str, Any]
+) -> None:
     request_id = client.any_llm_submit("Hello")
     ended(box, request_id)
     box.fault("result", **outage)
     assert client.any_llm_result(request_id)["error"] is None
 
 
-def test_the_result_of_an_unknown_or_expired_job_is_reported_as_not_found(box, client):
+def test_the_result_of_an_unknown_or_expired_job_is_reported_as_not_found(box: Sandbox, client: FalClient) -> None:
     box.fault("job", expired=True)
     expired = client.any_llm_submit("Hello")
     ended(box, expired)
@@ -178,14 +190,14 @@ def test_the_result_of_an_unknown_or_expired_job_is_reported_as_not_found(box, c
 # ---------------------------------------------------------------- cancel
 
 
-def test_cancelling_a_waiting_job_takes_it_out_of_the_queue(box, client):
+def test_cancelling_a_waiting_job_takes_it_out_of_the_queue(box: Sandbox, client: FalClient) -> None:
     box.fault("job", stuck="IN_QUEUE")
     request_id = client.any_llm_submit("Hello")
     assert client.any_llm_cancel(request_id) == {"request_id": request_id, "status": "cancelled"}
     assert box.ledger()["jobs"][0]["outcome"] == "cancelled"
 
 
-def test_cancelling_a_running_job_is_a_request(box, client):
+def test_cancelling_a_running_job_is_a_request(box: Sandbox, client: FalClient) -> None:
     box.fault("job", stuck="IN_PROGRESS")
     request_id = client.any_llm_submit("Hello")
     running(box, request_id)
@@ -194,13 +206,13 @@ def test_cancelling_a_running_job_is_a_request(box, client):
     assert client.any_llm_result(request_id)["error_type"] == "cancelled"
 
 
-def test_cancelling_what_has_ended_is_too_late(box, client):
+def test_cancelling_what_has_ended_is_too_late(box: Sandbox, client: FalClient) -> None:
     request_id = client.any_llm_submit("Hello")
     ended(box, request_id)
     assert client.any_llm_cancel(request_id) == {"request_id": request_id, "status": "too_late"}
 
 
-def test_cancelling_what_fal_does_not_know_is_no_error(box, client):
+def test_cancelling_what_fal_does_not_know_is_no_error(box: Sandbox, client: FalClient) -> None:
     assert client.any_llm_cancel(UNKNOWN) == {"request_id": UNKNOWN, "status": "not_found"}
 
 
@@ -208,17 +220,17 @@ def test_cancelling_what_fal_does_not_know_is_no_error(box, client):
 
 
 @contextmanager
-def listener():
+def listener() -> Iterator[tuple[Any, ...]]:
     """A webhook receiver on this machine: its URL, and what came in."""
     got = []
 
     class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
+        def do_POST(self) -> None:
             got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *args):
+        def log_message(self, *args: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
@@ -233,7 +245,9 @@ def listener():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_webhook_gets_the_result_at_exactly_the_url_that_was_given(box, client, fails):
+def test_the_webhook_gets_the_result_at_exactly_the_url_that_was_given(
+    box: Sandbox, client: FalClient, fails: bool
+) -> None:
     if fails:
         box.fault("job", fail={"error": "Runner disconnected", "error_type": "runner_disconnected"})
     else:
@@ -249,6 +263,6 @@ def test_the_webhook_gets_the_result_at_exactly_the_url_that_was_given(box, clie
     assert fails or message["payload"]["output"] == "Merhaba"
 
 
-def test_a_submit_without_a_webhook_names_none(box, client):
+def test_a_submit_without_a_webhook_names_none(box: Sandbox, client: FalClient) -> None:
     client.any_llm_submit("Hello")
     assert box.journal()[0]["query"] == ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal import image_files
 from services.fal.errors import AuthError, BadOutput, DeadlineExceeded, FalUnavailable, InvalidInput
 from services.fal_service import FalClient
@@ -26,28 +29,30 @@ HEADS = {
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
 
 
 @pytest.fixture
-def picture(tmp_path):
+def picture(tmp_path: Path) -> Any:
     path = tmp_path / "mug.png"
     path.write_bytes(PNG + b"pixels")
     return path
 
 
-def rows(box, stage):
+def rows(box: Sandbox, stage: Any) -> list[Any]:
     return [row for row in box.journal() if row["stage"] == stage]
 
 
-def stages(box):
+def stages(box: Sandbox) -> list[Any]:
     return [row["stage"] for row in box.journal()]
 
 
 @pytest.mark.parametrize("content_type", HEADS)
 @pytest.mark.parametrize("name", ["photo.txt", "photo"])
-def test_the_content_type_comes_from_the_content_and_not_from_the_name(box, client, tmp_path, content_type, name):
+def test_the_content_type_comes_from_the_content_and_not_from_the_name(
+    box: Sandbox, client: FalClient, tmp_path: Path, content_type: str, name: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(HEADS[content_type] + b"and so on")
     url = client.upload_file(path)
@@ -56,7 +61,7 @@ def test_the_content_type_comes_from_the_content_and_not_from_the_name(box, clie
     assert rows(box, "upload")[0]["headers"]["content-type"] == content_type
 
 
-def boxes(major, *compatible):
+def boxes(major: Any, *compatible: Any) -> bytes:
     data = b"ftyp" + major + bytes(4) + b"".join(compatible)
     return (len(data) + 4).to_bytes(4, "big") + data + b"\x00\x00\x00\x08meta"
 
@@ -79,7 +84,7 @@ MORE_HEADS = {
 
 
 @pytest.mark.parametrize("what", MORE_HEADS)
-def test_rarer_kinds_of_pictures_are_recognised(box, client, tmp_path, what):
+def test_rarer_kinds_of_pictures_are_recognised(box: Sandbox, client: FalClient, tmp_path: Path, what: Any) -> None:
     head, content_type = MORE_HEADS[what]
     (tmp_path / "photo").write_bytes(head)
     client.upload_file(tmp_path / "photo")
@@ -99,7 +104,7 @@ NO_PICTURES = {
 
 
 @pytest.mark.parametrize("what", NO_PICTURES)
-def test_what_only_begins_like_a_picture_is_refused(box, client, tmp_path, what):
+def test_what_only_begins_like_a_picture_is_refused(box: Sandbox, client: FalClient, tmp_path: Path, what: str) -> None:
     (tmp_path / "photo.png").write_bytes(NO_PICTURES[what])
     with pytest.raises(InvalidInput, match="not a picture"):
         client.upload_file(tmp_path / "photo.png")
@@ -119,7 +124,9 @@ def test_what_only_begins_like_a_picture_is_refused(box, client, tmp_path, what)
         ("x" * 240 + ".jpg", "x" * 240 + ".jpg"),
     ],
 )
-def test_any_file_name_reaches_the_storage_as_plain_ascii(box, client, tmp_path, name, sent):
+def test_any_file_name_reaches_the_storage_as_plain_ascii(
+    box: Sandbox, client: FalClient, tmp_path: Path, name: str, sent: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(JPEG + b"x")
     assert box.file(client.upload_file(str(path))) == path.read_bytes()
@@ -128,14 +135,18 @@ def test_any_file_name_reaches_the_storage_as_plain_ascii(box, client, tmp_path,
     assert "x-evil" not in row["headers"]
 
 
-def test_one_token_serves_every_upload_and_the_key_never_reaches_the_cdn(box, client, picture):
+def test_one_token_serves_every_upload_and_the_key_never_reaches_the_cdn(
+    box: Sandbox, client: FalClient, picture: Any
+) -> None:
     client.upload_file(picture)
     client.upload_file(picture)
     assert stages(box) == ["token", "upload", "upload"]
     assert [row["headers"]["authorization"] for row in box.journal()] == ["Key", "Bearer", "Bearer"]
 
 
-def test_an_upload_costs_nothing_so_it_is_repeated_when_it_failed(box, client, picture):
+def test_an_upload_costs_nothing_so_it_is_repeated_when_it_failed(
+    box: Sandbox, client: FalClient, picture: Any
+) -> None:
     box.fault("token", drop="after")
     box.fault("upload", status=500)
     box.fault("upload", drop="after")
@@ -144,7 +155,7 @@ def test_an_upload_costs_nothing_so_it_is_repeated_when_it_failed(box, client, p
     assert stages(box) == ["token", "token", "upload", "upload", "upload"]
 
 
-def test_a_large_file_goes_up_in_parts_and_arrives_whole(box, client, tmp_path):
+def test_a_large_file_goes_up_in_parts_and_arrives_whole(box: Sandbox, client: FalClient, tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     marks = {0: PNG, 10 * MIB - 2: b"seam", 55 * MIB: b"middle", 100 * MIB + 3: b"end"}
     with path.open("wb") as file:
@@ -170,7 +181,9 @@ def test_a_large_file_goes_up_in_parts_and_arrives_whole(box, client, tmp_path):
     ],
     ids=["cut short", "removed"],
 )
-def test_a_large_file_that_changes_while_it_goes_up_is_an_error(box, client, tmp_path, monkeypatch, change, said):
+def test_a_large_file_that_changes_while_it_goes_up_is_an_error(
+    box: Sandbox, client: FalClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, said: str
+) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(PNG)
     os.truncate(path, 101 * MIB)
@@ -185,7 +198,9 @@ def test_a_large_file_that_changes_while_it_goes_up_is_an_error(box, client, tmp
 # ---------------------------------------------------------------- the other way in
 
 
-def test_when_the_cdn_fails_the_file_goes_to_the_bucket_and_the_key_does_not(box, client, picture):
+def test_when_the_cdn_fails_the_file_goes_to_the_bucket_and_the_key_does_not(
+    box: Sandbox, client: FalClient, picture: Any
+) -> None:
     box.fault("upload", status=500, times=None)
     url = client.upload_file(picture)
     assert box.file(url) == picture.read_bytes()
@@ -196,7 +211,9 @@ def test_when_the_cdn_fails_the_file_goes_to_the_bucket_and_the_key_does_not(box
     assert put["headers"]["content-type"] == "image/png"
 
 
-def test_a_bucket_that_redirects_does_not_get_the_file_followed_there(box, client, picture):
+def test_a_bucket_that_redirects_does_not_get_the_file_followed_there(
+    box: Sandbox, client: FalClient, picture: Any
+) -> None:
     box.fault("upload", status=500, times=None)
     box.fault("put", redirect="https://example.com/steal")
     with pytest.raises(FalUnavailable) as caught:
@@ -206,14 +223,16 @@ def test_a_bucket_that_redirects_does_not_get_the_file_followed_there(box, clien
 
 
 @pytest.mark.parametrize("garbage", ["html", "truncated", "shape", "empty"])
-def test_a_cdn_answer_without_a_url_is_no_upload(box, client, picture, garbage):
+def test_a_cdn_answer_without_a_url_is_no_upload(box: Sandbox, client: FalClient, picture: Any, garbage: str) -> None:
     box.fault("upload", garbage=garbage)
     assert box.file(client.upload_file(picture)) == picture.read_bytes()
     assert "put" in stages(box)
 
 
 @pytest.mark.parametrize("answer", [{"access_url": None}, {"access_url": ["x"]}, {"access_url": "/files/x.png"}])
-def test_what_is_no_url_is_never_returned_as_one(box, client, picture, answer):
+def test_what_is_no_url_is_never_returned_as_one(
+    box: Sandbox, client: FalClient, picture: Any, answer: dict[str, Any]
+) -> None:
     box.fault("upload", status=200, body=answer)
     with pytest.raises(BadOutput):
         client.upload_file(picture)
@@ -221,14 +240,16 @@ def test_what_is_no_url_is_never_returned_as_one(box, client, picture, answer):
 
 @pytest.mark.parametrize("garbage", ["html", "truncated", "shape", "empty"])
 @pytest.mark.parametrize("stage", ["token", "initiate"])
-def test_a_storage_answer_that_makes_no_sense_is_bad_output(box, client, picture, stage, garbage):
+def test_a_storage_answer_that_makes_no_sense_is_bad_output(
+    box: Sandbox, client: FalClient, picture: Any, stage: str, garbage: str
+) -> None:
     box.fault("upload", status=500, times=None)
     box.fault(stage, garbage=garbage)
     with pytest.raises(BadOutput):
         client.upload_file(picture)
 
 
-def test_a_storage_that_is_down_everywhere_is_fal_unavailable(box, client, picture):
+def test_a_storage_that_is_down_everywhere_is_fal_unavailable(box: Sandbox, client: FalClient, picture: Any) -> None:
     box.fault("upload", status=500, times=None)
     box.fault("initiate", status=503, times=None)
     with pytest.raises(FalUnavailable) as caught:
@@ -236,13 +257,15 @@ def test_a_storage_that_is_down_everywhere_is_fal_unavailable(box, client, pictu
     assert (caught.value.status_code, caught.value.retryable) == (503, True)
 
 
-def test_a_refused_key_is_told_at_the_first_request(box, monkeypatch, picture):
+def test_a_refused_key_is_told_at_the_first_request(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, picture: Any
+) -> None:
     with FalClient(key="bad:key-of-nobody") as client, pytest.raises(AuthError):
         client.upload_file(picture)
     assert stages(box) == ["token"]
 
 
-def test_an_upload_ends_at_the_deadline_of_its_call(box, client, picture):
+def test_an_upload_ends_at_the_deadline_of_its_call(box: Sandbox, client: FalClient, picture: Any) -> None:
     box.fault("upload", delay=30, times=None)
     with pytest.raises(DeadlineExceeded):
         client.upload_file(picture, timeout=0.4)

@@ -10,9 +10,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from services.fal.errors import DeadlineExceeded, FalError
 from services.fal_service import FalClient
 
@@ -35,14 +37,14 @@ CALLS = {
 
 
 @pytest.fixture
-def warm(box, client):
+def warm(box: Sandbox, client: FalClient) -> FalClient:
     """A client whose libraries are loaded and whose connection stands: for tests that count tenths of a second."""
     client.any_llm_cancel("no-such-job")
     box.reset()
     return client
 
 
-def failure_of(call, client, **given):
+def failure_of(call: Any, client: FalClient, **given: Any) -> tuple[Any, ...]:
     """Error type, text and request id, whether the method raises or reports."""
     try:
         result = CALLS[call](client, **given)
@@ -51,11 +53,11 @@ def failure_of(call, client, **given):
     return result["error_type"], result["error"], result["request_id"]
 
 
-def stages(box):
+def stages(box: Sandbox) -> list[Any]:
     return [row["stage"] for row in box.journal()]
 
 
-def jobs(box):
+def jobs(box: Sandbox) -> Any:
     return box.ledger()["jobs"]
 
 
@@ -63,7 +65,7 @@ def jobs(box):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_the_deadline_covers_the_run_and_cancels_the_job(box, warm, call):
+def test_the_deadline_covers_the_run_and_cancels_the_job(box: Sandbox, warm: FalClient, call: str) -> None:
     box.fault("job", stuck="IN_PROGRESS", output={})
     began = time.monotonic()
     error_type, text, request_id = failure_of(call, warm, timeout=REACHED_S)
@@ -76,7 +78,7 @@ def test_the_deadline_covers_the_run_and_cancels_the_job(box, warm, call):
     assert text.endswith("Raise --timeout or FAL_TIMEOUT_S when fal needs longer.")
 
 
-def test_the_deadline_covers_the_queue_and_fal_may_end_the_job_by_itself(box, warm):
+def test_the_deadline_covers_the_queue_and_fal_may_end_the_job_by_itself(box: Sandbox, warm: FalClient) -> None:
     box.fault("job", stuck="IN_QUEUE")
     error_type, _, request_id = failure_of("complete", warm, timeout=REACHED_S)
     [job] = jobs(box)
@@ -84,7 +86,7 @@ def test_the_deadline_covers_the_queue_and_fal_may_end_the_job_by_itself(box, wa
     assert (job["state"], job["billable"]) == ("COMPLETED", False)
 
 
-def test_a_call_may_take_longer_than_its_client_usually_waits(box, monkeypatch):
+def test_a_call_may_take_longer_than_its_client_usually_waits(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAL_TIMEOUT_S", str(REACHED_S))
     box.configure(latency=REACHED_S + 0.3)
     with FalClient() as client:
@@ -92,7 +94,7 @@ def test_a_call_may_take_longer_than_its_client_usually_waits(box, monkeypatch):
         assert client.any_llm_complete("Hi", timeout=30)["error"] is None
 
 
-def test_waiting_for_a_place_among_the_parallel_jobs_counts_too(box):
+def test_waiting_for_a_place_among_the_parallel_jobs_counts_too(box: Sandbox) -> None:
     box.fault("job", stuck="IN_PROGRESS", output={})
     with FalClient(max_concurrency=1, timeout=30) as client, ThreadPoolExecutor(1) as threads:
         first = threads.submit(client.any_llm_complete, "stuck")
@@ -103,7 +105,7 @@ def test_waiting_for_a_place_among_the_parallel_jobs_counts_too(box):
         assert first.result()["error_type"] == "cancelled"
 
 
-def test_one_deadline_covers_every_step_of_a_call(box, warm):
+def test_one_deadline_covers_every_step_of_a_call(box: Sandbox, warm: FalClient) -> None:
     picture = {"image": {"url": "https://v3.fal.media/files/b/x.png"}}
     box.fault("job", output=picture, delay=1.5, times=None)
     with pytest.raises(DeadlineExceeded):
@@ -112,7 +114,9 @@ def test_one_deadline_covers_every_step_of_a_call(box, warm):
 
 
 @pytest.mark.parametrize("trouble", [{"delay": 30}, {"drop": "after"}, {"status": 500}, {"garbage": "html"}])
-def test_a_cancel_that_fails_costs_little_time_and_hides_nothing(box, warm, caplog, trouble):
+def test_a_cancel_that_fails_costs_little_time_and_hides_nothing(
+    box: Sandbox, warm: FalClient, caplog: pytest.LogCaptureFixture, trouble: dict[str, Any]
+) -> None:
     box.fault("job", stuck="IN_PROGRESS", output={})
     box.fault("cancel", times=None, **trouble)
     began = time.monotonic()
@@ -123,7 +127,7 @@ def test_a_cancel_that_fails_costs_little_time_and_hides_nothing(box, warm, capl
     assert "garbage" in trouble or f"{request_id} could not be cancelled and may be billed" in told
 
 
-def test_a_job_is_cancelled_when_its_status_stays_unreadable(box, client):
+def test_a_job_is_cancelled_when_its_status_stays_unreadable(box: Sandbox, client: FalClient) -> None:
     box.fault("job", stuck="IN_PROGRESS", output={})
     box.fault("status_stream", status=500)
     box.fault("status", garbage="shape", times=None)
@@ -132,7 +136,7 @@ def test_a_job_is_cancelled_when_its_status_stays_unreadable(box, client):
     assert jobs(box)[0]["outcome"] == "cancelled"
 
 
-def test_a_program_whose_call_timed_out_ends_at_once(box):
+def test_a_program_whose_call_timed_out_ends_at_once(box: Sandbox) -> None:
     box.fault("job", stuck="IN_PROGRESS", output={})
     code = (
         "import time; from services.fal_service import FalClient\n"
@@ -152,8 +156,8 @@ def test_a_program_whose_call_timed_out_ends_at_once(box):
     assert time.time() - float(printed_at) < SOON_S
 
 
-def test_no_thread_is_left_behind_by_any_call(box, photo_path):
-    def threads():
+def test_no_thread_is_left_behind_by_any_call(box: Sandbox, photo_path: Path) -> None:
+    def threads() -> set[Any]:
         return {thread for thread in threading.enumerate() if "sandbox" not in thread.name}
 
     box.fault("job", endpoint="fal-ai/bria/background/remove", output={"image": {"url": "https://v3.fal.media/c.png"}})
@@ -169,7 +173,7 @@ def test_no_thread_is_left_behind_by_any_call(box, photo_path):
     assert threads() == before
 
 
-def test_a_job_that_could_not_be_cancelled_is_not_to_be_repeated(box, client):
+def test_a_job_that_could_not_be_cancelled_is_not_to_be_repeated(box: Sandbox, client: FalClient) -> None:
     box.configure(latency=60)
     box.fault("cancel", status=500, times=None)
     result = client.any_llm_complete("Hi", timeout=REACHED_S)
@@ -181,7 +185,9 @@ def test_a_job_that_could_not_be_cancelled_is_not_to_be_repeated(box, client):
 
 
 @pytest.mark.parametrize("latency", [0, 0.3])
-def test_a_job_takes_one_submit_one_status_stream_and_one_result(box, client, latency):
+def test_a_job_takes_one_submit_one_status_stream_and_one_result(
+    box: Sandbox, client: FalClient, latency: float
+) -> None:
     box.configure(latency=latency)
     assert client.any_llm_complete("Hi")["error"] is None
     assert stages(box) == ["submit", "status_stream", "result"]
@@ -204,7 +210,9 @@ STREAM_TROUBLE = [
 
 
 @pytest.mark.parametrize("trouble", STREAM_TROUBLE, ids=str)
-def test_when_the_status_stream_fails_the_job_is_polled(box, client, trouble):
+def test_when_the_status_stream_fails_the_job_is_polled(
+    box: Sandbox, client: FalClient, trouble: dict[str, Any]
+) -> None:
     # Long enough that the stream's first event is not yet the last, on a busy machine too.
     box.configure(latency=1)
     box.say("Arrived")
@@ -215,7 +223,9 @@ def test_when_the_status_stream_fails_the_job_is_polled(box, client, trouble):
     assert len(jobs(box)) == 1
 
 
-def test_a_status_stream_that_falls_silent_is_given_up_for_polling(box, client, monkeypatch):
+def test_a_status_stream_that_falls_silent_is_given_up_for_polling(
+    box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("services.fal.fal_api.STREAM_SILENCE_S", 0.2)
     box.fault("status_stream", silent=30, headers_first=True)
     box.say("Arrived")
@@ -229,7 +239,9 @@ def test_a_status_stream_that_falls_silent_is_given_up_for_polling(box, client, 
     [{"status": 500}, {"status": 502}, {"status": 429}, {"drop": "before"}, {"drop": "half"}, {"garbage": "truncated"}],
     ids=str,
 )
-def test_polls_and_results_are_asked_for_again_when_they_fail(box, client, monkeypatch, stage, trouble):
+def test_polls_and_results_are_asked_for_again_when_they_fail(
+    box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch, stage: str, trouble: dict[str, Any]
+) -> None:
     monkeypatch.setattr("services.fal.transport.BACKOFF_FIRST_S", 0.001)
     box.fault("status_stream", status=500)
     box.fault(stage, times=2, **trouble)
@@ -239,14 +251,16 @@ def test_polls_and_results_are_asked_for_again_when_they_fail(box, client, monke
     assert stages(box).count("submit") == 1
 
 
-def test_polling_slows_down(box, client):
+def test_polling_slows_down(box: Sandbox, client: FalClient) -> None:
     box.fault("status_stream", status=500)
     box.configure(latency=0.8)
     assert client.any_llm_complete("Hi")["error"] is None
     assert 2 <= stages(box).count("status") <= 9
 
 
-def test_a_log_line_is_shown_once_however_often_it_is_polled(box, client, capsys):
+def test_a_log_line_is_shown_once_however_often_it_is_polled(
+    box: Sandbox, client: FalClient, capsys: pytest.CaptureFixture[str]
+) -> None:
     box.fault("status_stream", status=500)
     box.configure(latency=0.3)
     client.any_llm_complete("Hi", with_logs=True)
@@ -258,12 +272,12 @@ def test_a_log_line_is_shown_once_however_often_it_is_polled(box, client, capsys
 NOT_YET = {"status": 400, "body": {"detail": "Request is still in progress"}}
 
 
-def completed_of(request_id, **more):
+def completed_of(request_id: str, **more: Any) -> dict[Any, Any]:
     return {"status": "COMPLETED", "request_id": request_id, "logs": None, "metrics": {"inference_time": 9}, **more}
 
 
 @pytest.mark.parametrize("call", ["complete", "remove"])
-def test_a_result_that_comes_later_than_its_status_is_not_lost(box, client, call):
+def test_a_result_that_comes_later_than_its_status_is_not_lost(box: Sandbox, client: FalClient, call: str) -> None:
     output = {"output": "Late", "image": {"url": "https://v3.fal.media/c.png"}}
     box.fault("job", output=output)
     box.fault("result", times=7, **NOT_YET)
@@ -273,7 +287,9 @@ def test_a_result_that_comes_later_than_its_status_is_not_lost(box, client, call
     assert [stages(box).count(stage) for stage in ("submit", "result", "cancel")] == [1, 8, 0]
 
 
-def test_a_result_that_never_comes_ends_with_the_deadline_and_the_job_is_cancelled(box, warm):
+def test_a_result_that_never_comes_ends_with_the_deadline_and_the_job_is_cancelled(
+    box: Sandbox, warm: FalClient
+) -> None:
     box.fault("job", stuck="IN_PROGRESS", output={})
     body = f"data: {json.dumps(completed_of(None))}\n\n"
     box.fault("status_stream", status=200, body=body, content_type="text/event-stream")
@@ -282,7 +298,7 @@ def test_a_result_that_never_comes_ends_with_the_deadline_and_the_job_is_cancell
     assert (error_type, request_id, job["outcome"]) == ("timeout", job["request_id"], "cancelled")
 
 
-def test_a_call_that_ends_after_its_job_did_says_that_the_job_is_paid_for(box, warm):
+def test_a_call_that_ends_after_its_job_did_says_that_the_job_is_paid_for(box: Sandbox, warm: FalClient) -> None:
     box.fault("result", times=None, **NOT_YET)
     result = warm.any_llm_complete("Hi", timeout=0.6)
     assert (result["error_type"], result["retryable"]) == ("timeout", False)
@@ -291,7 +307,9 @@ def test_a_call_that_ends_after_its_job_did_says_that_the_job_is_paid_for(box, w
 
 @pytest.mark.parametrize("polled", [False, True])
 @pytest.mark.parametrize("failed", [{}, {"error": "Runner broke", "error_type": "runner_disconnected"}])
-def test_the_end_of_another_job_is_not_taken_for_ones_own(box, client, polled, failed):
+def test_the_end_of_another_job_is_not_taken_for_ones_own(
+    box: Sandbox, client: FalClient, polled: bool, failed: dict[Any, Any] | dict[str, Any]
+) -> None:
     box.configure(latency=0.3)
     box.say("Mine")
     status = completed_of("another-id", **failed)
@@ -309,7 +327,7 @@ def test_the_end_of_another_job_is_not_taken_for_ones_own(box, client, polled, f
 # ---------------------------------------------------------------- many at once
 
 
-def test_32_threads_share_one_client_and_each_gets_its_own_answer(box):
+def test_32_threads_share_one_client_and_each_gets_its_own_answer(box: Sandbox) -> None:
     with FalClient(max_concurrency=32, timeout=60) as client, ThreadPoolExecutor(32) as threads:
         results = list(threads.map(lambda n: client.any_llm_complete(f"number {n}"), range(32)))
     assert [result["error"] for result in results] == [None] * 32
@@ -318,7 +336,7 @@ def test_32_threads_share_one_client_and_each_gets_its_own_answer(box):
     assert stages(box).count("submit") == 32
 
 
-def test_two_clients_do_not_share_key_or_fate(box):
+def test_two_clients_do_not_share_key_or_fate(box: Sandbox) -> None:
     with FalClient() as good, FalClient(key="bad:nobody-has-it") as bad, ThreadPoolExecutor(2) as threads:
         calls = [threads.submit(client.any_llm_complete, "Hi") for client in (good, bad) * 4]
         outcomes = [call.result().get("error_type") for call in calls]
@@ -327,7 +345,7 @@ def test_two_clients_do_not_share_key_or_fate(box):
     assert outcomes == [None, "auth"] * 4
 
 
-def test_a_client_may_be_closed_twice_and_while_nothing_was_sent(client):
+def test_a_client_may_be_closed_twice_and_while_nothing_was_sent(client: FalClient) -> None:
     with client:
         client.any_llm_complete("Hi")
     client.close()

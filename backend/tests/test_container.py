@@ -40,7 +40,7 @@ def arguments(word: str) -> list[str]:
 # The files of the recipe
 
 
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_has_nothing_to_say() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:
         pytest.skip("hadolint has no wheel for this platform")
@@ -55,13 +55,13 @@ def compose() -> dict[str, Any]:
     return YAML(typ="safe").load((RECIPE / "compose.yaml").read_text(encoding="utf-8"))["services"]["products"]
 
 
-def test_compose_is_true_to_its_specification():
+def test_compose_is_true_to_its_specification() -> None:
     check = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(RECIPE / "compose.yaml")]
     done = subprocess.run([sys.executable, *check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_compose_builds_the_dockerfile_from_the_projects_folder_and_reaches_its_port(compose):
+def test_compose_builds_the_dockerfile_from_the_projects_folder_and_reaches_its_port(compose: dict[str, Any]) -> None:
     context = (RECIPE / compose["build"]["context"]).resolve()
     assert context == BACKEND.parent
     assert context / compose["build"]["dockerfile"] == RECIPE / "Dockerfile"
@@ -69,7 +69,7 @@ def test_compose_builds_the_dockerfile_from_the_projects_folder_and_reaches_its_
     assert f"PORT={arguments('EXPOSE')[0]}" in arguments("ENV")[0].split()
 
 
-def test_the_container_can_do_little_and_is_given_time_to_finish(compose):
+def test_the_container_can_do_little_and_is_given_time_to_finish(compose: dict[str, Any]) -> None:
     assert (compose["read_only"], compose["init"], compose["tmpfs"]) == (True, True, ["/tmp"])
     assert (compose["cap_drop"], compose["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
     assert int(arguments("USER")[-1].partition(":")[0]) > 0
@@ -77,7 +77,7 @@ def test_the_container_can_do_little_and_is_given_time_to_finish(compose):
     assert compose["stop_grace_period"] == "2m"
 
 
-def test_what_is_copied_is_there_and_nothing_else_is_sent_to_the_engine():
+def test_what_is_copied_is_there_and_nothing_else_is_sent_to_the_engine() -> None:
     sources = {source for copy in arguments("COPY") for source in shlex.split(copy)[:-1]}
     assert all((BACKEND.parent / source).exists() for source in sources)
     ignored = (RECIPE / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
@@ -86,7 +86,7 @@ def test_what_is_copied_is_there_and_nothing_else_is_sent_to_the_engine():
     assert sent == {re.sub(r"(/recipes)/.*", r"\1", source) for source in sources}
 
 
-def test_the_image_installs_what_the_project_needs():
+def test_the_image_installs_what_the_project_needs() -> None:
     runs = " ".join(arguments("RUN"))
     assert "--requirement /app/requirements.txt" in runs
     assert "express@5" in runs
@@ -112,7 +112,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(params=["a root of its own", "no write bits"])
-def contained(request, box: Sandbox, place: Path) -> Callable[[str], Run]:
+def contained(request: pytest.FixtureRequest, box: Sandbox, place: Path) -> Callable[[str], Run]:
     """Lays `backend/src` out as a COPY with these arguments does; gives what runs a command of that container."""
 
     def lay_out(copy: str) -> Run:
@@ -144,7 +144,9 @@ def contained(request, box: Sandbox, place: Path) -> Callable[[str], Run]:
 
 
 @pytest.mark.parametrize("copy", LAYOUTS.values(), ids=LAYOUTS)
-def test_the_worker_runs_as_anybody_where_nothing_but_tmp_can_be_written_to(copy, contained, place):
+def test_the_worker_runs_as_anybody_where_nothing_but_tmp_can_be_written_to(
+    copy: str, contained: Callable[[str], Run], place: Path
+) -> None:
     run, made = contained(copy), f"{place}-made"
     worker = f"{copy.split()[1].rstrip('/')}/services/fal_worker.py"
     options = ["--image", "/photo.jpg", "--styles", '["Studio"]', "--save_dir", made, "--report"]
@@ -157,7 +159,7 @@ def test_the_worker_runs_as_anybody_where_nothing_but_tmp_can_be_written_to(copy
 
 
 @pytest.mark.parametrize("copy", LAYOUTS.values(), ids=LAYOUTS)
-def test_serve_runs_there_too(copy, contained):
+def test_serve_runs_there_too(copy: str, contained: Callable[[str], Run]) -> None:
     run = contained(copy)
     worker = f"{copy.split()[1].rstrip('/')}/services/fal_worker.py"
     ping = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
@@ -166,7 +168,7 @@ def test_serve_runs_there_too(copy, contained):
     assert json.loads(done.stdout.splitlines()[-1])["result"]["pong"] is True
 
 
-def test_the_smoke_test_and_the_sandbox_run_there_too(contained):
+def test_the_smoke_test_and_the_sandbox_run_there_too(contained: Callable[[str], Run]) -> None:
     run = contained("backend/src /app")
     smoke = run(sys.executable, "/app/services/fal_service.py")
     assert (smoke.returncode, json.loads(smoke.stdout)["ok"]) == (0, True)
@@ -175,7 +177,9 @@ def test_the_smoke_test_and_the_sandbox_run_there_too(contained):
     assert (boxed.returncode, boxed.stdout[:17], boxed.stderr) == (0, "http://127.0.0.1:", "")
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_before_money_is_spent(contained, box):
+def test_a_folder_that_cannot_be_written_to_is_told_before_money_is_spent(
+    contained: Callable[[str], Run], box: Sandbox
+) -> None:
     run = contained("backend/src /app")
     options = ["--image", "/photo.jpg", "--save_dir", "out"]
     done = run(sys.executable, "/app/services/fal_worker.py", "workflow", *options)
@@ -186,7 +190,9 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_money_is_spent(contai
 
 
 @needs_roots
-def test_without_a_writable_tmp_the_worker_works_and_the_sandbox_says_what_is_missing(box, place):
+def test_without_a_writable_tmp_the_worker_works_and_the_sandbox_says_what_is_missing(
+    box: Sandbox, place: Path
+) -> None:
     image = container.image(["backend/src /app"], place / "image")
     (image / "photo.jpg").write_bytes(small_photo())
 
@@ -210,7 +216,7 @@ def test_without_a_writable_tmp_the_worker_works_and_the_sandbox_says_what_is_mi
 
 
 @needs_roots
-def test_the_image_serves_photos_as_compose_runs_it(express, box, node, place):  # noqa: F811
+def test_the_image_serves_photos_as_compose_runs_it(express: Any, box: Sandbox, node: str, place: Path) -> None:  # noqa: F811
     """Its files as the Dockerfile copies them, its packages as it installs them, its command, its user."""
     if isinstance(express, str):
         pytest.skip(express)

@@ -15,7 +15,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from typing import Any
 import pytest
 
 from conftest import WORKER
+from fal_sandbox.server import Sandbox
 from services.fal import log, settings
 from services.fal.call import Call, Slots
 from services.fal.errors import DeadlineExceeded, FalError
+from services.fal_service import FalClient
 from services.worker import serve
 from test_worker_serve import Peer, end_of_input
 
@@ -46,7 +48,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def started(box) -> Iterator[Any]:
+def started(box: Sandbox) -> Iterator[Any]:
     """Start a process; end it if the test did not."""
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -64,21 +66,21 @@ def started(box) -> Iterator[Any]:
 
 
 @pytest.fixture
-def peer(box, tmp_path) -> Iterator[Peer]:
+def peer(box: Sandbox, tmp_path: Path) -> Iterator[Peer]:
     worker = Peer((), dict(os.environ), tmp_path)
     worker.wait(lambda messages: messages)
     yield worker
     worker.end()
 
 
-def running(box, jobs: int) -> None:
+def running(box: Sandbox, jobs: int) -> None:
     box.wait_for(lambda ledger: ledger["running"] == jobs, WITHIN_S)
 
 
 # A deadline that falls into the wait for the answer to a submit
 
 
-def test_a_deadline_while_a_submit_is_answered_leaves_no_job(box, client, patient):
+def test_a_deadline_while_a_submit_is_answered_leaves_no_job(box: Sandbox, client: FalClient, patient: None) -> None:
     client.any_llm_cancel("warm-up")
     box.configure(latency=FOREVER_S)
     box.fault("submit", delay=0.6, accept=True, times=None)
@@ -94,7 +96,9 @@ def test_a_deadline_while_a_submit_is_answered_leaves_no_job(box, client, patien
     assert (ledger["running"], ledger["cancelled"]) == (0, ledger["accepted"])
 
 
-def test_a_submit_alone_that_is_answered_too_late_is_cancelled_too(box, client, patient):
+def test_a_submit_alone_that_is_answered_too_late_is_cancelled_too(
+    box: Sandbox, client: FalClient, patient: None
+) -> None:
     client.any_llm_cancel("warm-up")
     box.fault("submit", delay=1.0, accept=True)
     box.configure(latency=FOREVER_S)
@@ -104,7 +108,7 @@ def test_a_submit_alone_that_is_answered_too_late_is_cancelled_too(box, client, 
     assert (late.value.request_id, job["outcome"]) == (job["request_id"], "cancelled")
 
 
-def test_a_submit_that_is_never_answered_ends_with_the_moment(box, client):
+def test_a_submit_that_is_never_answered_ends_with_the_moment(box: Sandbox, client: FalClient) -> None:
     client.any_llm_cancel("warm-up")
     box.fault("submit", silent=FOREVER_S)
     began = time.monotonic()
@@ -115,7 +119,7 @@ def test_a_submit_that_is_never_answered_ends_with_the_moment(box, client):
 # A process that was paused
 
 
-def test_a_worker_that_was_paused_past_its_deadline_cancels_its_job_when_it_wakes(box, started):
+def test_a_worker_that_was_paused_past_its_deadline_cancels_its_job_when_it_wakes(box: Sandbox, started: Any) -> None:
     box.configure(latency=FOREVER_S)
     worker = started(WORKER, *ASK, "--timeout", "3")
     began = time.monotonic()
@@ -134,7 +138,7 @@ def test_a_worker_that_was_paused_past_its_deadline_cancels_its_job_when_it_wake
     )
 
 
-def test_a_persistent_worker_that_was_paused_gives_its_calls_their_moment(box, peer):
+def test_a_persistent_worker_that_was_paused_gives_its_calls_their_moment(box: Sandbox, peer: Peer) -> None:
     box.configure(latency=FOREVER_S)
     peer.call("any-llm-complete", {"prompt": "x", "timeout": 2})
     running(box, 1)
@@ -147,7 +151,7 @@ def test_a_persistent_worker_that_was_paused_gives_its_calls_their_moment(box, p
     assert (error["error_type"], error["request_id"], job["outcome"]) == ("timeout", job["request_id"], "cancelled")
 
 
-def test_a_worker_that_was_paused_while_it_submitted_still_learns_its_job(box, peer):
+def test_a_worker_that_was_paused_while_it_submitted_still_learns_its_job(box: Sandbox, peer: Peer) -> None:
     box.configure(latency=FOREVER_S)
     box.fault("submit", delay=3.5, accept=True)
     peer.call("any-llm-complete", {"prompt": "x", "timeout": 1})
@@ -163,7 +167,7 @@ def test_a_worker_that_was_paused_while_it_submitted_still_learns_its_job(box, p
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
-def test_a_terminal_that_closes_ends_a_worker_in_good_order(number, box, started):
+def test_a_terminal_that_closes_ends_a_worker_in_good_order(number: Any, box: Sandbox, started: Any) -> None:
     box.configure(latency=FOREVER_S)
     worker = started(WORKER, *ASK)
     running(box, 1)
@@ -174,7 +178,7 @@ def test_a_terminal_that_closes_ends_a_worker_in_good_order(number, box, started
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
-def test_a_signal_that_was_ignored_from_the_start_stays_so(number, box, started):
+def test_a_signal_that_was_ignored_from_the_start_stays_so(number: Any, box: Sandbox, started: Any) -> None:
     box.fault("job", delay=1.0)
     worker = started(WORKER, *ASK, preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
     running(box, 1)
@@ -197,7 +201,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("stage", ["submit", "job"])
-def test_ctrl_c_in_a_program_cancels_the_job_and_is_raised(stage, box, started):
+def test_ctrl_c_in_a_program_cancels_the_job_and_is_raised(stage: str, box: Sandbox, started: Any) -> None:
     box.configure(latency=FOREVER_S)
     if stage == "submit":
         box.fault("submit", delay=1.0, accept=True)
@@ -213,7 +217,7 @@ def test_ctrl_c_in_a_program_cancels_the_job_and_is_raised(stage, box, started):
 CTRL_C_IN_STEPS = CTRL_C.replace('any_llm_complete("Hi")', 'product_workflow(__import__("sys").argv[1])')
 
 
-def test_ctrl_c_in_a_program_cancels_every_job_of_a_workflow(box, started, photo_path):
+def test_ctrl_c_in_a_program_cancels_every_job_of_a_workflow(box: Sandbox, started: Any, photo_path: Path) -> None:
     box.configure(latency=FOREVER_S)
     box.fault("job", endpoint=VISION, delay=0.01)
     box.fault("submit", endpoint=CUTOUT, delay=1.0, accept=True)
@@ -236,7 +240,9 @@ input()
 
 
 @pytest.mark.parametrize("stage", ["submit", "job"])
-def test_a_program_that_ends_while_a_daemon_thread_is_in_a_call_cancels_its_job(stage, box, started):
+def test_a_program_that_ends_while_a_daemon_thread_is_in_a_call_cancels_its_job(
+    stage: str, box: Sandbox, started: Any
+) -> None:
     box.configure(latency=FOREVER_S)
     if stage == "submit":
         box.fault("submit", delay=1.0, accept=True)
@@ -281,7 +287,7 @@ os._exit(0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_the_children_of_a_fork_share_no_connection_no_place_and_no_answer(box, started):
+def test_the_children_of_a_fork_share_no_connection_no_place_and_no_answer(box: Sandbox, started: Any) -> None:
     box.fault("job", skip=1, times=1, stuck="IN_PROGRESS")
     program = started("-W", "ignore", "-c", CHILDREN, stdin=subprocess.PIPE)
     assert program.stdout.readline() == b"ready\n"
@@ -296,7 +302,7 @@ def test_the_children_of_a_fork_share_no_connection_no_place_and_no_answer(box, 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_stream_is_not_read_on_by_the_child_of_a_fork(box, client):
+def test_a_stream_is_not_read_on_by_the_child_of_a_fork(box: Sandbox, client: FalClient) -> None:
     box.say("one two three four")
     events = client.iter_any_llm("Hi")
     next(events)
@@ -337,14 +343,14 @@ for name in ("start_new_thread", "start_joinable_thread"):
 
 
 @pytest.fixture
-def quick(box) -> None:
+def quick(box: Sandbox) -> None:
     made = {"image": {"url": "https://v3.fal.media/files/x.png", "width": 8, "height": 8}}
     for endpoint in (PHOTOKIT, CUTOUT):
         box.fault("job", endpoint=endpoint, times=None, output=made)
 
 
 @pytest.fixture
-def few_threads(tmp_path) -> Any:
+def few_threads(tmp_path: Path) -> Any:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(FEW_THREADS)
     path = f"{tmp_path / 'site'}{os.pathsep}{SOURCE}"
@@ -354,8 +360,8 @@ def few_threads(tmp_path) -> Any:
 @pytest.mark.parametrize("threads", [0, 1, 2, 3, 5, 8])
 @pytest.mark.parametrize("name", ["any-llm-complete", "workflow"])
 def test_without_threads_there_is_one_document_and_no_job_is_left(
-    name, threads, box, quick, started, few_threads, photo_path
-):
+    name: str, threads: int, box: Sandbox, quick: None, started: Any, few_threads: Any, photo_path: Path
+) -> None:
     argv = ASK if name == "any-llm-complete" else ("workflow", "--image", photo_path, "--save_dir", "out")
     worker = started(WORKER, *argv, env=few_threads(threads))
     out, _ = worker.communicate(timeout=2 * WITHIN_S)
@@ -370,7 +376,9 @@ def test_without_threads_there_is_one_document_and_no_job_is_left(
 
 
 @pytest.mark.parametrize("threads", [5, 6])
-def test_a_persistent_worker_without_threads_answers_every_call(threads, box, few_threads, tmp_path):
+def test_a_persistent_worker_without_threads_answers_every_call(
+    threads: int, box: Sandbox, few_threads: Any, tmp_path: Path
+) -> None:
     worker = Peer((), {**os.environ, **few_threads(threads)}, tmp_path)
     try:
         for call_id in range(4):
@@ -399,7 +407,7 @@ def full_pipe() -> tuple[int, int]:
     return reads, writes
 
 
-def test_a_stderr_that_nobody_reads_holds_no_call(box, started):
+def test_a_stderr_that_nobody_reads_holds_no_call(box: Sandbox, started: Any) -> None:
     reads, writes = full_pipe()
     worker = started(WORKER, *ASK, "--with_logs", stderr=writes, env={"FAL_LOG": "debug"})
     os.close(writes)
@@ -408,7 +416,7 @@ def test_a_stderr_that_nobody_reads_holds_no_call(box, started):
     assert (worker.returncode, json.loads(out)["error"]) == (0, None)
 
 
-def test_lines_that_nobody_read_are_counted(monkeypatch):
+def test_lines_that_nobody_read_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     reads, writes = full_pipe()
     stream = os.fdopen(writes, "w")
     monkeypatch.setattr(sys, "stderr", stream)
@@ -424,7 +432,7 @@ def test_lines_that_nobody_read_are_counted(monkeypatch):
     os.close(reads)
 
 
-def test_a_command_whose_standard_input_never_ends_keeps_its_timeout(box, started):
+def test_a_command_whose_standard_input_never_ends_keeps_its_timeout(box: Sandbox, started: Any) -> None:
     worker = started(WORKER, "any-llm-complete", "--json", "-", "--timeout", "0.5", stdin=subprocess.PIPE)
     worker.stdin.write(b'{"prompt": "x"')
     worker.stdin.flush()
@@ -435,7 +443,7 @@ def test_a_command_whose_standard_input_never_ends_keeps_its_timeout(box, starte
     assert box.journal() == []
 
 
-def test_a_document_that_was_cut_short_is_no_success(started):
+def test_a_document_that_was_cut_short_is_no_success(started: Any) -> None:
     worker = started(WORKER, "schema")
     held = bytearray(4)
     ends = time.monotonic() + WITHIN_S
@@ -451,7 +459,9 @@ def test_a_document_that_was_cut_short_is_no_success(started):
 # What the log says
 
 
-def test_a_jobs_log_moves_no_cursor_and_makes_no_line_of_its_own(box, run_process):
+def test_a_jobs_log_moves_no_cursor_and_makes_no_line_of_its_own(
+    box: Sandbox, run_process: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
     said = "\x1b[2J\x1b]0;title\x07done\nerror: forged \x9b31m \u202e"
     box.fault("status_stream", status=405)
     body = {"status": "IN_PROGRESS", "logs": [{"timestamp": "t", "message": said}]}
@@ -466,7 +476,9 @@ def test_a_jobs_log_moves_no_cursor_and_makes_no_line_of_its_own(box, run_proces
 
 @pytest.mark.parametrize("stage", ["submit", "status_stream", "status", "result"])
 @pytest.mark.parametrize("status", [500, 503, 422])
-def test_an_error_that_repeats_the_prompt_is_not_logged(stage, status, box, run_process):
+def test_an_error_that_repeats_the_prompt_is_not_logged(
+    stage: str, status: int, box: Sandbox, run_process: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
     secret = "a secret product"
     if stage == "status":
         box.fault("status_stream", status=405)
@@ -478,7 +490,7 @@ def test_an_error_that_repeats_the_prompt_is_not_logged(stage, status, box, run_
 # No path depends on the depth of the folder
 
 
-def test_the_sources_may_stand_at_the_root(monkeypatch):
+def test_the_sources_may_stand_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(settings.__file__)
     names: dict[str, Any] = {"__file__": "/services/fal/settings.py", "__name__": settings.__name__}
     exec(compile(source.read_text(), "/services/fal/settings.py", "exec"), names)
@@ -490,7 +502,7 @@ def test_the_sources_may_stand_at_the_root(monkeypatch):
 # The client's own places
 
 
-def test_the_call_that_began_first_gets_the_next_place():
+def test_the_call_that_began_first_gets_the_next_place() -> None:
     slots, got, waiting = Slots(1), [], threading.Barrier(3)
     older, younger = Call(WITHIN_S), Call(WITHIN_S)
 
@@ -511,7 +523,7 @@ def test_the_call_that_began_first_gets_the_next_place():
     assert got == ["older", "younger"]
 
 
-def test_no_more_calls_run_than_jobs_may(box, tmp_path):
+def test_no_more_calls_run_than_jobs_may(box: Sandbox, tmp_path: Path) -> None:
     box.configure(latency=FOREVER_S)
     worker = Peer((), {**os.environ, "FAL_MAX_CONCURRENCY": "2"}, tmp_path)
     try:
@@ -525,8 +537,8 @@ def test_no_more_calls_run_than_jobs_may(box, tmp_path):
 
 
 def test_many_workflows_at_once_all_succeed_though_together_they_take_longer_than_one_may(
-    box, quick, photo_url, tmp_path
-):
+    box: Sandbox, quick: None, photo_url: str, tmp_path: Path
+) -> None:
     box.fault("job", endpoint="openrouter/router", delay=1.0, times=None)
     worker = Peer(("--concurrency", "2", "--timeout", "6"), dict(os.environ), tmp_path)
     try:
@@ -541,7 +553,7 @@ def test_many_workflows_at_once_all_succeed_though_together_they_take_longer_tha
         worker.end()
 
 
-def test_ten_thousand_calls_that_wait_at_the_end_of_input_are_all_answered(box, tmp_path):
+def test_ten_thousand_calls_that_wait_at_the_end_of_input_are_all_answered(box: Sandbox, tmp_path: Path) -> None:
     box.configure(latency=FOREVER_S)
     worker = Peer(("--max_pending", "20000"), dict(os.environ), tmp_path)
     call = {"jsonrpc": "2.0", "method": "any-llm-complete", "params": {"prompt": "x"}}
@@ -560,7 +572,7 @@ def test_ten_thousand_calls_that_wait_at_the_end_of_input_are_all_answered(box, 
 
 
 @pytest.fixture
-def second_picture_never_comes(box) -> None:
+def second_picture_never_comes(box: Sandbox) -> None:
     box.fault("job", endpoint=PHOTOKIT, skip=1, times=None, stuck="IN_PROGRESS")
 
 
@@ -572,8 +584,8 @@ def saved_pictures(folder: Path) -> list[Path]:
 
 
 def test_a_picture_is_saved_as_it_comes_and_a_signal_then_tells_its_path(
-    box, started, photo_path, second_picture_never_comes, tmp_path
-):
+    box: Sandbox, started: Any, photo_path: Path, second_picture_never_comes: None, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     worker = started(WORKER, "workflow", "--image", photo_path, "--save_dir", out, *TWO)
     ends = time.monotonic() + 2 * WITHIN_S
@@ -591,8 +603,12 @@ def test_a_picture_is_saved_as_it_comes_and_a_signal_then_tells_its_path(
 
 
 def test_a_picture_is_saved_before_a_deadline_that_the_others_miss(
-    box, run, photo_path, second_picture_never_comes, tmp_path
-):
+    box: Sandbox,
+    run: Callable[..., tuple[int, Any]],
+    photo_path: Path,
+    second_picture_never_comes: None,
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "out"
     code, document = run("workflow", "--image", str(photo_path), "--save_dir", str(out), *TWO, "--timeout", "8")
     (picture,) = saved_pictures(out)
@@ -602,8 +618,8 @@ def test_a_picture_is_saved_before_a_deadline_that_the_others_miss(
 
 
 def test_a_call_that_is_cancelled_in_a_persistent_worker_tells_what_it_saved(
-    box, peer, photo_path, second_picture_never_comes, tmp_path
-):
+    box: Sandbox, peer: Peer, photo_path: Path, second_picture_never_comes: None, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     peer.call("workflow", {"image": str(photo_path), "save_dir": str(out), "styles": json.loads(TWO[1])})
     ends = time.monotonic() + 2 * WITHIN_S

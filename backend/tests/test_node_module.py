@@ -8,19 +8,22 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import npm
 from conftest import BACKEND
+from fal_sandbox.server import Sandbox
 
 MODULE = BACKEND / "node"
 TESTS = sorted((MODULE / "test").glob("*.test.mjs"))
 
 
 @pytest.fixture
-def run_node(box, node, tmp_path):
+def run_node(box: Sandbox, node: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run Node with the sandbox in its environment, and this Python as the worker's."""
 
     def run(*argv: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +42,7 @@ def run_node(box, node, tmp_path):
 
 
 @pytest.mark.parametrize("path", TESTS, ids=[path.name for path in TESTS])
-def test_the_modules_own_tests_pass(path, run_node):
+def test_the_modules_own_tests_pass(path: Any, run_node: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = run_node("--test", str(path))
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
     assert re.search(r"^(#|ℹ) fail 0$", done.stdout, re.MULTILINE)
@@ -64,7 +67,9 @@ def _install(node: str, app: Path, what: Path | str, *options: str) -> None:
     assert installed.returncode == 0, installed.stderr
 
 
-def test_it_is_found_by_its_name_after_npm_install(run_node, node, tmp_path):
+def test_it_is_found_by_its_name_after_npm_install(
+    run_node: Callable[..., subprocess.CompletedProcess[str]], node: str, tmp_path: Path
+) -> None:
     _install(node, tmp_path, MODULE)
     done = run_node("app.mjs")
     assert (done.stderr, done.returncode) == ("", 0)
@@ -72,7 +77,7 @@ def test_it_is_found_by_its_name_after_npm_install(run_node, node, tmp_path):
 
 
 @pytest.fixture(params=["npm pack", "--install-links"])
-def installed_copy(request, node, tmp_path):
+def installed_copy(request: pytest.FixtureRequest, node: str, tmp_path: Path) -> None:
     """An app with a copy of the module, far from the worker."""
     if request.param == "--install-links":
         _install(node, tmp_path, MODULE, request.param)
@@ -84,14 +89,18 @@ def installed_copy(request, node, tmp_path):
 
 
 @pytest.mark.usefixtures("installed_copy")
-def test_an_installed_copy_runs_the_worker_of_its_python(run_node):
+def test_an_installed_copy_runs_the_worker_of_its_python(
+    run_node: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     done = run_node("app.mjs", PYTHONPATH=str(BACKEND / "src"))
     assert (done.stderr, done.returncode) == ("", 0)
     assert json.loads(done.stdout) == ["sandbox:echo installed", "sandbox:echo once"]
 
 
 @pytest.mark.usefixtures("installed_copy")
-def test_an_installed_copy_is_told_where_the_worker_is(run_node):
+def test_an_installed_copy_is_told_where_the_worker_is(
+    run_node: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     lost = run_node("app.mjs")
     assert lost.returncode == 1
     assert "has no services.fal_worker" in lost.stderr
@@ -101,12 +110,18 @@ def test_an_installed_copy_is_told_where_the_worker_is(run_node):
 
 
 @pytest.fixture(scope="session")
-def esbuild(node):
+def esbuild(node: str) -> Any:
     return npm.packages(node) / "esbuild" / "bin" / "esbuild"
 
 
 @pytest.mark.parametrize("minified", [[], ["--minify"]], ids=["plain", "minified"])
-def test_a_commonjs_bundle_of_it_works(minified, esbuild, run_node, node, tmp_path):
+def test_a_commonjs_bundle_of_it_works(
+    minified: list[Any],
+    esbuild: Any,
+    run_node: Callable[..., subprocess.CompletedProcess[str]],
+    node: str,
+    tmp_path: Path,
+) -> None:
     """As esbuild makes it by default for Node, and as Electron and Lambda take it; there is no `import.meta` there."""
     first, _, rest = IMPORTED.strip().partition("\n")
     (tmp_path / "app.ts").write_text(f"{first}\n(async () => {{ {rest} }})();\n")
@@ -126,7 +141,9 @@ def test_a_commonjs_bundle_of_it_works(minified, esbuild, run_node, node, tmp_pa
     assert "has no services.fal_worker" in run_node("app.cjs").stderr
 
 
-def test_the_python_of_the_projects_own_environment_is_found(run_node, tmp_path):
+def test_the_python_of_the_projects_own_environment_is_found(
+    run_node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     """In a copy of the layout: the module beside `src`, with `.venv/bin/python` leading to this Python."""
     shutil.copytree(MODULE, tmp_path / "node", ignore=shutil.ignore_patterns("node_modules", "examples"))
     (tmp_path / "src").symlink_to(BACKEND / "src")
@@ -139,7 +156,7 @@ def test_the_python_of_the_projects_own_environment_is_found(run_node, tmp_path)
     assert (done.stdout.strip(), done.stderr) == ("null", "")
 
 
-def test_the_package_says_what_it_is():
+def test_the_package_says_what_it_is() -> None:
     package = json.loads((MODULE / "package.json").read_text(encoding="utf-8"))
     assert package["type"] == "module"
     assert package["engines"] == {"node": ">=18"}
@@ -150,7 +167,7 @@ def test_the_package_says_what_it_is():
     assert f'version = "{package["version"]}"' in project
 
 
-def test_the_module_imports_only_what_comes_with_node():
+def test_the_module_imports_only_what_comes_with_node() -> None:
     imported = re.findall(r"from '([^']+)'", (MODULE / "fal-worker.mjs").read_text(encoding="utf-8"))
     assert imported
     assert all(name.startswith("node:") for name in imported)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,13 @@ SHAPES = {name: kind for name, kind in vars(results).items() if hasattr(kind, "_
 # Settings, commands, errors
 
 
-def test_env_example_lists_every_setting_and_nothing_else():
+def test_env_example_lists_every_setting_and_nothing_else() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     named = [found[1] for line in lines if (found := re.match(r"#? ?([A-Z_]+)=", line))]
     assert sorted(named) == sorted(settings.VARIABLES)
 
 
-def test_env_example_sets_only_the_key_and_shows_the_true_defaults():
+def test_env_example_sets_only_the_key_and_shows_the_true_defaults() -> None:
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line and not line.startswith("#")] == ["FAL_KEY=your_fal_key_here"]
     shown = dict(re.findall(r"^# ([A-Z_]+)=(.+)$", text, re.MULTILINE))
@@ -69,12 +70,12 @@ def test_env_example_sets_only_the_key_and_shows_the_true_defaults():
     }
 
 
-def test_every_line_of_env_example_has_a_comment_above_it():
+def test_every_line_of_env_example_has_a_comment_above_it() -> None:
     blocks = (ROOT / ".env.example").read_text(encoding="utf-8").strip().split("\n\n")
     assert all(re.match(r"# [A-Z][^=]*\.", block) for block in blocks)
 
 
-def test_pages_list_every_setting_with_its_default():
+def test_pages_list_every_setting_with_its_default() -> None:
     table = "\n".join(" | ".join(row) for row in rows(section(SETTINGS, "Settings")))
     missing = [name for name in settings.VARIABLES if f"`{name}`" not in table]
     assert not missing
@@ -82,20 +83,20 @@ def test_pages_list_every_setting_with_its_default():
     assert f"`FAL_MAX_CONCURRENCY` | {settings.DEFAULT_CONCURRENCY} |" in table
 
 
-def test_pages_list_the_default_models_in_their_order():
+def test_pages_list_the_default_models_in_their_order() -> None:
     table = [row for row in rows(section(SETTINGS, "Models")) if row[0] != "Used by"]
     assert [re.findall(r"`([\w./-]+)`", row[2]) for row in table] == [list(chain) for chain in MODEL_CHAINS.values()]
     assert [row[1].strip("`") for row in table] == list(settings.MODEL_VARIABLES.values())
 
 
-def test_pages_list_the_chains_in_their_order():
+def test_pages_list_the_chains_in_their_order() -> None:
     listed = [re.findall(r"`([\w./-]+)`", row[1]) for row in rows(section(SETTINGS, "Endpoints"))][1:]
     assert listed == [[row.path for row in chain] for chain in CHAINS.values()]
     assert all(f"`{row.path}`" in section(SETTINGS, "Endpoints") for row in BY_HAND)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_pages_list_every_option_of_the_command(name):
+def test_pages_list_every_option_of_the_command(name: Any) -> None:
     options = next(row[1] for row in rows(section(WORKER, "The worker")) if row[0] == f"`{name}`")
     command = COMMANDS[name]
     assert re.findall(r"--(\w+)", options) == [option.name for option in command.options]
@@ -103,25 +104,25 @@ def test_pages_list_every_option_of_the_command(name):
         assert (f"`--{option.name}` (required" in options) == option.required
 
 
-def test_pages_list_no_command_that_does_not_exist():
+def test_pages_list_no_command_that_does_not_exist() -> None:
     table = [row[0].strip("`") for row in rows(section(WORKER, "The worker").partition("## Exit codes")[0])]
     assert table[1:] == list(COMMANDS)
 
 
-def test_pages_name_the_options_of_every_command():
+def test_pages_name_the_options_of_every_command() -> None:
     text = section(WORKER, "The worker")
     assert all(f"`--{option.name}`" in text for option in COMMON)
     assert "`--json -`" in text
 
 
-def test_pages_list_every_option_of_the_sandbox():
+def test_pages_list_every_option_of_the_sandbox() -> None:
     commands = next(a for a in sandbox_cli.build_parser()._actions if a.dest == "command").choices.values()
     options = {word for command in commands for action in command._actions for word in action.option_strings}
     listed = {row[0].strip("`") for row in rows(section(SANDBOX, "Sandbox"))} - {"Option"}
     assert listed == options - {"-h", "--help", "--any-endpoint"}
 
 
-def test_pages_list_every_error_with_its_class_and_whether_to_retry():
+def test_pages_list_every_error_with_its_class_and_whether_to_retry() -> None:
     table = {row[0].strip("`"): (row[1].strip("`"), row[3]) for row in rows(section(ERRORS_PAGE, "Error types"))}
     del table["error_type"]
     retry = {True: ("yes", "depends"), False: ("no", "depends")}
@@ -136,7 +137,7 @@ def test_pages_list_every_error_with_its_class_and_whether_to_retry():
 # The API reference
 
 
-def test_every_parameter_of_the_client_is_explained_in_a_docstring(monkeypatch):
+def test_every_parameter_of_the_client_is_explained_in_a_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS))
     import python_reference
 
@@ -144,7 +145,7 @@ def test_every_parameter_of_the_client_is_explained_in_a_docstring(monkeypatch):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_reference_has_a_section_for_the_method(name):
+def test_reference_has_a_section_for_the_method(name: Any) -> None:
     text = section(PYTHON, name)
     parameters = list(inspect.signature(getattr(FalClient, name)).parameters.values())[1:]
     assert [p.name for p in parameters if p.name not in text] == []
@@ -156,7 +157,7 @@ def test_reference_has_a_section_for_the_method(name):
     assert [value for value in shown if value not in text] == []
 
 
-def test_reference_has_every_key_of_the_results():
+def test_reference_has_every_key_of_the_results() -> None:
     for name in METHODS:
         annotation = getattr(FalClient, name).__annotations__["return"]
         for shape in (SHAPES[word] for word in re.findall(r"\w+", annotation) if word in SHAPES):
@@ -165,7 +166,7 @@ def test_reference_has_every_key_of_the_results():
             assert listed | set(results.Failure.__annotations__) >= keys >= listed, name
 
 
-def test_architecture_names_modules_that_exist():
+def test_architecture_names_modules_that_exist() -> None:
     folders = {"fal": SRC / "services" / "fal", "worker": SRC / "services" / "worker"}
     text = text_of(DOCS / "architecture.md")
     missing = [
@@ -179,16 +180,16 @@ def test_architecture_names_modules_that_exist():
 # Files
 
 
-def test_version_is_the_newest_of_the_changelog():
+def test_version_is_the_newest_of_the_changelog() -> None:
     changelog = (BACKEND / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## ([\d.]+)", changelog, re.MULTILINE)[0] == PROJECT["version"]
 
 
-def test_continuous_integration_runs_the_one_command():
+def test_continuous_integration_runs_the_one_command() -> None:
     assert "make -C backend test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_no_file_names_a_registry_or_a_place_on_one_machine():
+def test_no_file_names_a_registry_or_a_place_on_one_machine() -> None:
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -206,17 +207,17 @@ def test_no_file_names_a_registry_or_a_place_on_one_machine():
 # Code
 
 
-def test_no_module_has_the_name_of_a_stdlib_module():
+def test_no_module_has_the_name_of_a_stdlib_module() -> None:
     names = {path.stem for path in SRC.rglob("*.py")} | {path.name for path in SRC.rglob("*") if path.is_dir()}
     assert names & set(sys.stdlib_module_names) == set()
 
 
-def test_sandbox_knows_every_endpoint_of_the_services():
+def test_sandbox_knows_every_endpoint_of_the_services() -> None:
     used = {row.path for chain in (*CHAINS.values(), BY_HAND) for row in chain}
     assert used - set(ENDPOINTS) == set()
 
 
-def test_requirements_are_those_of_the_package():
+def test_requirements_are_those_of_the_package() -> None:
     assert _requirements("requirements.txt") == PROJECT["dependencies"]
     extras = {requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra}
     assert extras <= set(_requirements("requirements-dev.txt"))
@@ -227,7 +228,7 @@ def _requirements(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(("#", "-"))]
 
 
-def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
+def test_services_import_only_the_runtime_packages_and_what_comes_with_them() -> None:
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
     extras = (*PROJECT["optional-dependencies"]["image"], *PROJECT["optional-dependencies"]["webhooks"])
@@ -238,7 +239,7 @@ def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     assert {_import_name(name) for name in _with_their_own(runtime)} >= OWN_DEPENDENCIES_USED
 
 
-def test_sandbox_imports_only_the_packages_of_its_extra():
+def test_sandbox_imports_only_the_packages_of_its_extra() -> None:
     extra = [_package(requirement) for requirement in PROJECT["optional-dependencies"]["sandbox"]]
     assert _foreign_imports(SRC / "fal_sandbox") <= {_import_name(name) for name in _with_their_own(extra)}
 

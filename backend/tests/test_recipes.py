@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ FOREVER_S = 600
 
 
 @pytest.fixture
-def recipe(box, node):
+def recipe(box: Sandbox, node: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Start a recipe by its file's name, with the packages of this Python."""
 
     def command(name: str, *argv: object) -> list[str]:
@@ -73,7 +73,7 @@ def is_picture(path: str | Path) -> bool:
     return Path(path).read_bytes()[:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0", b"RIFF")
 
 
-def test_the_page_shows_every_recipe_and_nothing_that_is_not_there():
+def test_the_page_shows_every_recipe_and_nothing_that_is_not_there() -> None:
     page = BACKEND / "docs" / "recipes.md"
     shown = {
         (page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
@@ -106,7 +106,9 @@ def at_once(name: str, number: int) -> list[str]:
 
 
 @FOLDER_RECIPES
-def test_every_photo_of_a_folder_is_made_and_saved_and_paid_for_once(name, recipe, photos, box, tmp_path):
+def test_every_photo_of_a_folder_is_made_and_saved_and_paid_for_once(
+    name: Any, recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+) -> None:
     done = recipe(name, photos, tmp_path / "out", *at_once(name, 2))
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Kupa-Ü.JPG", "a cup.jpg", "third.jpeg"]
@@ -123,7 +125,9 @@ def test_every_photo_of_a_folder_is_made_and_saved_and_paid_for_once(name, recip
 
 
 @FOLDER_RECIPES
-def test_no_more_products_are_made_at_once_than_were_asked_for(name, recipe, photos, box, tmp_path):
+def test_no_more_products_are_made_at_once_than_were_asked_for(
+    name: Any, recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+) -> None:
     """One at a time: no product is analysed before the pictures of the one before it are begun."""
     assert recipe(name, photos, tmp_path / "out", *at_once(name, 1)).returncode == 0
     order = [endpoint for endpoint in accepted(box) if endpoint in (VISION, PHOTOKIT)]
@@ -131,7 +135,9 @@ def test_no_more_products_are_made_at_once_than_were_asked_for(name, recipe, pho
 
 
 @FOLDER_RECIPES
-def test_a_photo_that_fails_does_not_stop_the_others_and_is_made_when_asked_again(name, recipe, photos, box, tmp_path):
+def test_a_photo_that_fails_does_not_stop_the_others_and_is_made_when_asked_again(
+    name: Any, recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+) -> None:
     broken = photos / "broken.png"
     broken.write_text("not a picture")
     done = recipe(name, photos, tmp_path / "out", *at_once(name, 2))
@@ -144,7 +150,9 @@ def test_a_photo_that_fails_does_not_stop_the_others_and_is_made_when_asked_agai
     assert accepted(box).count(VISION) == 4
 
 
-def test_pictures_that_were_made_and_not_saved_are_saved_later_for_nothing(recipe, photos, box, tmp_path):
+def test_pictures_that_were_made_and_not_saved_are_saved_later_for_nothing(
+    recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+) -> None:
     assert recipe("product_folder.py", photos, tmp_path / "out").returncode == 0
     jobs = len(accepted(box))
     lost = tmp_path / "out" / "a cup.jpg" / "2-lifestyle.png"
@@ -154,7 +162,9 @@ def test_pictures_that_were_made_and_not_saved_are_saved_later_for_nothing(recip
     assert len(accepted(box)) == jobs
 
 
-def test_ctrl_c_finishes_the_product_that_has_begun_and_begins_no_other(recipe, photos, box, tmp_path):
+def test_ctrl_c_finishes_the_product_that_has_begun_and_begins_no_other(
+    recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+) -> None:
     box.configure(latency=2)
     command = recipe.command("product_folder.py", photos, tmp_path / "out", "--at_once", "1")
     env = {**os.environ, "PYTHONPATH": SOURCE}
@@ -171,7 +181,9 @@ def test_ctrl_c_finishes_the_product_that_has_begun_and_begins_no_other(recipe, 
 
 
 @pytest.fixture
-def incomplete(box, run_process, photo_path, tmp_path):
+def incomplete(
+    box: Sandbox, run_process: Callable[..., subprocess.CompletedProcess[bytes]], photo_path: Path, tmp_path: Path
+) -> Any:
     """The listing of a product with one picture, one style that may be asked for again, and one that may not."""
     box.fault("job", endpoint=PHOTOKIT, fail=RUNNER_LOST)
     box.fault("job", endpoint=PHOTOKIT, fail={"error": "It is not that kind of picture"})
@@ -184,7 +196,9 @@ def incomplete(box, run_process, photo_path, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["retry_styles.py", "retry_styles.mjs"])
-def test_only_the_style_that_failed_and_may_be_repeated_is_made_again(name, recipe, incomplete, box):
+def test_only_the_style_that_failed_and_may_be_repeated_is_made_again(
+    name: str, recipe: Callable[..., subprocess.CompletedProcess[str]], incomplete: Any, box: Sandbox
+) -> None:
     before = json.loads(incomplete.read_bytes())
     again = next(failure["style"] for failure in before["errors"] if failure["retryable"])
     left = [failure for failure in before["errors"] if not failure["retryable"]]
@@ -206,8 +220,13 @@ def test_only_the_style_that_failed_and_may_be_repeated_is_made_again(name, reci
 
 @pytest.mark.parametrize("name", ["retry_styles.py", "retry_styles.mjs"])
 def test_a_product_that_is_complete_costs_nothing_even_when_a_prompt_had_failed(
-    name, recipe, box, run_process, photo_path, tmp_path
-):
+    name: str,
+    recipe: Callable[..., subprocess.CompletedProcess[str]],
+    box: Sandbox,
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]],
+    photo_path: Path,
+    tmp_path: Path,
+) -> None:
     box.fault("job", endpoint="openrouter/router/enterprise", fail=RUNNER_LOST)
     listing = tmp_path / "product.json"
     listing.write_bytes(run_process("workflow", "--image", str(photo_path)).stdout)
@@ -217,7 +236,9 @@ def test_a_product_that_is_complete_costs_nothing_even_when_a_prompt_had_failed(
     assert (done.returncode, len(accepted(box))) == (0, jobs), done.stderr
 
 
-def test_the_pictures_of_styles_made_again_are_saved_beside_the_others(recipe, incomplete):
+def test_the_pictures_of_styles_made_again_are_saved_beside_the_others(
+    recipe: Callable[..., subprocess.CompletedProcess[str]], incomplete: Any
+) -> None:
     recipe("retry_styles.py", incomplete)
     paths = [image["path"] for image in json.loads(incomplete.read_bytes())["images"]]
     assert all(is_picture(path) and Path(path).parent == incomplete.parent for path in paths)
@@ -227,7 +248,9 @@ def test_the_pictures_of_styles_made_again_are_saved_beside_the_others(recipe, i
 
 
 @pytest.mark.parametrize("name", ["save_pictures.py", "save_pictures.mjs"])
-def test_every_picture_is_saved_and_named(name, recipe, photo_path, tmp_path):
+def test_every_picture_is_saved_and_named(
+    name: str, recipe: Callable[..., subprocess.CompletedProcess[str]], photo_path: Path, tmp_path: Path
+) -> None:
     done = recipe(name, photo_path, tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
     printed = done.stdout.splitlines()
@@ -235,7 +258,9 @@ def test_every_picture_is_saved_and_named(name, recipe, photo_path, tmp_path):
     assert all(is_picture(path) and Path(path).parent == tmp_path / "out" for path in printed)
 
 
-def test_a_picture_that_node_cannot_have_saved_is_named_by_its_url(recipe, box, photo_path, tmp_path):
+def test_a_picture_that_node_cannot_have_saved_is_named_by_its_url(
+    recipe: Callable[..., subprocess.CompletedProcess[str]], box: Sandbox, photo_path: Path, tmp_path: Path
+) -> None:
     box.fault("download", status=404, times=1)
     done = recipe("save_pictures.mjs", photo_path, tmp_path / "out")
     assert done.returncode == 0
@@ -247,14 +272,16 @@ def test_a_picture_that_node_cannot_have_saved_is_named_by_its_url(recipe, box, 
 
 
 @pytest.fixture
-def asyncio_calls(monkeypatch):
+def asyncio_calls(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import asyncio_calls
 
     return asyncio_calls
 
 
-def test_cancelling_a_task_cancels_its_job_at_fal_before_the_task_is_over(asyncio_calls, box, client, caplog):
+def test_cancelling_a_task_cancels_its_job_at_fal_before_the_task_is_over(
+    asyncio_calls: Any, box: Sandbox, client: FalClient, caplog: pytest.LogCaptureFixture
+) -> None:
     box.configure(latency=FOREVER_S)
     ended_by = []
 
@@ -280,7 +307,7 @@ def test_cancelling_a_task_cancels_its_job_at_fal_before_the_task_is_over(asynci
     assert (ended_by, caplog.records) == (["cancelled"], [])
 
 
-def test_a_task_that_is_cancelled_leaves_the_others_alone(asyncio_calls, box, client):
+def test_a_task_that_is_cancelled_leaves_the_others_alone(asyncio_calls: Any, box: Sandbox, client: FalClient) -> None:
     box.configure(latency=1)
 
     async def two() -> tuple[Any, Any]:
@@ -297,12 +324,14 @@ def test_a_task_that_is_cancelled_leaves_the_others_alone(asyncio_calls, box, cl
     assert (made["output"], made["error"]) == ("sandbox:echo x", None)
 
 
-def test_an_error_of_the_thread_is_the_tasks(asyncio_calls, box, client):
+def test_an_error_of_the_thread_is_the_tasks(asyncio_calls: Any, box: Sandbox, client: FalClient) -> None:
     with pytest.raises(ValueError, match="prompt"):
         asyncio.run(asyncio_calls.in_thread(client, 60, lambda own: own.any_llm_complete("")))
 
 
-def test_the_asyncio_recipe_runs_as_it_is(recipe, box):
+def test_the_asyncio_recipe_runs_as_it_is(
+    recipe: Callable[..., subprocess.CompletedProcess[str]], box: Sandbox
+) -> None:
     box.configure(latency=1)
     done = recipe("asyncio_calls.py")
     assert (done.returncode, done.stderr) == (0, "")
@@ -334,7 +363,7 @@ def listening(argv: list[str], told_on: str, **more: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def express(node) -> Path | str:
+def express(node: str) -> Path | str:
     """The folder of node_modules with Express, or why there is none. npm is run before a test goes to the sandbox."""
     try:
         return npm.express(node)
@@ -343,7 +372,9 @@ def express(node) -> Path | str:
 
 
 @pytest.fixture(params=["fastapi", "express"])
-def photo_server(request, express, box, node, tmp_path) -> Iterator[str]:
+def photo_server(
+    request: pytest.FixtureRequest, express: Path | str, box: Sandbox, node: str, tmp_path: Path
+) -> Iterator[str]:
     """The server of a recipe, started as its page says; its URL."""
     if request.param == "fastapi":
         options = ["--app-dir", str(EXAMPLES), "--port", "0"]
@@ -365,7 +396,7 @@ def post(url: str, photo: bytes) -> requests.Response:
     return requests.post(url, data=photo, headers=headers, stream=True, timeout=WITHIN_S)
 
 
-def test_a_photo_that_is_posted_is_answered_with_progress_and_pictures(photo_server):
+def test_a_photo_that_is_posted_is_answered_with_progress_and_pictures(photo_server: str) -> None:
     with post(photo_server, small_photo()) as answer:
         assert (answer.status_code, answer.headers["Content-Type"].partition(";")[0]) == (200, "application/x-ndjson")
         *events, last = [json.loads(line) for line in answer.iter_lines()]
@@ -375,7 +406,7 @@ def test_a_photo_that_is_posted_is_answered_with_progress_and_pictures(photo_ser
     assert len(last["result"]["images"]) == 3
 
 
-def test_progress_comes_while_the_product_is_made(photo_server, box):
+def test_progress_comes_while_the_product_is_made(photo_server: str, box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     with post(photo_server, small_photo()) as answer:
         lines = answer.iter_lines()
@@ -384,7 +415,7 @@ def test_progress_comes_while_the_product_is_made(photo_server, box):
         assert box.ledger()["billable"] == 0
 
 
-def test_a_client_that_leaves_cancels_its_jobs_at_fal(photo_server, box):
+def test_a_client_that_leaves_cancels_its_jobs_at_fal(photo_server: str, box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     with post(photo_server, small_photo()) as answer:
         lines = answer.iter_lines()  # which, thrown away, would close the connection
@@ -394,13 +425,13 @@ def test_a_client_that_leaves_cancels_its_jobs_at_fal(photo_server, box):
     assert (ledger["cancelled"], ledger["billable"]) == (ledger["accepted"], 0)
 
 
-def test_what_is_no_photo_is_an_error_on_the_last_line(photo_server, box):
+def test_what_is_no_photo_is_an_error_on_the_last_line(photo_server: str, box: Sandbox) -> None:
     with post(photo_server, b"not a photo") as answer:
         *_, last = [json.loads(line) for line in answer.iter_lines()]
     assert last["error_type"] == "invalid_input"
     assert accepted(box) == []
 
 
-def test_a_photo_that_is_too_large_is_refused(photo_server, box):
+def test_a_photo_that_is_too_large_is_refused(photo_server: str, box: Sandbox) -> None:
     assert post(photo_server, bytes(21 * 1024 * 1024)).status_code == 413
     assert accepted(box) == []

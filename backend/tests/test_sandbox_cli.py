@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -32,17 +34,17 @@ print(reply.status_code, reply.json()["sandbox"])
 """
 
 
-def python(*argv, **options):
+def python(*argv: Any, **options: Any) -> Any:
     options.setdefault("timeout", PATIENCE_S)
     return subprocess.run([sys.executable, *map(str, argv)], capture_output=True, text=True, **options)
 
 
-def run(*command, options=(), **more):
+def run(*command: Any, options: Any = (), **more: Any) -> Any:
     return python(FOLDER, "run", *options, "--", *command, **more)
 
 
 @contextmanager
-def started(*argv, **options):
+def started(*argv: Any, **options: Any) -> Iterator[Any]:
     command = [sys.executable, *map(str, argv)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, **options) as process:
@@ -53,7 +55,7 @@ def started(*argv, **options):
                 process.kill()
 
 
-def line_from(process):
+def line_from(process: Any) -> Any:
     """The next line, or a failure instead of a hang."""
     overdue = threading.Timer(PATIENCE_S, process.kill)
     overdue.start()
@@ -64,7 +66,7 @@ def line_from(process):
 
 
 @contextmanager
-def serving(*options):
+def serving(*options: Any) -> Iterator[tuple[Any, ...]]:
     """A server, and the environment it printed."""
     with started(FOLDER, "serve", *options) as process:
         variables = {}
@@ -79,28 +81,28 @@ def serving(*options):
 # ---------------------------------------------------------------- run
 
 
-def test_run_gives_the_command_an_environment_that_leads_to_the_sandbox():
+def test_run_gives_the_command_an_environment_that_leads_to_the_sandbox() -> None:
     done = run(sys.executable, "-c", PYTHON_ASKS)
     assert (done.stdout, done.stderr, done.returncode) == ("200 True\n", "", 0)
 
 
 @pytest.mark.parametrize("script", ["exit 0", "exit 1", "exit 77"])
-def test_run_ends_with_the_commands_exit_code(script):
+def test_run_ends_with_the_commands_exit_code(script: str) -> None:
     done = run("sh", "-c", script)
     assert (done.returncode, done.stdout, done.stderr) == (int(script.split()[1]), "", "")
 
 
-def test_run_ends_with_128_and_the_number_of_the_signal_that_ended_the_command():
+def test_run_ends_with_128_and_the_number_of_the_signal_that_ended_the_command() -> None:
     assert run("sh", "-c", "kill -KILL $$").returncode == 128 + signal.SIGKILL
 
 
-def test_run_leaves_standard_input_and_the_arguments_to_the_command():
+def test_run_leaves_standard_input_and_the_arguments_to_the_command() -> None:
     done = run("sh", "-c", 'cat; printf "%s|" "$@"', "sh", "--", "--latency", "a b", input="from stdin\n")
     assert done.stdout == "from stdin\n--|--latency|a b|"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_run_passes_signals_on_and_waits_for_the_command(number):
+def test_run_passes_signals_on_and_waits_for_the_command(number: Any) -> None:
     script = f"trap 'echo got it; exit 5' {number.value}; echo ready; while :; do sleep 0.05; done"
     with started(FOLDER, "run", "--", "sh", "-c", script, stdin=subprocess.DEVNULL) as process:
         assert line_from(process) == "ready\n"
@@ -109,7 +111,7 @@ def test_run_passes_signals_on_and_waits_for_the_command(number):
         assert process.stdout.read() == "got it\n"
 
 
-def test_run_without_a_command_says_how_and_ends_with_2():
+def test_run_without_a_command_says_how_and_ends_with_2() -> None:
     for argv in (["run"], ["run", "--"], ["run", "--latency", "1", "--"]):
         done = python(FOLDER, *argv)
         assert (done.returncode, done.stdout) == (2, "")
@@ -117,13 +119,13 @@ def test_run_without_a_command_says_how_and_ends_with_2():
         assert "COMMAND" in done.stderr
 
 
-def test_a_model_that_is_gone_in_no_known_way_is_refused_with_the_ways_that_there_are():
+def test_a_model_that_is_gone_in_no_known_way_is_refused_with_the_ways_that_there_are() -> None:
     done = python(FOLDER, "run", "--gone_model", "vendor/model=418", "--", "true")
     assert (done.returncode, done.stdout) == (2, "")
     assert "404, 400, 422, completed, error" in done.stderr
 
 
-def test_a_command_that_is_not_there_is_a_127_and_one_that_is_no_program_a_126(tmp_path):
+def test_a_command_that_is_not_there_is_a_127_and_one_that_is_no_program_a_126(tmp_path: Path) -> None:
     missing = run("no-such-program-anywhere")
     (tmp_path / "text").write_text("no program")
     forbidden = run(tmp_path / "text")
@@ -132,7 +134,7 @@ def test_a_command_that_is_not_there_is_a_127_and_one_that_is_no_program_a_126(t
     assert forbidden.returncode == 126
 
 
-def test_the_options_reach_the_sandbox(tmp_path):
+def test_the_options_reach_the_sandbox(tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     script = """
 import json, os, httpx
@@ -152,7 +154,7 @@ print(gone.status_code, slow.elapsed.total_seconds() >= 0.3, photo.status_code, 
     assert [row["stage"] for row in rows] == ["direct", "direct", "download", "direct"]
 
 
-def test_the_ca_file_is_gone_after_the_run():
+def test_the_ca_file_is_gone_after_the_run() -> None:
     done = run("sh", "-c", 'test -s "$SSL_CERT_FILE" && echo "$SSL_CERT_FILE"')
     assert done.stdout.strip()
     assert not Path(done.stdout.strip()).parent.exists()
@@ -162,7 +164,7 @@ def test_the_ca_file_is_gone_after_the_run():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_prints_variables_that_work_and_ends_with_0_on_a_signal(number):
+def test_serve_prints_variables_that_work_and_ends_with_0_on_a_signal(number: Any) -> None:
     with serving("--port", "0") as (process, variables):
         done = python("-c", PYTHON_ASKS, env={**os.environ, **variables})
         assert done.stdout == "200 True\n", done.stderr
@@ -183,13 +185,13 @@ def a_free_port() -> int:
             return port
 
 
-def test_serve_listens_on_the_port_it_is_told():
+def test_serve_listens_on_the_port_it_is_told() -> None:
     port = a_free_port()
     with serving("--port", str(port)) as (_, variables):
         assert variables["HTTPS_PROXY"] == f"http://127.0.0.1:{port}"
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_1():
+def test_a_port_in_use_is_one_line_and_exit_code_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = python(FOLDER, "serve", "--port", taken.getsockname()[1])
     assert (done.returncode, done.stdout) == (1, "")
@@ -197,7 +199,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_1():
     assert "in use" in done.stderr
 
 
-def test_what_serve_prints_can_be_read_by_a_shell():
+def test_what_serve_prints_can_be_read_by_a_shell() -> None:
     with serving("--port", "0") as (_, variables):
         lines = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
         shell = subprocess.run(
@@ -210,7 +212,7 @@ def test_what_serve_prints_can_be_read_by_a_shell():
 
 
 @pytest.fixture
-def linked(tmp_path):
+def linked(tmp_path: Path) -> Any:
     (tmp_path / "link").symlink_to(FOLDER)
     return tmp_path / "link"
 
@@ -226,18 +228,18 @@ def linked(tmp_path):
         pytest.param(("-P", FOLDER), marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="no -P yet")),
     ],
 )
-def test_it_starts_from_any_folder_in_every_way(argv, tmp_path):
+def test_it_starts_from_any_folder_in_every_way(argv: tuple[Any, ...], tmp_path: Path) -> None:
     done = python(*argv, "run", "--", "echo", "ran", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(SOURCE)})
     assert (done.stdout, done.stderr, done.returncode) == ("ran\n", "", 0)
 
 
 @pytest.mark.parametrize("isolated", [(), ("-I",)])
-def test_it_starts_through_a_symlink(linked, isolated):
+def test_it_starts_through_a_symlink(linked: Any, isolated: tuple[Any, ...]) -> None:
     done = python(*isolated, linked, "run", "--", "echo", "ran", cwd=linked.parent)
     assert (done.stdout, done.returncode) == ("ran\n", 0)
 
 
-def test_without_its_packages_it_says_what_to_install():
+def test_without_its_packages_it_says_what_to_install() -> None:
     done = python("-S", FOLDER, "run", "--", "true")
     assert (done.returncode, done.stdout) == (1, "")
     assert "pip install -r requirements-dev.txt" in done.stderr
@@ -245,18 +247,18 @@ def test_without_its_packages_it_says_what_to_install():
     assert done.stderr.count("\n") == 1
 
 
-def test_help_needs_no_packages():
+def test_help_needs_no_packages() -> None:
     done = python("-S", FOLDER, "--help")
     assert done.returncode == 0
     assert "serve" in done.stdout
 
 
-def test_options_are_never_abbreviated(capsys):
+def test_options_are_never_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["serve", "--lat", "1"])
     assert "--lat" in capsys.readouterr().err
 
 
-def test_both_spellings_of_any_endpoint_are_understood():
+def test_both_spellings_of_any_endpoint_are_understood() -> None:
     for spelling in ("--any_endpoint", "--any-endpoint"):
         assert build_parser().parse_args(["serve", spelling]).any_endpoint is True

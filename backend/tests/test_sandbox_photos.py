@@ -7,8 +7,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +22,9 @@ from fal_sandbox.pictures.colours import look
 from fal_sandbox.pictures.cutout import cut_out
 from fal_sandbox.pictures.scene import replace_background
 from fal_sandbox.samples import sample_photo
+from fal_sandbox.server import Sandbox
 from fal_sandbox.texts import answer
+from services.fal_service import FalClient
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SIDE = 400
@@ -117,7 +121,7 @@ def camera() -> tuple[np.ndarray, np.ndarray]:
     [(boot, 0.97), (white_mug, 0.85), (glass_bottle, 0.95), (camera, 0.92)],
     ids=["boot", "mug", "glass", "camera"],
 )
-def test_an_ordinary_packshot_is_cut_out_whole(photo, least):
+def test_an_ordinary_packshot_is_cut_out_whole(photo: Any, least: float) -> None:
     picture, mask = photo()
     made = cut_out(png(picture))
     seen, there = read(made.png)[..., 3] > 127, mask > 127
@@ -125,7 +129,7 @@ def test_an_ordinary_packshot_is_cut_out_whole(photo, least):
     assert (seen & there).sum() / (seen | there).sum() > least
 
 
-def test_a_strap_is_kept_and_what_it_encloses_is_background():
+def test_a_strap_is_kept_and_what_it_encloses_is_background() -> None:
     picture, mask = camera()
     alpha = read(cut_out(png(picture)).png)[..., 3]
     strap = (mask > 200) & (np.arange(2 * SIDE)[:, None] < 320)
@@ -133,7 +137,7 @@ def test_a_strap_is_kept_and_what_it_encloses_is_background():
     assert alpha[220:300, 250:550].max() == 0
 
 
-def test_the_edge_of_a_table_is_no_strap():
+def test_the_edge_of_a_table_is_no_strap() -> None:
     picture, _ = camera()
     for columns in (slice(0, 137), slice(663, 800)):
         picture[500:505, columns] = 60
@@ -158,14 +162,14 @@ def scattered() -> np.ndarray:
     [paper(128), boards(), scattered(), np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.float32)],
     ids=["nothing", "boards alone", "many islands", "noise"],
 )
-def test_what_cannot_be_told_apart_is_kept_whole_and_said(picture):
+def test_what_cannot_be_told_apart_is_kept_whole_and_said(picture: Any) -> None:
     made = cut_out(png(picture))
     assert UNCLEAR in made.remark
     assert read(made.png)[..., 3].min() == 255
     assert UNCLEAR in replace_background(png(picture), "white studio").remark
 
 
-def test_a_doubt_is_in_the_answer_and_fals_shape_stays(client, tmp_path):
+def test_a_doubt_is_in_the_answer_and_fals_shape_stays(client: FalClient, tmp_path: Path) -> None:
     photo = tmp_path / "nothing.png"
     photo.write_bytes(png(paper(128)))
     made = client.product_workflow(photo, styles=["Studio"])
@@ -176,13 +180,13 @@ def test_a_doubt_is_in_the_answer_and_fals_shape_stays(client, tmp_path):
     assert made["images"][0]["image_url"].startswith("https://")
 
 
-def test_without_doubt_there_is_no_remark(client):
+def test_without_doubt_there_is_no_remark(client: FalClient) -> None:
     made = client.remove_background("https://example.com/mug.jpg")
     assert made["sandbox"] is True
     assert "sandbox_remarks" not in made
 
 
-def test_an_answer_that_is_not_the_sandboxs_is_not_called_so(box, client):
+def test_an_answer_that_is_not_the_sandboxs_is_not_called_so(box: Sandbox, client: FalClient) -> None:
     """As fal would answer: what a fault gives as output carries no mark."""
     answered = {"image": {"url": "https://v3.fal.media/files/x.png", "width": 8, "height": 8}}
     box.fault("job", output=answered, times=None)
@@ -193,7 +197,7 @@ def test_an_answer_that_is_not_the_sandboxs_is_not_called_so(box, client):
 # The network
 
 
-def test_the_weights_are_those_that_their_page_names():
+def test_the_weights_are_those_that_their_page_names() -> None:
     folder = saliency.WEIGHTS.parent
     page = (folder / "README.md").read_text(encoding="utf-8")
     named = re.search(r"SHA-256: `([0-9a-f]{64})`", page)
@@ -203,7 +207,7 @@ def test_the_weights_are_those_that_their_page_names():
     assert "https://github.com/xuebinqin/U-2-Net" in page
 
 
-def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch):
+def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     made = []
     usual = onnxruntime.InferenceSession
@@ -215,7 +219,7 @@ def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch):
     assert {one.shape for one in seen} == {(40, 60)}
 
 
-def test_the_network_is_loaded_with_the_first_photo_and_not_before():
+def test_the_network_is_loaded_with_the_first_photo_and_not_before() -> None:
     program = (
         "import sys\n"
         "from fal_sandbox.server import Sandbox\n"
@@ -228,14 +232,14 @@ def test_the_network_is_loaded_with_the_first_photo_and_not_before():
 
 
 @pytest.fixture
-def without_onnxruntime(monkeypatch):
+def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     saliency._load.cache_clear()
     yield
     saliency._load.cache_clear()
 
 
-def test_without_onnxruntime_colours_and_edges_find_the_product(without_onnxruntime):
+def test_without_onnxruntime_colours_and_edges_find_the_product(without_onnxruntime: None) -> None:
     assert saliency.look(np.zeros((8, 8, 3), np.uint8)) is None
     mask = np.zeros((SIDE, SIDE), np.uint8)
     cv2.ellipse(mask, (200, 250), (90, 82), 0, 0, 360, 255, -1)
@@ -247,7 +251,7 @@ def test_without_onnxruntime_colours_and_edges_find_the_product(without_onnxrunt
         assert (seen & there).sum() / (seen | there).sum() > 0.93
 
 
-def test_without_onnxruntime_a_doubt_is_said_too(without_onnxruntime):
+def test_without_onnxruntime_a_doubt_is_said_too(without_onnxruntime: None) -> None:
     assert UNCLEAR in cut_out(png(paper(128))).remark
 
 
@@ -255,7 +259,7 @@ def test_without_onnxruntime_a_doubt_is_said_too(without_onnxruntime):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("coffee.jpg", "mug"), ("bottle.jpg", "bottle"), ("lamp.jpg", "lamp")])
-def test_our_own_photos_are_known_whatever_they_are_called(name, kind):
+def test_our_own_photos_are_known_whatever_they_are_called(name: str, kind: str) -> None:
     photo = (EXAMPLES / name).read_bytes()
     assert look(photo).kind == kind
     assert f"shows a {kind}," in answer("What is this?", None, [(NEUTRAL, photo)])
@@ -263,11 +267,11 @@ def test_our_own_photos_are_known_whatever_they_are_called(name, kind):
 
 
 @pytest.mark.parametrize("kind", PRODUCT_WORDS)
-def test_the_outline_tells_every_kind_of_sample(kind):
+def test_the_outline_tells_every_kind_of_sample(kind: Any) -> None:
     assert look(sample_photo(f"{kind}.jpg")).kind == kind
 
 
-def test_an_outline_that_is_none_of_the_known_says_nothing():
+def test_an_outline_that_is_none_of_the_known_says_nothing() -> None:
     turn, reach = np.arange(10) * np.pi / 5, np.array([150, 55] * 5)
     star = 200 + np.stack([reach * np.sin(turn), -reach * np.cos(turn)], axis=-1)
     picture = paper(240)
@@ -278,7 +282,7 @@ def test_an_outline_that_is_none_of_the_known_says_nothing():
 
 @pytest.mark.parametrize("kind", PRODUCT_WORDS)
 @pytest.mark.parametrize("language", ["English", "Turkish", "German"])
-def test_the_description_names_what_the_categories_name(kind, language):
+def test_the_description_names_what_the_categories_name(kind: Any, language: str) -> None:
     """A bottle's category is Drinkware, which may be a mug's as well."""
     asked = 'Return a JSON object with the keys "main_product_type", "subcategory", "use_case", "industrial_type".'
     categories = answer(asked, None, [(NEUTRAL, sample_photo(f"{kind}.jpg"))])
@@ -303,7 +307,7 @@ def laptop() -> np.ndarray:
     return picture
 
 
-def test_what_lies_flat_has_its_shadow_at_its_edge_and_the_table_behind_it():
+def test_what_lies_flat_has_its_shadow_at_its_edge_and_the_table_behind_it() -> None:
     """Otherwise it floats: its shadow falls far below its raised corners, before a wall."""
     picture = read(replace_background(png(laptop()), "white studio", 3).png).astype(np.float32).mean(axis=-1)
     body = cv2.morphologyEx((picture < 190).astype(np.uint8), cv2.MORPH_OPEN, np.ones((7, 7)))
@@ -317,20 +321,20 @@ def test_what_lies_flat_has_its_shadow_at_its_edge_and_the_table_behind_it():
 
 
 @pytest.mark.parametrize(("photo", "lies"), [("laptop", True), ("lamp", False), ("bottle", False), ("mug", False)])
-def test_what_stands_is_not_laid_down(photo, lies):
+def test_what_stands_is_not_laid_down(photo: str, lies: bool) -> None:
     data = png(laptop()) if photo == "laptop" else sample_photo(f"{photo}.jpg")
     alpha = read(cut_out(data).png)[..., 3].astype(np.float32) / 255
     rows, columns = np.flatnonzero((alpha > 0.5).any(axis=1)), np.flatnonzero((alpha > 0.5).any(axis=0))
     assert light.find_foot(alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).lies is lies
 
 
-def test_the_veins_of_dark_marble_are_no_lightning():
+def test_the_veins_of_dark_marble_are_no_lightning() -> None:
     grey = surfaces.tile("marble", "dark").mean(axis=-1)
     assert np.percentile(grey, 99.9) < 0.34
     assert grey.max() > 0.2
 
 
-def test_a_photo_that_is_cut_out_already_keeps_its_own_mask():
+def test_a_photo_that_is_cut_out_already_keeps_its_own_mask() -> None:
     alpha = np.zeros((SIDE, SIDE), np.uint8)
     cv2.circle(alpha, (200, 200), 120, 255, -1)
     cv2.circle(alpha, (200, 200), 40, 90, -1)

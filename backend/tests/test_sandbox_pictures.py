@@ -7,6 +7,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,19 +99,19 @@ def surroundings(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("ground", "least"), [(plain_ground, 0.97), (rough_ground, 0.93)])
-def test_the_product_is_cut_out_whole_on_plain_and_on_textured_ground(ground, least):
+def test_the_product_is_cut_out_whole_on_plain_and_on_textured_ground(ground: Any, least: float) -> None:
     mask = product_mask()
     assert overlap(alpha_of(photo_of(mask, ground())) > 127, mask > 127) > least
 
 
-def test_a_large_photo_is_cut_out_as_exactly_as_a_small_one():
+def test_a_large_photo_is_cut_out_as_exactly_as_a_small_one() -> None:
     mask = product_mask(1500)
     alpha = alpha_of(photo_of(mask, plain_ground(1500)))
     assert alpha.shape == mask.shape
     assert overlap(alpha > 127, mask > 127) > 0.98
 
 
-def test_the_shadow_stays_behind():
+def test_the_shadow_stays_behind() -> None:
     mask = product_mask()
     shade = np.zeros((SIDE, SIDE), np.float32)
     cv2.ellipse(shade, (190, 226), (75, 14), 0, 0, 360, 1.0, -1)
@@ -121,7 +122,7 @@ def test_the_shadow_stays_behind():
 
 
 @pytest.mark.parametrize("ground", [plain_ground, rough_ground])
-def test_the_edge_carries_no_halo_of_the_old_background(ground):
+def test_the_edge_carries_no_halo_of_the_old_background(ground: Any) -> None:
     behind = ground()
     cut = read(cut_out(photo_of(product_mask(), behind)).png).astype(np.float32)
     inside = cv2.erode((cut[..., 3] > 250).astype(np.uint8), np.ones((7, 7))) > 0
@@ -132,14 +133,14 @@ def test_the_edge_carries_no_halo_of_the_old_background(ground):
     assert np.mean(to_product < to_ground) > 0.98
 
 
-def test_the_edge_is_soft_over_a_pixel_or_two():
+def test_the_edge_is_soft_over_a_pixel_or_two() -> None:
     alpha = alpha_of(photo_of(product_mask(), plain_ground()))
     outline = np.count_nonzero(cv2.Canny((alpha > 127).astype(np.uint8) * 255, 50, 100))
     half_seen = np.count_nonzero((alpha > 12) & (alpha < 243))
     assert 0.5 * outline < half_seen < 4 * outline
 
 
-def test_parts_that_look_like_the_paper_are_no_holes():
+def test_parts_that_look_like_the_paper_are_no_holes() -> None:
     mask = product_mask()
     picture = read(photo_of(mask, plain_ground()))
     cv2.circle(picture, (140, 175), 26, (226, 226, 226), -1)
@@ -147,7 +148,7 @@ def test_parts_that_look_like_the_paper_are_no_holes():
     assert alpha[150:200, 115:165].min() == 255
 
 
-def test_the_opening_of_a_handle_shows_the_new_background():
+def test_the_opening_of_a_handle_shows_the_new_background() -> None:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     cv2.rectangle(mask, (70, 80), (170, 210), 255, -1)
     cv2.ellipse(mask, (170, 145), (52, 46), 0, 0, 360, 255, 13)
@@ -157,7 +158,7 @@ def test_the_opening_of_a_handle_shows_the_new_background():
     assert alpha[145, 195] == 0
 
 
-def test_the_coffee_cup_is_cut_out_whole():
+def test_the_coffee_cup_is_cut_out_whole() -> None:
     alpha = alpha_of((EXAMPLES / "coffee.jpg").read_bytes())
     assert alpha.shape == (400, 600)
     for x, y in [
@@ -178,13 +179,13 @@ def test_the_coffee_cup_is_cut_out_whole():
         assert alpha[y, x] == 0, f"the table at {x}, {y}"
 
 
-def test_the_coffee_cup_is_one_piece_without_holes():
+def test_the_coffee_cup_is_one_piece_without_holes() -> None:
     solid = (alpha_of((EXAMPLES / "coffee.jpg").read_bytes()) > 127).astype(np.uint8)
     assert cv2.connectedComponents(solid)[0] == 2
     assert cv2.connectedComponents(1 - solid, connectivity=4)[0] == 2
 
 
-def test_the_saucers_outline_is_one_clean_arc():
+def test_the_saucers_outline_is_one_clean_arc() -> None:
     solid = (alpha_of((EXAMPLES / "coffee.jpg").read_bytes()) > 127).astype(np.uint8)
     outline = max(cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len).reshape(-1, 2)
     saucer = outline[outline[:, 1] > 130].astype(np.float32)
@@ -195,26 +196,26 @@ def test_the_saucers_outline_is_one_clean_arc():
     assert np.percentile(np.abs(np.hypot(along, across) - 1), 95) < 0.012
 
 
-def test_a_transparent_background_stays_as_it_is():
+def test_a_transparent_background_stays_as_it_is() -> None:
     mask = product_mask()
     picture = np.dstack([np.full((SIDE, SIDE, 3), 90, np.uint8), mask])
     assert np.array_equal(read(cut_out(png(picture)).png), picture)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_photo_of_nothing_is_kept_whole_and_says_so(value):
+def test_a_photo_of_nothing_is_kept_whole_and_says_so(value: int) -> None:
     made = cut_out(png(np.full((120, 160, 3), value, np.uint8)))
     assert read(made.png)[..., 3].min() == 255
     assert "could not be told from its background" in made.remark
 
 
-def test_a_product_that_leaves_the_frame_is_kept():
+def test_a_product_that_leaves_the_frame_is_kept() -> None:
     mask = product_mask()
     cropped = read(photo_of(mask, plain_ground()))[:200]
     assert overlap(alpha_of(png(cropped)) > 127, mask[:200] > 127) > 0.93
 
 
-def test_the_same_photo_gives_the_same_cut_out_in_every_thread():
+def test_the_same_photo_gives_the_same_cut_out_in_every_thread() -> None:
     photo = photo_of(product_mask(), rough_ground())
     with ThreadPoolExecutor(2) as pool:
         results = set(pool.map(cut_out, [photo] * 4))
@@ -265,20 +266,20 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_usual_format_is_cut_out(name):
+def test_every_usual_format_is_cut_out(name: str) -> None:
     photo = FORMATS[name]()
     assert picture_size(photo) == (SIDE, SIDE)
     assert overlap(alpha_of(photo) > 127, product_mask() > 127) > 0.96
 
 
-def test_a_photo_taken_sideways_is_turned_upright():
+def test_a_photo_taken_sideways_is_turned_upright() -> None:
     upright = read(photo_of(product_mask(), plain_ground()))[:, 40:240]
     photo = sideways_jpeg(upright)
     assert picture_size(photo) == (200, SIDE)
     assert overlap(alpha_of(photo) > 127, product_mask()[:, 40:240] > 127) > 0.96
 
 
-def test_the_cut_out_has_the_photos_size():
+def test_the_cut_out_has_the_photos_size() -> None:
     for width, height in [(1, 1), (3, 3), (3, 200), (301, 77), (640, 480)]:
         picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
         assert picture_size(cut_out(png(picture)).png) == (width, height)
@@ -289,12 +290,12 @@ BROKEN = [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\0\x10JFIF
 
 @pytest.mark.parametrize("data", BROKEN)
 @pytest.mark.parametrize("door", [cut_out, picture_size, lambda data: replace_background(data, "studio")])
-def test_bytes_that_are_no_picture_are_refused(door, data):
+def test_bytes_that_are_no_picture_are_refused(door: Any, data: bytes) -> None:
     with pytest.raises(ValueError, match="no picture"):
         door(data)
 
 
-def test_broken_pictures_do_not_write_to_the_terminal(capfd):
+def test_broken_pictures_do_not_write_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     for data in BROKEN:
         with pytest.raises(ValueError, match="no picture"):
             cut_out(data)
@@ -315,7 +316,7 @@ STYLES = {
 }
 
 
-def test_every_style_looks_different():
+def test_every_style_looks_different() -> None:
     views = {
         name: cv2.resize(surroundings(scene(prompt)), (24, 24), interpolation=cv2.INTER_AREA)
         for name, prompt in STYLES.items()
@@ -326,19 +327,19 @@ def test_every_style_looks_different():
                 assert np.abs(views[first] - views[second]).mean() > 8, f"{first} looks like {second}"
 
 
-def test_the_studio_is_bright_and_the_premium_scene_is_dark():
+def test_the_studio_is_bright_and_the_premium_scene_is_dark() -> None:
     assert surroundings(scene(STYLES["studio"])).mean() > 200
     assert surroundings(scene(STYLES["dark"])).mean() < 60
 
 
 @pytest.mark.parametrize("mood", ["", ", cozy and warm", ", for table lamps", ", for a glass vase"])
-def test_a_white_studio_is_even_and_without_colour(mood):
+def test_a_white_studio_is_even_and_without_colour(mood: str) -> None:
     around = surroundings(scene(STYLES["studio"] + mood))
     assert around.std() < 15
     assert np.ptp(around.mean(axis=(0, 1))) < 6
 
 
-def test_a_garden_is_green_and_a_beach_has_a_blue_sea():
+def test_a_garden_is_green_and_a_beach_has_a_blue_sea() -> None:
     garden, beach = scene(STYLES["garden"]), scene(STYLES["beach"])
     blue, green, red = surroundings(garden[: len(garden) // 3]).mean(axis=(0, 1))
     assert green > 1.15 * red
@@ -347,7 +348,7 @@ def test_a_garden_is_green_and_a_beach_has_a_blue_sea():
     assert (sea[..., 0] > 1.2 * sea[..., 2]).mean() > 0.2
 
 
-def test_wood_is_warm_and_has_a_grain():
+def test_wood_is_warm_and_has_a_grain() -> None:
     table = scene(STYLES["wood"])[300:, :100]
     blue, _, red = table.mean(axis=(0, 1))
     assert red > 1.4 * blue
@@ -358,21 +359,21 @@ def test_wood_is_warm_and_has_a_grain():
     assert grain(table) > 3 * grain(scene(STYLES["studio"])[300:, :100])
 
 
-def test_colour_words_colour_the_scene():
+def test_colour_words_colour_the_scene() -> None:
     blue, green, red = surroundings(scene(STYLES["pink"])).mean(axis=(0, 1))
     assert red > blue > green
     blue, _, red = surroundings(scene("blue studio")).mean(axis=(0, 1))
     assert blue > 1.15 * red
 
 
-def test_words_combine():
+def test_words_combine() -> None:
     dark, light = surroundings(scene("dark marble")), surroundings(scene("white marble"))
     assert dark.mean() < 60 < 150 < light.mean()
     autumn = surroundings(scene("autumn forest")[:170]).mean(axis=(0, 1))
     assert autumn[2] > 1.3 * autumn[1]
 
 
-def test_words_nobody_knows_still_give_a_bright_scene_of_their_own():
+def test_words_nobody_knows_still_give_a_bright_scene_of_their_own() -> None:
     first, second = surroundings(scene("xyzzy")), surroundings(scene("plugh"))
     assert first.mean() > 170
     assert second.mean() > 170
@@ -380,7 +381,7 @@ def test_words_nobody_knows_still_give_a_bright_scene_of_their_own():
 
 
 @pytest.mark.parametrize("name", STYLES)
-def test_the_product_is_in_every_scene_whole_and_in_its_colour(name):
+def test_the_product_is_in_every_scene_whole_and_in_its_colour(name: str) -> None:
     picture = scene(STYLES[name])
     area = red_area(picture)
     count, _, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8))
@@ -396,7 +397,7 @@ def test_the_product_is_in_every_scene_whole_and_in_its_colour(name):
     assert overlap(area[y : y + high, x : x + wide], expected) > 0.93
 
 
-def test_the_product_casts_a_shadow_that_is_darkest_at_its_foot():
+def test_the_product_casts_a_shadow_that_is_darkest_at_its_foot() -> None:
     for name in ("studio", "room", "marble", "wood"):
         picture = scene(STYLES[name]).mean(axis=-1)
         rows, columns = np.nonzero(red_area(scene(STYLES[name])))
@@ -408,7 +409,7 @@ def test_the_product_casts_a_shadow_that_is_darkest_at_its_foot():
         assert foot < further, name
 
 
-def test_the_shadow_falls_away_from_the_light():
+def test_the_shadow_falls_away_from_the_light() -> None:
     def lopsided(photo: bytes) -> float:
         picture = read(replace_background(photo, "white studio", 1).png).astype(np.float32)
         rows, columns = np.nonzero(red_area(picture))
@@ -421,7 +422,7 @@ def test_the_shadow_falls_away_from_the_light():
     assert lopsided(png(lit_left[:, ::-1])) < -4
 
 
-def test_a_cut_out_is_used_as_it_is():
+def test_a_cut_out_is_used_as_it_is() -> None:
     mask = product_mask()
     colours = np.where(mask[..., None] > 0, np.array(RED), np.array((0, 255, 0))).astype(np.uint8)
     picture = read(replace_background(png(np.dstack([colours, mask])), "white studio", 1).png).astype(np.float32)
@@ -430,7 +431,7 @@ def test_a_cut_out_is_used_as_it_is():
     assert red_area(picture).any()
 
 
-def test_the_table_is_seen_from_where_the_product_was_photographed():
+def test_the_table_is_seen_from_where_the_product_was_photographed() -> None:
     """A cup seen from above gets a table seen from above: its far edge is higher in the frame."""
 
     def edge_row(photo: bytes) -> float:
@@ -445,7 +446,7 @@ def test_the_table_is_seen_from_where_the_product_was_photographed():
     assert edge_row(from_the_side) > 0.4
 
 
-def test_size_and_shape_follow_the_photo():
+def test_size_and_shape_follow_the_photo() -> None:
     for width, height in [(200, 200), (600, 400), (300, 900), (2400, 1200)]:
         picture = np.full((height, width, 3), 225, np.uint8)
         cv2.circle(picture, (width // 2, height // 2), min(width, height) // 3, RED, -1)
@@ -454,7 +455,7 @@ def test_size_and_shape_follow_the_photo():
         assert abs(made[0] / made[1] - width / height) < 0.02
 
 
-def test_the_same_question_gives_the_same_bytes():
+def test_the_same_question_gives_the_same_bytes() -> None:
     photo = photo_of(product_mask(), plain_ground())
     first = replace_background(photo, "living room", 7)
     with ThreadPoolExecutor(2) as pool:
@@ -464,18 +465,18 @@ def test_the_same_question_gives_the_same_bytes():
 
 
 @pytest.mark.parametrize("name", ["room", "garden", "marble", "wood", "dark"])
-def test_another_seed_gives_another_scene_in_the_same_style(name):
+def test_another_seed_gives_another_scene_in_the_same_style(name: str) -> None:
     first, second = surroundings(scene(STYLES[name], 1)), surroundings(scene(STYLES[name], 2))
     assert np.abs(cv2.GaussianBlur(first, (0, 0), 2) - cv2.GaussianBlur(second, (0, 0), 2)).mean() > 1.5
     assert np.abs(first.mean(axis=(0, 1)) - second.mean(axis=(0, 1))).max() < 40
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (512, 512), (1280, 720), (90, 1100), (1536, 40)])
-def test_a_generic_picture_has_exactly_the_size_that_was_asked_for(width, height):
+def test_a_generic_picture_has_exactly_the_size_that_was_asked_for(width: int, height: int) -> None:
     assert picture_size(generic_picture(width, height, "living room", 5)) == (width, height)
 
 
-def test_generic_pictures_follow_prompt_and_seed():
+def test_generic_pictures_follow_prompt_and_seed() -> None:
     bright, dark = read(generic_picture(256, 256, "white studio", 1)), read(generic_picture(256, 256, "dark, moody", 1))
     assert bright.mean() > dark.mean() + 100
     assert generic_picture(256, 256, "forest", 1) != generic_picture(256, 256, "forest", 2)
@@ -485,7 +486,7 @@ def test_generic_pictures_follow_prompt_and_seed():
 
 
 @pytest.mark.parametrize("name", ["mug.jpg", "bottle.png", "lamp.jpg", "whatever.jpg"])
-def test_a_sample_photo_shows_one_product_that_can_be_cut_out(name):
+def test_a_sample_photo_shows_one_product_that_can_be_cut_out(name: str) -> None:
     photo = sample_photo(name)
     assert photo.startswith(b"\xff\xd8\xff")
     alpha = alpha_of(photo)
@@ -494,13 +495,13 @@ def test_a_sample_photo_shows_one_product_that_can_be_cut_out(name):
     assert alpha[len(alpha) // 2 - 40 : len(alpha) // 2 + 40, alpha.shape[1] // 2].max() == 255
 
 
-def test_every_kind_of_product_has_a_sample_photo_of_its_own():
+def test_every_kind_of_product_has_a_sample_photo_of_its_own() -> None:
     photos = {sample_photo(f"blue-{kind}.jpg") for kind in [*PRODUCT_WORDS, "anything"]}
     assert len(photos) == len(PRODUCT_WORDS) + 1
     assert sum(kept.stat().st_size for kept in PHOTOS.iterdir()) < 500_000
 
 
-def test_a_sample_photo_depends_on_its_name_alone():
+def test_a_sample_photo_depends_on_its_name_alone() -> None:
     sample_photo.cache_clear()
     first = sample_photo("red-vase.jpg")
     sample_photo.cache_clear()
@@ -510,7 +511,7 @@ def test_a_sample_photo_depends_on_its_name_alone():
     assert middle[2] > 2 * middle[0]
 
 
-def test_every_example_photo_is_small_and_its_origin_is_named():
+def test_every_example_photo_is_small_and_its_origin_is_named() -> None:
     notes = (EXAMPLES / "README.md").read_text()
     photos = sorted(EXAMPLES.glob("*.jpg"))
     assert {"coffee.jpg", "lamp.jpg", "bottle.jpg"} <= {photo.name for photo in photos}
@@ -521,7 +522,7 @@ def test_every_example_photo_is_small_and_its_origin_is_named():
 
 
 @pytest.mark.parametrize("name", ["lamp.jpg", "bottle.jpg"])
-def test_the_rendered_examples_are_cut_out_in_one_piece(name):
+def test_the_rendered_examples_are_cut_out_in_one_piece(name: str) -> None:
     alpha = alpha_of((EXAMPLES / name).read_bytes())
     solid = (alpha > 127).astype(np.uint8)
     assert cv2.connectedComponents(solid)[0] == 2

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import fal_client
@@ -44,20 +46,20 @@ GOOD = 8
 
 
 @pytest.fixture
-def box():
+def box() -> Iterator[Sandbox]:
     with Sandbox() as box:
         yield box
 
 
 @contextmanager
-def client_of(box, **options):
+def client_of(box: Sandbox, **options: Any) -> Iterator[httpx.Client]:
     context = ssl.create_default_context(cafile=box.ca_file)
     with httpx.Client(proxy=box.url, verify=context, headers=KEY, timeout=30, **options) as client:
         yield client
 
 
 @pytest.fixture
-def web(box):
+def web(box: Sandbox) -> Iterator[httpx.Client]:
     with client_of(box) as client:
         yield client
 
@@ -65,21 +67,21 @@ def web(box):
 class Fal(fal_client.SyncClient):
     """The bare client; only closes what the original leaves open."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.opened = []
 
-    def _get_cdn_client(self):
+    def _get_cdn_client(self) -> Any:
         self.opened.append(super()._get_cdn_client())
         return self.opened[-1]
 
-    def close(self):
+    def close(self) -> None:
         for client in (self._client, *self.opened):
             client.close()
 
 
 @pytest.fixture
-def fal(box, monkeypatch):
+def fal(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in box.env().items():
         monkeypatch.setenv(name, value)
     client = Fal()
@@ -87,36 +89,36 @@ def fal(box, monkeypatch):
     client.close()
 
 
-def impatient(read_s):
+def impatient(read_s: Any) -> Any:
     return httpx.Timeout(20, read=read_s)
 
 
-def submit(web, endpoint=TEXT, given=None, **options):
+def submit(web: httpx.Client, endpoint: str = TEXT, given: Any = None, **options: Any) -> Any:
     reply = web.post(QUEUE + endpoint, json=ASK if given is None else given, **options)
     assert reply.status_code == 200, reply.text
     return reply.json()
 
 
-def result(web, box, endpoint, given=None, **options):
+def result(web: httpx.Client, box: Sandbox, endpoint: str, given: Any = None, **options: Any) -> Any:
     """Submits, waits for the end, fetches."""
     job = submit(web, endpoint, given, **options)
     ended(box, job["request_id"])
     return web.get(job["response_url"])
 
 
-def ended(box, request_id):
-    def has_ended(ledger):
+def ended(box: Sandbox, request_id: str) -> Any:
+    def has_ended(ledger: Any) -> bool:
         return any(job["request_id"] == request_id and job["outcome"] for job in ledger["jobs"])
 
     return box.wait_for(has_ended)
 
 
-def events_of(web, method, url, **options):
+def events_of(web: httpx.Client, method: Any, url: Any, **options: Any) -> list[Any]:
     with connect_sse(web, method, url, **options) as source:
         return [json.loads(event.data) for event in source.iter_sse()]
 
 
-def tiny_png(width=6, height=4):
+def tiny_png(width: int = 6, height: int = 4) -> Any:
     from fal_sandbox.pictures.scene import generic_picture
 
     return generic_picture(width, height, "plain", 1)
@@ -125,7 +127,7 @@ def tiny_png(width=6, height=4):
 # ---------------------------------------------------------------- the queue
 
 
-def test_submit_answers_with_the_id_the_position_and_three_urls(web):
+def test_submit_answers_with_the_id_the_position_and_three_urls(web: httpx.Client) -> None:
     reply = web.post(QUEUE + "openrouter/router/vision", json=ASK)
     job = reply.json()
     base = f"https://queue.fal.run/openrouter/router/requests/{job['request_id']}"
@@ -138,7 +140,7 @@ def test_submit_answers_with_the_id_the_position_and_three_urls(web):
     assert job["cancel_url"] == base + "/cancel"
 
 
-def test_status_is_202_until_the_job_has_completed_and_logs_are_always_there(box, web):
+def test_status_is_202_until_the_job_has_completed_and_logs_are_always_there(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_QUEUE")
     waiting = web.get(submit(web)["status_url"])
     box.fault("job", stuck="IN_PROGRESS")
@@ -156,7 +158,7 @@ def test_status_is_202_until_the_job_has_completed_and_logs_are_always_there(box
 
 
 @pytest.mark.parametrize(("spelling", "asked"), [("1", True), ("true", True), ("0", False), ("false", False)])
-def test_logs_are_asked_for_in_four_spellings(box, web, spelling, asked):
+def test_logs_are_asked_for_in_four_spellings(box: Sandbox, web: httpx.Client, spelling: str, asked: bool) -> None:
     job = submit(web)
     ended(box, job["request_id"])
     logs = web.get(job["status_url"], params={"logs": spelling}).json()["logs"]
@@ -165,7 +167,7 @@ def test_logs_are_asked_for_in_four_spellings(box, web, spelling, asked):
         assert {"message", "level", "source", "timestamp"} <= set(logs[0])
 
 
-def test_the_position_counts_from_zero_and_goes_down(box, web):
+def test_the_position_counts_from_zero_and_goes_down(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_QUEUE", times=2)
     first, second = submit(web), submit(web)
     assert [first["queue_position"], second["queue_position"]] == [0, 1]
@@ -174,7 +176,7 @@ def test_the_position_counts_from_zero_and_goes_down(box, web):
     assert web.get(second["status_url"]).json()["queue_position"] == 0
 
 
-def test_a_job_waits_then_works_for_the_times_that_are_set(box, web):
+def test_a_job_waits_then_works_for_the_times_that_are_set(box: Sandbox, web: httpx.Client) -> None:
     box.configure(queue=1, latency=0.5)
     started = time.monotonic()
     job = submit(web)
@@ -184,7 +186,7 @@ def test_a_job_waits_then_works_for_the_times_that_are_set(box, web):
     assert 0.45 <= seen[-1]["metrics"]["inference_time"] < 10
 
 
-def test_the_status_stream_tells_when_the_position_changes(box, web):
+def test_the_status_stream_tells_when_the_position_changes(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_QUEUE", times=2)
     first, second = submit(web), submit(web)
     with connect_sse(web, "GET", second["status_url"] + "/stream") as source:
@@ -200,7 +202,9 @@ def test_the_status_stream_tells_when_the_position_changes(box, web):
     assert [status["status"] for status in last] == ["COMPLETED"]
 
 
-def test_a_status_stream_with_nothing_to_say_sends_comments(box, web, monkeypatch):
+def test_a_status_stream_with_nothing_to_say_sends_comments(
+    box: Sandbox, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(queue_api, "KEEP_ALIVE_S", 0.02)
     box.fault("job", stuck="IN_QUEUE")
     job = submit(web)
@@ -211,7 +215,7 @@ def test_a_status_stream_with_nothing_to_say_sends_comments(box, web, monkeypatc
     assert reply.headers["content-type"] == "text/event-stream"
 
 
-def test_a_result_is_refused_while_the_job_runs_and_unknown_ids_are_not_found(box, web):
+def test_a_result_is_refused_while_the_job_runs_and_unknown_ids_are_not_found(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_PROGRESS")
     early = web.get(submit(web)["response_url"])
     unknown = web.get(QUEUE + f"{TEXT}/requests/no-such-id")
@@ -219,7 +223,7 @@ def test_a_result_is_refused_while_the_job_runs_and_unknown_ids_are_not_found(bo
     assert (unknown.status_code, unknown.json()) == (404, {"status": "NOT_FOUND"})
 
 
-def test_a_text_result_has_fals_shape_and_says_what_it_cost(box, web):
+def test_a_text_result_has_fals_shape_and_says_what_it_cost(box: Sandbox, web: httpx.Client) -> None:
     reply = result(web, box, TEXT)
     output = reply.json()
     assert reply.headers["x-fal-billable-units"] == "1"
@@ -239,11 +243,13 @@ def test_a_text_result_has_fals_shape_and_says_what_it_cost(box, web):
         ("fal-ai/any-llm/vision", {"output", "reasoning", "partial", "error"}),
     ],
 )
-def test_every_text_endpoint_answers_in_its_own_shape(box, web, endpoint, keys):
+def test_every_text_endpoint_answers_in_its_own_shape(
+    box: Sandbox, web: httpx.Client, endpoint: str, keys: set[str]
+) -> None:
     assert set(result(web, box, endpoint).json()) == keys | {"sandbox"}
 
 
-def test_the_full_path_a_trailing_slash_and_response_are_understood_too(box, web):
+def test_the_full_path_a_trailing_slash_and_response_are_understood_too(box: Sandbox, web: httpx.Client) -> None:
     job = submit(web, "openrouter/router/vision")
     ended(box, job["request_id"])
     full = f"{QUEUE}openrouter/router/vision/requests/{job['request_id']}"
@@ -254,20 +260,20 @@ def test_the_full_path_a_trailing_slash_and_response_are_understood_too(box, web
     assert web.get(f"{QUEUE}fal-ai/birefnet/requests/{job['request_id']}").status_code == 404
 
 
-def test_a_namespace_keeps_one_segment_more(box, web):
+def test_a_namespace_keeps_one_segment_more(box: Sandbox, web: httpx.Client) -> None:
     box.configure(any_endpoint=True)
     job = submit(web, "workflows/me/flow/deep", {"image_size": {"width": 8, "height": 8}})
     assert job["response_url"] == f"{QUEUE}workflows/me/flow/requests/{job['request_id']}"
 
 
-def test_the_backup_domain_is_the_same_queue(box, web):
+def test_the_backup_domain_is_the_same_queue(box: Sandbox, web: httpx.Client) -> None:
     job = web.post("https://queue.falrun.com/" + TEXT, json=ASK).json()
     ended(box, job["request_id"])
     assert web.get(f"{QUEUE}{TEXT}/requests/{job['request_id']}").status_code == 200
     assert web.post("https://falrun.com/" + TEXT, json=ASK).status_code == 200
 
 
-def test_a_waiting_job_is_removed_from_the_queue_by_a_cancel(box, web):
+def test_a_waiting_job_is_removed_from_the_queue_by_a_cancel(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_QUEUE")
     job = submit(web)
     cancelled = web.put(job["cancel_url"])
@@ -278,7 +284,7 @@ def test_a_waiting_job_is_removed_from_the_queue_by_a_cancel(box, web):
     assert box.ledger()["cancelled"] == 1
 
 
-def test_a_running_job_ends_as_cancelled_after_the_request(box, web):
+def test_a_running_job_ends_as_cancelled_after_the_request(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_PROGRESS")
     job = submit(web)
     box.wait_for(lambda ledger: ledger["jobs"][0]["state"] == "IN_PROGRESS")
@@ -289,7 +295,7 @@ def test_a_running_job_ends_as_cancelled_after_the_request(box, web):
     assert (box.ledger()["cancelled"], box.ledger()["billable"], box.ledger()["running"]) == (1, 0, 0)
 
 
-def test_cancelling_an_unknown_job_is_not_found(web):
+def test_cancelling_an_unknown_job_is_not_found(web: httpx.Client) -> None:
     reply = web.put(f"{QUEUE}{TEXT}/requests/nope/cancel")
     assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
 
@@ -301,7 +307,9 @@ def test_cancelling_an_unknown_job_is_not_found(web):
         {"X-Fal-Request-Start-Timeout": "0.1", "X-Fal-Request-Timeout": "60"},
     ],
 )
-def test_a_job_not_started_in_time_ends_with_a_504_of_the_users_own(box, web, headers):
+def test_a_job_not_started_in_time_ends_with_a_504_of_the_users_own(
+    box: Sandbox, web: httpx.Client, headers: dict[str, Any]
+) -> None:
     box.configure(queue=30)
     reply = result(web, box, TEXT, headers=headers)
     assert reply.status_code == 504
@@ -310,12 +318,12 @@ def test_a_job_not_started_in_time_ends_with_a_504_of_the_users_own(box, web, he
     assert box.ledger()["billable"] == 0
 
 
-def test_a_started_job_does_not_mind_the_start_deadline(box, web):
+def test_a_started_job_does_not_mind_the_start_deadline(box: Sandbox, web: httpx.Client) -> None:
     box.configure(latency=0.3)
     assert result(web, box, TEXT, headers={"X-Fal-Request-Timeout": "0.1"}).status_code == 200
 
 
-def test_a_queue_longer_than_the_caller_likes_is_a_429(box, web):
+def test_a_queue_longer_than_the_caller_likes_is_a_429(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_QUEUE", times=2)
     submit(web), submit(web)
     refused = web.post(QUEUE + TEXT, json=ASK, params={"fal_max_queue_length": 1})
@@ -323,14 +331,16 @@ def test_a_queue_longer_than_the_caller_likes_is_a_429(box, web):
     assert web.post(QUEUE + TEXT, json=ASK, params={"fal_max_queue_length": 2}).status_code == 200
 
 
-def test_jobs_run_side_by_side(box, web):
+def test_jobs_run_side_by_side(box: Sandbox, web: httpx.Client) -> None:
     box.configure(latency=60)
     for _ in range(GOOD):
         submit(web)
     box.wait_for(lambda ledger: [job["state"] for job in ledger["jobs"]] == ["IN_PROGRESS"] * GOOD)
 
 
-def test_old_jobs_are_forgotten_but_stay_counted(box, web, monkeypatch):
+def test_old_jobs_are_forgotten_but_stay_counted(
+    box: Sandbox, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job_store, "KEPT_JOBS", 3)
     for _ in range(5):
         first = submit(web)
@@ -341,7 +351,7 @@ def test_old_jobs_are_forgotten_but_stay_counted(box, web, monkeypatch):
 # ---------------------------------------------------------------- fal-client as it is
 
 
-def test_the_bare_client_subscribes_and_sees_the_updates(box, fal):
+def test_the_bare_client_subscribes_and_sees_the_updates(box: Sandbox, fal: Any) -> None:
     box.configure(latency=0.6)
     updates = []
     answer = fal.subscribe(TEXT, ASK, with_logs=True, interval=0.02, on_queue_update=updates.append)
@@ -350,7 +360,7 @@ def test_the_bare_client_subscribes_and_sees_the_updates(box, fal):
     assert any(isinstance(update, fal_client.InProgress) and update.logs for update in updates)
 
 
-def test_the_bare_client_submits_polls_fetches_and_cancels(box, fal):
+def test_the_bare_client_submits_polls_fetches_and_cancels(box: Sandbox, fal: Any) -> None:
     box.fault("job", stuck="IN_QUEUE", skip=1)
     handle = fal.submit(TEXT, ASK)
     assert fal.result(TEXT, handle.request_id)["output"]
@@ -362,28 +372,28 @@ def test_the_bare_client_submits_polls_fetches_and_cancels(box, fal):
         fal.cancel("openrouter/router/enterprise", waiting.request_id)
 
 
-def test_the_bare_client_runs_and_streams(fal):
+def test_the_bare_client_runs_and_streams(fal: Any) -> None:
     whole = fal.run(TEXT, ASK)["output"]
     events = list(fal.stream(TEXT, ASK))
     assert events[-1]["output"] == whole
     assert events[-1]["partial"] is False
 
 
-def test_the_bare_client_uploads_in_one_piece(box, fal):
+def test_the_bare_client_uploads_in_one_piece(box: Sandbox, fal: Any) -> None:
     url = fal.upload(b"some bytes", "text/plain", file_name="schöner name.txt".encode().decode("latin-1"))
     assert url.startswith(CDN)
     assert box.file(url) == b"some bytes"
     assert box.ledger()["files"] == 1
 
 
-def test_the_bare_client_uploads_in_parts(box, fal):
+def test_the_bare_client_uploads_in_parts(box: Sandbox, fal: Any) -> None:
     data = bytes(range(256)) * 4096 * 101
     url = fal.upload(data, "application/zip", file_name="big.zip")
     assert box.file(url) == data
     assert sum(row["stage"] == "part" for row in box.journal()) == 11
 
 
-def test_the_bare_client_falls_back_to_the_bucket_and_sends_its_key_there(box, fal):
+def test_the_bare_client_falls_back_to_the_bucket_and_sends_its_key_there(box: Sandbox, fal: Any) -> None:
     box.fault("upload", status=500)
     url = fal.upload(b"bytes", "image/png", file_name="a.png")
     (put,) = [row for row in box.journal() if row["stage"] == "put"]
@@ -391,7 +401,7 @@ def test_the_bare_client_falls_back_to_the_bucket_and_sends_its_key_there(box, f
     assert (put["host"], put["headers"]["authorization"]) == ("storage.googleapis.com", "Key")
 
 
-def test_requests_works_by_environment_alone(box, monkeypatch):
+def test_requests_works_by_environment_alone(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in box.env().items():
         monkeypatch.setenv(name, value)
     reply = requests.post(DIRECT + TEXT, json=ASK, headers=KEY, timeout=30)
@@ -401,7 +411,7 @@ def test_requests_works_by_environment_alone(box, monkeypatch):
 # ---------------------------------------------------------------- direct calls and streams
 
 
-def test_a_direct_call_answers_on_the_same_connection(box, web):
+def test_a_direct_call_answers_on_the_same_connection(box: Sandbox, web: httpx.Client) -> None:
     reply = web.post(DIRECT + TEXT, json=ASK)
     (job,) = box.ledger()["jobs"]
     assert reply.json()["output"]
@@ -410,7 +420,7 @@ def test_a_direct_call_answers_on_the_same_connection(box, web):
     assert web.get(f"{QUEUE}{TEXT}/requests/{job['request_id']}").status_code == 404
 
 
-def test_a_direct_call_is_charged_when_the_caller_hangs_up(box):
+def test_a_direct_call_is_charged_when_the_caller_hangs_up(box: Sandbox) -> None:
     box.configure(latency=0.3)
     with secure_socket(box) as caller:
         caller.sendall(raw_request("/" + TEXT, "fal.run"))
@@ -418,7 +428,7 @@ def test_a_direct_call_is_charged_when_the_caller_hangs_up(box):
     assert box.wait_for(lambda ledger: ledger["completed"] == 1)["billable"] == 1
 
 
-def test_a_stream_is_cumulative_and_repeats_the_last_text_as_the_end(box, web):
+def test_a_stream_is_cumulative_and_repeats_the_last_text_as_the_end(box: Sandbox, web: httpx.Client) -> None:
     box.say("One two three four five six seven eight nine ten.", endpoint=TEXT)
     with connect_sse(web, "POST", DIRECT + TEXT + "/stream", json=ASK) as source:
         events = [(event.event, json.loads(event.data)) for event in source.iter_sse()]
@@ -433,7 +443,7 @@ def test_a_stream_is_cumulative_and_repeats_the_last_text_as_the_end(box, web):
     assert box.ledger()["jobs"][0]["kind"] == "stream"
 
 
-def test_a_stream_is_spread_over_the_latency(box, web):
+def test_a_stream_is_spread_over_the_latency(box: Sandbox, web: httpx.Client) -> None:
     box.configure(latency=0.8)
     started = time.monotonic()
     with connect_sse(web, "POST", DIRECT + TEXT + "/stream", json=ASK) as source:
@@ -447,18 +457,18 @@ def test_a_stream_is_spread_over_the_latency(box, web):
         assert box.ledger()["running"] == 1
 
 
-def test_a_stream_refuses_bad_input_with_a_plain_answer(web):
+def test_a_stream_refuses_bad_input_with_a_plain_answer(web: httpx.Client) -> None:
     reply = web.post(DIRECT + TEXT + "/stream", json={"prompt": "x"})
     assert (reply.status_code, reply.headers["content-type"]) == (422, "application/json")
 
 
-def test_an_error_in_the_output_comes_in_band_at_the_end_of_a_stream(box, web):
+def test_an_error_in_the_output_comes_in_band_at_the_end_of_a_stream(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", output={"output": "so far", "error": "the model gave up"})
     events = events_of(web, "POST", DIRECT + TEXT + "/stream", json=ASK)
     assert (events[-1]["error"], events[-1]["partial"]) == ("the model gave up", False)
 
 
-def test_a_stream_is_charged_when_the_caller_hangs_up(box, web):
+def test_a_stream_is_charged_when_the_caller_hangs_up(box: Sandbox, web: httpx.Client) -> None:
     box.configure(latency=0.3)
     with connect_sse(web, "POST", DIRECT + TEXT + "/stream", json=ASK) as source:
         next(source.iter_sse())
@@ -482,7 +492,9 @@ def test_a_stream_is_charged_when_the_caller_hangs_up(box, web):
     ],
 )
 @pytest.mark.parametrize("url", [QUEUE + TEXT, DIRECT + TEXT, DIRECT + TEXT + "/stream", REST + "storage/auth/token"])
-def test_a_key_that_fal_would_refuse_is_refused(box, url, given, status, text):
+def test_a_key_that_fal_would_refuse_is_refused(
+    box: Sandbox, url: str, given: str | None, status: int, text: str
+) -> None:
     with client_of(box) as web:
         web.headers.pop("Authorization")
         reply = web.post(url, json=ASK, headers={} if given is None else {"Authorization": given})
@@ -491,14 +503,14 @@ def test_a_key_that_fal_would_refuse_is_refused(box, url, given, status, text):
     assert box.ledger()["accepted"] == 0
 
 
-def test_a_bad_key_is_told_apart_on_a_status_and_none_is_let_through(web):
+def test_a_bad_key_is_told_apart_on_a_status_and_none_is_let_through(web: httpx.Client) -> None:
     url = f"{QUEUE}{TEXT}/requests/made-up/status"
     assert web.get(url, headers={"Authorization": "Key bad:x"}).status_code == 401
     web.headers.pop("Authorization")
     assert web.get(url).status_code == 404
 
 
-def test_a_key_never_reaches_the_journal(box, web):
+def test_a_key_never_reaches_the_journal(box: Sandbox, web: httpx.Client) -> None:
     web.post(DIRECT + TEXT, json=ASK, headers={"Authorization": "Key the-id:the-secret"})
     web.post(DIRECT + TEXT, json=ASK, headers={"Authorization": "the-id:the-secret"})
     assert "the-secret" not in json.dumps(box.journal())
@@ -539,7 +551,14 @@ def test_a_key_never_reaches_the_journal(box, web):
         ("fal-ai/nano-banana-2/edit", {"prompt": "x", "image_urls": [PHOTO], "num_images": 5}, "num_images", None),
     ],
 )
-def test_a_field_that_does_not_fit_is_a_free_422(box, web, endpoint, given, field, kind):
+def test_a_field_that_does_not_fit_is_a_free_422(
+    box: Sandbox,
+    web: httpx.Client,
+    endpoint: str,
+    given: dict[Any, Any] | dict[str, Any],
+    field: str | None,
+    kind: str | None,
+) -> None:
     reply = result(web, box, endpoint, given)
     (error,) = reply.json()["detail"]
     assert (reply.status_code, reply.headers["x-fal-billable-units"]) == (422, "0")
@@ -550,19 +569,19 @@ def test_a_field_that_does_not_fit_is_a_free_422(box, web, endpoint, given, fiel
     assert (box.ledger()["failed"], box.ledger()["billable"]) == (1, 0)
 
 
-def test_every_wrong_field_is_listed_at_once(web):
+def test_every_wrong_field_is_listed_at_once(web: httpx.Client) -> None:
     reply = web.post(DIRECT + TEXT, json={"temperature": 9})
     assert [error["loc"][-1] for error in reply.json()["detail"]] == ["prompt", "temperature", "model"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"[1]", b'"text"', b'{"prompt": NaN}'])
-def test_a_body_that_is_no_object_is_a_422(web, body):
+def test_a_body_that_is_no_object_is_a_422(web: httpx.Client, body: bytes) -> None:
     reply = web.post(DIRECT + TEXT, content=body)
     assert reply.status_code == 422
     assert reply.json()["detail"][0]["loc"][0] == "body"
 
 
-def test_numbers_may_be_spelled_as_strings_and_unknown_fields_pass(web):
+def test_numbers_may_be_spelled_as_strings_and_unknown_fields_pass(web: httpx.Client) -> None:
     given = {
         **ASK,
         "temperature": "0.5",
@@ -576,14 +595,14 @@ def test_numbers_may_be_spelled_as_strings_and_unknown_fields_pass(web):
     assert reply.json()["reasoning"]
 
 
-def test_an_unknown_application_is_refused_at_submit(box, web):
+def test_an_unknown_application_is_refused_at_submit(box: Sandbox, web: httpx.Client) -> None:
     for url in (QUEUE + "someone/nothing", DIRECT + "someone/nothing/at-all"):
         reply = web.post(url, json=ASK)
         assert (reply.status_code, reply.json()) == (404, {"detail": 'Application "nothing" not found'})
     assert box.ledger()["accepted"] == 0
 
 
-def test_an_unknown_path_is_accepted_by_the_queue_and_fails_for_free(box, web):
+def test_an_unknown_path_is_accepted_by_the_queue_and_fails_for_free(box: Sandbox, web: httpx.Client) -> None:
     reply = result(web, box, TEXT + "/nope")
     direct = web.post(DIRECT + TEXT + "/nope", json=ASK)
     assert (reply.status_code, reply.json()) == (404, {"detail": "Path /nope not found"})
@@ -596,7 +615,9 @@ def test_an_unknown_path_is_accepted_by_the_queue_and_fails_for_free(box, web):
     ("how", "status", "text"),
     [("", 404, "Application"), ("=410", 410, "gone"), ("=deprecated", 422, "is deprecated and no longer supported")],
 )
-def test_an_endpoint_that_is_gone_is_refused_in_the_way_that_was_set(box, web, how, status, text):
+def test_an_endpoint_that_is_gone_is_refused_in_the_way_that_was_set(
+    box: Sandbox, web: httpx.Client, how: str, status: int, text: str
+) -> None:
     box.configure(gone=["openrouter/router/vision" + how])
     for url in (QUEUE, DIRECT):
         reply = web.post(url + "openrouter/router/vision", json=ASK)
@@ -616,7 +637,9 @@ GONE_MODELS = [
 
 
 @pytest.mark.parametrize(("how", "status", "text"), GONE_MODELS)
-def test_a_model_that_is_gone_is_refused_in_the_way_that_was_set_and_costs_nothing(box, web, how, status, text):
+def test_a_model_that_is_gone_is_refused_in_the_way_that_was_set_and_costs_nothing(
+    box: Sandbox, web: httpx.Client, how: str, status: int, text: str
+) -> None:
     box.configure(gone_models=["M" + how])
     reply = result(web, box, TEXT, {**ASK, "model": "M"})
     assert (reply.status_code, text in reply.text) == (status, True)
@@ -625,26 +648,30 @@ def test_a_model_that_is_gone_is_refused_in_the_way_that_was_set_and_costs_nothi
 
 
 @pytest.mark.parametrize("how", ["404", "400", "422", "completed", "error"])
-def test_a_stream_says_that_a_model_is_gone_by_its_status_or_in_an_event(box, web, how):
+def test_a_stream_says_that_a_model_is_gone_by_its_status_or_in_an_event(
+    box: Sandbox, web: httpx.Client, how: str
+) -> None:
     box.configure(gone_models=[f"M={how}"])
     reply = web.post(DIRECT + TEXT + "/stream", json={**ASK, "model": "M"})
     assert reply.status_code == (int(how) if how.isdigit() else 200)
     assert ('"error":"No endpoints found for M."' in reply.text) is not how.isdigit()
 
 
-def test_the_status_of_a_job_may_be_all_that_says_that_its_model_is_gone(box, web):
+def test_the_status_of_a_job_may_be_all_that_says_that_its_model_is_gone(box: Sandbox, web: httpx.Client) -> None:
     box.configure(gone_models=["M=completed"])
     job = web.post(QUEUE + TEXT, json={**ASK, "model": "M"}).json()
     box.wait_for(lambda ledger: ledger["running"] == 0)
     assert web.get(job["status_url"]).json()["error"] == "No endpoints found for M."
 
 
-def test_a_way_to_be_gone_that_there_is_none_is_refused(box):
+def test_a_way_to_be_gone_that_there_is_none_is_refused(box: Sandbox) -> None:
     with pytest.raises(ValueError, match="HOW one of 404"):
         box.configure(gone_models=["M=418"])
 
 
-def test_a_model_that_must_reason_refuses_to_be_asked_without_and_uses_up_its_tokens(box, web):
+def test_a_model_that_must_reason_refuses_to_be_asked_without_and_uses_up_its_tokens(
+    box: Sandbox, web: httpx.Client
+) -> None:
     box.configure(must_reason=["M"])
     without = result(web, box, TEXT, {**ASK, "model": "M"})
     assert (without.status_code, "Reasoning is mandatory" in without.text) == (400, True)
@@ -653,14 +680,14 @@ def test_a_model_that_must_reason_refuses_to_be_asked_without_and_uses_up_its_to
     assert (cut["output"], cut["error"], cut["usage"]["completion_tokens"]) == ("", None, 20)
 
 
-def test_an_error_answer_to_a_submit_that_was_accepted_names_its_job(box, web):
+def test_an_error_answer_to_a_submit_that_was_accepted_names_its_job(box: Sandbox, web: httpx.Client) -> None:
     box.fault("submit", status=500, accept=True)
     reply = web.post(QUEUE + TEXT, json=ASK)
     assert reply.status_code == 500
     assert reply.headers["x-fal-request-id"] == box.ledger()["jobs"][0]["request_id"]
 
 
-def test_any_endpoint_answers_with_pictures_of_the_size_asked_for(box, web):
+def test_any_endpoint_answers_with_pictures_of_the_size_asked_for(box: Sandbox, web: httpx.Client) -> None:
     box.configure(any_endpoint=True)
     given = {"prompt": "a mug", "image_size": {"width": 40, "height": 30}, "num_images": 2, "seed": 7}
     output = result(web, box, "fal-ai/flux/dev", given).json()
@@ -672,14 +699,18 @@ def test_any_endpoint_answers_with_pictures_of_the_size_asked_for(box, web):
 
 
 @pytest.mark.parametrize(("name", "size"), [("square", (512, 512)), ("landscape_16_9", (1024, 576))])
-def test_any_endpoint_knows_fals_names_for_sizes(web, box, name, size):
+def test_any_endpoint_knows_fals_names_for_sizes(
+    web: httpx.Client, box: Sandbox, name: str, size: tuple[Any, ...]
+) -> None:
     box.configure(any_endpoint=True)
     image = web.post(DIRECT + "x/y", json={"image_size": name}).json()["images"][0]
     assert (image["width"], image["height"]) == size
 
 
 @pytest.mark.parametrize("size", ["huge", {"width": 0, "height": 5}, {"width": 99999}, 7])
-def test_any_endpoint_refuses_sizes_it_cannot_paint(web, box, size):
+def test_any_endpoint_refuses_sizes_it_cannot_paint(
+    web: httpx.Client, box: Sandbox, size: dict[str, Any] | int | str
+) -> None:
     box.configure(any_endpoint=True)
     assert web.post(DIRECT + "x/y", json={"image_size": size}).status_code == 422
 
@@ -699,7 +730,9 @@ def test_any_endpoint_refuses_sizes_it_cannot_paint(web, box, size):
         ("fal-ai/nano-banana-2/edit", {"prompt": "studio", "image_urls": ["small"], "resolution": "2K"}),
     ],
 )
-def test_every_picture_endpoint_answers_with_a_png_one_can_download(box, web, endpoint, given):
+def test_every_picture_endpoint_answers_with_a_png_one_can_download(
+    box: Sandbox, web: httpx.Client, endpoint: str, given: dict[str, Any]
+) -> None:
     url = box.put_file(tiny_png(120, 90), "small.png", "image/png")
     reply = result(web, box, endpoint, json.loads(json.dumps(given).replace("small", url)))
     output = reply.json()
@@ -713,20 +746,20 @@ def test_every_picture_endpoint_answers_with_a_png_one_can_download(box, web, en
     assert "sandbox" in image["url"]
 
 
-def test_sync_mode_puts_the_picture_into_the_url(web):
+def test_sync_mode_puts_the_picture_into_the_url(web: httpx.Client) -> None:
     output = web.post(DIRECT + "fal-ai/bria/background/remove", json={"image_url": PHOTO, "sync_mode": True}).json()
     head, _, data = output["image"]["url"].partition(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(data).startswith(b"\x89PNG")
 
 
-def test_replace_background_without_a_picture_makes_one_of_somebody_elses_product(web):
+def test_replace_background_without_a_picture_makes_one_of_somebody_elses_product(web: httpx.Client) -> None:
     reply = web.post(DIRECT + "bria/replace-background", json={"prompt": "x", "imageurl": "a typing error"})
     assert reply.status_code == 200
     assert reply.headers["x-fal-billable-units"] == "1"
 
 
-def test_an_image_is_taken_from_the_cdn_a_data_uri_or_a_sample_host(box, web):
+def test_an_image_is_taken_from_the_cdn_a_data_uri_or_a_sample_host(box: Sandbox, web: httpx.Client) -> None:
     png = web.get(PHOTO).content
     urls = [
         box.put_file(png, "a.jpg", "image/jpeg"),
@@ -750,7 +783,9 @@ def test_an_image_is_taken_from_the_cdn_a_data_uri_or_a_sample_host(box, web):
     ],
 )
 @pytest.mark.parametrize("endpoint", ["openrouter/router/vision", "fal-ai/bria/background/remove"])
-def test_an_image_that_cannot_be_had_or_read_is_a_model_error(box, web, endpoint, url, kind):
+def test_an_image_that_cannot_be_had_or_read_is_a_model_error(
+    box: Sandbox, web: httpx.Client, endpoint: str, url: str, kind: str
+) -> None:
     given = {"image_url": url} if "bria" in endpoint else {**ASK, "image_urls": [url]}
     reply = result(web, box, endpoint, given)
     (error,) = reply.json()["detail"]
@@ -760,13 +795,13 @@ def test_an_image_that_cannot_be_had_or_read_is_a_model_error(box, web, endpoint
     assert box.ledger()["billable"] == 1
 
 
-def test_a_picture_that_is_broken_behind_its_header_is_a_model_error(box, web):
+def test_a_picture_that_is_broken_behind_its_header_is_a_model_error(box: Sandbox, web: httpx.Client) -> None:
     url = box.put_file(tiny_png(64, 64)[:60], "cut.png", "image/png")
     reply = web.post(DIRECT + "fal-ai/bria/background/remove", json={"image_url": url})
     assert (reply.status_code, reply.json()["detail"][0]["type"]) == (422, "image_load_error")
 
 
-def test_a_host_that_was_named_serves_sample_photos(web):
+def test_a_host_that_was_named_serves_sample_photos(web: httpx.Client) -> None:
     with Sandbox(hosts=["cdn.shop.test", "*.pictures.test"]) as box, client_of(box) as client:
         assert client.get("https://cdn.shop.test/mug.jpg").content.startswith(b"\xff\xd8")
         assert client.get("https://a.b.pictures.test/mug.jpg").status_code == 200
@@ -777,32 +812,32 @@ def test_a_host_that_was_named_serves_sample_photos(web):
 # ---------------------------------------------------------------- storage
 
 
-def token_of(web):
+def token_of(web: httpx.Client) -> dict[str, Any]:
     reply = web.post(REST + "storage/auth/token?storage_type=fal-cdn-v3", json={})
     return {"Authorization": f"{reply.json()['token_type']} {reply.json()['token']}"}
 
 
-def test_the_upload_token_says_when_it_ends_with_an_offset(web):
+def test_the_upload_token_says_when_it_ends_with_an_offset(web: httpx.Client) -> None:
     token = web.post(REST + "storage/auth/token?storage_type=fal-cdn-v3", json={}).json()
     assert set(token) == {"token", "token_type", "base_url", "expires_at"}
     assert (token["token_type"], token["base_url"]) == ("Bearer", "https://v3.fal.media")
     assert token["expires_at"].endswith("+00:00")
 
 
-def test_the_cdn_takes_only_its_own_token(web):
+def test_the_cdn_takes_only_its_own_token(web: httpx.Client) -> None:
     for headers in ({}, {"Authorization": "Bearer other"}, KEY):
         reply = web.post(CDN + "files/upload", content=b"x", headers=headers)
         assert reply.status_code == 401
     assert web.post(CDN + "files/upload", content=b"x", headers=token_of(web)).status_code == 200
 
 
-def test_a_token_outlives_a_reset(box, web):
+def test_a_token_outlives_a_reset(box: Sandbox, web: httpx.Client) -> None:
     token = token_of(web)
     box.reset()
     assert web.post(CDN + "files/upload", content=b"x", headers=token).status_code == 200
 
 
-def test_parts_may_come_in_any_order(box, web):
+def test_parts_may_come_in_any_order(box: Sandbox, web: httpx.Client) -> None:
     begun, base = begin_parts(web)
     etags = {number: put_part(web, base, number, data) for number, data in ((2, b"two"), (1, b"one"), (3, b"!"))}
     listed = [{"partNumber": number, "etag": etag} for number, etag in etags.items()]
@@ -821,7 +856,7 @@ def test_parts_may_come_in_any_order(box, web):
         lambda etags: None,
     ],
 )
-def test_a_wrong_list_of_parts_is_a_400_and_no_file(box, web, listed):
+def test_a_wrong_list_of_parts_is_a_400_and_no_file(box: Sandbox, web: httpx.Client, listed: Any) -> None:
     begun, base = begin_parts(web)
     etags = {number: put_part(web, base, number, b"x" * number) for number in (1, 2)}
     reply = web.post(base + "/complete", json={"parts": listed(etags)}, headers=token_of(web))
@@ -829,24 +864,24 @@ def test_a_wrong_list_of_parts_is_a_400_and_no_file(box, web, listed):
     assert web.get(begun["access_url"]).status_code == 404
 
 
-def begin_parts(web):
+def begin_parts(web: httpx.Client) -> tuple[Any, ...]:
     headers = {**token_of(web), "X-Fal-File-Name": "parts.bin"}
     begun = web.post(CDN + "files/upload/multipart", headers=headers).json()
     return begun, f"{begun['access_url']}/multipart/{begun['uploadId']}"
 
 
-def put_part(web, base, number, data):
+def put_part(web: httpx.Client, base: Any, number: Any, data: Any) -> Any:
     reply = web.put(f"{base}/{number}", content=data, headers=token_of(web))
     assert reply.headers["etag"] == reply.json()["etag"]
     return reply.headers["etag"]
 
 
-def test_parts_of_an_unknown_upload_are_not_found(web):
+def test_parts_of_an_unknown_upload_are_not_found(web: httpx.Client) -> None:
     assert web.put(CDN + "files/x/multipart/nope/1", content=b"x", headers=token_of(web)).status_code == 404
 
 
 @pytest.mark.parametrize(("kind", "host"), [("gcs", "storage.googleapis.com"), ("fal-cdn-v3", "v3.fal.media")])
-def test_an_initiated_upload_is_put_without_a_key(box, web, kind, host):
+def test_an_initiated_upload_is_put_without_a_key(box: Sandbox, web: httpx.Client, kind: str, host: str) -> None:
     asked = {"file_name": "bir görsel.png", "content_type": "image/png"}
     urls = web.post(REST + f"storage/upload/initiate?storage_type={kind}", json=asked).json()
     web.headers.pop("Authorization")
@@ -858,7 +893,7 @@ def test_an_initiated_upload_is_put_without_a_key(box, web, kind, host):
     assert box.journal()[-2]["headers"]["authorization"] is None
 
 
-def test_an_initiated_upload_in_parts_works_as_fal_js_does_it(box, web):
+def test_an_initiated_upload_in_parts_works_as_fal_js_does_it(box: Sandbox, web: httpx.Client) -> None:
     urls = web.post(REST + "storage/upload/initiate-multipart", json={"file_name": "a.bin"}).json()
     web.headers.pop("Authorization")
     base, _, query = urls["upload_url"].partition("?")
@@ -867,15 +902,15 @@ def test_an_initiated_upload_in_parts_works_as_fal_js_does_it(box, web):
     assert box.file(urls["file_url"]) == b"12"
 
 
-def test_initiating_without_a_name_is_a_422(web):
+def test_initiating_without_a_name_is_a_422(web: httpx.Client) -> None:
     assert web.post(REST + "storage/upload/initiate?storage_type=gcs", json={}).status_code == 422
 
 
-def test_a_put_to_an_unknown_presigned_url_is_not_found(web):
+def test_a_put_to_an_unknown_presigned_url_is_not_found(web: httpx.Client) -> None:
     assert web.put("https://storage.googleapis.com/sandbox-uploads/x/y", content=b"x").status_code == 404
 
 
-def test_a_file_downloads_without_a_key_with_its_type_size_and_tag(box, web):
+def test_a_file_downloads_without_a_key_with_its_type_size_and_tag(box: Sandbox, web: httpx.Client) -> None:
     url = box.put_file(b"0123456789", "digits.txt", "text/plain")
     web.headers.pop("Authorization")
     reply, head = web.get(url), web.head(url)
@@ -898,20 +933,22 @@ def test_a_file_downloads_without_a_key_with_its_type_size_and_tag(box, web):
         ("bytes=10-", 416, b"", "bytes */10"),
     ],
 )
-def test_a_range_of_a_file_is_sent_alone(box, web, asked, status, data, where):
+def test_a_range_of_a_file_is_sent_alone(
+    box: Sandbox, web: httpx.Client, asked: str, status: int, data: bytes, where: str
+) -> None:
     url = box.put_file(b"0123456789", "digits.txt", "text/plain")
     reply = web.get(url, headers={"Range": asked})
     assert (reply.status_code, reply.content, reply.headers["content-range"]) == (status, data, where)
 
 
-def test_a_caller_who_leaves_a_download_is_noticed(box, web):
+def test_a_caller_who_leaves_a_download_is_noticed(box: Sandbox, web: httpx.Client) -> None:
     url = box.put_file(bytes(100_000_000), "large.bin", "image/png")
     with client_of(box) as other, other.stream("GET", url) as reply:
         next(reply.iter_raw())
     box.wait_for(lambda _: box.journal()[0]["note"] == "caller gone")
 
 
-def test_the_oldest_files_go_when_there_are_too_many_bytes(box):
+def test_the_oldest_files_go_when_there_are_too_many_bytes(box: Sandbox) -> None:
     import random
 
     files = Files(random.Random(0), limit_bytes=25)
@@ -926,40 +963,40 @@ def test_the_oldest_files_go_when_there_are_too_many_bytes(box):
 class Receiver:
     """A webhook target that answers with the statuses it was given, then 200."""
 
-    def __init__(self, *statuses):
+    def __init__(self, *statuses: Any) -> None:
         self.statuses = list(statuses)
         self.got = []
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
+            def do_POST(self) -> None:
                 receiver.got.append((self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *args):
+            def log_message(self, *args: Any) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook?a=1&b=2"
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         self.thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
 
 
-def delivered(box, outcome="delivered"):
+def delivered(box: Sandbox, outcome: str = "delivered") -> Any:
     return box.wait_for(lambda ledger: [job["webhook"] for job in ledger["jobs"]] == [outcome])
 
 
-def test_a_webhook_carries_the_answer_and_a_signature_that_verifies(box, web):
+def test_a_webhook_carries_the_answer_and_a_signature_that_verifies(box: Sandbox, web: httpx.Client) -> None:
     with Receiver() as receiver:
         job = submit(web, params={"fal_webhook": receiver.url})
         delivered(box)
@@ -984,7 +1021,7 @@ def test_a_webhook_carries_the_answer_and_a_signature_that_verifies(box, web):
     assert abs(int(headers["X-Fal-Webhook-Timestamp"]) - time.time()) < 300
 
 
-def test_a_webhook_of_a_failed_job_says_error(box, web):
+def test_a_webhook_of_a_failed_job_says_error(box: Sandbox, web: httpx.Client) -> None:
     with Receiver() as receiver:
         submit(web, given={"prompt": "x"}, params={"fal_webhook": receiver.url})
         delivered(box)
@@ -993,7 +1030,7 @@ def test_a_webhook_of_a_failed_job_says_error(box, web):
     assert message["payload"]["detail"][0]["type"] == "missing"
 
 
-def test_a_webhook_is_tried_again_until_it_arrives(box, web):
+def test_a_webhook_is_tried_again_until_it_arrives(box: Sandbox, web: httpx.Client) -> None:
     with Receiver(500, 404) as receiver:
         submit(web, params={"fal_webhook": receiver.url})
         delivered(box)
@@ -1001,7 +1038,9 @@ def test_a_webhook_is_tried_again_until_it_arrives(box, web):
     assert box.webhooks()[0]["tries"] == [500, 404, 200]
 
 
-def test_a_webhook_that_never_arrives_has_failed(box, web, monkeypatch):
+def test_a_webhook_that_never_arrives_has_failed(
+    box: Sandbox, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(webhooks, "PAUSES_S", (0.01,))
     with Receiver(500, 500, 500) as receiver:
         submit(web, params={"fal_webhook": receiver.url})
@@ -1009,19 +1048,19 @@ def test_a_webhook_that_never_arrives_has_failed(box, web, monkeypatch):
     assert len(receiver.got) == 2
 
 
-def test_a_redirected_webhook_has_failed_at_once(box, web):
+def test_a_redirected_webhook_has_failed_at_once(box: Sandbox, web: httpx.Client) -> None:
     with Receiver(302) as receiver:
         submit(web, params={"fal_webhook": receiver.url})
         delivered(box, "failed")
     assert len(receiver.got) == 1
 
 
-def test_a_webhook_address_that_is_none_is_dropped(box, web):
+def test_a_webhook_address_that_is_none_is_dropped(box: Sandbox, web: httpx.Client) -> None:
     submit(web, params={"fal_webhook": "http://[half"})
     delivered(box, "dropped")
 
 
-def test_a_webhook_that_would_leave_this_machine_is_dropped(box, web):
+def test_a_webhook_that_would_leave_this_machine_is_dropped(box: Sandbox, web: httpx.Client) -> None:
     submit(web, params={"fal_webhook": "https://hooks.shop.test/fal?x=1"})
     delivered(box, "dropped")
     (row,) = [row for row in box.journal() if row["stage"] == "webhook"]
@@ -1031,24 +1070,24 @@ def test_a_webhook_that_would_leave_this_machine_is_dropped(box, web):
 # ---------------------------------------------------------------- faults
 
 
-def test_a_fault_is_met_as_often_as_it_was_set_and_after_those_it_lets_pass(box, web):
+def test_a_fault_is_met_as_often_as_it_was_set_and_after_those_it_lets_pass(box: Sandbox, web: httpx.Client) -> None:
     box.fault("submit", status=503, times=2, skip=1)
     assert [web.post(QUEUE + TEXT, json=ASK).status_code for _ in range(4)] == [200, 503, 503, 200]
     assert box.ledger()["accepted"] == 2
 
 
-def test_faults_are_taken_first_in_first_out(box, web):
+def test_faults_are_taken_first_in_first_out(box: Sandbox, web: httpx.Client) -> None:
     box.fault("submit", status=500)
     box.fault("submit", status=502)
     assert [web.post(QUEUE + TEXT, json=ASK).status_code for _ in range(3)] == [500, 502, 200]
 
 
-def test_a_fault_without_a_number_stays(box, web):
+def test_a_fault_without_a_number_stays(box: Sandbox, web: httpx.Client) -> None:
     box.fault("direct", status=500, times=None)
     assert {web.post(DIRECT + TEXT, json=ASK).status_code for _ in range(GOOD)} == {500}
 
 
-def test_a_fault_may_concern_one_endpoint_only(box, web):
+def test_a_fault_may_concern_one_endpoint_only(box: Sandbox, web: httpx.Client) -> None:
     box.fault("submit", status=500, endpoint="openrouter/router/vision")
     box.fault("result", status=500, endpoint="openrouter/router/enterprise")
     assert web.post(QUEUE + TEXT, json=ASK).status_code == 200
@@ -1078,7 +1117,7 @@ def test_a_fault_may_concern_one_endpoint_only(box, web):
         ("any", "GET", PHOTO),
     ],
 )
-def test_every_stage_can_fail(box, web, stage, method, url):
+def test_every_stage_can_fail(box: Sandbox, web: httpx.Client, stage: str, method: str, url: str) -> None:
     box.fault(stage, status=418)
     assert web.request(method, url).status_code == 418
     assert web.request(method, url).status_code != 418
@@ -1086,7 +1125,7 @@ def test_every_stage_can_fail(box, web, stage, method, url):
     assert stage in (box.journal()[0]["stage"], "any")
 
 
-def test_a_failing_status_has_fals_body_unless_another_is_given(box, web):
+def test_a_failing_status_has_fals_body_unless_another_is_given(box: Sandbox, web: httpx.Client) -> None:
     box.fault("direct", status=503)
     box.fault("direct", status=429, retry_after="3")
     box.fault("direct", status=500, body={"detail": ["a", "list"]}, headers={"X-Extra": "yes"})
@@ -1100,7 +1139,7 @@ def test_a_failing_status_has_fals_body_unless_another_is_given(box, web):
     assert fourth.json() == {"detail": "invalid key credentials"}
 
 
-def test_an_ingress_page_is_html_without_a_request_id(box, web):
+def test_an_ingress_page_is_html_without_a_request_id(box: Sandbox, web: httpx.Client) -> None:
     box.fault("status", status=502, body="<html>nginx</html>", request_id=False)
     reply = web.get(QUEUE + TEXT + "/requests/x/status")
     assert (reply.status_code, reply.text) == (502, "<html>nginx</html>")
@@ -1109,7 +1148,9 @@ def test_an_ingress_page_is_html_without_a_request_id(box, web):
 
 
 @pytest.mark.parametrize(("drop", "accepted"), [("unread", 0), ("before", 0), ("after", 1), ("half", 1)])
-def test_a_submit_can_be_cut_before_or_after_the_job_is_accepted(box, web, drop, accepted):
+def test_a_submit_can_be_cut_before_or_after_the_job_is_accepted(
+    box: Sandbox, web: httpx.Client, drop: str, accepted: int
+) -> None:
     box.fault("submit", drop=drop)
     with pytest.raises(httpx.TransportError):
         web.post(QUEUE + TEXT, json=ASK)
@@ -1118,7 +1159,7 @@ def test_a_submit_can_be_cut_before_or_after_the_job_is_accepted(box, web, drop,
     assert web.post(QUEUE + TEXT, json=ASK).status_code == 200
 
 
-def test_an_upload_can_be_cut_before_it_is_read(box, web):
+def test_an_upload_can_be_cut_before_it_is_read(box: Sandbox, web: httpx.Client) -> None:
     box.fault("upload", drop="unread")
     token = token_of(web)
     with pytest.raises(httpx.TransportError):
@@ -1126,7 +1167,7 @@ def test_an_upload_can_be_cut_before_it_is_read(box, web):
     assert (box.ledger()["files"], box.journal()[-1]["bytes"]) == (0, 0)
 
 
-def test_a_connection_can_be_cut_before_tls(box):
+def test_a_connection_can_be_cut_before_tls(box: Sandbox) -> None:
     box.fault("submit", drop="connect")
     with client_of(box) as web:
         assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
@@ -1136,7 +1177,7 @@ def test_a_connection_can_be_cut_before_tls(box):
     assert [row["note"] for row in box.journal()] == ["", "drop connect", ""]
 
 
-def test_half_a_download_arrives(box, web):
+def test_half_a_download_arrives(box: Sandbox, web: httpx.Client) -> None:
     url = box.put_file(bytes(1000), "a.bin", "image/png")
     box.fault("download", drop="half")
     got = b""
@@ -1147,7 +1188,7 @@ def test_half_a_download_arrives(box, web):
     assert got == bytes(500)
 
 
-def test_a_delayed_submit_is_accepted_first(box):
+def test_a_delayed_submit_is_accepted_first(box: Sandbox) -> None:
     box.fault("submit", delay=30)
     with secure_socket(box, "queue.fal.run") as caller:
         caller.sendall(raw_request("/" + TEXT, "queue.fal.run"))
@@ -1157,7 +1198,7 @@ def test_a_delayed_submit_is_accepted_first(box):
             caller.recv(1)
 
 
-def test_a_delayed_submit_that_is_not_accepted_is_lost_when_the_caller_leaves(box, web):
+def test_a_delayed_submit_that_is_not_accepted_is_lost_when_the_caller_leaves(box: Sandbox, web: httpx.Client) -> None:
     box.fault("submit", delay=0.3, accept=False, times=2)
     with pytest.raises(httpx.ReadTimeout):
         web.post(QUEUE + TEXT, json=ASK, timeout=impatient(0.1))
@@ -1167,7 +1208,7 @@ def test_a_delayed_submit_that_is_not_accepted_is_lost_when_the_caller_leaves(bo
     assert box.ledger()["accepted"] == 1
 
 
-def test_a_failing_answer_can_hide_an_accepted_job(box, web):
+def test_a_failing_answer_can_hide_an_accepted_job(box: Sandbox, web: httpx.Client) -> None:
     box.fault("submit", status=504, accept=True)
     assert web.post(QUEUE + TEXT, json=ASK).status_code == 504
     assert box.ledger()["accepted"] == 1
@@ -1176,7 +1217,9 @@ def test_a_failing_answer_can_hide_an_accepted_job(box, web):
 @pytest.mark.parametrize(
     ("garbage", "text"), [("html", "<html>"), ("shape", '{"sandbox":'), ("empty", ""), ("truncated", '{"status":')]
 )
-def test_garbage_comes_with_a_200_and_the_job_is_accepted(box, web, garbage, text):
+def test_garbage_comes_with_a_200_and_the_job_is_accepted(
+    box: Sandbox, web: httpx.Client, garbage: str, text: str
+) -> None:
     box.fault("submit", garbage=garbage)
     reply = web.post(QUEUE + TEXT, json=ASK)
     assert reply.status_code == 200
@@ -1189,7 +1232,7 @@ def test_garbage_comes_with_a_200_and_the_job_is_accepted(box, web, garbage, tex
 
 
 @pytest.mark.parametrize("end", [False, True])
-def test_a_stream_ends_after_some_events_with_or_without_a_cut(box, web, end):
+def test_a_stream_ends_after_some_events_with_or_without_a_cut(box: Sandbox, web: httpx.Client, end: bool) -> None:
     box.fault("stream", cut=3, end=end)
     seen = []
     try:
@@ -1202,7 +1245,7 @@ def test_a_stream_ends_after_some_events_with_or_without_a_cut(box, web, end):
     assert [event["partial"] for event in seen] == [True] * 3
 
 
-def test_a_status_stream_can_be_cut_too(box, web):
+def test_a_status_stream_can_be_cut_too(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_QUEUE")
     box.fault("status_stream", cut=1)
     job = submit(web)
@@ -1210,7 +1253,7 @@ def test_a_status_stream_can_be_cut_too(box, web):
         events_of(web, "GET", job["status_url"] + "/stream")
 
 
-def test_a_silent_server_sends_nothing_or_headers_only(box, web):
+def test_a_silent_server_sends_nothing_or_headers_only(box: Sandbox, web: httpx.Client) -> None:
     url = box.put_file(b"data", "a.bin", "image/png")
     box.fault("download", silent=30)
     box.fault("download", silent=30, headers_first=True)
@@ -1222,7 +1265,7 @@ def test_a_silent_server_sends_nothing_or_headers_only(box, web):
             reply.read()
 
 
-def test_a_stream_can_fall_silent_after_its_headers(box, web):
+def test_a_stream_can_fall_silent_after_its_headers(box: Sandbox, web: httpx.Client) -> None:
     box.fault("stream", silent=30, headers_first=True)
     with web.stream("POST", DIRECT + TEXT + "/stream", json=ASK, timeout=impatient(2)) as reply:
         assert reply.headers["content-type"] == "text/event-stream"
@@ -1231,21 +1274,21 @@ def test_a_stream_can_fall_silent_after_its_headers(box, web):
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 302), ("POST", 307)])
-def test_a_request_can_be_sent_elsewhere(box, web, method, status):
+def test_a_request_can_be_sent_elsewhere(box: Sandbox, web: httpx.Client, method: str, status: int) -> None:
     box.fault("any", redirect="https://other.example.com/x")
     reply = web.request(method, QUEUE + TEXT + ("/requests/x" if method == "GET" else ""), json=ASK)
     assert (reply.status_code, reply.headers["location"]) == (status, "https://other.example.com/x")
     assert box.ledger()["accepted"] == 0
 
 
-def test_a_download_can_be_as_large_and_of_the_type_that_is_asked(box, web):
+def test_a_download_can_be_as_large_and_of_the_type_that_is_asked(box: Sandbox, web: httpx.Client) -> None:
     box.fault("download", size=3_000_000, content_type="image/gif")
     reply = web.get(CDN + "files/whatever.png")
     assert (len(reply.content), reply.headers["content-length"]) == (3_000_000, "3000000")
     assert reply.headers["content-type"] == "image/gif"
 
 
-def test_a_job_can_be_stuck_in_either_state(box, web):
+def test_a_job_can_be_stuck_in_either_state(box: Sandbox, web: httpx.Client) -> None:
     for stage in ("IN_QUEUE", "IN_PROGRESS"):
         box.fault("job", stuck=stage)
         job = submit(web)
@@ -1254,7 +1297,7 @@ def test_a_job_can_be_stuck_in_either_state(box, web):
     assert box.ledger()["running"] == 2
 
 
-def test_a_job_can_take_longer_than_the_others(box, web):
+def test_a_job_can_take_longer_than_the_others(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", delay=60)
     slow, usual = submit(web), submit(web)
     ended(box, usual["request_id"])
@@ -1263,7 +1306,7 @@ def test_a_job_can_take_longer_than_the_others(box, web):
     assert web.post(DIRECT + TEXT, json=ASK).elapsed.total_seconds() >= 0.5
 
 
-def test_a_job_can_fail_with_the_error_that_is_set(box, web):
+def test_a_job_can_fail_with_the_error_that_is_set(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", fail={"error": "Runner disconnected", "error_type": "runner_disconnected"})
     job = submit(web)
     ended(box, job["request_id"])
@@ -1277,20 +1320,20 @@ def test_a_job_can_fail_with_the_error_that_is_set(box, web):
     assert (box.ledger()["failed"], box.ledger()["billable"]) == (1, 0)
 
 
-def test_a_refusal_after_the_work_has_begun_is_charged(box, web):
+def test_a_refusal_after_the_work_has_begun_is_charged(box: Sandbox, web: httpx.Client) -> None:
     body = {"detail": [{"loc": ["body", "prompt"], "msg": "no", "type": "content_policy_violation"}]}
     box.fault("job", fail={"error": "no", "status": 422, "body": body})
     reply = result(web, box, TEXT)
     assert (reply.status_code, reply.json(), box.ledger()["billable"]) == (422, body, 1)
 
 
-def test_a_result_can_be_expired(box, web):
+def test_a_result_can_be_expired(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", expired=True)
     reply = result(web, box, TEXT)
     assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
 
 
-def test_a_job_can_answer_with_the_output_that_is_set(box, web):
+def test_a_job_can_answer_with_the_output_that_is_set(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", output={"output": "", "error": "overloaded"}, endpoint="openrouter/router/vision")
     assert result(web, box, TEXT).json()["error"] is None
     assert result(web, box, "openrouter/router/vision").json() == {"output": "", "error": "overloaded"}
@@ -1306,7 +1349,9 @@ def test_a_job_can_answer_with_the_output_that_is_set(box, web):
         ("submit", {"drop": "connect", "endpoint": TEXT}, "CONNECT"),
     ],
 )
-def test_a_fault_that_is_spelled_wrongly_is_refused(box, stage, what, text):
+def test_a_fault_that_is_spelled_wrongly_is_refused(
+    box: Sandbox, stage: str, what: dict[Any, Any] | dict[str, Any], text: str
+) -> None:
     with pytest.raises(ValueError, match=text):
         box.fault(stage, **what)
 
@@ -1314,7 +1359,7 @@ def test_a_fault_that_is_spelled_wrongly_is_refused(box, stage, what, text):
 # ---------------------------------------------------------------- ledger, journal, control
 
 
-def test_the_ledger_counts_every_end(box, web):
+def test_the_ledger_counts_every_end(box: Sandbox, web: httpx.Client) -> None:
     result(web, box, TEXT)
     result(web, box, TEXT, {"prompt": "no model"})
     box.fault("job", stuck="IN_PROGRESS", times=2)
@@ -1337,7 +1382,7 @@ def test_the_ledger_counts_every_end(box, web):
     assert ledger["jobs"][-1]["input"] == ASK
 
 
-def test_the_journal_has_a_row_for_every_request_in_order(box, web):
+def test_the_journal_has_a_row_for_every_request_in_order(box: Sandbox, web: httpx.Client) -> None:
     job = submit(web, params={"a": "b c"})
     web.get(job["status_url"])
     first, second = box.journal()
@@ -1349,7 +1394,7 @@ def test_the_journal_has_a_row_for_every_request_in_order(box, web):
     assert first["at"] <= second["at"]
 
 
-def test_a_reset_forgets_everything_and_restores_the_settings(web, box):
+def test_a_reset_forgets_everything_and_restores_the_settings(web: httpx.Client, box: Sandbox) -> None:
     first_id = submit(web)["request_id"]
     box.configure(latency=3600)
     box.fault("submit", status=500)
@@ -1364,14 +1409,14 @@ def test_a_reset_forgets_everything_and_restores_the_settings(web, box):
     assert submit(web)["request_id"] != first_id
 
 
-def test_a_reset_ends_the_jobs_that_run(box, web):
+def test_a_reset_ends_the_jobs_that_run(box: Sandbox, web: httpx.Client) -> None:
     box.fault("job", stuck="IN_PROGRESS")
     job = submit(web)
     threading.Timer(0.1, box.reset).start()
     assert events_of(web, "GET", job["status_url"] + "/stream")[-1]["error_type"] == "client_cancelled"
 
 
-def test_a_text_put_into_the_models_mouth_is_said_as_often_as_asked(box, web):
+def test_a_text_put_into_the_models_mouth_is_said_as_often_as_asked(box: Sandbox, web: httpx.Client) -> None:
     box.say("first", times=2)
     box.say("only there", endpoint="openrouter/router/vision")
     said = [web.post(DIRECT + TEXT, json=ASK).json()["output"] for _ in range(3)]
@@ -1380,12 +1425,12 @@ def test_a_text_put_into_the_models_mouth_is_said_as_often_as_asked(box, web):
     assert web.post(DIRECT + "openrouter/router/vision", json=ASK).json()["output"] == "only there"
 
 
-def test_waiting_in_vain_says_so(box):
+def test_waiting_in_vain_says_so(box: Sandbox) -> None:
     with pytest.raises(TimeoutError, match="'accepted': 0"):
         box.wait_for(lambda ledger: ledger["accepted"] == 1, timeout_s=0.05)
 
 
-def test_the_control_prefix_offers_the_same_over_http(box, web):
+def test_the_control_prefix_offers_the_same_over_http(box: Sandbox, web: httpx.Client) -> None:
     with httpx.Client(base_url=box.url, trust_env=False) as control:
         page = control.get("/_sandbox/").text
         assert page.startswith("This is a sandbox, not fal. There is no model behind it")
@@ -1413,14 +1458,16 @@ def test_the_control_prefix_offers_the_same_over_http(box, web):
         ("say", []),
     ],
 )
-def test_the_control_prefix_says_what_it_does_not_understand(box, path, body):
+def test_the_control_prefix_says_what_it_does_not_understand(
+    box: Sandbox, path: str, body: dict[Any, Any] | dict[str, Any] | list[Any]
+) -> None:
     with httpx.Client(base_url=box.url, trust_env=False) as control:
         reply = control.post(f"/_sandbox/{path}", json=body)
     assert reply.status_code == 400
     assert reply.json()["detail"]
 
 
-def test_unknown_paths_and_wrong_methods_are_told_apart(web):
+def test_unknown_paths_and_wrong_methods_are_told_apart(web: httpx.Client) -> None:
     assert web.get(REST + "nothing/here").status_code == 404
     assert web.get(REST + "storage/auth/token").status_code == 405
     assert web.get("https://api.fal.ai/v1/nothing").status_code == 404
@@ -1431,23 +1478,23 @@ def test_unknown_paths_and_wrong_methods_are_told_apart(web):
 
 
 @pytest.mark.parametrize("target", ["shop.test:443", "queue.fal.run:8443", "fal.run.evil.test:443", "127.0.0.1:443"])
-def test_foreign_hosts_are_refused_with_a_reason(box, target):
+def test_foreign_hosts_are_refused_with_a_reason(box: Sandbox, target: str) -> None:
     head, body = connect(box, target)
     assert head.startswith("HTTP/1.1 403 ")
     assert f"{target} is refused" in body
     assert box.journal()[0]["note"] == "refused"
 
 
-def test_a_plain_request_for_a_foreign_host_is_refused_too(box):
+def test_a_plain_request_for_a_foreign_host_is_refused_too(box: Sandbox) -> None:
     reply = httpx.get("http://shop.test/", proxy=box.url)
     assert (reply.status_code, "never reaches out" in reply.text) == (403, True)
 
 
-def test_the_root_shows_the_sandboxs_page(box):
+def test_the_root_shows_the_sandboxs_page(box: Sandbox) -> None:
     assert httpx.get(box.url, trust_env=False).text.startswith("This is a sandbox, not fal")
 
 
-def connect(box, target):
+def connect(box: Sandbox, target: Any) -> tuple[Any, ...]:
     with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         raw.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         data = b""
@@ -1457,7 +1504,7 @@ def connect(box, target):
     return head, body
 
 
-def test_a_request_that_comes_in_small_bits_is_understood(box):
+def test_a_request_that_comes_in_small_bits_is_understood(box: Sandbox) -> None:
     with socket.create_connection(("127.0.0.1", box.port), timeout=30) as raw:
         for byte in b"CONNECT fal.run:443 HTTP/1.1\r\n\r\n":
             raw.sendall(bytes([byte]))
@@ -1468,28 +1515,28 @@ def test_a_request_that_comes_in_small_bits_is_understood(box):
         assert raw.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_does_not_trust_the_sandbox_gets_nowhere(box):
+def test_a_client_that_does_not_trust_the_sandbox_gets_nowhere(box: Sandbox) -> None:
     with httpx.Client(proxy=box.url, timeout=30) as stranger, pytest.raises(httpx.ConnectError, match="CERTIFICATE"):
         stranger.get(QUEUE)
     with client_of(box) as web:
         assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
 
 
-def raw_request(path, host):
+def raw_request(path: Any, host: Any) -> bytes:
     """The bytes of a good POST, for a caller that decides itself when it leaves."""
     body = json.dumps(ASK).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Key a:b\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-def secure_socket(box, host="fal.run"):
+def secure_socket(box: Sandbox, host: str = "fal.run") -> Any:
     raw = socket.create_connection(("127.0.0.1", box.port), timeout=30)
     raw.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
     assert b" 200 " in raw.recv(200)
     return ssl.create_default_context(cafile=box.ca_file).wrap_socket(raw, server_hostname=host)
 
 
-def test_an_idle_connection_is_closed_after_the_time_that_is_set(box):
+def test_an_idle_connection_is_closed_after_the_time_that_is_set(box: Sandbox) -> None:
     box.configure(keepalive_s=0.2)
     with secure_socket(box) as idle:
         started = time.monotonic()
@@ -1500,7 +1547,7 @@ def test_an_idle_connection_is_closed_after_the_time_that_is_set(box):
         assert 0.15 <= time.monotonic() - started < 8
 
 
-def test_a_connection_is_kept_alive(box, web):
+def test_a_connection_is_kept_alive(box: Sandbox, web: httpx.Client) -> None:
     for _ in range(3):
         assert web.post(DIRECT + TEXT, json=ASK).status_code == 200
     with secure_socket(box) as kept:
@@ -1509,7 +1556,7 @@ def test_a_connection_is_kept_alive(box, web):
             assert kept.recv(4096).startswith(b"HTTP/1.1 404")
 
 
-def test_expect_100_continue_is_answered(box):
+def test_expect_100_continue_is_answered(box: Sandbox) -> None:
     with secure_socket(box) as careful:
         careful.sendall(
             b"POST /openrouter/router HTTP/1.1\r\nHost: fal.run\r\nAuthorization: Key a:b\r\n"
@@ -1520,7 +1567,7 @@ def test_expect_100_continue_is_answered(box):
         assert careful.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
-def test_it_stops_at_once_with_streams_open_and_jobs_running():
+def test_it_stops_at_once_with_streams_open_and_jobs_running() -> None:
     with Sandbox() as box, client_of(box) as web:
         box.fault("job", stuck="IN_PROGRESS", times=3)
         job = submit(web)
@@ -1537,7 +1584,7 @@ def test_it_stops_at_once_with_streams_open_and_jobs_running():
                 assert idle.recv(10) == b""
 
 
-def test_what_happened_can_be_read_after_the_stop():
+def test_what_happened_can_be_read_after_the_stop() -> None:
     with Sandbox() as box, client_of(box) as web:
         web.post(DIRECT + TEXT, json=ASK)
     box.stop()
@@ -1546,26 +1593,26 @@ def test_what_happened_can_be_read_after_the_stop():
         box.env()
 
 
-def test_a_port_that_is_taken_is_an_os_error(box):
+def test_a_port_that_is_taken_is_an_os_error(box: Sandbox) -> None:
     with pytest.raises(OSError, match="address already in use"):
         Sandbox(port=box.port).start()
 
 
-def test_the_same_seed_gives_the_same_ids():
-    def first_id():
+def test_the_same_seed_gives_the_same_ids() -> None:
+    def first_id() -> Any:
         with Sandbox(seed=5) as box, client_of(box) as web:
             return submit(web)["request_id"]
 
     assert first_id() == first_id()
 
 
-def test_the_picture_code_is_imported_on_first_use_only():
+def test_the_picture_code_is_imported_on_first_use_only() -> None:
     code = "import sys, fal_sandbox.server; print(sorted({'cv2', 'numpy', 'fal_sandbox.texts'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": SOURCE})
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_pretty_url_with_odd_letters_is_taken(box, web):
+def test_a_pretty_url_with_odd_letters_is_taken(box: Sandbox, web: httpx.Client) -> None:
     reply = web.get("https://example.com/" + quote("çanta kırmızı.jpg"))
     assert reply.headers["content-type"] == "image/jpeg"
     assert box.journal()[0]["path"] == "/çanta kırmızı.jpg"

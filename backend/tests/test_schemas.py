@@ -77,13 +77,13 @@ def documents_in(out: str) -> list[Any]:
 # The schemas themselves
 
 
-def test_every_command_that_prints_documents_has_a_schema():
+def test_every_command_that_prints_documents_has_a_schema() -> None:
     assert [name for name, command in COMMANDS.items() if not command.is_program] == DESCRIBED
 
 
 @pytest.mark.parametrize("part", ["options", "result", "failure"])
 @pytest.mark.parametrize("name", DESCRIBED)
-def test_every_schema_is_a_schema_and_needs_no_other(name, part):
+def test_every_schema_is_a_schema_and_needs_no_other(name: Any, part: str) -> None:
     schema = schemas(name)["commands"][name][part]
     Draft202012Validator.check_schema(schema)
     named = {f"#/$defs/{one}" for one in schema.get("$defs", {})}
@@ -101,17 +101,17 @@ def references_in(value: Any) -> Iterator[str]:
             yield from references_in(item)
 
 
-def test_one_command_alone_has_the_schemas_that_it_has_among_all():
+def test_one_command_alone_has_the_schemas_that_it_has_among_all() -> None:
     everything = schemas()
     for name in DESCRIBED:
         assert schemas(name) == {"commands": {name: everything["commands"][name]}}
 
 
-def test_every_limit_is_of_an_option_that_exists():
+def test_every_limit_is_of_an_option_that_exists() -> None:
     assert set(LIMITS) <= {option.name for command in COMMANDS.values() for option in command.all_options}
 
 
-def test_every_error_type_is_known():
+def test_every_error_type_is_known() -> None:
     classes, found = [FalError], set()
     while classes:
         one = classes.pop()
@@ -120,7 +120,7 @@ def test_every_error_type_is_known():
     assert set(error_types()) == found
 
 
-def test_what_a_failed_method_adds_is_what_a_failed_command_prints():
+def test_what_a_failed_method_adds_is_what_a_failed_command_prints() -> None:
     fields, documented = get_type_hints(results.Failure), get_type_hints(results.ErrorDocument)
     assert set(documented) - set(fields) == {"error", "request_id"}
     assert fields == {name: documented[name] for name in fields}
@@ -132,7 +132,7 @@ def test_no_module_of_the_services_reads_source_code() -> None:
     assert not any(re.search(r"^\s*(?:import|from) (?:ast|inspect)\b", source, re.MULTILINE) for source in sources)
 
 
-def test_the_schemas_are_not_loaded_by_other_commands():
+def test_the_schemas_are_not_loaded_by_other_commands() -> None:
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", str(WORKER), "--help"],
         capture_output=True,
@@ -148,7 +148,9 @@ def test_the_schemas_are_not_loaded_by_other_commands():
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
-def test_the_example_of_every_command_works_and_prints_what_its_schema_says(name, words, capfd):
+def test_the_example_of_every_command_works_and_prints_what_its_schema_says(
+    name: Any, words: Callable[[str], list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
     argv = words(name)
     capfd.readouterr()
     code = main(argv)
@@ -171,7 +173,7 @@ def assert_strict(name: str, part: str, document: dict[str, Any]) -> None:
         assert not check.is_valid({**document, key: wrong}), key
 
 
-def test_the_lines_of_a_stream_have_usage_only_on_the_last(box, capfd):
+def test_the_lines_of_a_stream_have_usage_only_on_the_last(box: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
     box.say("Bu ergonomik kupa günün en sıcak anlarına yakışan, sade bir parça.")
     assert main(["any-llm-stream", "--prompt", "x"]) == 0
     *lines, last = documents_in(capfd.readouterr().out)
@@ -204,7 +206,14 @@ OF_ANOTHER_KIND = [
 
 
 @pytest.mark.parametrize(("name", "endpoint", "output"), OF_ANOTHER_KIND, ids=lambda value: str(value)[:30])
-def test_what_fal_answers_in_another_kind_than_it_promises_is_not_passed_on(name, endpoint, output, words, run, box):
+def test_what_fal_answers_in_another_kind_than_it_promises_is_not_passed_on(
+    name: str,
+    endpoint: str,
+    output: dict[str, Any],
+    words: Callable[[str], list[str]],
+    run: Callable[..., tuple[int, Any]],
+    box: Sandbox,
+) -> None:
     box.fault("job", endpoint=endpoint, times=None, output=output)
     code, document = run(*words(name))
     assert code == 0, document
@@ -218,7 +227,9 @@ def test_what_fal_answers_in_another_kind_than_it_promises_is_not_passed_on(name
         ({"status": "COMPLETED", "error": {"message": "broke"}, "error_type": ["y"]}, 1),
     ],
 )
-def test_a_status_of_other_kinds_is_told_in_those_that_are_known(odd, code, words, run, box):
+def test_a_status_of_other_kinds_is_told_in_those_that_are_known(
+    odd: dict[str, Any], code: int, words: Callable[[str], list[str]], run: Callable[..., tuple[int, Any]], box: Sandbox
+) -> None:
     argv = words("any-llm-status")
     box.fault("status", status=200, body={"status": "IN_QUEUE", **odd})
     assert run(*argv)[0] == code
@@ -246,12 +257,14 @@ def failed(run: Run, argv: list[str], *error_types: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
-def test_bad_input_is_a_failure_of_its_command(name, run):
+def test_bad_input_is_a_failure_of_its_command(name: Any, run: Callable[..., tuple[int, Any]]) -> None:
     failed(run, [name, "--no_such_option", "1"], "invalid_input")
 
 
 @pytest.mark.parametrize("name", ASKS_FAL)
-def test_no_key_is_a_failure_of_its_command(name, words, run, monkeypatch):
+def test_no_key_is_a_failure_of_its_command(
+    name: Any, words: Callable[[str], list[str]], run: Callable[..., tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     argv = words(name)
     monkeypatch.delenv("FAL_KEY")
     failed(run, argv, "missing_key")
@@ -264,14 +277,18 @@ ODD_REFUSAL = {"status": 422, "body": {"detail": "no", "request_id": 5}}
     "fault", [{"status": 401}, {"status": 422}, ODD_REFUSAL, {"status": 500}, {"drop": "before"}], ids=str
 )
 @pytest.mark.parametrize("name", [name for name in ASKS_FAL if name != "doctor"])
-def test_a_refusal_or_an_outage_is_a_failure_of_its_command(name, fault, words, run, box):
+def test_a_refusal_or_an_outage_is_a_failure_of_its_command(
+    name: Any, fault: Any, words: Callable[[str], list[str]], run: Callable[..., tuple[int, Any]], box: Sandbox
+) -> None:
     argv = [*words(name), "--timeout", "0.6"]
     box.fault("any", times=None, **fault)
     failed(run, argv)
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_a_job_that_takes_too_long_is_a_failure_of_its_command(name, words, box, capfd):
+def test_a_job_that_takes_too_long_is_a_failure_of_its_command(
+    name: Any, words: Callable[[str], list[str]], box: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
     argv = words(name)
     box.configure(latency=30)
     capfd.readouterr()
@@ -282,12 +299,14 @@ def test_a_job_that_takes_too_long_is_a_failure_of_its_command(name, words, box,
 
 
 @pytest.mark.parametrize("name", [name for name in WAITS if name != "any-llm-stream"])
-def test_a_job_that_fails_is_a_failure_of_its_command(name, words, run, box):
+def test_a_job_that_fails_is_a_failure_of_its_command(
+    name: Any, words: Callable[[str], list[str]], run: Callable[..., tuple[int, Any]], box: Sandbox
+) -> None:
     box.fault("job", fail=CRASH, times=None)
     failed(run, words(name), "job_failed")
 
 
-def test_the_status_of_a_failed_job_is_not_an_error_document(box, run):
+def test_the_status_of_a_failed_job_is_not_an_error_document(box: Sandbox, run: Callable[..., tuple[int, Any]]) -> None:
     box.fault("job", fail=CRASH)
     job = run("any-llm-submit", "--prompt", "Hello")[1]["request_id"]
     box.wait_for(lambda ledger: ledger["failed"] == 1)
@@ -297,19 +316,29 @@ def test_the_status_of_a_failed_job_is_not_an_error_document(box, run):
 
 
 @pytest.mark.parametrize("name", ["analyze-product", "workflow"])
-def test_an_analysis_without_categories_keeps_what_the_model_wrote(name, words, run, box):
+def test_an_analysis_without_categories_keeps_what_the_model_wrote(
+    name: str, words: Callable[[str], list[str]], run: Callable[..., tuple[int, Any]], box: Sandbox
+) -> None:
     box.say("no categories at all", endpoint=VISION, times=2)
     assert failed(run, words(name), "bad_output")["raw_output"] == "no categories at all"
 
 
 @pytest.mark.parametrize("output", [{"output": 1}, {"output": "", "error": "overloaded"}], ids=str)
 @pytest.mark.parametrize("name", ["any-llm-complete", "analyze-product", "generate-bg-prompt", "workflow"])
-def test_an_answer_that_cannot_be_used_is_kept(name, output, words, run, box):
+def test_an_answer_that_cannot_be_used_is_kept(
+    name: str,
+    output: dict[str, Any],
+    words: Callable[[str], list[str]],
+    run: Callable[..., tuple[int, Any]],
+    box: Sandbox,
+) -> None:
     box.fault("job", output=output, times=None)
     assert failed(run, words(name), "bad_output", "job_failed")["raw"]
 
 
-def test_styles_that_fail_are_listed_in_a_success(words, run, box):
+def test_styles_that_fail_are_listed_in_a_success(
+    words: Callable[[str], list[str]], run: Callable[..., tuple[int, Any]], box: Sandbox
+) -> None:
     box.fault("job", endpoint=PHOTOKIT, fail=CRASH)
     box.fault("job", endpoint="openrouter/router/enterprise", fail=CRASH)
     code, document = run(*words("generate-multiple-bg"))
@@ -319,19 +348,23 @@ def test_styles_that_fail_are_listed_in_a_success(words, run, box):
 
 
 @pytest.mark.parametrize("name", ["generate-multiple-bg", "workflow"])
-def test_without_any_picture_all_that_was_made_is_in_the_failure(name, words, run, box):
+def test_without_any_picture_all_that_was_made_is_in_the_failure(
+    name: str, words: Callable[[str], list[str]], run: Callable[..., tuple[int, Any]], box: Sandbox
+) -> None:
     box.fault("job", endpoint=PHOTOKIT, fail=CRASH, times=None)
     document = failed(run, words(name), "job_failed")
     assert {*COMMANDS[name].when_failed, "timings"} <= set(document)
 
 
-def test_a_signal_before_the_command_is_a_failure_of_any_command():
+def test_a_signal_before_the_command_is_a_failure_of_any_command() -> None:
     for name in DESCRIBED:
         assert_valid(name, "failure", json.loads(early_signals.DOCUMENT))
 
 
 @pytest.mark.parametrize("fault", [None, {"endpoint": PHOTOKIT, "fail": CRASH}, {"endpoint": VISION, "fail": CRASH}])
-def test_progress_events_are_what_their_schema_says(fault, client: FalClient, photo_path, box):
+def test_progress_events_are_what_their_schema_says(
+    fault: dict[str, Any] | None, client: FalClient, photo_path: Path, box: Sandbox
+) -> None:
     if fault:
         box.fault("job", times=None, **fault)
     events: list[dict[str, Any]] = []
@@ -373,7 +406,12 @@ def serve(box: Sandbox) -> Callable[[list[dict[str, Any]]], Iterator[dict[str, A
 
 
 @pytest.mark.parametrize("fault", [None, {"status": 401}], ids=["success", "failure"])
-def test_what_serve_says_is_what_the_schemas_say(fault, serve, words, box):
+def test_what_serve_says_is_what_the_schemas_say(
+    fault: dict[str, Any] | None,
+    serve: Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]],
+    words: Callable[[str], list[str]],
+    box: Sandbox,
+) -> None:
     calls = [{"method": name, "params": parse(words(name))[1]} for name in DESCRIBED]
     if fault:
         box.fault("any", times=None, **fault)
@@ -400,7 +438,7 @@ def test_what_serve_says_is_what_the_schemas_say(fault, serve, words, box):
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
-def test_the_options_of_every_example_are_what_the_schema_says(name):
+def test_the_options_of_every_example_are_what_the_schema_says(name: Any) -> None:
     values = parse(example(name))[1]
     assert_valid(name, "options", values)
     assert_strict(name, "options", values)
@@ -478,7 +516,9 @@ def run_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.mark.parametrize(("name", "options"), REFUSED, ids=str)
-def test_what_the_schema_refuses_the_worker_refuses_too(name, options, run_json, box):
+def test_what_the_schema_refuses_the_worker_refuses_too(
+    name: Any, options: dict[Any, Any] | dict[str, Any], run_json: Run, box: Sandbox
+) -> None:
     assert not validator(name, "options").is_valid(options)
     code, document = run_json(name, options)
     assert (code, document["error_type"]) == (1, "invalid_input")
@@ -486,7 +526,9 @@ def test_what_the_schema_refuses_the_worker_refuses_too(name, options, run_json,
 
 
 @pytest.mark.parametrize(("name", "options"), ACCEPTED, ids=str)
-def test_what_the_schema_takes_the_worker_takes_too(name, options, run_json, box):
+def test_what_the_schema_takes_the_worker_takes_too(
+    name: Any, options: dict[Any, Any] | dict[str, Any], run_json: Run, box: Sandbox
+) -> None:
     assert_valid(name, "options", options)
     code, document = run_json(name, options)
     assert code == 0, document
@@ -495,12 +537,14 @@ def test_what_the_schema_takes_the_worker_takes_too(name, options, run_json, box
 # What is generated
 
 
-def test_the_generated_files_are_up_to_date():
+def test_the_generated_files_are_up_to_date() -> None:
     ran = subprocess.run([sys.executable, str(GENERATOR), "--check"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_a_stale_file_is_named_and_what_to_do(monkeypatch, tmp_path, capsys):
+def test_a_stale_file_is_named_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stale = tmp_path / "cli.md"
     stale.write_text("old", encoding="utf-8")
     monkeypatch.setattr(generate, "BACKEND", tmp_path)
@@ -512,7 +556,7 @@ def test_a_stale_file_is_named_and_what_to_do(monkeypatch, tmp_path, capsys):
     assert (generate.main(), stale.read_text(encoding="utf-8")) == (0, "new")
 
 
-def test_the_reference_tells_every_option_and_key():
+def test_the_reference_tells_every_option_and_key() -> None:
     text = generate.REFERENCE.read_text(encoding="utf-8")
     assert set(generate.EXAMPLES) == set(COMMANDS)
     for name, command in COMMANDS.items():

@@ -24,6 +24,7 @@ import requests
 
 from chromium import Chromium, find_chromium
 from fal_sandbox.keys import KEY
+from fal_sandbox.server import Sandbox
 
 BACKEND = Path(__file__).resolve().parents[1]
 SHOP = BACKEND / "node" / "examples" / "shop"
@@ -129,7 +130,7 @@ def events_of(text: str) -> list[tuple[str, Json]]:
 
 
 @pytest.fixture(scope="session")
-def one_shop(packages: None, sandbox_server, tmp_path_factory) -> Iterator[Shop]:
+def one_shop(packages: None, sandbox_server: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     shop = Shop(tmp_path_factory.mktemp("shop") / "own", sandbox_server.env())
     yield shop
     assert shop.stop() == 0
@@ -137,14 +138,14 @@ def one_shop(packages: None, sandbox_server, tmp_path_factory) -> Iterator[Shop]
 
 
 @pytest.fixture
-def shop(one_shop: Shop, box) -> Shop:
+def shop(one_shop: Shop, box: Sandbox) -> Shop:
     """A shop on the sandbox as at its start; all tests have the same."""
     assert one_shop.process.poll() is None, one_shop.log()
     return one_shop
 
 
 @pytest.fixture
-def own_shop(packages: None, box, tmp_path: Path) -> Iterator[Callable[..., Shop]]:
+def own_shop(packages: None, box: Sandbox, tmp_path: Path) -> Iterator[Callable[..., Shop]]:
     """Start a shop for one test."""
     made: list[Shop] = []
 
@@ -160,7 +161,7 @@ def own_shop(packages: None, box, tmp_path: Path) -> Iterator[Callable[..., Shop
         shop.process.stdout.close()
 
 
-def test_it_answers_only_with_its_own_files_and_under_a_strict_policy(shop):
+def test_it_answers_only_with_its_own_files_and_under_a_strict_policy(shop: Shop) -> None:
     page = shop.ask("GET", "/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -175,7 +176,7 @@ def test_it_answers_only_with_its_own_files_and_under_a_strict_policy(shop):
         assert (found.status_code, found.json()["error_type"]) == (404, "not_found")
 
 
-def test_an_uploaded_photo_is_at_fal_and_not_kept_here(shop, box, photo_path):
+def test_an_uploaded_photo_is_at_fal_and_not_kept_here(shop: Shop, box: Sandbox, photo_path: Path) -> None:
     before = shop.files()
     answer = shop.send("/v1/upload", photo_path)
     assert answer.status_code == 200
@@ -184,7 +185,7 @@ def test_an_uploaded_photo_is_at_fal_and_not_kept_here(shop, box, photo_path):
     assert shop.files() == before
 
 
-def test_the_single_steps_fit_together(shop, photo_url):
+def test_the_single_steps_fit_together(shop: Shop, photo_url: str) -> None:
     categories = shop.post("/v1/analyze-product", {"image_url": photo_url}).json()["categories"]
     assert categories["subcategory"] == "Mugs"
     wanted = [{"name": "Garden", "description": "outdoor garden"}, "Studio"]
@@ -203,7 +204,7 @@ def test_the_single_steps_fit_together(shop, photo_url):
     assert asked["request_id"]
 
 
-def test_a_product_is_told_as_it_is_made(shop, box, photo_path):
+def test_a_product_is_told_as_it_is_made(shop: Shop, box: Sandbox, photo_path: Path) -> None:
     answer = shop.send("/v1/products", photo_path)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["cache-control"] == "no-store"
@@ -232,14 +233,14 @@ def test_a_product_is_told_as_it_is_made(shop, box, photo_path):
     assert KEY not in answer.text + shop.log()
 
 
-def test_the_form_chooses_language_and_styles(shop, photo_path):
+def test_the_form_chooses_language_and_styles(shop: Shop, photo_path: Path) -> None:
     (_, result) = shop.make(photo_path, language="German", styles='["Premium"]')[-1]
     assert result["description"].startswith("Dieser Becher")
     assert result["language"] == "German"
     assert [image["style_name"] for image in result["images"]] == ["Premium"]
 
 
-def test_the_longest_styles_fit_and_longer_ones_are_not_cut(shop, box, photo_path):
+def test_the_longest_styles_fit_and_longer_ones_are_not_cut(shop: Shop, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", fail={"error": "out of memory", "error_type": "oom"}, endpoint="openrouter/router/vision")
     styles = [{"name": f"{'🏺' * 59}{number}", "description": "🏺" * 1000} for number in range(10)]
     assert shop.make(photo_path, styles=json.dumps(styles))[-1][1]["error_type"] == "job_failed"
@@ -250,14 +251,14 @@ def test_the_longest_styles_fit_and_longer_ones_are_not_cut(shop, box, photo_pat
     assert '"styles" is too long' in answer.json()["error"]
 
 
-def test_a_long_wait_is_not_silent(own_shop, box, photo_path):
+def test_a_long_wait_is_not_silent(own_shop: Callable[..., Shop], box: Sandbox, photo_path: Path) -> None:
     box.configure(latency=0.3)
     answer = own_shop(SHOP_HEARTBEAT_S="0.1").send("/v1/products", photo_path, styles='["Studio"]')
     assert ": still working\n\n" in answer.text
     assert events_of(answer.text)[-1][0] == "done"
 
 
-def test_a_photos_name_leads_nowhere(shop, photo_path):
+def test_a_photos_name_leads_nowhere(shop: Shop, photo_path: Path) -> None:
     for name in ("../../../etc/passwd.jpg", ".env", "ışık şişesi.jpg", "", "a" * 300 + ".jpg"):
         answer = shop.ask("POST", "/v1/upload", files={"photo": (name or " ", photo_path.read_bytes())})
         assert answer.status_code == 200, answer.text
@@ -287,7 +288,9 @@ IMAGE = "https://v3.fal.media/files/x.png"
         ("/v1/descriptions/generate", {"prompt": "x", "categories": {"a": "b"}}, "either"),
     ],
 )
-def test_wrong_json_is_refused_before_it_costs(path, body, says, shop, box):
+def test_wrong_json_is_refused_before_it_costs(
+    path: str, body: dict[Any, Any] | dict[str, Any] | list[Any], says: str, shop: Shop, box: Sandbox
+) -> None:
     answer = shop.post(path, body)
     assert answer.status_code == 400
     assert answer.json()["error_type"] == "invalid_input"
@@ -304,13 +307,13 @@ def test_wrong_json_is_refused_before_it_costs(path, body, says, shop, box):
         (415, "multipart/form-data; boundary=b", "--b--", "application/json"),
     ],
 )
-def test_what_is_no_json_is_told_so(status, kind, body, says, shop):
+def test_what_is_no_json_is_told_so(status: int, kind: str, body: str, says: str, shop: Shop) -> None:
     answer = shop.ask("POST", "/v1/generate", data=body, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error_type"]) == (status, "invalid_input")
     assert says in answer.json()["error"]
 
 
-def test_a_scheme_may_be_in_capitals(shop, photo_url):
+def test_a_scheme_may_be_in_capitals(shop: Shop, photo_url: str) -> None:
     answer = shop.post("/v1/analyze-product", {"image_url": photo_url.replace("https://", "HTTPS://")})
     assert answer.status_code == 200, answer.text
 
@@ -329,7 +332,7 @@ PART = '--b\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\
     ],
     ids=["no boundary", "garbage", "a photo without an end", "a field without an end"],
 )
-def test_broken_forms_are_refused(path, kind, body, shop):
+def test_broken_forms_are_refused(path: str, kind: str, body: Any, shop: Shop) -> None:
     before = shop.files()
     answer = shop.ask("POST", path, data=body, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["error_type"]) == (400, "invalid_input"), answer.text
@@ -337,7 +340,7 @@ def test_broken_forms_are_refused(path, kind, body, shop):
     assert shop.files() == before
 
 
-def test_what_reaches_no_route_is_answered_like_all_else(shop):
+def test_what_reaches_no_route_is_answered_like_all_else(shop: Shop) -> None:
     long = "/samples/" + "a" * 200
     for status, request in (
         (400, b"GET /%E0%A4%A HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
@@ -357,7 +360,9 @@ def test_what_reaches_no_route_is_answered_like_all_else(shop):
 
 
 @pytest.mark.parametrize("path", ["/v1/upload", "/v1/products"])
-def test_wrong_forms_are_refused_before_they_cost(path, shop, box, photo_path, tmp_path):
+def test_wrong_forms_are_refused_before_they_cost(
+    path: str, shop: Shop, box: Sandbox, photo_path: Path, tmp_path: Path
+) -> None:
     before = shop.files()
     text, big, empty = tmp_path / "notes.jpg", tmp_path / "big.jpg", tmp_path / "empty.jpg"
     text.write_text("no picture")
@@ -388,7 +393,7 @@ def test_wrong_forms_are_refused_before_they_cost(path, shop, box, photo_path, t
     assert shop.files() == before
 
 
-def test_other_sites_cannot_use_it(shop, box, photo_path):
+def test_other_sites_cannot_use_it(shop: Shop, box: Sandbox, photo_path: Path) -> None:
     photo = {"photo": ("coffee.jpg", photo_path.read_bytes())}
     port = shop.url.rpartition(":")[2]
     for headers in (
@@ -413,7 +418,16 @@ def test_other_sites_cannot_use_it(shop, box, photo_path):
         ({"garbage": "html"}, 502, None, None, False),
     ],
 )
-def test_failures_have_the_status_that_fits(fault, status, error_type, retryable, waits, shop, box, photo_url):
+def test_failures_have_the_status_that_fits(
+    fault: dict[str, Any],
+    status: int,
+    error_type: str | None,
+    retryable: bool | None,
+    waits: bool,
+    shop: Shop,
+    box: Sandbox,
+    photo_url: str,
+) -> None:
     box.fault("submit", times=None, **fault)
     answer = shop.post("/v1/analyze-product", {"image_url": photo_url})
     body = answer.json()
@@ -424,7 +438,7 @@ def test_failures_have_the_status_that_fits(fault, status, error_type, retryable
     assert ("retry-after" in answer.headers) == waits
 
 
-def test_a_failure_on_the_way_is_the_last_event(shop, box, photo_path):
+def test_a_failure_on_the_way_is_the_last_event(shop: Shop, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", fail={"error": "out of memory", "error_type": "oom"}, endpoint="openrouter/router/vision")
     events = shop.make(photo_path)
     assert [name for name, _ in events].count("error") == 1
@@ -434,14 +448,16 @@ def test_a_failure_on_the_way_is_the_last_event(shop, box, photo_path):
     assert ("analysis", "failed") in [(event.get("step"), event.get("status")) for _, event in events]
 
 
-def test_a_style_that_fails_does_not_take_the_others_with_it(shop, box, photo_path):
+def test_a_style_that_fails_does_not_take_the_others_with_it(shop: Shop, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", endpoint="bria/replace-background", fail={"error": "no", "error_type": "oom"})
     (name, result) = shop.make(photo_path)[-1]
     assert (name, result["total_generated"]) == ("done", 2)
     assert [row["stage"] for row in result["errors"]] == ["picture"]
 
 
-def test_when_no_picture_is_made_each_style_has_its_error(shop, box, photo_path, photo_url):
+def test_when_no_picture_is_made_each_style_has_its_error(
+    shop: Shop, box: Sandbox, photo_path: Path, photo_url: str
+) -> None:
     box.fault("job", endpoint="bria/replace-background", times=None, fail={"error": "no", "error_type": "oom"})
     answer = shop.post("/v1/generate", {"image_url": photo_url, "categories": {"a": "b"}})
     assert answer.status_code == 502
@@ -452,7 +468,7 @@ def test_when_no_picture_is_made_each_style_has_its_error(shop, box, photo_path,
         assert set(body["errors"][0]) == {"style", "stage", "error", "error_type", "retryable", "request_id"}
 
 
-def test_a_picture_that_cannot_be_fetched_is_still_named(shop, box, photo_path):
+def test_a_picture_that_cannot_be_fetched_is_still_named(shop: Shop, box: Sandbox, photo_path: Path) -> None:
     box.fault("download", times=None, status=404)
     (name, result) = shop.make(photo_path, styles='["Studio"]')[-1]
     assert name == "done"
@@ -460,7 +476,7 @@ def test_a_picture_that_cannot_be_fetched_is_still_named(shop, box, photo_path):
     assert result["images"][0]["image_url"].startswith("https://v3.fal.media/")
 
 
-def test_time_that_runs_out_is_a_504(own_shop, box, photo_url):
+def test_time_that_runs_out_is_a_504(own_shop: Callable[..., Shop], box: Sandbox, photo_url: str) -> None:
     box.configure(latency=HOLDS_S)
     answer = own_shop(FAL_TIMEOUT_S="3").post("/v1/analyze-product", {"image_url": photo_url})
     assert (answer.status_code, answer.json()["error_type"]) == (504, "timeout")
@@ -470,7 +486,7 @@ def test_time_that_runs_out_is_a_504(own_shop, box, photo_url):
 # Leaving and ending
 
 
-def leave_when(shop: Shop, box, ready: Callable[[Json], object], path: str, **what: Any) -> Json:
+def leave_when(shop: Shop, box: Sandbox, ready: Callable[[Json], object], path: str, **what: Any) -> Json:
     """Ask, go away as soon as the ledger shows what is waited for, and give the ledger when nothing runs any more."""
     asked = requests.Request("POST", shop.url + path, **what).prepare()
     connection = shop.connect()
@@ -482,7 +498,7 @@ def leave_when(shop: Shop, box, ready: Callable[[Json], object], path: str, **wh
     return box.wait_for(lambda ledger: ledger["running"] == 0)
 
 
-def test_a_client_that_leaves_cancels_its_jobs(shop, box, photo_path, photo_url):
+def test_a_client_that_leaves_cancels_its_jobs(shop: Shop, box: Sandbox, photo_path: Path, photo_url: str) -> None:
     before = shop.files()
     box.configure(latency=HOLDS_S)
     ledger = leave_when(shop, box, lambda now: now["running"], "/v1/analyze-product", json={"image_url": photo_url})
@@ -502,7 +518,9 @@ def wait_for_files(shop: Shop, right: Callable[[list[Path]], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_departures_and_the_end_are_no_errors_for_the_log(own_shop, box, photo_path, photo_url):
+def test_departures_and_the_end_are_no_errors_for_the_log(
+    own_shop: Callable[..., Shop], box: Sandbox, photo_path: Path, photo_url: str
+) -> None:
     shop = own_shop()
     box.configure(latency=HOLDS_S)
     for path, body in (
@@ -528,7 +546,7 @@ def test_departures_and_the_end_are_no_errors_for_the_log(own_shop, box, photo_p
     assert shop.complaints() == []
 
 
-def test_the_log_tells_of_a_failure_in_a_line(own_shop, box, photo_url):
+def test_the_log_tells_of_a_failure_in_a_line(own_shop: Callable[..., Shop], box: Sandbox, photo_url: str) -> None:
     shop = own_shop()
     box.fault("submit", status=401)
     body = shop.post("/v1/analyze-product", {"image_url": photo_url}).json()
@@ -537,7 +555,9 @@ def test_the_log_tells_of_a_failure_in_a_line(own_shop, box, photo_url):
     assert "Traceback" not in shop.log()
 
 
-def test_sigterm_cancels_answers_and_leaves_nothing(own_shop, box, photo_path):
+def test_sigterm_cancels_answers_and_leaves_nothing(
+    own_shop: Callable[..., Shop], box: Sandbox, photo_path: Path
+) -> None:
     shop = own_shop()
     box.configure(latency=HOLDS_S)
     with requests.Session() as session:
@@ -555,7 +575,9 @@ def test_sigterm_cancels_answers_and_leaves_nothing(own_shop, box, photo_path):
     assert shop.complaints() == []
 
 
-def test_a_worker_that_is_killed_is_replaced(own_shop, box, photo_path, photo_url):
+def test_a_worker_that_is_killed_is_replaced(
+    own_shop: Callable[..., Shop], box: Sandbox, photo_path: Path, photo_url: str
+) -> None:
     shop = own_shop()
     box.configure(latency=HOLDS_S)
     with requests.Session() as session:
@@ -574,7 +596,7 @@ def test_a_worker_that_is_killed_is_replaced(own_shop, box, photo_path, photo_ur
     assert shop.post("/v1/analyze-product", {"image_url": photo_url}).status_code == 200
 
 
-def test_without_a_key_it_says_so_and_does_not_start(own_shop):
+def test_without_a_key_it_says_so_and_does_not_start(own_shop: Callable[..., Shop]) -> None:
     shop = own_shop(FAL_KEY="")
     assert shop.process.wait(WITHIN_S) == 1
     assert "FAL_KEY environment variable is required" in shop.log()
@@ -590,13 +612,15 @@ def test_without_a_key_it_says_so_and_does_not_start(own_shop):
         ("LOG", "loud", "LOG is"),
     ],
 )
-def test_a_setting_that_means_nothing_is_refused(name, value, says, own_shop):
+def test_a_setting_that_means_nothing_is_refused(
+    name: str, value: str, says: str, own_shop: Callable[..., Shop]
+) -> None:
     shop = own_shop(**{name: value})
     assert shop.process.wait(WITHIN_S) == 1
     assert shop.log().startswith(f"The shop cannot start: {says}")
 
 
-def test_a_taken_port_is_told(shop, own_shop):
+def test_a_taken_port_is_told(shop: Shop, own_shop: Callable[..., Shop]) -> None:
     port = shop.url.rpartition(":")[2]
     second = own_shop(PORT=port)
     assert second.process.wait(WITHIN_S) == 1
@@ -605,7 +629,7 @@ def test_a_taken_port_is_told(shop, own_shop):
     )
 
 
-def test_the_lock_file_names_no_registry():
+def test_the_lock_file_names_no_registry() -> None:
     lock = (SHOP / "package-lock.json").read_text(encoding="utf-8")
     assert '"resolved"' not in lock
     assert "registry" not in lock
@@ -615,7 +639,7 @@ def test_the_lock_file_names_no_registry():
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory) -> Iterator[Chromium]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     program = find_chromium()
     if program is None:
         pytest.skip("there is no Chromium: make chromium")
@@ -648,7 +672,7 @@ def choose(page: Chromium, photo: Path) -> None:
     page.wait_for("document.body.dataset.state === 'chosen' && document.querySelector('#preview-image').naturalWidth")
 
 
-def test_a_photo_becomes_three_pictures(page, shop, photo_path, tmp_path):
+def test_a_photo_becomes_three_pictures(page: Chromium, shop: Shop, photo_path: Path, tmp_path: Path) -> None:
     choose(page, photo_path)
     assert page.run(FOCUSED) == "start"
     page.press("Enter")
@@ -670,7 +694,7 @@ SANDBOX = "Sandbox: no model was asked. Texts follow a script, pictures are cut 
 BAND = "document.querySelector('#sandbox')"
 
 
-def test_the_page_says_aloud_that_the_sandbox_answered(page, photo_path, tmp_path):
+def test_the_page_says_aloud_that_the_sandbox_answered(page: Chromium, photo_path: Path, tmp_path: Path) -> None:
     assert page.run(f"{BAND}.hidden")
     nothing = tmp_path / "nothing.png"
     nothing.write_bytes(cv2.imencode(".png", np.full((300, 400, 3), 128, np.uint8))[1].tobytes())
@@ -687,7 +711,7 @@ def test_the_page_says_aloud_that_the_sandbox_answered(page, photo_path, tmp_pat
     assert page.run(f"[...{BAND}.children].map((line) => line.textContent)") == [SANDBOX]
 
 
-def test_the_keyboard_is_enough(page, photo_path):
+def test_the_keyboard_is_enough(page: Chromium, photo_path: Path) -> None:
     page.press("Tab")
     assert page.run(FOCUSED) == "photo"
     shown = "getComputedStyle(document.querySelector('.drop .main')).outlineStyle"
@@ -716,7 +740,7 @@ def test_the_keyboard_is_enough(page, photo_path):
     assert "Finished: 1 picture in" in page.run("document.querySelector('[role=status]').textContent")
 
 
-def test_a_failure_is_shown_with_what_to_do(page, box, photo_path):
+def test_a_failure_is_shown_with_what_to_do(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", endpoint="openrouter/router/vision", fail={"error": "out of memory", "error_type": "oom"})
     choose(page, photo_path)
     page.press("Enter")
@@ -727,7 +751,7 @@ def test_a_failure_is_shown_with_what_to_do(page, box, photo_path):
     assert page.run("document.querySelector('#problem').hidden")
 
 
-def test_a_picture_that_fails_is_told_in_its_place(page, box, photo_path):
+def test_a_picture_that_fails_is_told_in_its_place(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
     choose(page, photo_path)
     page.press("Enter")
@@ -737,7 +761,7 @@ def test_a_picture_that_fails_is_told_in_its_place(page, box, photo_path):
     page.wait_for(f"{PICTURES} === 2")
 
 
-def test_when_all_fail_what_is_known_stays_with_each_error(page, box, photo_path):
+def test_when_all_fail_what_is_known_stays_with_each_error(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     gone = {"error": "no cutout", "error_type": "oom"}
     box.fault("job", endpoint="fal-ai/bria/background/remove", times=None, fail=gone)
     choose(page, photo_path)
@@ -752,7 +776,7 @@ def test_when_all_fail_what_is_known_stays_with_each_error(page, box, photo_path
     assert all("no cutout" in error for error in shown)
 
 
-def test_what_is_known_stays_after_a_late_cancel(page, box, photo_path):
+def test_what_is_known_stays_after_a_late_cancel(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", endpoint="bria/replace-background", times=None, delay=HOLDS_S)
     choose(page, photo_path)
     page.press("Enter")
@@ -764,7 +788,7 @@ def test_what_is_known_stays_after_a_late_cancel(page, box, photo_path):
     assert page.run(FOCUSED) == "again"
 
 
-def test_a_picture_that_cannot_be_shown_is_not_called_ready(page, box, photo_path):
+def test_a_picture_that_cannot_be_shown_is_not_called_ready(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     box.fault("download", times=None, status=404)
     choose(page, photo_path)
     page.press("Enter")
@@ -773,7 +797,7 @@ def test_a_picture_that_cannot_be_shown_is_not_called_ready(page, box, photo_pat
     assert "ready" not in page.run(ANNOUNCED)
 
 
-def test_nothing_of_the_last_run_is_told_in_the_next(page, box, photo_path):
+def test_nothing_of_the_last_run_is_told_in_the_next(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     choose(page, photo_path)
     page.press("Enter")
     page.wait_for(FINISHED)
@@ -788,13 +812,13 @@ def test_nothing_of_the_last_run_is_told_in_the_next(page, box, photo_path):
     assert page.run("document.querySelector('#announced').ariaAtomic") == "false"
 
 
-def test_a_picture_can_be_opened_by_itself(page, shop, photo_path):
+def test_a_picture_can_be_opened_by_itself(page: Chromium, shop: Shop, photo_path: Path) -> None:
     (_, result) = shop.make(photo_path, styles='["Studio"]')[-1]
     page.open(shop.url + result["images"][0]["url"])
     assert page.run("getComputedStyle(document.body).margin") == "0px"
 
 
-def test_copying_that_is_refused_selects_the_text(page, photo_path):
+def test_copying_that_is_refused_selects_the_text(page: Chromium, photo_path: Path) -> None:
     choose(page, photo_path)
     page.press("Enter")
     page.wait_for(FINISHED)
@@ -804,7 +828,7 @@ def test_copying_that_is_refused_selects_the_text(page, photo_path):
     assert "Selected" in page.run("document.querySelector('#description button').textContent")
 
 
-def test_a_sample_that_cannot_be_had_is_told(browser, own_shop):
+def test_a_sample_that_cannot_be_had_is_told(browser: Chromium, own_shop: Callable[..., Shop]) -> None:
     shop = own_shop()
     browser.forget()
     browser.open(shop.url)
@@ -817,7 +841,7 @@ def test_a_sample_that_cannot_be_had_is_told(browser, own_shop):
     assert browser.events("Runtime.exceptionThrown") == []
 
 
-def test_cancel_stops_the_jobs_at_fal(page, box, photo_path):
+def test_cancel_stops_the_jobs_at_fal(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     box.configure(latency=HOLDS_S)
     choose(page, photo_path)
     page.press("Enter")
@@ -829,7 +853,7 @@ def test_cancel_stops_the_jobs_at_fal(page, box, photo_path):
     assert box.wait_for(lambda now: now["running"] == 0)["cancelled"] == 1
 
 
-def test_what_is_no_photo_is_refused_at_once(page, box, tmp_path):
+def test_what_is_no_photo_is_refused_at_once(page: Chromium, box: Sandbox, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("no picture")
     page.choose_file("#photo", notes)
@@ -842,7 +866,7 @@ def test_what_is_no_photo_is_refused_at_once(page, box, tmp_path):
     assert box.ledger()["files"] == 0
 
 
-def test_a_photo_that_cannot_be_read_is_not_promised_to_work(page, tmp_path):
+def test_a_photo_that_cannot_be_read_is_not_promised_to_work(page: Chromium, tmp_path: Path) -> None:
     missing = "document.querySelector('#preview-missing').checkVisibility()"
     for name, said in (("photo.heic", "It can be used all the same."), ("photo.jpg", "It may be damaged")):
         photo = tmp_path / name
@@ -870,7 +894,7 @@ DROP = """
 """
 
 
-def test_of_two_photos_that_are_dropped_one_is_taken(page, photo_path):
+def test_of_two_photos_that_are_dropped_one_is_taken(page: Chromium, photo_path: Path) -> None:
     page.run(DROP)
     page.wait_for("document.body.dataset.state === 'chosen'")
     assert "One photo is taken at a time: one.jpg." in page.text()
@@ -904,7 +928,7 @@ CONTRASTS = """
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_can_be_read_on_a_phone(page, box, photo_path, dark, tmp_path):
+def test_it_can_be_read_on_a_phone(page: Chromium, box: Sandbox, photo_path: Path, dark: bool, tmp_path: Path) -> None:
     page.show(360, 780, dark=dark, still=True)
     box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
     assert not page.run(WIDER)
@@ -928,7 +952,7 @@ HEIGHTS = "[...document.querySelectorAll('.cards li')].map((card) => card.getBou
 CLIPPED = "[...document.querySelectorAll('.frame p')].some((p) => p.offsetHeight > p.parentElement.clientHeight)"
 
 
-def test_three_cards_stand_in_a_row_and_open_alone(page, box, photo_path):
+def test_three_cards_stand_in_a_row_and_open_alone(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     page.show(640, 900, still=True)
     box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
     choose(page, photo_path)

@@ -32,7 +32,7 @@ def programs() -> dict[str, str]:
     }
 
 
-def test_the_contract_and_the_examples_of_the_pages_compile(typescript, node, tmp_path):
+def test_the_contract_and_the_examples_of_the_pages_compile(typescript: Path, node: str, tmp_path: Path) -> None:
     """As a project that has the module installed. What the types must refuse is marked in contract.mts."""
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules" / "fal-worker").symlink_to(NODE, target_is_directory=True)
@@ -47,7 +47,7 @@ def test_the_contract_and_the_examples_of_the_pages_compile(typescript, node, tm
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
-def test_the_module_has_what_its_types_say(node):
+def test_the_module_has_what_its_types_say(node: str) -> None:
     script = """
         const module = await import(process.argv[1]);
         const { FalWorker, FalError } = module;

@@ -94,7 +94,7 @@ def reason_of(verifier: WebhookVerifier, headers: Any, body: bytes = BODY) -> st
 # What fal signed
 
 
-def test_what_fal_signed_is_told_with_its_body(fal, verifier):
+def test_what_fal_signed_is_told_with_its_body(fal: Fal, verifier: WebhookVerifier) -> None:
     webhook = verifier.verify(signed(fal.key), BODY)
     assert (webhook.request_id, webhook.user_id, webhook.timestamp) == ("r-1", "user", NOW)
     assert (webhook.repeat, webhook.body) == (False, BODY)
@@ -113,31 +113,33 @@ SHAPES: dict[str, Callable[[dict[str, str]], Any]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_headers_are_taken_as_frameworks_give_them(shape, fal, verifier):
+def test_headers_are_taken_as_frameworks_give_them(shape: str, fal: Fal, verifier: WebhookVerifier) -> None:
     assert verifier.verify(SHAPES[shape](signed(fal.key)), BODY).request_id == "r-1"
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_a_body_is_bytes_of_any_kind(kind, fal, verifier):
+def test_a_body_is_bytes_of_any_kind(kind: Any, fal: Fal, verifier: WebhookVerifier) -> None:
     assert verifier.verify(signed(fal.key), kind(BODY)).body == BODY
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe\x00", "ışıl ışıl ✓".encode(), "ğ".encode("cp1254"), bytes(1_000_000)])
-def test_a_body_is_verified_as_it_came_whatever_it_holds(body, fal, verifier):
+def test_a_body_is_verified_as_it_came_whatever_it_holds(body: bytes, fal: Fal, verifier: WebhookVerifier) -> None:
     webhook = verifier.verify(signed(fal.key, body), body)
     assert webhook.body == body
     with pytest.raises(BadOutput, match="JSON"):
         webhook.json()
 
 
-def test_a_body_that_is_no_object_is_told_when_it_is_read(fal, verifier):
+def test_a_body_that_is_no_object_is_told_when_it_is_read(fal: Fal, verifier: WebhookVerifier) -> None:
     webhook = verifier.verify(signed(fal.key, b"[1]"), b"[1]")
     with pytest.raises(BadOutput, match="no JSON object"):
         webhook.json()
 
 
 @pytest.mark.parametrize("as_read", [str, lambda text: text.encode().decode("latin-1"), lambda text: text.encode()])
-def test_letters_beyond_ascii_in_a_header_are_verified_however_the_server_reads_them(as_read, fal, verifier):
+def test_letters_beyond_ascii_in_a_header_are_verified_however_the_server_reads_them(
+    as_read: Any, fal: Fal, verifier: WebhookVerifier
+) -> None:
     headers = signed(fal.key, user_id="kullanıcı ✓")
     assert verifier.verify({name: as_read(value) for name, value in headers.items()}, BODY).request_id == "r-1"
 
@@ -145,14 +147,14 @@ def test_letters_beyond_ascii_in_a_header_are_verified_however_the_server_reads_
 # What it did not
 
 
-def test_a_wrong_key_is_refused(verifier):
+def test_a_wrong_key_is_refused(verifier: WebhookVerifier) -> None:
     assert reason_of(verifier, signed(Ed25519PrivateKey.generate())) == "bad_signature"
 
 
 @pytest.mark.parametrize(
     "body", [BODY + b" ", BODY[:-1], BODY.replace(b"OK", b"ok"), b"", BODY.decode().encode("utf-16")]
 )
-def test_an_altered_body_is_refused(body, fal, verifier):
+def test_an_altered_body_is_refused(body: Any, fal: Fal, verifier: WebhookVerifier) -> None:
     assert reason_of(verifier, signed(fal.key), body) == "bad_signature"
 
 
@@ -160,13 +162,13 @@ def test_an_altered_body_is_refused(body, fal, verifier):
     ("name", "value"),
     [("Request-Id", "r-2"), ("User-Id", "other"), ("Timestamp", str(NOW + 1)), ("Timestamp", f"0{NOW}")],
 )
-def test_an_altered_header_is_refused(name, value, fal, verifier):
+def test_an_altered_header_is_refused(name: str, value: str, fal: Fal, verifier: WebhookVerifier) -> None:
     assert reason_of(verifier, {**signed(fal.key), f"X-Fal-Webhook-{name}": value}) == "bad_signature"
 
 
 @pytest.mark.parametrize("missing", ["Request-Id", "User-Id", "Timestamp", "Signature"])
 @pytest.mark.parametrize("how", ["absent", "empty"])
-def test_a_header_that_is_missing_is_named(missing, how, fal, verifier):
+def test_a_header_that_is_missing_is_named(missing: str, how: str, fal: Fal, verifier: WebhookVerifier) -> None:
     headers = signed(fal.key)
     headers[f"X-Fal-Webhook-{missing}"] = ""
     if how == "absent":
@@ -186,17 +188,19 @@ def test_a_header_that_is_missing_is_named(missing, how, fal, verifier):
         ("User-Id", "a\r\nb"),
     ],
 )
-def test_a_header_that_fal_would_not_send_is_refused_before_anything_is_fetched(name, value, fal, verifier):
+def test_a_header_that_fal_would_not_send_is_refused_before_anything_is_fetched(
+    name: Any, value: Any, fal: Fal, verifier: WebhookVerifier
+) -> None:
     assert reason_of(verifier, {**signed(fal.key), f"X-Fal-Webhook-{name}": value}) == "malformed_header"
     assert fal.looks == 0
 
 
 @pytest.mark.parametrize("user_id", ["\ud800", "kullanıcı"])
-def test_letters_that_were_not_signed_are_refused(user_id, fal, verifier):
+def test_letters_that_were_not_signed_are_refused(user_id: str, fal: Fal, verifier: WebhookVerifier) -> None:
     assert reason_of(verifier, {**signed(fal.key), "X-Fal-Webhook-User-Id": user_id}) == "bad_signature"
 
 
-def test_two_values_of_one_header_are_refused(fal, verifier):
+def test_two_values_of_one_header_are_refused(fal: Fal, verifier: WebhookVerifier) -> None:
     headers = [*signed(fal.key).items(), ("x-fal-webhook-request-id", "r-2")]
     assert reason_of(verifier, headers) == "malformed_header"
 
@@ -204,13 +208,15 @@ def test_two_values_of_one_header_are_refused(fal, verifier):
 @pytest.mark.parametrize(
     "headers", [None, 5, ["x-fal-webhook-request-id"], {"x-fal-webhook-request-id": ["a"]}, {5: "a"}]
 )
-def test_headers_of_another_type_are_a_mistake_of_the_caller(headers, verifier):
+def test_headers_of_another_type_are_a_mistake_of_the_caller(headers: Any, verifier: WebhookVerifier) -> None:
     with pytest.raises(InvalidInput, match="headers"):
         verifier.verify(headers, BODY)
 
 
 @pytest.mark.parametrize("body", ["text", {"request_id": "r-1"}, None])
-def test_a_body_that_was_parsed_is_a_mistake_of_the_caller(body, fal, verifier):
+def test_a_body_that_was_parsed_is_a_mistake_of_the_caller(
+    body: dict[str, Any] | str | None, fal: Fal, verifier: WebhookVerifier
+) -> None:
     with pytest.raises(InvalidInput, match="raw bytes"):
         verifier.verify(signed(fal.key), body)
 
@@ -222,7 +228,9 @@ def test_a_body_that_was_parsed_is_a_mistake_of_the_caller(body, fal, verifier):
     ("late_s", "reason"),
     [(0, None), (299, None), (300, None), (301, "too_old"), (-299, None), (-300, None), (-301, "too_new")],
 )
-def test_the_time_may_differ_by_300_seconds_either_way(late_s, reason, fal, verifier):
+def test_the_time_may_differ_by_300_seconds_either_way(
+    late_s: int, reason: str | None, fal: Fal, verifier: WebhookVerifier
+) -> None:
     fal.now = float(NOW + late_s)
     if reason is None:
         assert verifier.verify(signed(fal.key), BODY).repeat is False
@@ -234,7 +242,7 @@ def test_the_time_may_differ_by_300_seconds_either_way(late_s, reason, fal, veri
 # Repeats
 
 
-def test_a_replay_and_a_second_delivery_are_told_as_repeats(fal, verifier):
+def test_a_replay_and_a_second_delivery_are_told_as_repeats(fal: Fal, verifier: WebhookVerifier) -> None:
     headers = signed(fal.key)
     assert [verifier.verify(headers, BODY).repeat for _ in range(3)] == [False, True, True]
     fal.now += 120
@@ -242,24 +250,24 @@ def test_a_replay_and_a_second_delivery_are_told_as_repeats(fal, verifier):
     assert verifier.verify(signed(fal.key, request_id="r-2"), BODY).repeat is False
 
 
-def test_what_was_refused_is_not_remembered(fal, verifier):
+def test_what_was_refused_is_not_remembered(fal: Fal, verifier: WebhookVerifier) -> None:
     reason_of(verifier, signed(fal.key), BODY + b" ")
     assert verifier.verify(signed(fal.key), BODY).repeat is False
 
 
-def test_a_webhook_that_was_forgotten_counts_as_the_first_again(fal, verifier):
+def test_a_webhook_that_was_forgotten_counts_as_the_first_again(fal: Fal, verifier: WebhookVerifier) -> None:
     verifier.verify(signed(fal.key), BODY).forget()
     assert verifier.verify(signed(fal.key), BODY).repeat is False
 
 
-def test_the_memory_keeps_the_latest_and_no_more(fal):
+def test_the_memory_keeps_the_latest_and_no_more(fal: Fal) -> None:
     verifier = WebhookVerifier(fetch=fal.fetch, clock=lambda: fal.now, remembered=2)
     ids = ("a", "b", "a", "c", "a", "b")
     told = [verifier.verify(signed(fal.key, request_id=one), BODY).repeat for one in ids]
     assert told == [False, False, True, False, True, False]
 
 
-def test_one_of_many_threads_is_told_the_first(fal, verifier):
+def test_one_of_many_threads_is_told_the_first(fal: Fal, verifier: WebhookVerifier) -> None:
     headers, found, start = signed(fal.key), [], threading.Barrier(16)
 
     def verify() -> None:
@@ -278,7 +286,7 @@ def test_one_of_many_threads_is_told_the_first(fal, verifier):
 # Keys
 
 
-def test_keys_are_fetched_once_and_kept_for_a_day(fal, verifier):
+def test_keys_are_fetched_once_and_kept_for_a_day(fal: Fal, verifier: WebhookVerifier) -> None:
     for hours in (0, 12, 23.99):
         fal.now = NOW + hours * 3600
         verifier.verify(signed(fal.key, at=int(fal.now)), BODY)
@@ -288,19 +296,19 @@ def test_keys_are_fetched_once_and_kept_for_a_day(fal, verifier):
     assert fal.looks == 2
 
 
-def test_keys_that_are_a_day_old_are_not_used_when_there_are_no_newer_ones(fal, verifier):
+def test_keys_that_are_a_day_old_are_not_used_when_there_are_no_newer_ones(fal: Fal, verifier: WebhookVerifier) -> None:
     verifier.verify(signed(fal.key), BODY)
     fal.document, fal.now = None, NOW + 24 * 3600.0
     with pytest.raises(FalUnavailable):
         verifier.verify(signed(fal.key, at=int(fal.now)), BODY)
 
 
-def test_any_of_several_keys_may_have_signed(fal, verifier):
+def test_any_of_several_keys_may_have_signed(fal: Fal, verifier: WebhookVerifier) -> None:
     fal.document = jwks(Ed25519PrivateKey.generate(), fal.key, Ed25519PrivateKey.generate())
     assert verifier.verify(signed(fal.key), BODY).request_id == "r-1"
 
 
-def test_a_key_that_is_not_known_yet_is_looked_for(fal, verifier):
+def test_a_key_that_is_not_known_yet_is_looked_for(fal: Fal, verifier: WebhookVerifier) -> None:
     verifier.verify(signed(fal.key), BODY)
     new = Ed25519PrivateKey.generate()
     fal.document, fal.now = jwks(new), fal.now + 60
@@ -309,14 +317,14 @@ def test_a_key_that_is_not_known_yet_is_looked_for(fal, verifier):
     assert reason_of(verifier, signed(fal.key)) == "bad_signature"
 
 
-def test_a_key_that_came_a_moment_ago_is_found_too(fal, verifier):
+def test_a_key_that_came_a_moment_ago_is_found_too(fal: Fal, verifier: WebhookVerifier) -> None:
     verifier.verify(signed(fal.key), BODY)
     new = Ed25519PrivateKey.generate()
     fal.document = jwks(new)
     assert verifier.verify(signed(new, request_id="r-2"), BODY).repeat is False
 
 
-def test_a_thousand_wrong_signatures_make_us_ask_fal_five_times_a_minute(fal, verifier):
+def test_a_thousand_wrong_signatures_make_us_ask_fal_five_times_a_minute(fal: Fal, verifier: WebhookVerifier) -> None:
     verifier.verify(signed(fal.key), BODY)
     wrong = {**signed(fal.key), "X-Fal-Webhook-Signature": "ab" * 64}
     for _ in range(1000):
@@ -328,7 +336,7 @@ def test_a_thousand_wrong_signatures_make_us_ask_fal_five_times_a_minute(fal, ve
     assert verifier.verify(signed(fal.key, request_id="r-3"), BODY).repeat is False
 
 
-def test_a_look_for_new_keys_does_not_hold_up_who_needs_none(fal, verifier):
+def test_a_look_for_new_keys_does_not_hold_up_who_needs_none(fal: Fal, verifier: WebhookVerifier) -> None:
     verifier.verify(signed(fal.key), BODY)
     fal.now += 60
     looking, go_on = threading.Event(), threading.Event()
@@ -349,7 +357,9 @@ def test_a_look_for_new_keys_does_not_hold_up_who_needs_none(fal, verifier):
     thread.join()
 
 
-def test_keys_that_cannot_be_had_are_no_refusal_and_not_asked_for_at_every_request(fal, verifier):
+def test_keys_that_cannot_be_had_are_no_refusal_and_not_asked_for_at_every_request(
+    fal: Fal, verifier: WebhookVerifier
+) -> None:
     fal.document = None
     for _ in range(100):
         with pytest.raises(FalUnavailable, match="No address") as caught:
@@ -388,7 +398,7 @@ class CountedLock:
             assert self._missing.acquire(timeout=WITHIN_S)
 
 
-def test_many_threads_wait_for_one_look_that_fails(fal, verifier):
+def test_many_threads_wait_for_one_look_that_fails(fal: Fal, verifier: WebhookVerifier) -> None:
     fal.document = None
     fetch, lock = fal.fetch, CountedLock(9)
     verifier._keys._lock = lock
@@ -414,26 +424,26 @@ def test_many_threads_wait_for_one_look_that_fails(fal, verifier):
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *(b'{"keys": [%s]}' % row for row in ROWS)])
-def test_a_document_without_a_key_is_told_as_such(document, fal, verifier):
+def test_a_document_without_a_key_is_told_as_such(document: Any, fal: Fal, verifier: WebhookVerifier) -> None:
     fal.document = document
     with pytest.raises(FalUnavailable, match=r"jwks\.json"):
         verifier.verify(signed(fal.key), BODY)
 
 
-def test_a_clock_that_was_set_back_makes_no_keys_last_longer(fal, verifier):
+def test_a_clock_that_was_set_back_makes_no_keys_last_longer(fal: Fal, verifier: WebhookVerifier) -> None:
     verifier.verify(signed(fal.key), BODY)
     fal.now -= 100
     verifier.verify(signed(fal.key), BODY)
     assert fal.looks == 2
 
 
-def test_a_missing_package_is_named(fal, verifier, monkeypatch):
+def test_a_missing_package_is_named(fal: Fal, verifier: WebhookVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
     with pytest.raises(InvalidInput, match="pip install cryptography"):
         verifier.verify(signed(fal.key), BODY)
 
 
-def test_the_module_itself_loads_neither_cryptography_nor_requests():
+def test_the_module_itself_loads_neither_cryptography_nor_requests() -> None:
     code = "import sys, services.webhooks; print({'cryptography', 'requests', 'fal_client'} & set(sys.modules))"
     env = {**os.environ, "PYTHONPATH": str(BACKEND / "src")}
     ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -444,12 +454,14 @@ def test_the_module_itself_loads_neither_cryptography_nor_requests():
 
 
 @pytest.fixture
-def forgetful(monkeypatch):
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """`verify_webhook` as in a process that has just begun."""
     monkeypatch.setattr(webhooks, "_SHARED", WebhookVerifier())
 
 
-def test_the_keys_are_fetched_from_fal_without_a_password(box, tmp_path, monkeypatch):
+def test_the_keys_are_fetched_from_fal_without_a_password(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "netrc").write_text("default login someone password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert json.loads(webhooks.fetch_keys())["keys"][0]["crv"] == "Ed25519"
@@ -459,7 +471,7 @@ def test_the_keys_are_fetched_from_fal_without_a_password(box, tmp_path, monkeyp
 
 
 @pytest.mark.usefixtures("forgetful")
-def test_no_way_to_the_keys_is_told(box, monkeypatch):
+def test_no_way_to_the_keys_is_told(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     now = int(time.time())
@@ -500,7 +512,9 @@ def listen(box: Sandbox) -> Iterator[Callable[..., Listener]]:
         one.process.communicate()
 
 
-def test_a_jobs_webhook_is_verified_and_printed(box, client, listen):
+def test_a_jobs_webhook_is_verified_and_printed(
+    box: Sandbox, client: FalClient, listen: Callable[..., Listener]
+) -> None:
     box.say("Şık kupa ✓")
     listener = listen("--count", "1", "--timeout", str(WITHIN_S))
     request_id = client.any_llm_submit("A mug.", webhook_url=listener.url + "hook")
@@ -518,7 +532,9 @@ def test_a_jobs_webhook_is_verified_and_printed(box, client, listen):
     box.wait_for(lambda ledger: ledger["jobs"][0]["webhook"] == "delivered")
 
 
-def test_a_request_that_fal_did_not_sign_is_told_and_the_command_goes_on(client, listen):
+def test_a_request_that_fal_did_not_sign_is_told_and_the_command_goes_on(
+    client: FalClient, listen: Callable[..., Listener]
+) -> None:
     listener = listen("--count", "1")
     assert requests.post(listener.url, data=b"{}", timeout=WITHIN_S).status_code == 401
     refused = listener.line()
@@ -536,7 +552,7 @@ def test_a_request_that_fal_did_not_sign_is_told_and_the_command_goes_on(client,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_a_document(number, listen):
+def test_a_signal_ends_it_with_a_document(number: Any, listen: Callable[..., Listener]) -> None:
     listener = listen()
     listener.process.send_signal(number)
     document = listener.line()
@@ -544,14 +560,16 @@ def test_a_signal_ends_it_with_a_document(number, listen):
     assert listener.process.wait(WITHIN_S) == 1
 
 
-def test_it_ends_when_nobody_reads_its_lines(listen):
+def test_it_ends_when_nobody_reads_its_lines(listen: Callable[..., Listener]) -> None:
     listener = listen()
     listener.process.stdout.close()
     assert listener.process.wait(WITHIN_S) == 1
 
 
 @pytest.mark.parametrize(("options", "code", "error_type"), [([], 0, None), (["--count", "1"], 1, "timeout")])
-def test_its_time_passes(options, code, error_type, box, capfd):
+def test_its_time_passes(
+    options: list[Any], code: int, error_type: str | None, box: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["webhook-listen", "--port", "0", "--timeout", "0.1", *options]) == code
     first, *rest = capfd.readouterr().out.splitlines()
     assert json.loads(first)["url"].startswith("http://127.0.0.1:")
@@ -562,7 +580,9 @@ def test_its_time_passes(options, code, error_type, box, capfd):
     ("option", "value"),
     [("--port", "TAKEN"), ("--port", "65536"), ("--port", "-1"), ("--count", "0"), ("--timeout", "0")],
 )
-def test_a_port_that_is_taken_and_options_that_make_no_sense_are_told(option, value, listen, capfd):
+def test_a_port_that_is_taken_and_options_that_make_no_sense_are_told(
+    option: str, value: str, listen: Callable[..., Listener], capfd: pytest.CaptureFixture[str]
+) -> None:
     taken = listen().url.strip("/").rpartition(":")[2]
     assert main(["webhook-listen", option, taken if value == "TAKEN" else value]) == 1
     document = json.loads(capfd.readouterr().out)
@@ -610,11 +630,15 @@ def listening(argv: list[str], told_on: str, **more: str) -> Iterator[str]:
             server.kill()
 
 
-def test_the_fastapi_server_takes_what_fal_signed_and_nothing_else(fastapi, box, client):
+def test_the_fastapi_server_takes_what_fal_signed_and_nothing_else(
+    fastapi: str, box: Sandbox, client: FalClient
+) -> None:
     _takes_only_what_fal_signed(f"{fastapi}/webhooks/fal", box, client)
 
 
-def test_the_fastify_server_takes_what_fal_signed_and_nothing_else(fastify, box, client):
+def test_the_fastify_server_takes_what_fal_signed_and_nothing_else(
+    fastify: str, box: Sandbox, client: FalClient
+) -> None:
     _takes_only_what_fal_signed(f"{fastify}/webhooks/fal", box, client)
 
 

@@ -166,7 +166,7 @@ def _assert_sent(box: Sandbox, name: str, photo_url: str) -> None:
         assert any(wanted.items() <= one.items() for one in given), (wanted, given)
 
 
-def test_every_command_has_an_example_here_and_every_option_is_used_in_it():
+def test_every_command_has_an_example_here_and_every_option_is_used_in_it() -> None:
     one_shot = {name: command for name, command in COMMANDS.items() if not command.is_program}
     assert set(EXAMPLES) == set(one_shot)
     for name, command in one_shot.items():
@@ -175,7 +175,9 @@ def test_every_command_has_an_example_here_and_every_option_is_used_in_it():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_command_prints_its_document_and_its_options_reach_fal(name, call, box, request_id, photo_url):
+def test_a_command_prints_its_document_and_its_options_reach_fal(
+    name: str, call: Callable[..., tuple[int, Any]], box: Sandbox, request_id: str, photo_url: str
+) -> None:
     code, document = call(name, request_id)
     assert (code, document.get("error")) == (0, None)
     assert EXAMPLES[name].keys <= set(document)
@@ -183,14 +185,18 @@ def test_a_command_prints_its_document_and_its_options_reach_fal(name, call, box
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_options_may_be_spelled_with_dashes_for_underscores(name, call, box, request_id, photo_url):
+def test_options_may_be_spelled_with_dashes_for_underscores(
+    name: str, call: Callable[..., tuple[int, Any]], box: Sandbox, request_id: str, photo_url: str
+) -> None:
     code, document = call(name, request_id, lambda word: word.replace("_", "-"))
     assert (code, document.get("error")) == (0, None)
     _assert_sent(box, name, photo_url)
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if COMMANDS[name].local is None])
-def test_a_failed_command_keeps_its_own_keys_beside_the_error(name, call, box):
+def test_a_failed_command_keeps_its_own_keys_beside_the_error(
+    name: Any, call: Callable[..., tuple[int, Any]], box: Sandbox
+) -> None:
     box.fault("any", status=401, times=None)
     code, document = call(name, "0a5d2f34-6baa-4455-a3e7-0682c2094cac")
     assert code == 1
@@ -200,7 +206,7 @@ def test_a_failed_command_keeps_its_own_keys_beside_the_error(name, call, box):
 
 
 @pytest.mark.parametrize("name", ["generate-multiple-bg", "workflow"])
-def test_without_any_picture_the_command_fails(name, box, call):
+def test_without_any_picture_the_command_fails(name: str, box: Sandbox, call: Callable[..., tuple[int, Any]]) -> None:
     box.fault("job", endpoint=PHOTOKIT, fail={"error": "Runner disconnected"}, times=None)
     code, document = call(name)
     assert (code, document["total_generated"]) == (1, 0)
@@ -209,7 +215,9 @@ def test_without_any_picture_the_command_fails(name, box, call):
     assert {error["stage"] for error in document["errors"]} == {"picture"}
 
 
-def test_schema_needs_no_key_and_takes_a_command_or_none(box, run, monkeypatch):
+def test_schema_needs_no_key_and_takes_a_command_or_none(
+    box: Sandbox, run: Callable[..., tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("FAL_KEY")
     assert set(run("schema")[1]["commands"]) >= set(EXAMPLES)
     for argv in (["schema", "background"], ["schema", "--name", "background"], ["schema", "--name=background"]):

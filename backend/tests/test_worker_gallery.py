@@ -7,9 +7,13 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fal_sandbox.server import Sandbox
 
 WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.py"
 WITHIN_S = 20.0
@@ -24,7 +28,7 @@ def styles(*names: str) -> tuple[str, str]:
 
 
 @pytest.fixture
-def workflow(box, run, photo_path):
+def workflow(box: Sandbox, run: Callable[..., tuple[int, Any]], photo_path: Path) -> Callable[..., tuple[int, dict]]:
     """Run the workflow on the small photo, into the folder `out`."""
 
     def run_workflow(*argv: str, image: object = photo_path) -> tuple[int, dict]:
@@ -33,7 +37,9 @@ def workflow(box, run, photo_path):
     return run_workflow
 
 
-def test_the_original_the_pictures_and_the_page_stand_in_the_folder(workflow, box, photo_path):
+def test_the_original_the_pictures_and_the_page_stand_in_the_folder(
+    workflow: Callable[..., tuple[int, dict]], box: Sandbox, photo_path: Path
+) -> None:
     code, document = workflow("--styles", '["Studio", "Premium"]', "--report")
     assert (code, document["errors"]) == (0, None)
     assert document["original_path"] == os.path.join("out", "original.jpg")
@@ -48,13 +54,15 @@ def test_the_original_the_pictures_and_the_page_stand_in_the_folder(workflow, bo
     assert sorted(os.listdir("out")) == ["1-studio.png", "2-premium.png", "original.jpg", "report.html"]
 
 
-def test_without_report_no_page_is_written(workflow):
+def test_without_report_no_page_is_written(workflow: Callable[..., tuple[int, dict]]) -> None:
     code, document = workflow(*ONE)
     assert (code, "report_path" in document) == (0, False)
     assert sorted(os.listdir("out")) == ["1-studio.png", "original.jpg"]
 
 
-def test_without_a_folder_nothing_is_saved_and_no_path_is_told(box, run, photo_path):
+def test_without_a_folder_nothing_is_saved_and_no_path_is_told(
+    box: Sandbox, run: Callable[..., tuple[int, Any]], photo_path: Path
+) -> None:
     before = os.listdir(".")
     code, document = run("workflow", "--image", str(photo_path), *ONE)
     assert (code, set(document) & {"original_path", "report_path"}) == (0, set())
@@ -76,7 +84,7 @@ NAMES = [
 ]
 
 
-def test_no_style_name_leads_out_of_the_folder(workflow):
+def test_no_style_name_leads_out_of_the_folder(workflow: Callable[..., tuple[int, dict]]) -> None:
     code, document = workflow(*styles(*NAMES))
     assert (code, document["errors"]) == (0, None)
     assert [image["style_name"] for image in document["images"]] == NAMES
@@ -87,12 +95,14 @@ def test_no_style_name_leads_out_of_the_folder(workflow):
     assert "4-şık-masa-iç.png" in os.listdir("out")
 
 
-def test_styles_of_one_name_do_not_overwrite_each_other(workflow):
+def test_styles_of_one_name_do_not_overwrite_each_other(workflow: Callable[..., tuple[int, dict]]) -> None:
     _, document = workflow(*styles("Same", "same"))
     assert [image["path"] for image in document["images"]] == [f"out{os.sep}1-same.png", f"out{os.sep}2-same.png"]
 
 
-def test_the_original_may_already_stand_in_the_folder(workflow, photo_path):
+def test_the_original_may_already_stand_in_the_folder(
+    workflow: Callable[..., tuple[int, dict]], photo_path: Path
+) -> None:
     os.mkdir("out")
     photo = photo_path.read_bytes()
     image = photo_path.rename("out/original.jpg")
@@ -101,21 +111,25 @@ def test_the_original_may_already_stand_in_the_folder(workflow, photo_path):
     assert Path(document["original_path"]).read_bytes() == photo
 
 
-def test_an_original_at_fal_is_downloaded(workflow, box, photo_url):
+def test_an_original_at_fal_is_downloaded(
+    workflow: Callable[..., tuple[int, dict]], box: Sandbox, photo_url: str
+) -> None:
     code, document = workflow(*ONE, image=photo_url)
     assert (code, document["errors"]) == (0, None)
     assert Path(document["original_path"]).name == "original.jpg"
     assert Path(document["original_path"]).read_bytes() == box.file(photo_url)
 
 
-def test_a_folder_is_made_with_those_above_it(workflow):
+def test_a_folder_is_made_with_those_above_it(workflow: Callable[..., tuple[int, dict]]) -> None:
     code, document = workflow("--save_dir", "a/b/çıktı", *ONE)
     assert code == 0
     assert Path(document["images"][0]["path"]).parent == Path("a/b/çıktı")
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "", pytest.param("/proc", id="nobody-writes-here")])
-def test_a_folder_that_cannot_be_written_to_is_refused_before_any_request(folder, workflow, box):
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_request(
+    folder: str, workflow: Callable[..., tuple[int, dict]], box: Sandbox
+) -> None:
     Path("file").write_text("in the way")
     code, document = workflow("--save_dir", folder)
     assert (code, document["error_type"]) == (1, "invalid_input")
@@ -124,13 +138,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_any_request(folder
     assert document["images"] == []
 
 
-def test_a_report_needs_a_folder(run, box, photo_path):
+def test_a_report_needs_a_folder(run: Callable[..., tuple[int, Any]], box: Sandbox, photo_path: Path) -> None:
     code, document = run("workflow", "--image", str(photo_path), "--report")
     assert (code, document["error_type"], box.journal()) == (1, "invalid_input", [])
 
 
 @pytest.mark.parametrize("fault", [{"status": 404}, {"content_type": "text/html", "size": 9}])
-def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(fault, workflow, box):
+def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(
+    fault: dict[str, Any], workflow: Callable[..., tuple[int, dict]], box: Sandbox
+) -> None:
     box.fault("download", **fault)
     code, document = workflow("--styles", '["Studio", "Premium"]', "--report")
     failed = [error["style"] for error in document["errors"]]
@@ -144,7 +160,7 @@ def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(faul
     assert sorted(os.listdir("out")) == sorted([*saved, "original.jpg", "report.html"])
 
 
-def test_a_page_that_cannot_be_written_loses_nothing_else(workflow):
+def test_a_page_that_cannot_be_written_loses_nothing_else(workflow: Callable[..., tuple[int, dict]]) -> None:
     os.makedirs("out/report.html")
     code, document = workflow(*ONE, "--report")
     assert (code, document["total_generated"], document["report_path"]) == (0, 1, None)
@@ -152,7 +168,7 @@ def test_a_page_that_cannot_be_written_loses_nothing_else(workflow):
     assert [(error["stage"], error["style"]) for error in document["errors"]] == [("report", None)]
 
 
-def test_an_original_that_cannot_be_saved_is_listed(workflow):
+def test_an_original_that_cannot_be_saved_is_listed(workflow: Callable[..., tuple[int, dict]]) -> None:
     os.makedirs("out/original.jpg")
     code, document = workflow(*ONE, "--report")
     assert (code, document["original_path"]) == (0, None)
@@ -161,7 +177,9 @@ def test_an_original_that_cannot_be_saved_is_listed(workflow):
 
 
 @pytest.mark.parametrize("env", [ASCII, {}])
-def test_turkish_names_are_saved_and_told_under_every_locale(env, run_process, photo_path, tmp_path):
+def test_turkish_names_are_saved_and_told_under_every_locale(
+    env: Any, run_process: Callable[..., subprocess.CompletedProcess[bytes]], photo_path: Path, tmp_path: Path
+) -> None:
     image = photo_path.rename(tmp_path / "şık fincan.JPG")
     argv = ("--image", os.fsencode(image), "--save_dir", "çıktı".encode(), *styles("Gün Işığı"), "--report")
     done = run_process("workflow", *argv, env=env)
@@ -172,7 +190,7 @@ def test_turkish_names_are_saved_and_told_under_every_locale(env, run_process, p
     assert sorted(os.listdir("çıktı")) == ["1-gün-işığı.png", "original.jpg", "report.html"]
 
 
-def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(box, photo_path):
+def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(box: Sandbox, photo_path: Path) -> None:
     box.fault("download", silent=30, headers_first=True, times=None)
     command = [sys.executable, str(WORKER), "workflow", "--image", str(photo_path), "--save_dir", "out"]
     with subprocess.Popen([*command, *styles("One", "Two")], stdout=subprocess.PIPE) as worker:
@@ -188,7 +206,9 @@ def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(b
     assert os.listdir("out") == ["original.jpg"]
 
 
-def test_pictures_whose_download_comes_too_late_are_told_all_the_same(workflow, box):
+def test_pictures_whose_download_comes_too_late_are_told_all_the_same(
+    workflow: Callable[..., tuple[int, dict]], box: Sandbox
+) -> None:
     made = {"image": {"url": "https://v3.fal.media/files/x.png", "width": 8, "height": 8}}
     for endpoint in ("bria/replace-background", "fal-ai/bria/background/remove"):
         box.fault("job", endpoint=endpoint, times=None, output=made)
@@ -199,7 +219,9 @@ def test_pictures_whose_download_comes_too_late_are_told_all_the_same(workflow, 
     assert told == [("download", str(number), "timeout") for number in range(12)]
 
 
-def test_a_full_disk_leaves_no_half_of_a_file(run_process, photo_path):
+def test_a_full_disk_leaves_no_half_of_a_file(
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]], photo_path: Path
+) -> None:
     os.mkdir("out")
     Path("out/report.html").write_text("of before")
     argv = ("workflow", "--image", str(photo_path), "--save_dir", "out", "--report", *ONE)

@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from fal_sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN_S = 30.0
@@ -59,7 +62,7 @@ const say = (value) => console.log(JSON.stringify(value));
 
 
 @pytest.fixture
-def example(box, node, tmp_path):
+def example(box: Sandbox, node: str, tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
     """Start the example with these last lines, in the project's folder."""
 
     def start(lines: str) -> subprocess.Popen[bytes]:
@@ -77,7 +80,7 @@ def example(box, node, tmp_path):
 
 
 @pytest.fixture
-def answer(example):
+def answer(example: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., object]:
     """Run the example to its end; the JSON it printed."""
 
     def run(lines: str) -> object:
@@ -89,7 +92,7 @@ def answer(example):
     return run
 
 
-def test_the_documented_example_writes_a_turkish_description(answer, box):
+def test_the_documented_example_writes_a_turkish_description(answer: Callable[..., object], box: Sandbox) -> None:
     box.say("Şık ve ergonomik kupa, içinizi ısıtır.")
     lines = "say(await generateDescription('Türkçe 2 cümlelik ergonomi odaklı ürün açıklaması yaz.'));"
     assert answer(lines) == "Şık ve ergonomik kupa, içinizi ısıtır."
@@ -103,12 +106,12 @@ def test_the_documented_example_writes_a_turkish_description(answer, box):
 
 
 @pytest.mark.parametrize("prompt", ["- madde\n- madde", "--help", "$HOME `id` \"'; echo", "ışıl ışıl ✓"])
-def test_a_prompt_reaches_fal_as_it_is(prompt, answer, box):
+def test_a_prompt_reaches_fal_as_it_is(prompt: str, answer: Callable[..., object], box: Sandbox) -> None:
     assert "sandbox" in answer(f"say(await generateDescription({json.dumps(prompt)}));")
     assert box.ledger()["jobs"][0]["input"]["prompt"] == prompt
 
 
-def test_a_failure_rejects_and_its_json_is_in_stdout(answer, box):
+def test_a_failure_rejects_and_its_json_is_in_stdout(answer: Callable[..., object], box: Sandbox) -> None:
     box.fault("submit", status=401)
     failure = answer("say(await described('x'));")
     assert (failure["name"], failure["code"], failure["killed"]) == ("Error", 1, False)
@@ -116,13 +119,15 @@ def test_a_failure_rejects_and_its_json_is_in_stdout(answer, box):
     assert failure["data"]["output"] == ""
 
 
-def test_a_missing_key_is_told_to_node(answer):
+def test_a_missing_key_is_told_to_node(answer: Callable[..., object]) -> None:
     failure = answer("delete process.env.FAL_KEY; say(await described('x'));")
     assert failure["code"] == 1
     assert failure["data"]["error"].startswith("FAL_KEY environment variable is required")
 
 
-def test_nodes_time_out_also_stops_the_job_at_fal(example, box):
+def test_nodes_time_out_also_stops_the_job_at_fal(
+    example: Callable[..., subprocess.Popen[bytes]], box: Sandbox
+) -> None:
     """Node closes the pipe before it ends the worker, so nothing can be read any more."""
     box.configure(latency=60)
     with example("say(await described('x', { timeout: 5000 }));") as process:
@@ -133,7 +138,7 @@ def test_nodes_time_out_also_stops_the_job_at_fal(example, box):
     assert (box.ledger()["cancelled"], box.ledger()["billable"]) == (1, 0)
 
 
-def test_the_workers_own_time_out_comes_first_and_is_told_as_json(answer, box):
+def test_the_workers_own_time_out_comes_first_and_is_told_as_json(answer: Callable[..., object], box: Sandbox) -> None:
     box.configure(latency=60)
     failure = answer("process.env.FAL_TIMEOUT_S = '3'; say(await described('x', { timeout: 30000 }));")
     assert (failure["killed"], failure["code"], failure["data"]["error_type"]) == (False, 1, "timeout")
@@ -141,7 +146,9 @@ def test_the_workers_own_time_out_comes_first_and_is_told_as_json(answer, box):
     assert [job["request_id"] for job in ledger["jobs"]] == [failure["data"]["request_id"]] * ledger["cancelled"]
 
 
-def test_an_abort_signal_also_stops_the_job_at_fal(example, box):
+def test_an_abort_signal_also_stops_the_job_at_fal(
+    example: Callable[..., subprocess.Popen[bytes]], box: Sandbox
+) -> None:
     box.configure(latency=60)
     lines = """
     const stop = new AbortController();
@@ -155,7 +162,9 @@ def test_an_abort_signal_also_stops_the_job_at_fal(example, box):
     box.wait_for(lambda ledger: ledger["cancelled"] == 1, WITHIN_S)
 
 
-def test_a_prompt_that_is_too_long_for_an_argument_goes_over_standard_input(answer, box):
+def test_a_prompt_that_is_too_long_for_an_argument_goes_over_standard_input(
+    answer: Callable[..., object], box: Sandbox
+) -> None:
     prompt = "uzun ürün metni " * 20_000
     lines = f"""
     const call = execFileAsync('python3', ['src/services/fal_worker.py', 'any-llm-complete', '--json', '-'],
@@ -167,7 +176,7 @@ def test_a_prompt_that_is_too_long_for_an_argument_goes_over_standard_input(answ
     assert box.ledger()["jobs"][0]["input"]["prompt"] == prompt
 
 
-def test_a_stream_arrives_line_by_line(answer, box):
+def test_a_stream_arrives_line_by_line(answer: Callable[..., object], box: Sandbox) -> None:
     box.say("Kupa. Sıcak tutar.")
     lines = """
     import { createInterface } from 'readline';

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true
 from services.fal_worker import build_parser, main
 from services.worker.commands import COMMANDS
@@ -20,7 +24,7 @@ ASK = (COMPLETE, "--prompt", "x")
 
 
 @pytest.fixture
-def stdin(monkeypatch):
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put bytes on standard input."""
 
     def put(data: bytes | str | object) -> None:
@@ -31,7 +35,7 @@ def stdin(monkeypatch):
 
 
 @pytest.fixture
-def sent(box, run):
+def sent(box: Sandbox, run: Callable[..., tuple[int, Any]]) -> Callable[..., dict]:
     """Run a command that must succeed; the input of its one job."""
 
     def run_and_look(*argv: str) -> dict:
@@ -44,7 +48,7 @@ def sent(box, run):
 
 
 @pytest.fixture
-def refused(box, run):
+def refused(box: Sandbox, run: Callable[..., tuple[int, Any]]) -> Callable[..., str]:
     """Run a command that must be refused before any request; its message."""
 
     def run_and_look(*argv: str) -> str:
@@ -61,26 +65,28 @@ VALUES = ["-x", "--model", "- bullet\n- bullet", "--", "-", "--prompt=no", "-1",
 
 
 @pytest.mark.parametrize("value", [*VALUES, "--help", "-h", "--timeout 0", "Türkçe ✓ \U0001f600", " padded "])
-def test_any_text_can_be_a_value(value, sent):
+def test_any_text_can_be_a_value(value: Any, sent: Callable[..., dict]) -> None:
     assert sent(COMPLETE, "--prompt", value)["prompt"] == value
 
 
 @pytest.mark.parametrize("value", ["-x", "--model", "a=b", "=", "--prompt=--prompt=x"])
-def test_a_value_may_be_joined_to_its_option(value, sent):
+def test_a_value_may_be_joined_to_its_option(value: str, sent: Callable[..., dict]) -> None:
     assert sent(COMPLETE, f"--prompt={value}")["prompt"] == value
 
 
-def test_a_value_that_looks_like_an_option_does_not_eat_the_one_behind_it(sent):
+def test_a_value_that_looks_like_an_option_does_not_eat_the_one_behind_it(sent: Callable[..., dict]) -> None:
     given = sent(COMPLETE, "--prompt", "--model", "--model", "--prompt", "--system", "--json")
     assert (given["prompt"], given["model"], given["system_prompt"]) == ("--model", "--prompt", "--json")
 
 
-def test_the_last_of_two_values_counts(sent):
+def test_the_last_of_two_values_counts(sent: Callable[..., dict]) -> None:
     assert sent(*ASK, "--prompt", "y")["prompt"] == "y"
 
 
 @pytest.mark.parametrize("argv", [("--help",), ("-h",), (COMPLETE, "--help"), (*ASK, "-h"), ("workflow", "--help")])
-def test_help_is_text_on_stdout_and_a_success(argv, box, capfd):
+def test_help_is_text_on_stdout_and_a_success(
+    argv: tuple[Any, ...], box: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(argv) == 0
     out, err = capfd.readouterr()
     assert out.startswith("usage: fal_worker.py")
@@ -88,13 +94,13 @@ def test_help_is_text_on_stdout_and_a_success(argv, box, capfd):
     assert box.journal() == []
 
 
-def test_the_help_of_a_command_names_its_options_in_both_spellings():
+def test_the_help_of_a_command_names_its_options_in_both_spellings() -> None:
     text = build_parser().format_help()
     assert all(name in text for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_every_command_tells_every_option(name, capfd):
+def test_the_help_of_every_command_tells_every_option(name: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     out = capfd.readouterr().out
     for option in COMMANDS[name].all_options:
@@ -153,12 +159,16 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("argv", "named"), WRONG.values(), ids=WRONG)
-def test_a_wrong_command_line_is_refused_and_names_what_is_wrong(argv, named, refused):
+def test_a_wrong_command_line_is_refused_and_names_what_is_wrong(
+    argv: tuple[Any, ...], named: str, refused: Callable[..., str]
+) -> None:
     assert named in refused(*argv)
 
 
 @pytest.mark.parametrize("word", ["true", "1", "yes", "on", "TRUE", None])
-def test_a_flag_is_true_when_spelled_so_or_bare(word, box, capfd):
+def test_a_flag_is_true_when_spelled_so_or_bare(
+    word: str | None, box: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main([*ASK, "--with_logs", *([word] if word else [])]) == 0
     out, err = capfd.readouterr()
     assert_output_is_true(ASK, 0, out)
@@ -166,18 +176,20 @@ def test_a_flag_is_true_when_spelled_so_or_bare(word, box, capfd):
 
 
 @pytest.mark.parametrize("word", ["false", "0", "no", "off", "False"])
-def test_a_flag_is_false_when_spelled_so(word, box, capfd):
+def test_a_flag_is_false_when_spelled_so(word: str, box: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*ASK, f"--with_logs={word}"]) == 0
     out, err = capfd.readouterr()
     assert_output_is_true(ASK, 0, out)
     assert err == ""
 
 
-def test_a_bare_flag_does_not_eat_the_option_behind_it(sent):
+def test_a_bare_flag_does_not_eat_the_option_behind_it(sent: Callable[..., dict]) -> None:
     assert sent(COMPLETE, "--with_logs", "--prompt", "x")["prompt"] == "x"
 
 
-def test_options_come_as_one_json_object_from_standard_input(stdin, sent):
+def test_options_come_as_one_json_object_from_standard_input(
+    stdin: Callable[..., None], sent: Callable[..., dict]
+) -> None:
     options = {"prompt": "- Türkçe ✓", "model": "m", "temperature": 1, "max_tokens": 7.0, "system": "--prompt"}
     stdin({**options, "priority": None, "with_logs": False, "timeout": 20.5})
     given = {"prompt": "- Türkçe ✓", "model": "m", "temperature": 1, "max_tokens": 7, "system_prompt": "--prompt"}
@@ -185,30 +197,34 @@ def test_options_come_as_one_json_object_from_standard_input(stdin, sent):
 
 
 @pytest.mark.parametrize("images", [PNG, [PNG]])
-def test_images_on_standard_input_are_a_text_or_a_list(images, stdin, box, run):
+def test_images_on_standard_input_are_a_text_or_a_list(
+    images: list[str] | str, stdin: Callable[..., None], box: Sandbox, run: Callable[..., tuple[int, Any]]
+) -> None:
     stdin({"prompt": "x", "image_url": images})
     run("any-llm-enterprise", "--json=-")
     assert box.ledger()["jobs"][0]["input"]["image_urls"] == [PNG]
 
 
 @pytest.mark.parametrize("categories", [{"vibe": "çalm"}, '{"vibe": "çalm"}'])
-def test_json_options_on_standard_input_are_json_or_a_text_of_it(categories, stdin, sent):
+def test_json_options_on_standard_input_are_json_or_a_text_of_it(
+    categories: dict[str, Any] | str, stdin: Callable[..., None], sent: Callable[..., dict]
+) -> None:
     stdin({"categories": categories, "style-type": "slate"})
     assert "çalm" in sent("generate-bg-prompt", "--json", "-")["prompt"]
 
 
-def test_the_command_line_wins_over_standard_input(stdin, sent):
+def test_the_command_line_wins_over_standard_input(stdin: Callable[..., None], sent: Callable[..., dict]) -> None:
     stdin({"prompt": "from stdin", "model": "m"})
     given = sent(COMPLETE, "--json", "-", "--prompt", "from argv")
     assert (given["prompt"], given["model"]) == ("from argv", "m")
 
 
-def test_standard_input_may_begin_with_a_byte_order_mark(stdin, sent):
+def test_standard_input_may_begin_with_a_byte_order_mark(stdin: Callable[..., None], sent: Callable[..., dict]) -> None:
     stdin(b'\xef\xbb\xbf{"prompt": "x"}\r\n')
     assert sent(COMPLETE, "--json", "-")["prompt"] == "x"
 
 
-def test_a_prompt_of_a_megabyte_fits_standard_input(stdin, sent):
+def test_a_prompt_of_a_megabyte_fits_standard_input(stdin: Callable[..., None], sent: Callable[..., dict]) -> None:
     prompt = "uzun ürün metni " * 65_536
     stdin({"prompt": prompt})
     assert sent(COMPLETE, "--json", "-")["prompt"] == prompt
@@ -246,18 +262,22 @@ WRONG_JSON = {
 
 
 @pytest.mark.parametrize(("data", "named"), WRONG_JSON.values(), ids=WRONG_JSON)
-def test_wrong_standard_input_is_refused_and_names_what_is_wrong(data, named, stdin, refused):
+def test_wrong_standard_input_is_refused_and_names_what_is_wrong(
+    data: Any, named: str, stdin: Callable[..., None], refused: Callable[..., str]
+) -> None:
     stdin(data)
     assert named in refused(COMPLETE, "--json", "-")
 
 
 @pytest.mark.parametrize("images", [7, [7], {"url": PNG}, [PNG, None]])
-def test_images_on_standard_input_that_are_no_texts_are_refused(images, stdin, refused):
+def test_images_on_standard_input_that_are_no_texts_are_refused(
+    images: dict[str, Any] | int | list[Any], stdin: Callable[..., None], refused: Callable[..., str]
+) -> None:
     stdin({"prompt": "x", "image_url": images})
     assert "image_url" in refused("any-llm-enterprise", "--json", "-")
 
 
-def test_a_closed_standard_input_is_refused(refused, monkeypatch):
+def test_a_closed_standard_input_is_refused(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert "standard input" in refused(COMPLETE, "--json", "-")
 
@@ -266,19 +286,25 @@ def test_a_closed_standard_input_is_refused(refused, monkeypatch):
 
 
 @pytest.mark.parametrize("spelling", [["--env_file", "PATH"], ["--env-file", "PATH"], ["--env_file=PATH"]])
-def test_the_env_file_may_be_named_before_the_command(spelling, box, run, tmp_path):
+def test_the_env_file_may_be_named_before_the_command(
+    spelling: list[str], box: Sandbox, run: Callable[..., tuple[int, Any]], tmp_path: Path
+) -> None:
     (tmp_path / "other.env").write_text("FAL_TEXT_ENDPOINT=fal-ai/any-llm\n")
     words = [word.replace("PATH", str(tmp_path / "other.env")) for word in spelling]
     assert run(*words, *ASK)[0] == 0
     assert [job["endpoint"] for job in box.ledger()["jobs"]] == ["fal-ai/any-llm"]
 
 
-def test_an_env_file_behind_the_command_wins_over_one_before_it(box, run, tmp_path):
+def test_an_env_file_behind_the_command_wins_over_one_before_it(
+    box: Sandbox, run: Callable[..., tuple[int, Any]], tmp_path: Path
+) -> None:
     (tmp_path / "other.env").write_text("FAL_TEXT_ENDPOINT=fal-ai/any-llm\n")
     assert run("--env_file", "nowhere.env", *ASK, "--env_file", str(tmp_path / "other.env"))[0] == 0
     assert [job["endpoint"] for job in box.ledger()["jobs"]] == ["fal-ai/any-llm"]
 
 
-def test_an_error_of_serve_is_a_reply_also_with_the_env_file_before_it(box, capfd):
+def test_an_error_of_serve_is_a_reply_also_with_the_env_file_before_it(
+    box: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--env_file", "nowhere.env", "serve", "--no_such_option"]) == 1
     assert json.loads(capfd.readouterr().out)["error"]["data"]["error_type"] == "invalid_input"

@@ -10,10 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fal_sandbox.server import Sandbox
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 WORKER = SOURCE / "services" / "fal_worker.py"
@@ -36,10 +40,10 @@ def one_document(out: bytes) -> dict:
 
 
 @pytest.fixture
-def python(box):
+def python(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Run Python with these arguments; what it printed."""
 
-    def run(*argv: object, **options) -> subprocess.CompletedProcess[bytes]:
+    def run(*argv: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
         env = {**os.environ, **options.pop("env", {})}
         command = [sys.executable, *map(str, argv)]
         return subprocess.run(command, capture_output=True, timeout=180, check=False, env=env, **options)
@@ -48,11 +52,11 @@ def python(box):
 
 
 @pytest.fixture
-def started(box):
+def started(box: Sandbox) -> Callable[..., Iterator[Any]]:
     """Start the worker; end it if the test did not."""
 
     @contextmanager
-    def start(*argv: str, stdin: int | None = None):
+    def start(*argv: str, stdin: int | None = None) -> Iterator[Any]:
         command = [sys.executable, str(WORKER), *argv]
         with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
             try:
@@ -64,7 +68,7 @@ def started(box):
 
 
 @pytest.fixture
-def commands(box, photo_url, photo_path):
+def commands(box: Sandbox, photo_url: str, photo_path: Path) -> dict[str, Any]:
     """Commands with jobs of several kinds, and how many of those run at once when the analysis is done."""
     box.fault("job", endpoint=VISION, delay=0.01)
     picture = ("--image_url", photo_url)
@@ -82,7 +86,9 @@ def hostile(folder: Path) -> None:
         (folder / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')\n")
 
 
-def test_it_runs_from_any_folder_and_by_any_path_to_it(python, tmp_path):
+def test_it_runs_from_any_folder_and_by_any_path_to_it(
+    python: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
     (tmp_path / "link").symlink_to(WORKER)
     (tmp_path / "folder").symlink_to(SOURCE.parent)
     for path, folder in (
@@ -96,25 +102,29 @@ def test_it_runs_from_any_folder_and_by_any_path_to_it(python, tmp_path):
         assert (done.returncode, one_document(done.stdout)["error"], done.stderr) == (0, None, b"")
 
 
-def test_it_runs_as_a_module(python, tmp_path):
+def test_it_runs_as_a_module(python: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path) -> None:
     done = python("-m", "services.fal_worker", *ASK, cwd=tmp_path, env={"PYTHONPATH": str(SOURCE)})
     assert (done.returncode, one_document(done.stdout)["error"], done.stderr) == (0, None, b"")
 
 
 @pytest.mark.parametrize("flag", ["-I", "-s", "-OO", pytest.param("-P", marks=safe_path)])
-def test_it_runs_isolated(flag, python):
+def test_it_runs_isolated(flag: str, python: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     done = python(flag, WORKER, *ASK)
     assert (done.returncode, one_document(done.stdout)["error"], done.stderr) == (0, None, b"")
 
 
 @safe_path
-def test_under_a_safe_path_the_users_own_path_is_kept(python, tmp_path):
+def test_under_a_safe_path_the_users_own_path_is_kept(
+    python: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
     (tmp_path / "fal_client.py").write_text("raise ImportError('the user wants this one')\n")
     done = python("-P", WORKER, *ASK, env={"PYTHONPATH": str(tmp_path)})
     assert "the user wants this one" in one_document(done.stdout)["error"]
 
 
-def test_files_named_like_the_standard_library_hide_nothing(python, tmp_path):
+def test_files_named_like_the_standard_library_hide_nothing(
+    python: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
     copy = tmp_path / "src" / "services"
     shutil.copytree(WORKER.parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in (tmp_path, copy):
@@ -126,17 +136,19 @@ def test_files_named_like_the_standard_library_hide_nothing(python, tmp_path):
 
 
 @pytest.mark.parametrize("argv", [("--help",), ("workflow", "--help"), ("any-llm-complete",), (*ASK, "--red")])
-def test_help_and_wrong_options_load_nothing_that_talks_to_fal(argv, python):
+def test_help_and_wrong_options_load_nothing_that_talks_to_fal(
+    argv: tuple[Any, ...], python: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
     assert not loaded(python, *argv) & {"fal_client", "httpx", "httpcore", "requests", "urllib3", "dotenv", "ssl"}
 
 
-def test_a_command_loads_only_what_it_needs(python):
+def test_a_command_loads_only_what_it_needs(python: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     names = loaded(python, *ASK)
     assert {"fal_client", "httpx", "ssl"} <= names
     assert not names & {"dotenv", "requests", "numpy", "cv2", "aiohttp", "fal_sandbox"}
 
 
-def loaded(python, *argv: str) -> set[str]:
+def loaded(python: Any, *argv: str) -> set[str]:
     """The top-level packages that a run imports."""
     err = python("-X", "importtime", WORKER, *argv).stderr.decode()
     names = re.findall(r"^import time: .*\| +([\w.]+)$", err, re.MULTILINE)
@@ -146,7 +158,9 @@ def loaded(python, *argv: str) -> set[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", ["any-llm-complete", "background", "generate-multiple-bg", "workflow"])
-def test_a_signal_cancels_the_jobs_and_is_told(name, number, started, commands, box):
+def test_a_signal_cancels_the_jobs_and_is_told(
+    name: str, number: Any, started: Callable[..., Iterator[Any]], commands: dict[str, Any], box: Sandbox
+) -> None:
     argv, jobs = commands[name]
     box.configure(latency=30)
     with started(*argv) as worker:
@@ -159,7 +173,7 @@ def test_a_signal_cancels_the_jobs_and_is_told(name, number, started, commands, 
     assert (ledger["accepted"] - ledger["completed"], ledger["cancelled"]) == (jobs, jobs)
 
 
-def test_a_job_whose_submit_is_on_its_way_is_cancelled_too(started, box):
+def test_a_job_whose_submit_is_on_its_way_is_cancelled_too(started: Callable[..., Iterator[Any]], box: Sandbox) -> None:
     box.configure(latency=30)
     box.fault("submit", delay=0.3)
     with started(*ASK) as worker:
@@ -171,7 +185,9 @@ def test_a_job_whose_submit_is_on_its_way_is_cancelled_too(started, box):
 
 
 @pytest.mark.parametrize("stage", ["submit", "cancel"])
-def test_a_fal_that_does_not_answer_does_not_hold_the_process(stage, started, box):
+def test_a_fal_that_does_not_answer_does_not_hold_the_process(
+    stage: str, started: Callable[..., Iterator[Any]], box: Sandbox
+) -> None:
     box.configure(latency=30)
     box.fault(stage, delay=30, times=None)
     with started(*ASK) as worker:
@@ -182,7 +198,7 @@ def test_a_fal_that_does_not_answer_does_not_hold_the_process(stage, started, bo
     assert one_document(out)["error_type"] in ("cancelled", "ambiguous_submit")
 
 
-def test_a_second_signal_changes_nothing(started, box):
+def test_a_second_signal_changes_nothing(started: Callable[..., Iterator[Any]], box: Sandbox) -> None:
     box.configure(latency=30)
     box.fault("cancel", delay=0.3)
     with started(*ASK) as worker:
@@ -195,7 +211,7 @@ def test_a_second_signal_changes_nothing(started, box):
     assert (worker.returncode, one_document(out)["error_type"], err) == (1, "cancelled", b"")
 
 
-def test_a_signal_while_standard_input_is_read_is_told(started, box):
+def test_a_signal_while_standard_input_is_read_is_told(started: Callable[..., Iterator[Any]], box: Sandbox) -> None:
     with started("any-llm-complete", "--json", "-", stdin=subprocess.PIPE) as worker:
         # More than a pipe holds: when this returns, the worker is reading.
         worker.stdin.write(b'{"prompt": "' + b"x" * 1_000_000)
@@ -206,7 +222,9 @@ def test_a_signal_while_standard_input_is_read_is_told(started, box):
 
 
 @pytest.mark.parametrize("delay", [0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.17, 0.25])
-def test_a_signal_at_any_moment_leaves_one_document_and_no_job(delay, started, box):
+def test_a_signal_at_any_moment_leaves_one_document_and_no_job(
+    delay: float, started: Callable[..., Iterator[Any]], box: Sandbox
+) -> None:
     """Before Python itself is up, the process dies of the signal and says nothing."""
     box.configure(latency=30)
     with started(*ASK) as worker:
@@ -219,7 +237,9 @@ def test_a_signal_at_any_moment_leaves_one_document_and_no_job(delay, started, b
 
 
 @pytest.mark.parametrize(("name", "timeout_s"), [("any-llm-complete", 3), ("workflow", 6)])
-def test_a_deadline_cancels_the_jobs_and_ends_the_process(name, timeout_s, started, commands, box):
+def test_a_deadline_cancels_the_jobs_and_ends_the_process(
+    name: str, timeout_s: int, started: Callable[..., Iterator[Any]], commands: dict[str, Any], box: Sandbox
+) -> None:
     argv, jobs = commands[name]
     box.configure(latency=30)
     with started(*argv, "--timeout", str(timeout_s)) as worker:
@@ -232,7 +252,9 @@ def test_a_deadline_cancels_the_jobs_and_ends_the_process(name, timeout_s, start
 
 
 @pytest.mark.parametrize("with_image", [False, True])
-def test_the_smoke_test_sums_up_as_json_and_tells_its_progress(with_image, python, box, photo_url):
+def test_the_smoke_test_sums_up_as_json_and_tells_its_progress(
+    with_image: bool, python: Callable[..., subprocess.CompletedProcess[bytes]], box: Sandbox, photo_url: str
+) -> None:
     done = python(SERVICE, *(("--image_url", photo_url) if with_image else ()), cwd="/")
     summary = json.loads(done.stdout)
     names = ["completion", "enterprise", "background_prompt", *(["analysis"] if with_image else [])]
@@ -242,7 +264,9 @@ def test_the_smoke_test_sums_up_as_json_and_tells_its_progress(with_image, pytho
     assert box.ledger()["billable"] == len(names)
 
 
-def test_the_smoke_test_fails_when_one_check_fails_and_runs_the_others(python, box):
+def test_the_smoke_test_fails_when_one_check_fails_and_runs_the_others(
+    python: Callable[..., subprocess.CompletedProcess[bytes]], box: Sandbox
+) -> None:
     box.fault("job", endpoint=ENTERPRISE, fail={"error": "Runner disconnected"})
     done = python(SERVICE)
     summary = json.loads(done.stdout)
@@ -260,7 +284,9 @@ def test_the_smoke_test_fails_when_one_check_fails_and_runs_the_others(python, b
     ],
     ids=["no network", "a wrong key", "an empty balance"],
 )
-def test_the_smoke_test_says_once_what_fails_every_check(env, error_type, python, box):
+def test_the_smoke_test_says_once_what_fails_every_check(
+    env: dict[str, Any], error_type: str, python: Callable[..., subprocess.CompletedProcess[bytes]], box: Sandbox
+) -> None:
     done = python(SERVICE, env=env)
     summary = json.loads(done.stdout)
     first, *others = summary["checks"]
@@ -272,7 +298,9 @@ def test_the_smoke_test_says_once_what_fails_every_check(env, error_type, python
     assert first["error"] in done.stderr.decode()
 
 
-def test_the_smoke_test_without_a_key_says_how_to_get_one(python, box):
+def test_the_smoke_test_without_a_key_says_how_to_get_one(
+    python: Callable[..., subprocess.CompletedProcess[bytes]], box: Sandbox
+) -> None:
     done = python(SERVICE, env={"FAL_KEY": ""})
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["ok"], summary["error_type"]) == (1, False, "missing_key")

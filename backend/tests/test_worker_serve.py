@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from conftest import WORKER
+from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true
 from services.fal_worker import main
 from services.worker.commands import COMMANDS
@@ -136,7 +137,7 @@ def told(messages: list[Any], method: str, call_id: Any = "call") -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def shared(sandbox_server, tmp_path_factory) -> Iterator[Peer]:
+def shared(sandbox_server: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
     """One worker for the tests that leave it as it was."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("FAL_")}
     peer = Peer((), {**plain, **sandbox_server.env()}, tmp_path_factory.mktemp("worker"))
@@ -146,13 +147,13 @@ def shared(sandbox_server, tmp_path_factory) -> Iterator[Peer]:
 
 
 @pytest.fixture
-def worker(shared, box) -> Peer:
+def worker(shared: Peer, box: Sandbox) -> Peer:
     shared.messages.clear()
     return shared
 
 
 @pytest.fixture
-def start(box, tmp_path) -> Iterator[Callable[..., Peer]]:
+def start(box: Sandbox, tmp_path: Path) -> Iterator[Callable[..., Peer]]:
     """Start a worker of the test's own."""
     with contextlib.ExitStack() as peers:
 
@@ -164,7 +165,7 @@ def start(box, tmp_path) -> Iterator[Callable[..., Peer]]:
         yield serve
 
 
-def test_the_first_line_is_ready_and_names_the_commands(start):
+def test_the_first_line_is_ready_and_names_the_commands(start: Callable[..., Peer]) -> None:
     peer = start()
     first = peer.wait(lambda messages: messages)[0]
     assert first["method"] == "ready"
@@ -173,7 +174,7 @@ def test_the_first_line_is_ready_and_names_the_commands(start):
     assert first["params"]["commands"] == [name for name, command in COMMANDS.items() if not command.is_program]
 
 
-def test_ping_is_answered(worker):
+def test_ping_is_answered(worker: Peer) -> None:
     result = worker.ask("ping")["result"]
     assert (result["pong"], result["running"], result["waiting"]) == (True, 0, 0)
 
@@ -204,7 +205,7 @@ def arguments(name: str, places: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def one_shot(monkeypatch, capfd) -> Callable[..., Any]:
+def one_shot(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """What the command prints when it is run by itself; the last line of it."""
 
     def run(name: str, params: dict[str, Any]) -> Any:
@@ -219,7 +220,9 @@ def one_shot(monkeypatch, capfd) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def places(box, photo_url, photo_path, tmp_path, run) -> dict[str, Any]:
+def places(
+    box: Sandbox, photo_url: str, photo_path: Path, tmp_path: Path, run: Callable[..., tuple[int, Any]]
+) -> dict[str, Any]:
     request_id = run("any-llm-submit", "--prompt", "Hello")[1]["request_id"]
     box.wait_for(lambda ledger: ledger["completed"] == 1)
     return {"photo_url": photo_url, "photo_path": photo_path, "request_id": request_id, "out": tmp_path / "out"}
@@ -233,7 +236,9 @@ def shape(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", [name for name, row in COMMANDS.items() if not (row.streams or row.is_program)])
-def test_a_result_is_what_the_command_prints_by_itself(name, worker, one_shot, places):
+def test_a_result_is_what_the_command_prints_by_itself(
+    name: Any, worker: Peer, one_shot: Callable[..., Any], places: dict[str, Any]
+) -> None:
     params = arguments(name, places)
     reply, printed = worker.ask(name, params), one_shot(name, params)
     assert reply["jsonrpc"] == "2.0"
@@ -256,7 +261,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("method", "params"), WRONG.values(), ids=WRONG)
-def test_wrong_params_are_told_with_the_document_that_the_command_prints(method, params, worker, one_shot):
+def test_wrong_params_are_told_with_the_document_that_the_command_prints(
+    method: str, params: dict[Any, Any] | dict[str, Any], worker: Peer, one_shot: Callable[..., Any]
+) -> None:
     error, printed = worker.ask(method, params)["error"], one_shot(method, params)
     assert error["code"] == -32602
     assert error["message"] == printed["error"]
@@ -264,19 +271,21 @@ def test_wrong_params_are_told_with_the_document_that_the_command_prints(method,
 
 
 @pytest.mark.parametrize("params", [[1], [], "x", 7, True])
-def test_params_that_are_no_object_are_wrong_params(params, worker):
+def test_params_that_are_no_object_are_wrong_params(params: Any, worker: Peer) -> None:
     error = worker.ask("doctor", params)["error"]
     assert (error["code"], error["data"]["error_type"]) == (-32602, "invalid_input")
 
 
 @pytest.mark.parametrize("method", ["any-llm", "serve", "ready", ""])
-def test_an_unknown_method_is_told_with_the_known_ones(method, worker):
+def test_an_unknown_method_is_told_with_the_known_ones(method: str, worker: Peer) -> None:
     error = worker.ask(method)["error"]
     assert (error["code"], error["data"]["error_type"], set(error["data"])) == (-32601, "invalid_input", DOCUMENT)
     assert "any-llm-complete" in error["message"]
 
 
-def test_a_failure_is_told_with_the_document_that_the_command_prints(worker, one_shot, box):
+def test_a_failure_is_told_with_the_document_that_the_command_prints(
+    worker: Peer, one_shot: Callable[..., Any], box: Sandbox
+) -> None:
     box.fault("submit", status=401, times=2)
     error, printed = (
         worker.ask("any-llm-complete", {"prompt": "x"})["error"],
@@ -290,14 +299,14 @@ def test_a_failure_is_told_with_the_document_that_the_command_prints(worker, one
     }
 
 
-def test_an_answer_without_a_bottom_is_an_error_and_no_end(worker, box):
+def test_an_answer_without_a_bottom_is_an_error_and_no_end(worker: Peer, box: Sandbox) -> None:
     deep = "[" * 900 + "1" + "]" * 900
     box.fault("result", status=200, body=f'{{"output": "x", "a": {deep}}}', content_type="application/json")
     worker.ask("any-llm-complete", {"prompt": "x"})
     assert worker.ask("ping")["result"]["pong"]
 
 
-def test_a_call_may_name_an_env_file_of_its_own(worker, box, tmp_path):
+def test_a_call_may_name_an_env_file_of_its_own(worker: Peer, box: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "other.env").write_text("FAL_TEXT_ENDPOINT=fal-ai/any-llm\n")
     result = worker.ask("any-llm-complete", {"prompt": "x", "env_file": str(tmp_path / "other.env")})["result"]
     assert result["error"] is None
@@ -338,7 +347,9 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize(("line", "code", "call_id"), BAD_LINES.values(), ids=BAD_LINES)
-def test_a_bad_line_gets_one_error_and_disturbs_nothing(line, code, call_id, worker):
+def test_a_bad_line_gets_one_error_and_disturbs_nothing(
+    line: Any, code: int, call_id: int | None, worker: Peer
+) -> None:
     (reply,) = worker.after(line)
     assert (reply["error"]["code"], reply["id"]) == (code, call_id)
     assert set(reply["error"]["data"]) == DOCUMENT
@@ -346,35 +357,35 @@ def test_a_bad_line_gets_one_error_and_disturbs_nothing(line, code, call_id, wor
 
 
 @pytest.mark.parametrize("line", [b"\n", b"  \r\n", b'{"jsonrpc": "2.0", "method": "unknown"}\n'])
-def test_what_asks_for_nothing_gets_nothing(line, worker):
+def test_what_asks_for_nothing_gets_nothing(line: bytes, worker: Peer) -> None:
     assert worker.after(line) == []
 
 
-def test_a_command_without_an_id_is_not_run_since_nobody_could_learn_what_it_cost(worker, box):
+def test_a_command_without_an_id_is_not_run_since_nobody_could_learn_what_it_cost(worker: Peer, box: Sandbox) -> None:
     assert worker.after(b'{"jsonrpc": "2.0", "method": "any-llm-submit", "params": {"prompt": "x"}}\n') == []
     assert box.journal() == []
 
 
 @pytest.mark.parametrize("call_id", ["", "şık ✓", "a\ud800b", 0, -1, 1.5, 2**70, "x" * 1000])
-def test_an_id_comes_back_as_it_was(call_id, worker):
+def test_an_id_comes_back_as_it_was(call_id: float | str, worker: Peer) -> None:
     worker.messages.clear()
     worker.write(json.dumps({**PING, "id": call_id}).encode() + b"\n")
     assert worker.reply(call_id)["result"]["pong"]
 
 
-def test_a_key_of_digits_spoils_no_number(start):
+def test_a_key_of_digits_spoils_no_number(start: Callable[..., Peer]) -> None:
     peer = start(env={"FAL_KEY": "123456:7654321"})
     assert peer.ask("ping", call_id=123456)["result"]["pong"]
     error = peer.ask("any-llm-complete", {"prompt": "x", "model": "7654321", "timeout": "7654321"})["error"]
     assert "7654321" not in json.dumps(error)
 
 
-def test_windows_line_ends_and_a_byte_order_mark_are_no_harm(worker):
+def test_windows_line_ends_and_a_byte_order_mark_are_no_harm(worker: Peer) -> None:
     (reply,) = worker.after(b"\xef\xbb\xbf" + request(id=1).strip() + b"\r\n")
     assert reply["result"]["pong"]
 
 
-def test_letters_go_in_and_out_as_utf8(worker, box):
+def test_letters_go_in_and_out_as_utf8(worker: Peer, box: Sandbox) -> None:
     text = "Ağır İĞNE şık \u2028 ✓ \U0001f600"
     box.say(text)
     assert worker.ask("any-llm-complete", {"prompt": text})["result"]["output"] == text
@@ -387,7 +398,7 @@ def memory_peak(pid: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_a_line_that_is_too_long_is_refused_and_not_kept(start):
+def test_a_line_that_is_too_long_is_refused_and_not_kept(start: Callable[..., Peer]) -> None:
     peer = start()
     peer.wait(lambda messages: messages)
     before = memory_peak(peer.process.pid)
@@ -401,14 +412,14 @@ def test_a_line_that_is_too_long_is_refused_and_not_kept(start):
     assert memory_peak(peer.process.pid) - before < 64
 
 
-def test_a_line_of_just_32_mib_is_taken(start):
+def test_a_line_of_just_32_mib_is_taken(start: Callable[..., Peer]) -> None:
     peer = start()
     frame = request(params={"pad": ""}, id=1)
     peer.write(frame.replace(b'""', b'"' + b"x" * (32 * 1024 * 1024 + 1 - len(frame)) + b'"'))
     assert peer.reply(1)["result"]["pong"]
 
 
-def test_a_line_for_which_there_is_no_memory_is_refused_and_disturbs_nothing(start):
+def test_a_line_for_which_there_is_no_memory_is_refused_and_disturbs_nothing(start: Callable[..., Peer]) -> None:
     peer = start()
     peer.wait(lambda messages: messages)
     resource.prlimit(peer.process.pid, resource.RLIMIT_AS, (900 * 1024 * 1024, -1))
@@ -419,7 +430,7 @@ def test_a_line_for_which_there_is_no_memory_is_refused_and_disturbs_nothing(sta
     assert peer.ask("ping")["result"]["pong"]
 
 
-def test_a_request_that_is_nested_too_deeply_is_refused_under_its_id(worker):
+def test_a_request_that_is_nested_too_deeply_is_refused_under_its_id(worker: Peer) -> None:
     params = b'{"prompt": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
     (reply,) = worker.after(b'{"jsonrpc": "2.0", "id": 7, "method": "any-llm-complete", "params": %s}\n' % params)
     assert (reply["id"], reply["error"]["code"]) == (7, -32700)
@@ -435,7 +446,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
-def test_an_array_is_answered_once_and_nothing_in_it_is_begun(array, worker, box):
+def test_an_array_is_answered_once_and_nothing_in_it_is_begun(array: Any, worker: Peer, box: Sandbox) -> None:
     (reply,) = worker.after(json.dumps(array).encode() + b"\n")
     assert (reply["error"]["code"], reply["id"]) == (-32600, None)
     assert "line of its own" in reply["error"]["message"]
@@ -446,7 +457,7 @@ def test_an_array_is_answered_once_and_nothing_in_it_is_begun(array, worker, box
 
 
 @pytest.fixture
-def busy(start, box) -> Peer:
+def busy(start: Callable[..., Peer], box: Sandbox) -> Peer:
     """A worker with one place, which is taken by a call "first" that its job at fal does not let go."""
     box.configure(latency=FOREVER_S)
     peer = start("--concurrency", "1", "--max_pending", "2")
@@ -455,13 +466,13 @@ def busy(start, box) -> Peer:
     return peer
 
 
-def test_the_reader_answers_pings_while_every_place_is_taken(busy):
+def test_the_reader_answers_pings_while_every_place_is_taken(busy: Peer) -> None:
     busy.call("any-llm-complete", {"prompt": "x"}, "second")
     result = busy.reply(busy.call("ping", None, 1))["result"]
     assert (result["running"], result["waiting"]) == (1, 1)
 
 
-def test_a_running_call_is_cancelled_at_fal_and_its_reply_says_so(busy, box):
+def test_a_running_call_is_cancelled_at_fal_and_its_reply_says_so(busy: Peer, box: Sandbox) -> None:
     busy.notify("$/cancelRequest", {"id": "first"})
     error = busy.reply("first")["error"]
     (job,) = box.ledger()["jobs"]
@@ -470,7 +481,7 @@ def test_a_running_call_is_cancelled_at_fal_and_its_reply_says_so(busy, box):
     assert error["data"]["output"] == ""
 
 
-def test_a_waiting_call_is_cancelled_at_once_and_never_sent(busy, box):
+def test_a_waiting_call_is_cancelled_at_once_and_never_sent(busy: Peer, box: Sandbox) -> None:
     busy.call("any-llm-complete", {"prompt": "x"}, 2)
     busy.call("any-llm-complete", {"prompt": "y"}, 3)
     busy.notify("$/cancelRequest", {"id": 2})
@@ -481,13 +492,13 @@ def test_a_waiting_call_is_cancelled_at_once_and_never_sent(busy, box):
     assert [job["input"]["prompt"] for job in box.ledger()["jobs"]] == ["first", "y"]
 
 
-def test_cancelling_what_is_not_there_changes_nothing(busy):
+def test_cancelling_what_is_not_there_changes_nothing(busy: Peer) -> None:
     for params in ({"id": 99}, {"id": None}, {"id": [1]}, {}, None, 7):
         busy.notify("$/cancelRequest", params)
     assert busy.ask("ping")["result"]["running"] == 1
 
 
-def test_more_calls_than_may_wait_are_refused_at_once(busy, box):
+def test_more_calls_than_may_wait_are_refused_at_once(busy: Peer, box: Sandbox) -> None:
     for call_id in (1, 2, 3):
         busy.call("any-llm-complete", {"prompt": "x"}, call_id)
     error = busy.reply(3)["error"]
@@ -497,7 +508,7 @@ def test_more_calls_than_may_wait_are_refused_at_once(busy, box):
     assert busy.ask("ping")["result"]["waiting"] == 2
 
 
-def test_the_id_of_an_open_call_is_refused_and_the_call_goes_on(busy, box):
+def test_the_id_of_an_open_call_is_refused_and_the_call_goes_on(busy: Peer, box: Sandbox) -> None:
     busy.messages.clear()
     for method in ("ping", "any-llm-complete", "nothing"):
         busy.call(method, {"prompt": "x"}, "first")
@@ -509,7 +520,7 @@ def test_the_id_of_an_open_call_is_refused_and_the_call_goes_on(busy, box):
     assert box.ledger()["accepted"] == 1
 
 
-def test_a_number_and_a_text_are_different_ids(busy):
+def test_a_number_and_a_text_are_different_ids(busy: Peer) -> None:
     busy.call("any-llm-complete", {"prompt": "x"}, 1)
     busy.call("any-llm-complete", {"prompt": "x"}, "1")
     busy.notify("$/cancelRequest", {"id": "1"})
@@ -517,7 +528,7 @@ def test_a_number_and_a_text_are_different_ids(busy):
     assert replies(busy.messages, 1) == []
 
 
-def test_a_call_that_takes_too_long_is_cancelled_at_fal(worker, box):
+def test_a_call_that_takes_too_long_is_cancelled_at_fal(worker: Peer, box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     error = worker.ask("any-llm-complete", {"prompt": "x", "timeout": 3})["error"]
     (job,) = box.ledger()["jobs"]
@@ -525,7 +536,7 @@ def test_a_call_that_takes_too_long_is_cancelled_at_fal(worker, box):
     assert job["outcome"] == "cancelled"
 
 
-def test_the_time_a_call_waits_for_a_place_does_not_count(start, box):
+def test_the_time_a_call_waits_for_a_place_does_not_count(start: Callable[..., Peer], box: Sandbox) -> None:
     box.fault("job", delay=4)
     peer = start("--concurrency", "1")
     peer.call("any-llm-complete", {"prompt": "x"}, "long")
@@ -534,7 +545,9 @@ def test_the_time_a_call_waits_for_a_place_does_not_count(start, box):
     assert peer.reply("long")["result"]["output"]
 
 
-def test_a_wait_for_a_place_has_a_limit_of_its_own_when_it_is_given_one(start, box):
+def test_a_wait_for_a_place_has_a_limit_of_its_own_when_it_is_given_one(
+    start: Callable[..., Peer], box: Sandbox
+) -> None:
     box.configure(latency=FOREVER_S)
     peer = start("--concurrency", "1", "--queue_timeout", "0.3")
     peer.call("any-llm-complete", {"prompt": "x"}, "first")
@@ -548,7 +561,7 @@ def test_a_wait_for_a_place_has_a_limit_of_its_own_when_it_is_given_one(start, b
     assert box.ledger()["accepted"] == 1
 
 
-def test_as_many_jobs_run_at_once_as_calls_may(start, box):
+def test_as_many_jobs_run_at_once_as_calls_may(start: Callable[..., Peer], box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     peer = start("--concurrency", "12")
     for call_id in range(12):
@@ -556,7 +569,7 @@ def test_as_many_jobs_run_at_once_as_calls_may(start, box):
     box.wait_for(lambda ledger: ledger["running"] == 12, WITHIN_S)
 
 
-def test_a_submit_that_is_cancelled_while_its_answer_is_on_its_way_leaves_no_job(worker, box):
+def test_a_submit_that_is_cancelled_while_its_answer_is_on_its_way_leaves_no_job(worker: Peer, box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     box.fault("submit", delay=0.6, accept=True)
     worker.messages.clear()
@@ -569,7 +582,7 @@ def test_a_submit_that_is_cancelled_while_its_answer_is_on_its_way_leaves_no_job
     assert job["outcome"] == "cancelled"
 
 
-def test_another_env_file_brings_its_own_timeout(start, box, tmp_path):
+def test_another_env_file_brings_its_own_timeout(start: Callable[..., Peer], box: Sandbox, tmp_path: Path) -> None:
     box.configure(latency=2.5)
     for name, seconds in (("short", 2), ("long", 60)):
         (tmp_path / name).write_text(f"FAL_KEY={box.env()['FAL_KEY']}\nFAL_TIMEOUT_S={seconds}\n")
@@ -580,7 +593,7 @@ def test_another_env_file_brings_its_own_timeout(start, box, tmp_path):
     assert peer.reply("long")["result"]["output"]
 
 
-def test_a_timeout_may_be_longer_than_the_workers_own(start, box):
+def test_a_timeout_may_be_longer_than_the_workers_own(start: Callable[..., Peer], box: Sandbox) -> None:
     box.configure(latency=2.5)
     peer = start("--timeout", "2")
     peer.call("any-llm-complete", {"prompt": "x", "timeout": 60}, "long")
@@ -596,7 +609,9 @@ os.stat = lambda path, **options: threading.Event().wait() if path == "hangs.jpg
 """
 
 
-def test_a_call_that_no_deadline_reaches_is_given_up_and_leaves_its_place(start, tmp_path):
+def test_a_call_that_no_deadline_reaches_is_given_up_and_leaves_its_place(
+    start: Callable[..., Peer], tmp_path: Path
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(HANGING_DISK)
     peer = start("--concurrency", "1", env={"PYTHONPATH": str(tmp_path)})
     peer.call("upload-file", {"file_path": "hangs.jpg", "timeout": 0.2}, 1)
@@ -608,7 +623,7 @@ def test_a_call_that_no_deadline_reaches_is_given_up_and_leaves_its_place(start,
     assert peer.ask("schema")["result"]
 
 
-def test_a_thousand_calls_at_once_are_each_answered_once(worker, places):
+def test_a_thousand_calls_at_once_are_each_answered_once(worker: Peer, places: dict[str, Any]) -> None:
     worker.messages.clear()
     calls = [
         {"jsonrpc": "2.0", "id": number, "method": "any-llm-cancel", "params": {"request_id": places["request_id"]}}
@@ -623,7 +638,7 @@ def test_a_thousand_calls_at_once_are_each_answered_once(worker, places):
 # What is told on the way
 
 
-def test_the_steps_of_a_command_are_told_with_the_id_of_its_call(worker, photo_url):
+def test_the_steps_of_a_command_are_told_with_the_id_of_its_call(worker: Peer, photo_url: str) -> None:
     worker.messages.clear()
     params = {"image_url": photo_url, "categories": {"vibe": "calm"}}
     for call_id, styles in (("a", ["Studio"]), ("b", ["Premium", "Lifestyle"])):
@@ -639,7 +654,7 @@ def test_the_steps_of_a_command_are_told_with_the_id_of_its_call(worker, photo_u
         assert worker.messages[-1] == replies(worker.messages, worker.messages[-1].get("id"))[0]
 
 
-def test_a_jobs_place_in_the_queue_is_told_with_its_id_and_its_log_when_asked_for(worker, box):
+def test_a_jobs_place_in_the_queue_is_told_with_its_id_and_its_log_when_asked_for(worker: Peer, box: Sandbox) -> None:
     box.configure(queue=0.2)
     request_id = worker.ask("any-llm-complete", {"prompt": "x"})["result"]["request_id"]
     place = {"step": "queue", "queue_position": 0, "request_id": request_id, "id": "call"}
@@ -651,7 +666,7 @@ def test_a_jobs_place_in_the_queue_is_told_with_its_id_and_its_log_when_asked_fo
     assert all(event["message"] for event in logs)
 
 
-def test_a_place_in_the_queue_is_told_once(worker, box):
+def test_a_place_in_the_queue_is_told_once(worker: Peer, box: Sandbox) -> None:
     box.fault("status_stream", status=405)
     for place in (2, 2, 1, 0):
         box.fault("status", status=202, body={"status": "IN_QUEUE", "queue_position": place})
@@ -659,7 +674,7 @@ def test_a_place_in_the_queue_is_told_once(worker, box):
     assert [event["queue_position"] for event in told(worker.messages, "progress")] == [2, 1, 0]
 
 
-def test_a_stream_tells_each_event_and_replies_with_the_last(worker, box):
+def test_a_stream_tells_each_event_and_replies_with_the_last(worker: Peer, box: Sandbox) -> None:
     box.say("Kupa. Sıcak tutar.")
     reply = worker.ask("any-llm-stream", {"prompt": "x"})
     events = told(worker.messages, "delta")
@@ -669,7 +684,9 @@ def test_a_stream_tells_each_event_and_replies_with_the_last(worker, box):
     assert worker.messages[-1] is reply
 
 
-def test_a_stream_that_breaks_off_ends_in_what_the_command_prints_last(worker, one_shot, box):
+def test_a_stream_that_breaks_off_ends_in_what_the_command_prints_last(
+    worker: Peer, one_shot: Callable[..., Any], box: Sandbox
+) -> None:
     box.fault("stream", cut=3, times=2)
     error = worker.ask("any-llm-stream", {"prompt": "x"})["error"]
     printed = one_shot("any-llm-stream", {"prompt": "x"})
@@ -679,7 +696,7 @@ def test_a_stream_that_breaks_off_ends_in_what_the_command_prints_last(worker, o
     assert error["data"]["output"] == printed["output"] != ""
 
 
-def test_a_stream_is_told_as_it_comes_and_can_be_cancelled(worker, box):
+def test_a_stream_is_told_as_it_comes_and_can_be_cancelled(worker: Peer, box: Sandbox) -> None:
     box.configure(latency=12)
     worker.messages.clear()
     worker.call("any-llm-stream", {"prompt": "x"})
@@ -705,7 +722,9 @@ ENDS: dict[str, tuple[Callable[[Peer], None], int]] = {
 
 
 @pytest.mark.parametrize(("end", "code"), ENDS.values(), ids=ENDS)
-def test_at_its_end_every_call_is_answered_and_every_job_is_cancelled(end, code, start, box):
+def test_at_its_end_every_call_is_answered_and_every_job_is_cancelled(
+    end: Any, code: int, start: Callable[..., Peer], box: Sandbox
+) -> None:
     box.configure(latency=FOREVER_S)
     peer = start("--concurrency", "2")
     for call_id in range(5):
@@ -726,7 +745,7 @@ def test_at_its_end_every_call_is_answered_and_every_job_is_cancelled(end, code,
     assert b"Traceback" not in peer.stderr
 
 
-def test_the_last_answers_wait_for_a_reader_that_pauses(start, box):
+def test_the_last_answers_wait_for_a_reader_that_pauses(start: Callable[..., Peer], box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     peer = start(reads=False)
     # Their answers are more than a pipe holds, and few enough for a busy machine to write within the worker's limit.
@@ -742,7 +761,7 @@ def test_the_last_answers_wait_for_a_reader_that_pauses(start, box):
     assert peer.exit()[0] == 0
 
 
-def test_an_idle_worker_ends_at_once(start):
+def test_an_idle_worker_ends_at_once(start: Callable[..., Peer]) -> None:
     peer = start()
     peer.wait(lambda messages: messages)
     peer.process.stdin.close()
@@ -750,7 +769,7 @@ def test_an_idle_worker_ends_at_once(start):
     assert peer.stderr == b""
 
 
-def test_a_fal_that_does_not_answer_a_cancel_does_not_hold_the_end(start, box):
+def test_a_fal_that_does_not_answer_a_cancel_does_not_hold_the_end(start: Callable[..., Peer], box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     box.fault("cancel", delay=FOREVER_S, times=None)
     peer = start()
@@ -762,7 +781,9 @@ def test_a_fal_that_does_not_answer_a_cancel_does_not_hold_the_end(start, box):
     assert took < EXIT_S
 
 
-def test_a_parent_that_stops_reading_still_cancels_and_ends_the_worker(start, box):
+def test_a_parent_that_stops_reading_still_cancels_and_ends_the_worker(
+    start: Callable[..., Peer], box: Sandbox
+) -> None:
     box.configure(latency=FOREVER_S)
     peer = start(reads=False)
     for call_id in (1, 2):
@@ -783,7 +804,9 @@ def test_a_parent_that_stops_reading_still_cancels_and_ends_the_worker(start, bo
     assert box.ledger()["cancelled"] == 4
 
 
-def test_a_call_that_cannot_tell_its_progress_still_keeps_its_deadline(start, box):
+def test_a_call_that_cannot_tell_its_progress_still_keeps_its_deadline(
+    start: Callable[..., Peer], box: Sandbox
+) -> None:
     box.configure(latency=FOREVER_S)
     peer = start(reads=False)
     peer.write(request(id="p") * 60_000)
@@ -791,7 +814,7 @@ def test_a_call_that_cannot_tell_its_progress_still_keeps_its_deadline(start, bo
     box.wait_for(lambda ledger: ledger["cancelled"] == 1, WITHIN_S)
 
 
-def test_a_parent_that_closed_its_end_of_stdout_ends_the_worker(start, box):
+def test_a_parent_that_closed_its_end_of_stdout_ends_the_worker(start: Callable[..., Peer], box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     peer = start(reads=False)
     peer.call("any-llm-complete", {"prompt": "x"})
@@ -823,7 +846,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_a_parent_that_is_killed_leaves_no_worker_and_no_job(box):
+def test_a_parent_that_is_killed_leaves_no_worker_and_no_job(box: Sandbox) -> None:
     box.configure(latency=FOREVER_S)
     command = [sys.executable, "-c", PARENT, sys.executable, str(WORKER), "serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
@@ -841,7 +864,7 @@ def test_a_parent_that_is_killed_leaves_no_worker_and_no_job(box):
 
 
 @pytest.fixture
-def refusal(start) -> Callable[..., Any]:
+def refusal(start: Callable[..., Peer]) -> Callable[..., Any]:
     """The one line of a worker that does not start; it exits with 1."""
 
     def refused(*argv: str, env: dict[str, str] | None = None) -> Any:
@@ -853,7 +876,7 @@ def refusal(start) -> Callable[..., Any]:
     return refused
 
 
-def test_without_a_key_it_says_so_and_is_not_ready(refusal):
+def test_without_a_key_it_says_so_and_is_not_ready(refusal: Callable[..., Any]) -> None:
     line = refusal(env={"FAL_KEY": ""})
     assert (line["id"], line["error"]["code"], line["error"]["data"]["error_type"]) == (None, -32000, "missing_key")
     assert line["error"]["message"].startswith("FAL_KEY environment variable is required")
@@ -861,7 +884,9 @@ def test_without_a_key_it_says_so_and_is_not_ready(refusal):
 
 @pytest.mark.parametrize("package", ["fal_client", "httpx"])
 @pytest.mark.parametrize("text", ["import a_package_that_is_missing", "raise SystemExit(7)"])
-def test_a_package_that_cannot_be_imported_shows_before_any_call(package, text, refusal, tmp_path):
+def test_a_package_that_cannot_be_imported_shows_before_any_call(
+    package: str, text: str, refusal: Callable[..., Any], tmp_path: Path
+) -> None:
     (tmp_path / f"{package}.py").write_text(text)
     line = refusal(env={"PYTHONPATH": str(tmp_path)})
     assert (line["id"], line["error"]["data"]["error_type"]) == (None, "internal")
@@ -871,19 +896,19 @@ def test_a_package_that_cannot_be_imported_shows_before_any_call(package, text, 
 @pytest.mark.parametrize(
     "argv", [("--concurrency", "0"), ("--max_pending", "-1"), ("--timeout", "0"), ("--queue_timeout", "-1")]
 )
-def test_a_number_that_makes_no_sense_is_refused(argv, refusal):
+def test_a_number_that_makes_no_sense_is_refused(argv: tuple[Any, ...], refusal: Callable[..., Any]) -> None:
     line = refusal(*argv)
     assert line["error"]["data"]["error_type"] == "invalid_input"
     assert argv[0].strip("-") in line["error"]["message"]
 
 
-def test_its_options_cannot_come_over_the_input_that_its_calls_come_over(refusal):
+def test_its_options_cannot_come_over_the_input_that_its_calls_come_over(refusal: Callable[..., Any]) -> None:
     line = refusal("--json", "-")
     assert (line["jsonrpc"], line["id"], line["error"]["data"]["error_type"]) == ("2.0", None, "invalid_input")
     assert "--json" in line["error"]["message"]
 
 
-def test_a_signal_before_it_is_ready_ends_it_with_a_reply(refusal, tmp_path):
+def test_a_signal_before_it_is_ready_ends_it_with_a_reply(refusal: Callable[..., Any], tmp_path: Path) -> None:
     stop = "import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
     (tmp_path / "fal_client.py").write_text(stop)
     line = refusal(env={"PYTHONPATH": str(tmp_path)})
@@ -902,7 +927,7 @@ import fal_client
 """
 
 
-def test_a_library_that_prints_and_reads_does_not_reach_the_channel(start, tmp_path):
+def test_a_library_that_prints_and_reads_does_not_reach_the_channel(start: Callable[..., Peer], tmp_path: Path) -> None:
     (tmp_path / "fal_client.py").write_text(NOISY)
     peer = start(env={"PYTHONPATH": str(tmp_path)})
     assert peer.wait(lambda messages: messages)[0]["method"] == "ready"
@@ -913,7 +938,7 @@ def test_a_library_that_prints_and_reads_does_not_reach_the_channel(start, tmp_p
         assert b"noise from " + source in peer.stderr
 
 
-def test_the_key_is_in_nothing_it_says(start, box):
+def test_the_key_is_in_nothing_it_says(start: Callable[..., Peer], box: Sandbox) -> None:
     secret = box.env()["FAL_KEY"]
     peer = start(env={"FAL_LOG": "debug"})
     for prompt in ("x", secret):

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true
 from services.fal_worker import main
 
@@ -44,13 +47,13 @@ def quiet(err: bytes) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def buffered(monkeypatch):
+def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
     """As users run it: Python and C keep what they print in their buffers."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
 @pytest.fixture
-def stub(tmp_path):
+def stub(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """A folder for PYTHONPATH with one module of this text in it."""
 
     def write(name: str, text: str) -> dict[str, str]:
@@ -63,7 +66,7 @@ def stub(tmp_path):
 
 
 @pytest.fixture
-def shell(box):
+def shell(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Run the worker behind a redirection, as `sh` does it; what is left of stdout and stderr."""
 
     def run(redirection: str, *argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -74,7 +77,9 @@ def shell(box):
     return run
 
 
-def test_a_success_and_a_refusal_are_one_line_each_and_stderr_is_empty(run_process):
+def test_a_success_and_a_refusal_are_one_line_each_and_stderr_is_empty(
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]],
+) -> None:
     good, bad = run_process(*ASK), run_process(*WRONG)
     assert (good.returncode, bad.returncode) == (0, 1)
     assert one_document(good.stdout)["error"] is None
@@ -82,7 +87,9 @@ def test_a_success_and_a_refusal_are_one_line_each_and_stderr_is_empty(run_proce
     assert (good.stderr, bad.stderr) == (b"", b"")
 
 
-def test_without_a_key_the_document_says_how_to_get_one(run_process):
+def test_without_a_key_the_document_says_how_to_get_one(
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]],
+) -> None:
     done = run_process(*ASK, env={"FAL_KEY": ""})
     document = one_document(done.stdout)
     assert (done.returncode, document["error_type"]) == (1, "missing_key")
@@ -90,7 +97,9 @@ def test_without_a_key_the_document_says_how_to_get_one(run_process):
 
 
 @pytest.mark.parametrize("package", ["fal_client", "httpx"])
-def test_a_package_that_cannot_be_imported_is_named(package, run_process, stub):
+def test_a_package_that_cannot_be_imported_is_named(
+    package: str, run_process: Callable[..., subprocess.CompletedProcess[bytes]], stub: Callable[..., dict[str, str]]
+) -> None:
     done = run_process(*ASK, env=stub(package, "import a_package_that_is_missing"))
     document = one_document(done.stdout)
     assert (done.returncode, document["error_type"], document["retryable"]) == (1, "internal", False)
@@ -99,14 +108,18 @@ def test_a_package_that_cannot_be_imported_is_named(package, run_process, stub):
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(7)", "raise KeyboardInterrupt", "this is no Python"])
-def test_a_package_that_breaks_in_another_way_is_an_error_too(text, run_process, stub):
+def test_a_package_that_breaks_in_another_way_is_an_error_too(
+    text: str, run_process: Callable[..., subprocess.CompletedProcess[bytes]], stub: Callable[..., dict[str, str]]
+) -> None:
     done = run_process(*ASK, env=stub("fal_client", text))
     assert done.returncode == 1
     assert one_document(done.stdout)["error"]
 
 
 @pytest.mark.parametrize("redirection", ["", "2>&-", "<&-"])
-def test_a_library_that_prints_lands_on_stderr(redirection, shell, stub):
+def test_a_library_that_prints_lands_on_stderr(
+    redirection: str, shell: Callable[..., subprocess.CompletedProcess[bytes]], stub: Callable[..., dict[str, str]]
+) -> None:
     done = shell(redirection, *ASK, env=stub("fal_client", NOISY))
     assert done.returncode == 0
     assert one_document(done.stdout)["output"]
@@ -118,7 +131,9 @@ ENTRY = "import sys; from services.fal_worker import script; sys.exit(script())"
 
 
 @pytest.mark.parametrize("door", [("-m", "services.fal_worker"), ("-c", ENTRY)])
-def test_a_library_that_prints_does_so_behind_every_door(door, box, stub):
+def test_a_library_that_prints_does_so_behind_every_door(
+    door: tuple[Any, ...], box: Sandbox, stub: Callable[..., dict[str, str]]
+) -> None:
     """`-c` is what the installed command `fal-worker` does."""
     env = stub("fal_client", NOISY)
     env["PYTHONPATH"] += os.pathsep + str(WORKER.parents[1])
@@ -130,7 +145,9 @@ def test_a_library_that_prints_does_so_behind_every_door(door, box, stub):
 
 @pytest.mark.parametrize("argv", [ASK, WRONG, ("any-llm-stream", "--prompt", "x")])
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", ">&- 2>&-"])
-def test_a_stdout_that_takes_nothing_is_no_reason_for_a_traceback(redirection, argv, shell):
+def test_a_stdout_that_takes_nothing_is_no_reason_for_a_traceback(
+    redirection: str, argv: Any, shell: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
     done = shell(redirection, *argv)
     assert (done.stdout, quiet(done.stderr)) == (b"", True)
     if redirection == ">/dev/full":
@@ -138,7 +155,7 @@ def test_a_stdout_that_takes_nothing_is_no_reason_for_a_traceback(redirection, a
 
 
 @pytest.mark.parametrize("argv", [ASK, WRONG, ("--help",), ("any-llm-stream", "--prompt", "x")])
-def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(argv, box):
+def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(argv: Any, box: Sandbox) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -150,24 +167,28 @@ def test_a_reader_that_has_gone_is_no_reason_for_a_traceback(argv, box):
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
-def test_a_stderr_or_stdin_that_is_closed_or_full_changes_nothing(redirection, shell):
+def test_a_stderr_or_stdin_that_is_closed_or_full_changes_nothing(
+    redirection: str, shell: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
     done = shell(redirection, *ASK, "--with_logs", env={"FAL_LOG": "debug"})
     assert done.returncode == 0
     assert one_document(done.stdout)["error"] is None
 
 
-def test_a_stdin_that_cannot_be_read_is_refused(shell):
+def test_a_stdin_that_cannot_be_read_is_refused(shell: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     done = shell("0>/dev/null", "any-llm-complete", "--json", "-")
     assert done.returncode == 1
     assert one_document(done.stdout)["error_type"] == "invalid_input"
 
 
-def test_letters_are_not_escaped(run_process, box):
+def test_letters_are_not_escaped(run_process: Callable[..., subprocess.CompletedProcess[bytes]], box: Sandbox) -> None:
     box.say(TURKISH)
     assert TURKISH.encode() in run_process(*ASK).stdout
 
 
-def test_turkish_goes_in_and_out_under_an_ascii_locale(run_process, box):
+def test_turkish_goes_in_and_out_under_an_ascii_locale(
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]], box: Sandbox
+) -> None:
     done = run_process("any-llm-complete", "--prompt", f"sandbox:echo {TURKISH}".encode(), env=ASCII)
     assert one_document(done.stdout)["output"] == f"sandbox:echo {TURKISH}"
     options = json.dumps({"prompt": f"sandbox:echo {TURKISH}"}, ensure_ascii=False).encode()
@@ -178,7 +199,14 @@ def test_turkish_goes_in_and_out_under_an_ascii_locale(run_process, box):
 
 @pytest.mark.parametrize("env", [ASCII, {}])
 @pytest.mark.parametrize("door", ["argv", "stdin"])
-def test_a_file_with_a_turkish_name_is_found_under_every_locale(door, env, run_process, box, photo_path, tmp_path):
+def test_a_file_with_a_turkish_name_is_found_under_every_locale(
+    door: str,
+    env: Any,
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]],
+    box: Sandbox,
+    photo_path: Path,
+    tmp_path: Path,
+) -> None:
     path = photo_path.rename(tmp_path / "şık fincan İĞ.jpg")
     if door == "argv":
         done = run_process("upload-file", "--file_path", os.fsencode(path), env=env)
@@ -188,7 +216,9 @@ def test_a_file_with_a_turkish_name_is_found_under_every_locale(door, env, run_p
     assert box.file(one_document(done.stdout)["url"]) == path.read_bytes()
 
 
-def test_a_missing_file_with_a_turkish_name_is_an_error_that_can_be_printed(run_process):
+def test_a_missing_file_with_a_turkish_name_is_an_error_that_can_be_printed(
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]],
+) -> None:
     done = run_process("upload-file", "--file_path", "yok şık.jpg".encode(), env=ASCII)
     assert one_document(done.stdout)["error_type"] == "invalid_input"
 
@@ -201,7 +231,9 @@ RAW = {
 
 
 @pytest.mark.parametrize(("body", "output", "raw"), RAW.values(), ids=RAW)
-def test_what_fal_answers_is_printed_as_json_that_everyone_reads(body, output, raw, box, run):
+def test_what_fal_answers_is_printed_as_json_that_everyone_reads(
+    body: str, output: str, raw: dict[Any, Any] | dict[str, Any], box: Sandbox, run: Callable[..., tuple[int, Any]]
+) -> None:
     box.fault("result", status=200, body=body, content_type="application/json")
     code, document = run(*ASK)
     assert (code, document["output"]) == (0, output)
@@ -210,7 +242,9 @@ def test_what_fal_answers_is_printed_as_json_that_everyone_reads(body, output, r
 
 @pytest.mark.parametrize("number", ["1", "NaN"])
 @pytest.mark.parametrize("depth", [300, 480, 900, 1100])
-def test_an_answer_without_a_bottom_is_still_one_document(depth, number, box, run):
+def test_an_answer_without_a_bottom_is_still_one_document(
+    depth: int, number: str, box: Sandbox, run: Callable[..., tuple[int, Any]]
+) -> None:
     deep = "[" * depth + number + "]" * depth
     box.fault("result", status=200, body=f'{{"output": "x", "a": {deep}}}', content_type="application/json")
     code, document = run(*ASK)
@@ -222,7 +256,7 @@ def lines_of(out: str) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_a_stream_is_json_lines_of_the_text_so_far(box, capfd):
+def test_a_stream_is_json_lines_of_the_text_so_far(box: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
     box.say("Bu ergonomik kupa sıcak tutar.")
     assert main(["any-llm-stream", "--prompt", "x"]) == 0
     out = capfd.readouterr().out
@@ -240,7 +274,9 @@ def test_a_stream_is_json_lines_of_the_text_so_far(box, capfd):
 
 
 @pytest.mark.parametrize("end", [False, True])
-def test_the_last_line_of_a_stream_that_broke_off_carries_the_text_so_far(end, box, capfd):
+def test_the_last_line_of_a_stream_that_broke_off_carries_the_text_so_far(
+    end: bool, box: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
     box.fault("stream", cut=3, end=end)
     assert main(["any-llm-stream", "--prompt", "x"]) == 1
     out = capfd.readouterr().out
@@ -251,7 +287,7 @@ def test_the_last_line_of_a_stream_that_broke_off_carries_the_text_so_far(end, b
     assert error["output"] == events[-1]["output"]
 
 
-def test_each_line_of_a_stream_is_printed_when_it_comes(box):
+def test_each_line_of_a_stream_is_printed_when_it_comes(box: Sandbox) -> None:
     box.configure(latency=12)
     command = [sys.executable, str(WORKER), "any-llm-stream", "--prompt", "x"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
@@ -264,7 +300,9 @@ def test_each_line_of_a_stream_is_printed_when_it_comes(box):
     assert worker.returncode == 1
 
 
-def test_the_log_goes_to_stderr_and_never_holds_the_key(run_process, box, photo_path):
+def test_the_log_goes_to_stderr_and_never_holds_the_key(
+    run_process: Callable[..., subprocess.CompletedProcess[bytes]], box: Sandbox, photo_path: Path
+) -> None:
     for argv in (ASK, ("upload-file", "--file_path", str(photo_path)), ("doctor",)):
         done = run_process(*argv, env={"FAL_LOG": "debug"})
         assert one_document(done.stdout)["error"] is None
