@@ -251,7 +251,7 @@ def test_every_step_is_told_when_it_starts_and_ends_and_a_picture_comes_with_its
     client: FalClient, quick: Callable[..., None]
 ) -> None:
     quick((PHOTOKIT, {"fail": CRASH}))
-    events = []
+    events: list[Any] = []
     result = client.generate_multiple_backgrounds(PHOTO, CATEGORIES, styles=STYLES[:3], on_progress=events.append)
     steps = {(event["step"], event.get("style")) for event in events if event["step"] != "queue"}
     assert steps == {("cutout", None), *((step, s["name"]) for step in ("prompt", "picture") for s in STYLES[:3])}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from services.fal_service import FalClient
 
 
 @pytest.fixture
-def refused(box: Sandbox) -> Callable[..., Iterator[None]]:
+def refused(box: Sandbox) -> Callable[..., AbstractContextManager[None]]:
     """Expects one call to be refused, for a reason that has these words in it, without any request."""
 
     @contextlib.contextmanager
@@ -86,7 +87,7 @@ FILES = [
 
 @pytest.mark.parametrize(("make", "words"), FILES, ids=[words for _, words in FILES])
 def test_a_file_that_is_no_readable_picture_is_refused_with_the_reason(
-    client: FalClient, refused: Callable[..., Iterator[None]], tmp_path: Path, make: Any, words: str
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], tmp_path: Path, make: Any, words: str
 ) -> None:
     path = make(tmp_path)
     with refused(words, "file_path"):
@@ -96,12 +97,16 @@ def test_a_file_that_is_no_readable_picture_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("path", ["", None, 5, b"mug.png", [], Path("")], ids=repr)
-def test_what_is_no_path_is_refused(client: FalClient, refused: Callable[..., Iterator[None]], path: Any) -> None:
+def test_what_is_no_path_is_refused(
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], path: Any
+) -> None:
     with refused():
         client.upload_file(path)
 
 
-def test_a_file_that_may_not_be_read_is_refused(client: FalClient, refused: Callable[..., Iterator[None]]) -> None:
+def test_a_file_that_may_not_be_read_is_refused(
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "private.png"
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -118,7 +123,7 @@ def test_a_file_that_may_not_be_read_is_refused(client: FalClient, refused: Call
 
 
 def test_a_message_about_a_file_is_one_tidy_sentence_after_another(
-    client: FalClient, refused: Callable[..., Iterator[None]], tmp_path: Path
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], tmp_path: Path
 ) -> None:
     for path in (tmp_path, an_empty_file(tmp_path), a_pipe(tmp_path)):
         with pytest.raises(InvalidInput) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ NOT_TEXT = ["", "  \n\t", None, 5, b"bytes", ["text"], SURROGATE]
 
 
 @pytest.fixture
-def refused(box: Sandbox) -> Callable[..., Iterator[None]]:
+def refused(box: Sandbox) -> Callable[..., AbstractContextManager[None]]:
     """Expects one call to be refused, for a reason that has these words in it, without any request."""
 
     @contextlib.contextmanager
@@ -120,7 +121,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("call", "given"), WRONG)
 def test_a_wrong_argument_is_refused_by_its_name_before_anything_is_sent(
-    client: FalClient, refused: Callable[..., Iterator[None]], call: Any, given: Any
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], call: Any, given: Any
 ) -> None:
     [argument] = given
     with refused({"categories": "categor"}.get(argument, argument)):
@@ -158,7 +159,7 @@ NO_IMAGE_URLS = [
 
 @pytest.mark.parametrize("url", NO_IMAGE_URLS, ids=lambda url: ascii(url)[:40])
 def test_only_web_urls_and_data_uris_of_images_are_image_urls(
-    client: FalClient, refused: Callable[..., Iterator[None]], url: Any
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], url: Any
 ) -> None:
     for call in ("replace", "remove", "analyze", "several"):
         with refused("image_url"):
@@ -168,21 +169,23 @@ def test_only_web_urls_and_data_uris_of_images_are_image_urls(
 
 
 @pytest.mark.parametrize("urls", [PHOTO, {PHOTO}, {PHOTO: 1}, 5, iter([PHOTO])])
-def test_image_urls_are_a_list(client: FalClient, refused: Callable[..., Iterator[None]], urls: Any) -> None:
+def test_image_urls_are_a_list(
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], urls: Any
+) -> None:
     with refused("image_urls must be a list"):
         client.any_llm_enterprise("What is it?", image_urls=urls)
 
 
 @pytest.mark.parametrize("line", ["https://[::1", "https://example.com:99999/x.jpg", "data:image/png;base64,***"])
 def test_a_url_in_the_prompt_is_checked_as_one_beside_it(
-    client: FalClient, refused: Callable[..., Iterator[None]], line: str
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], line: str
 ) -> None:
     with refused():
         client.any_llm_enterprise(f"Image URL: {line}")
 
 
 def test_a_local_file_named_as_an_image_url_is_refused_with_the_way_to_upload_it(
-    client: FalClient, refused: Callable[..., Iterator[None]], photo_path: Path
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], photo_path: Path
 ) -> None:
     for call in ("replace", "remove", "analyze", "several"):
         with refused("Upload a local file first", "upload_file"):
@@ -190,7 +193,7 @@ def test_a_local_file_named_as_an_image_url_is_refused_with_the_way_to_upload_it
 
 
 def test_a_data_uri_that_fal_would_refuse_for_its_size_is_not_sent(
-    client: FalClient, refused: Callable[..., Iterator[None]]
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]]
 ) -> None:
     with refused("10 MiB", "Upload the file instead"):
         client.remove_background("data:image/png;base64," + "A" * (10 * 1024 * 1024))
@@ -226,7 +229,7 @@ def test_a_data_uri_that_fal_would_refuse_for_its_size_is_not_sent(
     ids=lambda value: ascii(value)[:40],
 )
 def test_styles_that_make_no_sense_are_refused(
-    client: FalClient, refused: Callable[..., Iterator[None]], styles: Any, words: str
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], styles: Any, words: str
 ) -> None:
     for call in ("several", "workflow"):
         with refused(words):
@@ -258,7 +261,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key: str)
 
 
 @pytest.mark.parametrize("key", ["", "   ", "\n", 5, b"an-id:a-secret"])
-def test_no_key_is_a_missing_key(key: bytes | int | str) -> None:
+def test_no_key_is_a_missing_key(key: Any) -> None:
     with pytest.raises(MissingKey):
         FalClient(key=key)
 
@@ -275,14 +278,16 @@ def test_no_key_is_a_missing_key(key: bytes | int | str) -> None:
     ids=repr,
 )
 def test_a_setting_that_makes_no_sense_is_refused_when_the_client_is_made(
-    refused: Callable[..., Iterator[None]], given: Any
+    refused: Callable[..., AbstractContextManager[None]], given: Any
 ) -> None:
     with refused(*(name for name in given if name != "env_file")):
         FalClient(**given)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_closed_client_says_so(client: FalClient, refused: Callable[..., Iterator[None]], call: str) -> None:
+def test_a_closed_client_says_so(
+    client: FalClient, refused: Callable[..., AbstractContextManager[None]], call: str
+) -> None:
     client.close()
     with refused("closed"):
         list(CALLS[call](client))

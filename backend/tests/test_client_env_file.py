@@ -185,7 +185,7 @@ def test_a_folder_named_env_is_no_file(box: Sandbox) -> None:
 def test_the_package_may_stand_at_the_root_of_a_machine(tmp_path: Path) -> None:
     """As after COPY backend/src / in a container."""
     source = (SOURCE / "services" / "fal" / "settings.py").read_text(encoding="utf-8")
-    scope = {"__name__": "settings", "__file__": "/settings.py"}
+    scope: dict[str, Any] = {"__name__": "settings", "__file__": "/settings.py"}
     exec(compile(source, "/settings.py", "exec"), scope)
     assert scope["_PROJECT"] == Path("/")
 

@@ -203,49 +203,43 @@ def test_a_reported_failure_can_be_told_as_json_and_traced_to_its_cause(box: San
 BASE = "https://queue.fal.run/openrouter/router/requests/abc"
 URLS = {"status_url": BASE + "/status", "response_url": BASE, "cancel_url": BASE + "/cancel"}
 DEEP = '{"output":' + "[" * 50_000
+ODD_SUBMITS: list[Any] = [
+    {"request_id": "abc"},
+    {"request_id": "abc", "status_url": None, "response_url": None, "cancel_url": None},
+    {"request_id": "abc", "status_url": 5, "response_url": [], "cancel_url": {}},
+    {"request_id": "abc", "status_url": "", "response_url": "://", "cancel_url": "https://[::1"},
+    {"request_id": "../../x", **URLS},
+    {"request_id": "", **URLS},
+    {"request_id": 5, **URLS},
+    [],
+    "null",
+    DEEP,
+    "\udcff",
+]
+ODD_RESULTS: list[Any] = [
+    [],
+    "null",
+    "1e999",
+    DEEP,
+    {"output": 5},
+    {"output": "x", "error": ["y"]},
+    {"output": None, "error": {}},
+]
+ODD_STATUSES: list[Any] = [
+    {"status": ["COMPLETED"]},
+    {"status": None},
+    {"status": "FAILED"},
+    {},
+    [],
+    DEEP,
+    {"status": "COMPLETED", "logs": 5, "metrics": "fast", "error": None},
+    {"status": "COMPLETED", "error": {"why": "x"}, "error_type": ["y"]},
+    {"status": "IN_QUEUE", "queue_position": "first", "logs": [5, None, {"message": 5}]},
+]
 ODD = [
-    *(
-        pytest.param("submit", {"body": body}, id=f"submit {ascii(body)[:50]}")
-        for body in (
-            {"request_id": "abc"},
-            {"request_id": "abc", "status_url": None, "response_url": None, "cancel_url": None},
-            {"request_id": "abc", "status_url": 5, "response_url": [], "cancel_url": {}},
-            {"request_id": "abc", "status_url": "", "response_url": "://", "cancel_url": "https://[::1"},
-            {"request_id": "../../x", **URLS},
-            {"request_id": "", **URLS},
-            {"request_id": 5, **URLS},
-            [],
-            "null",
-            DEEP,
-            "\udcff",
-        )
-    ),
-    *(
-        pytest.param("result", {"body": body}, id=f"result {ascii(body)[:50]}")
-        for body in (
-            [],
-            "null",
-            "1e999",
-            DEEP,
-            {"output": 5},
-            {"output": "x", "error": ["y"]},
-            {"output": None, "error": {}},
-        )
-    ),
-    *(
-        pytest.param("status", {"body": body}, id=f"status {ascii(body)[:50]}")
-        for body in (
-            {"status": ["COMPLETED"]},
-            {"status": None},
-            {"status": "FAILED"},
-            {},
-            [],
-            DEEP,
-            {"status": "COMPLETED", "logs": 5, "metrics": "fast", "error": None},
-            {"status": "COMPLETED", "error": {"why": "x"}, "error_type": ["y"]},
-            {"status": "IN_QUEUE", "queue_position": "first", "logs": [5, None, {"message": 5}]},
-        )
-    ),
+    *(pytest.param("submit", {"body": body}, id=f"submit {ascii(body)[:50]}") for body in ODD_SUBMITS),
+    *(pytest.param("result", {"body": body}, id=f"result {ascii(body)[:50]}") for body in ODD_RESULTS),
+    *(pytest.param("status", {"body": body}, id=f"status {ascii(body)[:50]}") for body in ODD_STATUSES),
 ]
 
 

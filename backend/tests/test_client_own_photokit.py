@@ -52,8 +52,10 @@ class Own(ThreadingHTTPServer):
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(tls)
         self.socket = tls.wrap_socket(self.socket, server_side=True)
-        self.requests = []
-        self.status, self.body, self.headers, self.hang_up = 200, {"image": IMAGE}, {}, False
+        self.requests: list[Any] = []
+        self.status, self.hang_up = 200, False
+        self.body: Any = {"image": IMAGE}
+        self.headers: dict[str, str] = {}
         self.url = f"https://localhost:{self.server_address[1]}/v1/replace"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -61,6 +63,8 @@ class Own(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: Own
+
     def do_POST(self) -> None:
         own = self.server
         own.requests.append((self.path, self.headers, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))

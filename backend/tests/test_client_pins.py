@@ -104,10 +104,10 @@ def test_httpcores_pools_connect_through_the_network_backend_that_they_are_given
     class Backend(httpcore.NetworkBackend):
         def connect_tcp(
             self, host: Any, port: Any, timeout: Any = None, local_address: Any = None, socket_options: Any = None
-        ) -> None:
+        ) -> httpcore.NetworkStream:
             raise httpcore.ConnectError(f"asked for {host}")
 
-    options = {"network_backend": Backend()}
+    options: dict[str, Any] = {"network_backend": Backend()}
     with httpcore.HTTPProxy(proxy, **options) if proxy else httpcore.ConnectionPool(**options) as pool:
         with pytest.raises(httpcore.ConnectError, match="asked for"):
             pool.request("GET", "https://queue.fal.run/")
@@ -139,17 +139,18 @@ def test_urllib3_takes_a_tls_context_and_a_connection_class() -> None:
 
 
 def test_every_request_of_a_client_passes_through_our_transport(
-    box: Sandbox, client: FalClient, photo_path: Path
+    box: Sandbox, client: FalClient, photo_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever fal-client opened by itself would miss the deadline, the retry rules and the key rules."""
-    transport, seen = client._parts().api._transport, []
+    transport = client._parts().api._transport
+    seen: list[tuple[str, str, str]] = []
     send = transport.send
 
     def watched(call: Any, request: Any) -> Any:
         seen.append((request.method, request.url.host, request.url.path))
         return send(call, request)
 
-    transport.send = watched
+    monkeypatch.setattr(transport, "send", watched)
     client.any_llm_complete("Hi")
     client.upload_file(photo_path)
     list(client.iter_any_llm("Hi"))

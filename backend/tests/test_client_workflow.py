@@ -125,14 +125,14 @@ def test_the_cut_out_does_not_wait_for_the_prompts(
     box: Sandbox, client: FalClient, photo_url: str, quick: None
 ) -> None:
     box.fault("job", endpoint=ENTERPRISE, output={"output": "A marble table."}, delay=1)
-    events = []
+    events: list[Any] = []
     client.product_workflow(photo_url, styles=["Studio"], on_progress=events.append)
     order = [(event["step"], event.get("status")) for event in events]
     assert order.index(("cutout", "done")) < order.index(("prompt", "done"))
 
 
 def test_every_step_reports_its_progress_with_what_it_made(client: FalClient, photo_path: Path, quick: None) -> None:
-    events = []
+    events: list[Any] = []
     result = client.product_workflow(photo_path, styles=["Studio", "Premium"], on_progress=events.append)
     made = {(event["step"], event.get("style")): event for event in events if event.get("status") == "done"}
     assert set(made) == {

@@ -83,7 +83,7 @@ def test_who_is_stopped_does_not_shut_the_connection_that_somebody_else_has_by_t
     stopped, give_back = Call(60), connections.Connections._give_back
     given_back, go_on = threading.Event(), threading.Event()
 
-    def slowly(self: connections.Connections, host: str, connection: Any) -> Any:
+    def slowly(self: connections.Connections, host: Any, connection: Any) -> Any:
         unused = give_back(self, host, connection)
         if threading.current_thread().name == "stopped" and not given_back.is_set():
             given_back.set()

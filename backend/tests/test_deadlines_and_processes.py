@@ -536,6 +536,10 @@ def test_no_more_calls_run_than_jobs_may(box: Sandbox, tmp_path: Path) -> None:
         worker.end()
 
 
+def replied(call_id: int) -> Callable[[list[Any]], bool]:
+    return lambda messages: any(one.get("id") == call_id for one in messages)
+
+
 def test_many_workflows_at_once_all_succeed_though_together_they_take_longer_than_one_may(
     box: Sandbox, quick: None, photo_url: str, tmp_path: Path
 ) -> None:
@@ -545,7 +549,7 @@ def test_many_workflows_at_once_all_succeed_though_together_they_take_longer_tha
         for call_id in range(14):
             worker.call("workflow", {"image": photo_url, "styles": ["Studio"]}, call_id)
         for call_id in range(14):
-            worker.wait(lambda messages, known=call_id: any(one.get("id") == known for one in messages))
+            worker.wait(replied(call_id))
             assert worker.reply(call_id)["result"]["total_generated"] == 1
         box_ledger = box.ledger()
         assert box_ledger["completed"] == box_ledger["accepted"] == 14 * 5

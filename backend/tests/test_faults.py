@@ -111,7 +111,9 @@ class Fault:
 
 
 def refusal(name: str, status: int, error_type: str, **more: Any) -> Fault:
-    action = {key: more.pop(key) for key in ("body", "headers", "retry_after", "request_id") if key in more}
+    action: dict[str, Any] = {
+        key: more.pop(key) for key in ("body", "headers", "retry_after", "request_id") if key in more
+    }
     free = more.pop("free", error_type)
     return Fault(name, {"status": status, **action}, error_type, free, status_code=status, **more)
 
@@ -124,6 +126,12 @@ LATER = "Wed, 21 Oct 2099 07:28:00 GMT"
 FREE = ("any-llm-status", "any-llm-result", "any-llm-cancel", "upload-file")
 JOB_URLS = dict.fromkeys(("response_url", "status_url", "cancel_url"), "https://queue.fal.run/openrouter/router")
 
+ODD_ACCEPTS: dict[str, dict[str, Any]] = {
+    "a stream of events": {"body": "data: {}\n\n", "content_type": "text/event-stream"},
+    "no id": {"body": {"request_id": None, **JOB_URLS}},
+    "an odd id": {"body": {"request_id": "../../x", **JOB_URLS}},
+    "a number": {"body": {"request_id": 5, **JOB_URLS}},
+}
 FAULTS = (
     Fault("reset before it was read", {"drop": "unread"}, "ambiguous_submit", "unreachable"),
     Fault("reset after it was read", {"drop": "before"}, "ambiguous_submit", "unreachable"),
@@ -221,12 +229,7 @@ FAULTS = (
             cancels=True,
             except_for=(*FREE, "any-llm-stream"),
         )
-        for name, answer in {
-            "a stream of events": {"body": "data: {}\n\n", "content_type": "text/event-stream"},
-            "no id": {"body": {"request_id": None, **JOB_URLS}},
-            "an odd id": {"body": {"request_id": "../../x", **JOB_URLS}},
-            "a number": {"body": {"request_id": 5, **JOB_URLS}},
-        }.items()
+        for name, answer in ODD_ACCEPTS.items()
     ),
     Fault("10 s of silence", {"silent": 10.0}, "ambiguous_submit", "timeout", accepted=True),
 )

@@ -303,7 +303,8 @@ def test_a_gzipped_answer_is_read_and_a_gzipped_download_is_whole(raw: RawHosts,
 
 
 def test_a_gzipped_download_that_breaks_off_is_asked_for_again(raw: RawHosts, tmp_path: Path) -> None:
-    packed, answers = gzip.compress(PNG), []
+    packed = gzip.compress(PNG)
+    answers: list[Any] = []
 
     def script(connection: Any, head: str) -> None:
         answers.append(packed if answers else packed[:-20])
@@ -497,7 +498,7 @@ def test_every_request_passes_over_a_dead_address(
             return connect_ex(self, (address[0], port))
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(connections.socket, "socket", Redirected)
+    monkeypatch.setattr("services.fal.connections.socket.socket", Redirected)
     with FalClient(timeout=20) as client:
         threading.Thread(target=_hang_up, args=(server,), daemon=True).start()
         actions: dict[str, Callable[[], Any]] = {

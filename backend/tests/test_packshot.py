@@ -27,7 +27,7 @@ BOTTLE = BACKEND / "examples" / "bottle.jpg"
 def cutout(width: int = 400, height: int = 500, soft: int = 0) -> Image.Image:
     """A textured block with transparent surroundings and, when `soft`, an edge that fades."""
     noise = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    alpha = np.zeros((height, width), np.uint8)
+    alpha: np.ndarray[Any, Any] = np.zeros((height, width), np.uint8)
     alpha[50 : height - 50, 60 : width - 60] = 255
     if soft:
         alpha = cv2.GaussianBlur(alpha, (0, 0), soft)

@@ -17,7 +17,7 @@ import fal_sandbox.__main__ as sandbox_cli
 from fal_sandbox.endpoint_table import ENDPOINTS
 from pages import BACKEND, DOCS, ROOT, rows, section, text_of
 from services.fal import errors, results, settings
-from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
+from services.fal.endpoints import BY_HAND, CHAINS, ENDPOINT_VARIABLES, MODEL_CHAINS, MODEL_VARIABLES
 from services.fal.errors import FalError
 from services.fal_service import FalClient
 from services.worker.commands import COMMANDS, COMMON
@@ -42,7 +42,9 @@ IMPORT_NAMES = {
 }
 FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/")
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
-ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)]
+ERRORS: list[type[FalError]] = [
+    cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)
+]
 SHAPES = {name: kind for name, kind in vars(results).items() if hasattr(kind, "__required_keys__")}
 
 
@@ -59,8 +61,8 @@ def test_env_example_sets_only_the_key_and_shows_the_true_defaults() -> None:
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line and not line.startswith("#")] == ["FAL_KEY=your_fal_key_here"]
     shown = dict(re.findall(r"^# ([A-Z_]+)=(.+)$", text, re.MULTILINE))
-    chains = {settings.ENDPOINT_VARIABLES[job]: chain[0].path for job, chain in CHAINS.items()}
-    models = {settings.MODEL_VARIABLES[job]: ",".join(chain) for job, chain in MODEL_CHAINS.items()}
+    chains = {ENDPOINT_VARIABLES[job]: chain[0].path for job, chain in CHAINS.items()}
+    models = {MODEL_VARIABLES[job]: ",".join(chain) for job, chain in MODEL_CHAINS.items()}
     assert shown == {
         "FAL_TIMEOUT_S": f"{settings.DEFAULT_TIMEOUT_S:g}",
         "FAL_MAX_CONCURRENCY": str(settings.DEFAULT_CONCURRENCY),
@@ -86,7 +88,7 @@ def test_pages_list_every_setting_with_its_default() -> None:
 def test_pages_list_the_default_models_in_their_order() -> None:
     table = [row for row in rows(section(SETTINGS, "Models")) if row[0] != "Used by"]
     assert [re.findall(r"`([\w./-]+)`", row[2]) for row in table] == [list(chain) for chain in MODEL_CHAINS.values()]
-    assert [row[1].strip("`") for row in table] == list(settings.MODEL_VARIABLES.values())
+    assert [row[1].strip("`") for row in table] == list(MODEL_VARIABLES.values())
 
 
 def test_pages_list_the_chains_in_their_order() -> None:
@@ -116,7 +118,8 @@ def test_pages_name_the_options_of_every_command() -> None:
 
 
 def test_pages_list_every_option_of_the_sandbox() -> None:
-    commands = next(a for a in sandbox_cli.build_parser()._actions if a.dest == "command").choices.values()
+    choices: Any = next(a for a in sandbox_cli.build_parser()._actions if a.dest == "command").choices
+    commands = choices.values()
     options = {word for command in commands for action in command._actions for word in action.option_strings}
     listed = {row[0].strip("`") for row in rows(section(SANDBOX, "Sandbox"))} - {"Option"}
     assert listed == options - {"-h", "--help", "--any-endpoint"}

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import requests
@@ -37,8 +37,18 @@ WITHIN_S = 60.0
 FOREVER_S = 600
 
 
+class Recipe(NamedTuple):
+    """Gives a recipe's command line, and runs it when it is called itself."""
+
+    command: Callable[..., list[str]]
+    run: Callable[..., subprocess.CompletedProcess[str]]
+
+    def __call__(self, name: str, *argv: object) -> subprocess.CompletedProcess[str]:
+        return self.run(name, *argv)
+
+
 @pytest.fixture
-def recipe(box: Sandbox, node: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+def recipe(box: Sandbox, node: str) -> Recipe:
     """Start a recipe by its file's name, with the packages of this Python."""
 
     def command(name: str, *argv: object) -> list[str]:
@@ -60,8 +70,7 @@ def recipe(box: Sandbox, node: str) -> Callable[..., subprocess.CompletedProcess
             command(name, *argv), env=env, capture_output=True, text=True, encoding="utf-8", timeout=300, check=False
         )
 
-    run.command = command
-    return run
+    return Recipe(command, run)
 
 
 def accepted(box: Sandbox) -> list[str]:
@@ -107,7 +116,7 @@ def at_once(name: str, number: int) -> list[str]:
 
 @FOLDER_RECIPES
 def test_every_photo_of_a_folder_is_made_and_saved_and_paid_for_once(
-    name: Any, recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+    name: Any, recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
 ) -> None:
     done = recipe(name, photos, tmp_path / "out", *at_once(name, 2))
     assert done.returncode == 0, done.stderr
@@ -126,7 +135,7 @@ def test_every_photo_of_a_folder_is_made_and_saved_and_paid_for_once(
 
 @FOLDER_RECIPES
 def test_no_more_products_are_made_at_once_than_were_asked_for(
-    name: Any, recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+    name: Any, recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
 ) -> None:
     """One at a time: no product is analysed before the pictures of the one before it are begun."""
     assert recipe(name, photos, tmp_path / "out", *at_once(name, 1)).returncode == 0
@@ -136,7 +145,7 @@ def test_no_more_products_are_made_at_once_than_were_asked_for(
 
 @FOLDER_RECIPES
 def test_a_photo_that_fails_does_not_stop_the_others_and_is_made_when_asked_again(
-    name: Any, recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+    name: Any, recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
 ) -> None:
     broken = photos / "broken.png"
     broken.write_text("not a picture")
@@ -151,7 +160,7 @@ def test_a_photo_that_fails_does_not_stop_the_others_and_is_made_when_asked_agai
 
 
 def test_pictures_that_were_made_and_not_saved_are_saved_later_for_nothing(
-    recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+    recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
 ) -> None:
     assert recipe("product_folder.py", photos, tmp_path / "out").returncode == 0
     jobs = len(accepted(box))
@@ -163,7 +172,7 @@ def test_pictures_that_were_made_and_not_saved_are_saved_later_for_nothing(
 
 
 def test_ctrl_c_finishes_the_product_that_has_begun_and_begins_no_other(
-    recipe: Callable[..., subprocess.CompletedProcess[str]], photos: Path, box: Sandbox, tmp_path: Path
+    recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
 ) -> None:
     box.configure(latency=2)
     command = recipe.command("product_folder.py", photos, tmp_path / "out", "--at_once", "1")
@@ -197,7 +206,7 @@ def incomplete(
 
 @pytest.mark.parametrize("name", ["retry_styles.py", "retry_styles.mjs"])
 def test_only_the_style_that_failed_and_may_be_repeated_is_made_again(
-    name: str, recipe: Callable[..., subprocess.CompletedProcess[str]], incomplete: Any, box: Sandbox
+    name: str, recipe: Recipe, incomplete: Any, box: Sandbox
 ) -> None:
     before = json.loads(incomplete.read_bytes())
     again = next(failure["style"] for failure in before["errors"] if failure["retryable"])
@@ -221,7 +230,7 @@ def test_only_the_style_that_failed_and_may_be_repeated_is_made_again(
 @pytest.mark.parametrize("name", ["retry_styles.py", "retry_styles.mjs"])
 def test_a_product_that_is_complete_costs_nothing_even_when_a_prompt_had_failed(
     name: str,
-    recipe: Callable[..., subprocess.CompletedProcess[str]],
+    recipe: Recipe,
     box: Sandbox,
     run_process: Callable[..., subprocess.CompletedProcess[bytes]],
     photo_path: Path,
@@ -236,9 +245,7 @@ def test_a_product_that_is_complete_costs_nothing_even_when_a_prompt_had_failed(
     assert (done.returncode, len(accepted(box))) == (0, jobs), done.stderr
 
 
-def test_the_pictures_of_styles_made_again_are_saved_beside_the_others(
-    recipe: Callable[..., subprocess.CompletedProcess[str]], incomplete: Any
-) -> None:
+def test_the_pictures_of_styles_made_again_are_saved_beside_the_others(recipe: Recipe, incomplete: Any) -> None:
     recipe("retry_styles.py", incomplete)
     paths = [image["path"] for image in json.loads(incomplete.read_bytes())["images"]]
     assert all(is_picture(path) and Path(path).parent == incomplete.parent for path in paths)
@@ -248,9 +255,7 @@ def test_the_pictures_of_styles_made_again_are_saved_beside_the_others(
 
 
 @pytest.mark.parametrize("name", ["save_pictures.py", "save_pictures.mjs"])
-def test_every_picture_is_saved_and_named(
-    name: str, recipe: Callable[..., subprocess.CompletedProcess[str]], photo_path: Path, tmp_path: Path
-) -> None:
+def test_every_picture_is_saved_and_named(name: str, recipe: Recipe, photo_path: Path, tmp_path: Path) -> None:
     done = recipe(name, photo_path, tmp_path / "out")
     assert (done.returncode, done.stderr) == (0, "")
     printed = done.stdout.splitlines()
@@ -259,7 +264,7 @@ def test_every_picture_is_saved_and_named(
 
 
 def test_a_picture_that_node_cannot_have_saved_is_named_by_its_url(
-    recipe: Callable[..., subprocess.CompletedProcess[str]], box: Sandbox, photo_path: Path, tmp_path: Path
+    recipe: Recipe, box: Sandbox, photo_path: Path, tmp_path: Path
 ) -> None:
     box.fault("download", status=404, times=1)
     done = recipe("save_pictures.mjs", photo_path, tmp_path / "out")
@@ -310,7 +315,7 @@ def test_cancelling_a_task_cancels_its_job_at_fal_before_the_task_is_over(
 def test_a_task_that_is_cancelled_leaves_the_others_alone(asyncio_calls: Any, box: Sandbox, client: FalClient) -> None:
     box.configure(latency=1)
 
-    async def two() -> tuple[Any, Any]:
+    async def two() -> list[Any]:
         tasks = [
             asyncio.create_task(asyncio_calls.in_thread(client, 60, lambda own: own.any_llm_complete("sandbox:echo x")))
             for _ in range(2)
@@ -329,9 +334,7 @@ def test_an_error_of_the_thread_is_the_tasks(asyncio_calls: Any, box: Sandbox, c
         asyncio.run(asyncio_calls.in_thread(client, 60, lambda own: own.any_llm_complete("")))
 
 
-def test_the_asyncio_recipe_runs_as_it_is(
-    recipe: Callable[..., subprocess.CompletedProcess[str]], box: Sandbox
-) -> None:
+def test_the_asyncio_recipe_runs_as_it_is(recipe: Recipe, box: Sandbox) -> None:
     box.configure(latency=1)
     done = recipe("asyncio_calls.py")
     assert (done.returncode, done.stderr) == (0, "")
@@ -385,7 +388,7 @@ def photo_server(
             pytest.skip(express)
         shutil.copytree(express, tmp_path / "node_modules", symlinks=True)
         (tmp_path / "node_modules" / "fal-worker").symlink_to(BACKEND / "node", target_is_directory=True)
-        argv = [node, shutil.copy(NODE_RECIPES / "photo_express.mjs", tmp_path)]
+        argv = [node, str(shutil.copy(NODE_RECIPES / "photo_express.mjs", tmp_path))]
         told_on, more = "stdout", {"PORT": "0", "FAL_PYTHON": sys.executable}
     with listening(argv, told_on, **more) as url:
         yield f"{url}/products"

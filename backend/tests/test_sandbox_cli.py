@@ -46,7 +46,7 @@ def run(*command: Any, options: Any = (), **more: Any) -> Any:
 @contextmanager
 def started(*argv: Any, **options: Any) -> Iterator[Any]:
     command = [sys.executable, *map(str, argv)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, **options) as process:
         try:
             yield process

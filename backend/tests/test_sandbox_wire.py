@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -69,7 +69,7 @@ class Fal(fal_client.SyncClient):
 
     def __init__(self) -> None:
         super().__init__()
-        self.opened = []
+        self.opened: list[Any] = []
 
     def _get_cdn_client(self) -> Any:
         self.opened.append(super()._get_cdn_client())
@@ -353,7 +353,7 @@ def test_old_jobs_are_forgotten_but_stay_counted(
 
 def test_the_bare_client_subscribes_and_sees_the_updates(box: Sandbox, fal: Any) -> None:
     box.configure(latency=0.6)
-    updates = []
+    updates: list[Any] = []
     answer = fal.subscribe(TEXT, ASK, with_logs=True, interval=0.02, on_queue_update=updates.append)
     assert answer["output"]
     assert isinstance(updates[-1], fal_client.Completed)
@@ -965,7 +965,7 @@ class Receiver:
 
     def __init__(self, *statuses: Any) -> None:
         self.statuses = list(statuses)
-        self.got = []
+        self.got: list[Any] = []
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -1234,7 +1234,7 @@ def test_garbage_comes_with_a_200_and_the_job_is_accepted(
 @pytest.mark.parametrize("end", [False, True])
 def test_a_stream_ends_after_some_events_with_or_without_a_cut(box: Sandbox, web: httpx.Client, end: bool) -> None:
     box.fault("stream", cut=3, end=end)
-    seen = []
+    seen: list[Any] = []
     try:
         with connect_sse(web, "POST", DIRECT + TEXT + "/stream", json=ASK) as source:
             seen.extend(json.loads(event.data) for event in source.iter_sse())
@@ -1289,10 +1289,13 @@ def test_a_download_can_be_as_large_and_of_the_type_that_is_asked(box: Sandbox, 
 
 
 def test_a_job_can_be_stuck_in_either_state(box: Sandbox, web: httpx.Client) -> None:
+    def stuck(stage: str) -> Callable[[Any], bool]:
+        return lambda ledger: ledger["jobs"][-1]["state"] == stage
+
     for stage in ("IN_QUEUE", "IN_PROGRESS"):
         box.fault("job", stuck=stage)
         job = submit(web)
-        box.wait_for(lambda ledger, stage=stage: ledger["jobs"][-1]["state"] == stage)
+        box.wait_for(stuck(stage))
         assert web.get(job["status_url"]).json()["status"] == stage
     assert box.ledger()["running"] == 2
 

@@ -555,10 +555,10 @@ def test_no_frame_holds_the_key_while_a_request_is_on_its_way(
     thread.start()
     assert arrived.wait(20)
     frame = sys._current_frames()[thread.ident or 0]
-    shown = []
+    shown: list[Any] = []
     while frame is not None:
         shown += values_of(frame)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     go_on.set()
     raw.close()
     thread.join()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,10 @@ def told_ambiguous(document: dict[str, Any]) -> int:
     return sum(row.get("error_type") == "ambiguous_submit" for row in rows)
 
 
+def running_at_most(jobs: int) -> Callable[[Any], bool]:
+    return lambda ledger: ledger["running"] <= jobs
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_signal_at_any_moment_leaves_one_document_and_no_running_job(command: str, box: Sandbox) -> None:
     chance = random.Random(command)
@@ -85,7 +90,7 @@ def test_a_signal_at_any_moment_leaves_one_document_and_no_running_job(command: 
         assert ended.code == (0 if ended.document.get("error") is None else 1)
         assert ended.seconds < TO_END_S
         ambiguous = told_ambiguous(ended.document)
-        box.wait_for(lambda ledger, known=ambiguous: ledger["running"] <= known)
+        box.wait_for(running_at_most(ambiguous))
         if ended.document.get("error") is None:
             counts["finished"] += 1
         elif ambiguous:

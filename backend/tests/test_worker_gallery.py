@@ -28,17 +28,19 @@ def styles(*names: str) -> tuple[str, str]:
 
 
 @pytest.fixture
-def workflow(box: Sandbox, run: Callable[..., tuple[int, Any]], photo_path: Path) -> Callable[..., tuple[int, dict]]:
+def workflow(
+    box: Sandbox, run: Callable[..., tuple[int, Any]], photo_path: Path
+) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Run the workflow on the small photo, into the folder `out`."""
 
-    def run_workflow(*argv: str, image: object = photo_path) -> tuple[int, dict]:
+    def run_workflow(*argv: str, image: object = photo_path) -> tuple[int, dict[str, Any]]:
         return run("workflow", "--image", str(image), "--save_dir", "out", *argv)
 
     return run_workflow
 
 
 def test_the_original_the_pictures_and_the_page_stand_in_the_folder(
-    workflow: Callable[..., tuple[int, dict]], box: Sandbox, photo_path: Path
+    workflow: Callable[..., tuple[int, dict[str, Any]]], box: Sandbox, photo_path: Path
 ) -> None:
     code, document = workflow("--styles", '["Studio", "Premium"]', "--report")
     assert (code, document["errors"]) == (0, None)
@@ -54,7 +56,7 @@ def test_the_original_the_pictures_and_the_page_stand_in_the_folder(
     assert sorted(os.listdir("out")) == ["1-studio.png", "2-premium.png", "original.jpg", "report.html"]
 
 
-def test_without_report_no_page_is_written(workflow: Callable[..., tuple[int, dict]]) -> None:
+def test_without_report_no_page_is_written(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, document = workflow(*ONE)
     assert (code, "report_path" in document) == (0, False)
     assert sorted(os.listdir("out")) == ["1-studio.png", "original.jpg"]
@@ -84,7 +86,7 @@ NAMES = [
 ]
 
 
-def test_no_style_name_leads_out_of_the_folder(workflow: Callable[..., tuple[int, dict]]) -> None:
+def test_no_style_name_leads_out_of_the_folder(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, document = workflow(*styles(*NAMES))
     assert (code, document["errors"]) == (0, None)
     assert [image["style_name"] for image in document["images"]] == NAMES
@@ -95,13 +97,13 @@ def test_no_style_name_leads_out_of_the_folder(workflow: Callable[..., tuple[int
     assert "4-şık-masa-iç.png" in os.listdir("out")
 
 
-def test_styles_of_one_name_do_not_overwrite_each_other(workflow: Callable[..., tuple[int, dict]]) -> None:
+def test_styles_of_one_name_do_not_overwrite_each_other(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     _, document = workflow(*styles("Same", "same"))
     assert [image["path"] for image in document["images"]] == [f"out{os.sep}1-same.png", f"out{os.sep}2-same.png"]
 
 
 def test_the_original_may_already_stand_in_the_folder(
-    workflow: Callable[..., tuple[int, dict]], photo_path: Path
+    workflow: Callable[..., tuple[int, dict[str, Any]]], photo_path: Path
 ) -> None:
     os.mkdir("out")
     photo = photo_path.read_bytes()
@@ -112,7 +114,7 @@ def test_the_original_may_already_stand_in_the_folder(
 
 
 def test_an_original_at_fal_is_downloaded(
-    workflow: Callable[..., tuple[int, dict]], box: Sandbox, photo_url: str
+    workflow: Callable[..., tuple[int, dict[str, Any]]], box: Sandbox, photo_url: str
 ) -> None:
     code, document = workflow(*ONE, image=photo_url)
     assert (code, document["errors"]) == (0, None)
@@ -120,7 +122,7 @@ def test_an_original_at_fal_is_downloaded(
     assert Path(document["original_path"]).read_bytes() == box.file(photo_url)
 
 
-def test_a_folder_is_made_with_those_above_it(workflow: Callable[..., tuple[int, dict]]) -> None:
+def test_a_folder_is_made_with_those_above_it(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, document = workflow("--save_dir", "a/b/çıktı", *ONE)
     assert code == 0
     assert Path(document["images"][0]["path"]).parent == Path("a/b/çıktı")
@@ -128,7 +130,7 @@ def test_a_folder_is_made_with_those_above_it(workflow: Callable[..., tuple[int,
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "", pytest.param("/proc", id="nobody-writes-here")])
 def test_a_folder_that_cannot_be_written_to_is_refused_before_any_request(
-    folder: str, workflow: Callable[..., tuple[int, dict]], box: Sandbox
+    folder: str, workflow: Callable[..., tuple[int, dict[str, Any]]], box: Sandbox
 ) -> None:
     Path("file").write_text("in the way")
     code, document = workflow("--save_dir", folder)
@@ -145,7 +147,7 @@ def test_a_report_needs_a_folder(run: Callable[..., tuple[int, Any]], box: Sandb
 
 @pytest.mark.parametrize("fault", [{"status": 404}, {"content_type": "text/html", "size": 9}])
 def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(
-    fault: dict[str, Any], workflow: Callable[..., tuple[int, dict]], box: Sandbox
+    fault: dict[str, Any], workflow: Callable[..., tuple[int, dict[str, Any]]], box: Sandbox
 ) -> None:
     box.fault("download", **fault)
     code, document = workflow("--styles", '["Studio", "Premium"]', "--report")
@@ -160,7 +162,7 @@ def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(
     assert sorted(os.listdir("out")) == sorted([*saved, "original.jpg", "report.html"])
 
 
-def test_a_page_that_cannot_be_written_loses_nothing_else(workflow: Callable[..., tuple[int, dict]]) -> None:
+def test_a_page_that_cannot_be_written_loses_nothing_else(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     os.makedirs("out/report.html")
     code, document = workflow(*ONE, "--report")
     assert (code, document["total_generated"], document["report_path"]) == (0, 1, None)
@@ -168,7 +170,7 @@ def test_a_page_that_cannot_be_written_loses_nothing_else(workflow: Callable[...
     assert [(error["stage"], error["style"]) for error in document["errors"]] == [("report", None)]
 
 
-def test_an_original_that_cannot_be_saved_is_listed(workflow: Callable[..., tuple[int, dict]]) -> None:
+def test_an_original_that_cannot_be_saved_is_listed(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     os.makedirs("out/original.jpg")
     code, document = workflow(*ONE, "--report")
     assert (code, document["original_path"]) == (0, None)
@@ -207,7 +209,7 @@ def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(b
 
 
 def test_pictures_whose_download_comes_too_late_are_told_all_the_same(
-    workflow: Callable[..., tuple[int, dict]], box: Sandbox
+    workflow: Callable[..., tuple[int, dict[str, Any]]], box: Sandbox
 ) -> None:
     made = {"image": {"url": "https://v3.fal.media/files/x.png", "width": 8, "height": 8}}
     for endpoint in ("bria/replace-background", "fal-ai/bria/background/remove"):

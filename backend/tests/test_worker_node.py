@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,10 +81,10 @@ def example(box: Sandbox, node: str, tmp_path: Path) -> Callable[..., subprocess
 
 
 @pytest.fixture
-def answer(example: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., object]:
+def answer(example: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Any]:
     """Run the example to its end; the JSON it printed."""
 
-    def run(lines: str) -> object:
+    def run(lines: str) -> Any:
         with example(lines) as process:
             out, _ = process.communicate(timeout=180)
         assert process.returncode == 0
@@ -92,7 +93,7 @@ def answer(example: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., obj
     return run
 
 
-def test_the_documented_example_writes_a_turkish_description(answer: Callable[..., object], box: Sandbox) -> None:
+def test_the_documented_example_writes_a_turkish_description(answer: Callable[..., Any], box: Sandbox) -> None:
     box.say("Şık ve ergonomik kupa, içinizi ısıtır.")
     lines = "say(await generateDescription('Türkçe 2 cümlelik ergonomi odaklı ürün açıklaması yaz.'));"
     assert answer(lines) == "Şık ve ergonomik kupa, içinizi ısıtır."
@@ -106,12 +107,12 @@ def test_the_documented_example_writes_a_turkish_description(answer: Callable[..
 
 
 @pytest.mark.parametrize("prompt", ["- madde\n- madde", "--help", "$HOME `id` \"'; echo", "ışıl ışıl ✓"])
-def test_a_prompt_reaches_fal_as_it_is(prompt: str, answer: Callable[..., object], box: Sandbox) -> None:
+def test_a_prompt_reaches_fal_as_it_is(prompt: str, answer: Callable[..., Any], box: Sandbox) -> None:
     assert "sandbox" in answer(f"say(await generateDescription({json.dumps(prompt)}));")
     assert box.ledger()["jobs"][0]["input"]["prompt"] == prompt
 
 
-def test_a_failure_rejects_and_its_json_is_in_stdout(answer: Callable[..., object], box: Sandbox) -> None:
+def test_a_failure_rejects_and_its_json_is_in_stdout(answer: Callable[..., Any], box: Sandbox) -> None:
     box.fault("submit", status=401)
     failure = answer("say(await described('x'));")
     assert (failure["name"], failure["code"], failure["killed"]) == ("Error", 1, False)
@@ -119,7 +120,7 @@ def test_a_failure_rejects_and_its_json_is_in_stdout(answer: Callable[..., objec
     assert failure["data"]["output"] == ""
 
 
-def test_a_missing_key_is_told_to_node(answer: Callable[..., object]) -> None:
+def test_a_missing_key_is_told_to_node(answer: Callable[..., Any]) -> None:
     failure = answer("delete process.env.FAL_KEY; say(await described('x'));")
     assert failure["code"] == 1
     assert failure["data"]["error"].startswith("FAL_KEY environment variable is required")
@@ -138,7 +139,7 @@ def test_nodes_time_out_also_stops_the_job_at_fal(
     assert (box.ledger()["cancelled"], box.ledger()["billable"]) == (1, 0)
 
 
-def test_the_workers_own_time_out_comes_first_and_is_told_as_json(answer: Callable[..., object], box: Sandbox) -> None:
+def test_the_workers_own_time_out_comes_first_and_is_told_as_json(answer: Callable[..., Any], box: Sandbox) -> None:
     box.configure(latency=60)
     failure = answer("process.env.FAL_TIMEOUT_S = '3'; say(await described('x', { timeout: 30000 }));")
     assert (failure["killed"], failure["code"], failure["data"]["error_type"]) == (False, 1, "timeout")
@@ -163,7 +164,7 @@ def test_an_abort_signal_also_stops_the_job_at_fal(
 
 
 def test_a_prompt_that_is_too_long_for_an_argument_goes_over_standard_input(
-    answer: Callable[..., object], box: Sandbox
+    answer: Callable[..., Any], box: Sandbox
 ) -> None:
     prompt = "uzun ürün metni " * 20_000
     lines = f"""
@@ -176,7 +177,7 @@ def test_a_prompt_that_is_too_long_for_an_argument_goes_over_standard_input(
     assert box.ledger()["jobs"][0]["input"]["prompt"] == prompt
 
 
-def test_a_stream_arrives_line_by_line(answer: Callable[..., object], box: Sandbox) -> None:
+def test_a_stream_arrives_line_by_line(answer: Callable[..., Any], box: Sandbox) -> None:
     box.say("Kupa. Sıcak tutar.")
     lines = """
     import { createInterface } from 'readline';

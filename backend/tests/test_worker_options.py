@@ -35,10 +35,10 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def sent(box: Sandbox, run: Callable[..., tuple[int, Any]]) -> Callable[..., dict]:
+def sent(box: Sandbox, run: Callable[..., tuple[int, Any]]) -> Callable[..., dict[str, Any]]:
     """Run a command that must succeed; the input of its one job."""
 
-    def run_and_look(*argv: str) -> dict:
+    def run_and_look(*argv: str) -> dict[str, Any]:
         code, document = run(*argv)
         assert (code, document["error"]) == (0, None)
         (job,) = box.ledger()["jobs"]
@@ -65,21 +65,21 @@ VALUES = ["-x", "--model", "- bullet\n- bullet", "--", "-", "--prompt=no", "-1",
 
 
 @pytest.mark.parametrize("value", [*VALUES, "--help", "-h", "--timeout 0", "Türkçe ✓ \U0001f600", " padded "])
-def test_any_text_can_be_a_value(value: Any, sent: Callable[..., dict]) -> None:
+def test_any_text_can_be_a_value(value: Any, sent: Callable[..., dict[str, Any]]) -> None:
     assert sent(COMPLETE, "--prompt", value)["prompt"] == value
 
 
 @pytest.mark.parametrize("value", ["-x", "--model", "a=b", "=", "--prompt=--prompt=x"])
-def test_a_value_may_be_joined_to_its_option(value: str, sent: Callable[..., dict]) -> None:
+def test_a_value_may_be_joined_to_its_option(value: str, sent: Callable[..., dict[str, Any]]) -> None:
     assert sent(COMPLETE, f"--prompt={value}")["prompt"] == value
 
 
-def test_a_value_that_looks_like_an_option_does_not_eat_the_one_behind_it(sent: Callable[..., dict]) -> None:
+def test_a_value_that_looks_like_an_option_does_not_eat_the_one_behind_it(sent: Callable[..., dict[str, Any]]) -> None:
     given = sent(COMPLETE, "--prompt", "--model", "--model", "--prompt", "--system", "--json")
     assert (given["prompt"], given["model"], given["system_prompt"]) == ("--model", "--prompt", "--json")
 
 
-def test_the_last_of_two_values_counts(sent: Callable[..., dict]) -> None:
+def test_the_last_of_two_values_counts(sent: Callable[..., dict[str, Any]]) -> None:
     assert sent(*ASK, "--prompt", "y")["prompt"] == "y"
 
 
@@ -183,12 +183,12 @@ def test_a_flag_is_false_when_spelled_so(word: str, box: Sandbox, capfd: pytest.
     assert err == ""
 
 
-def test_a_bare_flag_does_not_eat_the_option_behind_it(sent: Callable[..., dict]) -> None:
+def test_a_bare_flag_does_not_eat_the_option_behind_it(sent: Callable[..., dict[str, Any]]) -> None:
     assert sent(COMPLETE, "--with_logs", "--prompt", "x")["prompt"] == "x"
 
 
 def test_options_come_as_one_json_object_from_standard_input(
-    stdin: Callable[..., None], sent: Callable[..., dict]
+    stdin: Callable[..., None], sent: Callable[..., dict[str, Any]]
 ) -> None:
     options = {"prompt": "- Türkçe ✓", "model": "m", "temperature": 1, "max_tokens": 7.0, "system": "--prompt"}
     stdin({**options, "priority": None, "with_logs": False, "timeout": 20.5})
@@ -207,24 +207,30 @@ def test_images_on_standard_input_are_a_text_or_a_list(
 
 @pytest.mark.parametrize("categories", [{"vibe": "çalm"}, '{"vibe": "çalm"}'])
 def test_json_options_on_standard_input_are_json_or_a_text_of_it(
-    categories: dict[str, Any] | str, stdin: Callable[..., None], sent: Callable[..., dict]
+    categories: dict[str, Any] | str, stdin: Callable[..., None], sent: Callable[..., dict[str, Any]]
 ) -> None:
     stdin({"categories": categories, "style-type": "slate"})
     assert "çalm" in sent("generate-bg-prompt", "--json", "-")["prompt"]
 
 
-def test_the_command_line_wins_over_standard_input(stdin: Callable[..., None], sent: Callable[..., dict]) -> None:
+def test_the_command_line_wins_over_standard_input(
+    stdin: Callable[..., None], sent: Callable[..., dict[str, Any]]
+) -> None:
     stdin({"prompt": "from stdin", "model": "m"})
     given = sent(COMPLETE, "--json", "-", "--prompt", "from argv")
     assert (given["prompt"], given["model"]) == ("from argv", "m")
 
 
-def test_standard_input_may_begin_with_a_byte_order_mark(stdin: Callable[..., None], sent: Callable[..., dict]) -> None:
+def test_standard_input_may_begin_with_a_byte_order_mark(
+    stdin: Callable[..., None], sent: Callable[..., dict[str, Any]]
+) -> None:
     stdin(b'\xef\xbb\xbf{"prompt": "x"}\r\n')
     assert sent(COMPLETE, "--json", "-")["prompt"] == "x"
 
 
-def test_a_prompt_of_a_megabyte_fits_standard_input(stdin: Callable[..., None], sent: Callable[..., dict]) -> None:
+def test_a_prompt_of_a_megabyte_fits_standard_input(
+    stdin: Callable[..., None], sent: Callable[..., dict[str, Any]]
+) -> None:
     prompt = "uzun ürün metni " * 65_536
     stdin({"prompt": prompt})
     assert sent(COMPLETE, "--json", "-")["prompt"] == prompt

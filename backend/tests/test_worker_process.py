@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ TO_END_S = 6.0
 safe_path = pytest.mark.skipif(sys.version_info < (3, 11), reason="-P came with Python 3.11")
 
 
-def one_document(out: bytes) -> dict:
+def one_document(out: bytes) -> dict[str, Any]:
     assert out.endswith(b"\n")
     assert out.count(b"\n") == 1
     return json.loads(out)
@@ -52,7 +52,7 @@ def python(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes]]:
 
 
 @pytest.fixture
-def started(box: Sandbox) -> Callable[..., Iterator[Any]]:
+def started(box: Sandbox) -> Callable[..., AbstractContextManager[Any]]:
     """Start the worker; end it if the test did not."""
 
     @contextmanager
@@ -159,7 +159,7 @@ def loaded(python: Any, *argv: str) -> set[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", ["any-llm-complete", "background", "generate-multiple-bg", "workflow"])
 def test_a_signal_cancels_the_jobs_and_is_told(
-    name: str, number: Any, started: Callable[..., Iterator[Any]], commands: dict[str, Any], box: Sandbox
+    name: str, number: Any, started: Callable[..., AbstractContextManager[Any]], commands: dict[str, Any], box: Sandbox
 ) -> None:
     argv, jobs = commands[name]
     box.configure(latency=30)
@@ -173,7 +173,9 @@ def test_a_signal_cancels_the_jobs_and_is_told(
     assert (ledger["accepted"] - ledger["completed"], ledger["cancelled"]) == (jobs, jobs)
 
 
-def test_a_job_whose_submit_is_on_its_way_is_cancelled_too(started: Callable[..., Iterator[Any]], box: Sandbox) -> None:
+def test_a_job_whose_submit_is_on_its_way_is_cancelled_too(
+    started: Callable[..., AbstractContextManager[Any]], box: Sandbox
+) -> None:
     box.configure(latency=30)
     box.fault("submit", delay=0.3)
     with started(*ASK) as worker:
@@ -186,7 +188,7 @@ def test_a_job_whose_submit_is_on_its_way_is_cancelled_too(started: Callable[...
 
 @pytest.mark.parametrize("stage", ["submit", "cancel"])
 def test_a_fal_that_does_not_answer_does_not_hold_the_process(
-    stage: str, started: Callable[..., Iterator[Any]], box: Sandbox
+    stage: str, started: Callable[..., AbstractContextManager[Any]], box: Sandbox
 ) -> None:
     box.configure(latency=30)
     box.fault(stage, delay=30, times=None)
@@ -198,7 +200,7 @@ def test_a_fal_that_does_not_answer_does_not_hold_the_process(
     assert one_document(out)["error_type"] in ("cancelled", "ambiguous_submit")
 
 
-def test_a_second_signal_changes_nothing(started: Callable[..., Iterator[Any]], box: Sandbox) -> None:
+def test_a_second_signal_changes_nothing(started: Callable[..., AbstractContextManager[Any]], box: Sandbox) -> None:
     box.configure(latency=30)
     box.fault("cancel", delay=0.3)
     with started(*ASK) as worker:
@@ -211,7 +213,9 @@ def test_a_second_signal_changes_nothing(started: Callable[..., Iterator[Any]], 
     assert (worker.returncode, one_document(out)["error_type"], err) == (1, "cancelled", b"")
 
 
-def test_a_signal_while_standard_input_is_read_is_told(started: Callable[..., Iterator[Any]], box: Sandbox) -> None:
+def test_a_signal_while_standard_input_is_read_is_told(
+    started: Callable[..., AbstractContextManager[Any]], box: Sandbox
+) -> None:
     with started("any-llm-complete", "--json", "-", stdin=subprocess.PIPE) as worker:
         # More than a pipe holds: when this returns, the worker is reading.
         worker.stdin.write(b'{"prompt": "' + b"x" * 1_000_000)
@@ -223,7 +227,7 @@ def test_a_signal_while_standard_input_is_read_is_told(started: Callable[..., It
 
 @pytest.mark.parametrize("delay", [0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.17, 0.25])
 def test_a_signal_at_any_moment_leaves_one_document_and_no_job(
-    delay: float, started: Callable[..., Iterator[Any]], box: Sandbox
+    delay: float, started: Callable[..., AbstractContextManager[Any]], box: Sandbox
 ) -> None:
     """Before Python itself is up, the process dies of the signal and says nothing."""
     box.configure(latency=30)
@@ -238,7 +242,11 @@ def test_a_signal_at_any_moment_leaves_one_document_and_no_job(
 
 @pytest.mark.parametrize(("name", "timeout_s"), [("any-llm-complete", 3), ("workflow", 6)])
 def test_a_deadline_cancels_the_jobs_and_ends_the_process(
-    name: str, timeout_s: int, started: Callable[..., Iterator[Any]], commands: dict[str, Any], box: Sandbox
+    name: str,
+    timeout_s: int,
+    started: Callable[..., AbstractContextManager[Any]],
+    commands: dict[str, Any],
+    box: Sandbox,
 ) -> None:
     argv, jobs = commands[name]
     box.configure(latency=30)

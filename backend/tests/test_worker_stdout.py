@@ -36,7 +36,7 @@ import fal_client
 """A fal_client that prints in every way there is, and then lets the real one take its place."""
 
 
-def one_document(out: bytes) -> dict:
+def one_document(out: bytes) -> dict[str, Any]:
     assert out.endswith(b"\n")
     assert out.count(b"\n") == 1
     return json.loads(out)
@@ -251,7 +251,7 @@ def test_an_answer_without_a_bottom_is_still_one_document(
     assert (code == 0) == (document["error"] is None)
 
 
-def lines_of(out: str) -> list[dict]:
+def lines_of(out: str) -> list[dict[str, Any]]:
     assert out.endswith("\n")
     return [json.loads(line) for line in out.splitlines()]
 
