@@ -24,12 +24,12 @@ import pytest
 
 from conftest import WORKER
 from fal_sandbox.server import Sandbox
+from peer import Peer, end_of_input
 from services.fal import log, settings
 from services.fal.call import Call, Slots
 from services.fal.errors import DeadlineExceeded, FalError
 from services.fal_service import FalClient
 from services.worker import serve
-from test_worker_serve import Peer, end_of_input
 
 SOURCE = WORKER.parent.parent
 ASK = ("any-llm-complete", "--prompt", "Hello")

@@ -28,7 +28,7 @@ from services.fal.errors import BadOutput, FalUnavailable, InvalidInput
 from services.fal_service import FalClient
 from services.fal_worker import main
 from services.webhooks import WebhookRejected, WebhookVerifier, verify_webhook
-from test_shop import NODE, SHOP, packages  # noqa: F401
+from shop_server import NODE, SHOP
 
 BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
@@ -603,7 +603,7 @@ def fastapi(box: Sandbox) -> Iterator[str]:
 
 
 @pytest.fixture
-def fastify(packages: None, box: Sandbox, tmp_path: Path) -> Iterator[str]:  # noqa: F811
+def fastify(packages: None, box: Sandbox, tmp_path: Path) -> Iterator[str]:
     """The Fastify receiver, with Fastify and the module installed beside it; its URL."""
     installed = tmp_path / "node_modules"
     installed.mkdir()

@@ -1,0 +1,347 @@
+"""The example shop's page in a headless Chromium, on the sandbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import shop_server
+from chromium import Chromium, find_chromium
+from fal_sandbox.server import Sandbox
+from shop_server import HOLDS_S, STYLES, Shop
+
+shop = shop_server.shop
+own_shop = shop_server.own_shop
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip("there is no Chromium: make chromium")
+    with Chromium(program, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Chromium, shop: Shop) -> Iterator[Chromium]:
+    """The shop's page; at the end of a test nobody may have complained, or asked another server."""
+    browser.show(1280, 900, still=True)
+    browser.forget()
+    browser.open(shop.url)
+    browser.wait_for("[...document.images].every((image) => image.complete)")
+    yield browser
+    assert browser.complaints() == []
+    asked = [event["request"]["url"] for event in browser.events("Network.requestWillBeSent")]
+    assert [url for url in asked if not url.startswith((shop.url, f"blob:{shop.url}", "about:"))] == []
+
+
+FINISHED = "document.body.dataset.state === 'finished'"
+FOCUSED = "document.activeElement.id"
+ANNOUNCED = "document.querySelector('#announced').textContent"
+WIDER = "document.documentElement.scrollWidth > innerWidth"
+PICTURES = "[...document.querySelectorAll('.cards img')].filter((image) => image.complete && image.naturalWidth).length"
+
+
+def choose(page: Chromium, photo: Path) -> None:
+    page.choose_file("#photo", photo)
+    page.wait_for("document.body.dataset.state === 'chosen' && document.querySelector('#preview-image').naturalWidth")
+
+
+def test_a_photo_becomes_three_pictures(page: Chromium, shop: Shop, photo_path: Path, tmp_path: Path) -> None:
+    choose(page, photo_path)
+    assert page.run(FOCUSED) == "start"
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    page.wait_for(f"{PICTURES} === 3")
+    text = page.text()
+    for said in ("Kitchenware", "Mugs", "Cozy", "Bu kupa", "3 pictures in", *STYLES):
+        assert said in text
+    assert page.run("document.querySelector('blockquote').lang") == "tr"
+    links = page.run("[...document.querySelectorAll('a[download]')].map((a) => [a.getAttribute('href'), a.download])")
+    assert [name for _, name in links] == ["mugs-studio.png", "mugs-lifestyle.png", "mugs-premium.png"]
+    for href, _ in links:
+        assert shop.ask("GET", href).content.startswith(b"\x89PNG")
+    assert page.run(FOCUSED) == "again"
+    assert len(page.screenshot(tmp_path / "finished.png")) > 50_000
+
+
+SANDBOX = "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."
+BAND = "document.querySelector('#sandbox')"
+
+
+def test_the_page_says_aloud_that_the_sandbox_answered(page: Chromium, photo_path: Path, tmp_path: Path) -> None:
+    assert page.run(f"{BAND}.hidden")
+    nothing = tmp_path / "nothing.png"
+    nothing.write_bytes(cv2.imencode(".png", np.full((300, 400, 3), 128, np.uint8))[1].tobytes())
+    choose(page, nothing)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    said, remark = page.run(f"[...{BAND}.children].map((line) => line.textContent)")
+    assert said == SANDBOX
+    assert "could not be told from its background" in remark
+    page.run("document.querySelector('#again').click()")
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert page.run(f"[...{BAND}.children].map((line) => line.textContent)") == [SANDBOX]
+
+
+def test_the_keyboard_is_enough(page: Chromium, photo_path: Path) -> None:
+    page.press("Tab")
+    assert page.run(FOCUSED) == "photo"
+    shown = "getComputedStyle(document.querySelector('.drop .main')).outlineStyle"
+    assert page.run(shown) == "solid"
+    page.press("Tab")
+    assert page.run("document.activeElement.dataset.sample") == "coffee.jpg"
+    choose(page, photo_path)
+    for _ in range(4):
+        page.press("Tab", shift=True)
+    assert page.run(FOCUSED) == "language"
+    for _ in range(3):
+        page.press("Tab")
+        if page.run("document.activeElement.value") != "Premium":
+            page.press(" ")
+    page.press("Tab")
+    assert page.run(f"{FOCUSED} + document.activeElement.textContent") == "startMake the picture"
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    page.wait_for(f"{PICTURES} === 1")
+    assert page.run("document.querySelectorAll('.cards li').length") == 1
+    reached = []
+    for _ in range(4):
+        page.press("Tab")
+        reached.append(page.run("document.activeElement.getAttribute('aria-label') ?? document.activeElement.tagName"))
+    assert reached == ["A", "Download Premium", "SUMMARY", "BUTTON"]
+    assert "Finished: 1 picture in" in page.run("document.querySelector('[role=status]').textContent")
+
+
+def test_a_failure_is_shown_with_what_to_do(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    box.fault("job", endpoint="openrouter/router/vision", fail={"error": "out of memory", "error_type": "oom"})
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for("document.querySelector('[role=alert] #retry')")
+    assert "out of memory" in page.run("document.querySelector('[role=alert]').textContent")
+    page.run("document.querySelector('#retry').click()")
+    page.wait_for(FINISHED)
+    assert page.run("document.querySelector('#problem').hidden")
+
+
+def test_a_picture_that_fails_is_told_in_its_place(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert page.run("document.querySelectorAll('.cards [data-status=failed]').length") == 1
+    assert "2 of 3 pictures in" in page.text()
+    page.wait_for(f"{PICTURES} === 2")
+
+
+def test_when_all_fail_what_is_known_stays_with_each_error(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    gone = {"error": "no cutout", "error_type": "oom"}
+    box.fault("job", endpoint="fal-ai/bria/background/remove", times=None, fail=gone)
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    text = page.text()
+    for said in ("Kitchenware", "Bu kupa", "No picture was made"):
+        assert said in text
+    assert "See `errors`" not in text
+    shown = page.run("[...document.querySelectorAll('.cards [data-status=failed] .frame')].map((f) => f.textContent)")
+    assert len(shown) == 3
+    assert all("no cutout" in error for error in shown)
+
+
+def test_what_is_known_stays_after_a_late_cancel(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    box.fault("job", endpoint="bria/replace-background", times=None, delay=HOLDS_S)
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for("document.querySelector('blockquote') && document.querySelector('dd:not(.blank)')")
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert "Kitchenware" in page.text()
+    assert page.run("document.querySelectorAll('.cards [data-status=stopped]').length") == 3
+    assert page.run(FOCUSED) == "again"
+
+
+def test_a_picture_that_cannot_be_shown_is_not_called_ready(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    box.fault("download", times=None, status=404)
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert "0 of 3 pictures in" in page.text()
+    assert "ready" not in page.run(ANNOUNCED)
+
+
+def test_nothing_of_the_last_run_is_told_in_the_next(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    assert page.run("document.title").startswith("3 pictures in")
+    page.press("Enter")
+    assert page.run("document.title") == "Product studio"
+    box.configure(latency=HOLDS_S)
+    page.press("Enter")
+    box.wait_for(lambda now: now["running"] == 1)
+    assert page.run("document.title") == "Product studio"
+    assert page.run(ANNOUNCED).strip() == "The work has begun."
+    assert page.run("document.querySelector('#announced').ariaAtomic") == "false"
+
+
+def test_a_picture_can_be_opened_by_itself(page: Chromium, shop: Shop, photo_path: Path) -> None:
+    (_, result) = shop.make(photo_path, styles='["Studio"]')[-1]
+    page.open(shop.url + result["images"][0]["url"])
+    assert page.run("getComputedStyle(document.body).margin") == "0px"
+
+
+def test_copying_that_is_refused_selects_the_text(page: Chromium, photo_path: Path) -> None:
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.run("document.querySelector('#description button').click()")
+    page.wait_for("getSelection().toString().startsWith('Bu kupa')")
+    assert "Selected" in page.run("document.querySelector('#description button').textContent")
+
+
+def test_a_sample_that_cannot_be_had_is_told(browser: Chromium, own_shop: Callable[..., Shop]) -> None:
+    shop = own_shop()
+    browser.forget()
+    browser.open(shop.url)
+    browser.run("document.querySelector('[data-sample]').dataset.sample = 'none.jpg'")
+    browser.run("document.querySelector('[data-sample]').click()")
+    browser.wait_for("document.querySelector('#problem').textContent.includes('There is no such sample.')")
+    shop.stop()
+    browser.run("document.querySelector('[data-sample]').click()")
+    browser.wait_for("document.querySelector('#problem').textContent.includes('The shop cannot be reached')")
+    assert browser.events("Runtime.exceptionThrown") == []
+
+
+def test_cancel_stops_the_jobs_at_fal(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    box.configure(latency=HOLDS_S)
+    choose(page, photo_path)
+    page.press("Enter")
+    box.wait_for(lambda now: now["running"] == 1)
+    assert page.run(FOCUSED) == "cancel"
+    page.press("Enter")
+    page.wait_for("document.body.innerText.includes('Cancelled after')")
+    assert page.run(FOCUSED) == "start"
+    assert box.wait_for(lambda now: now["running"] == 0)["cancelled"] == 1
+
+
+def test_what_is_no_photo_is_refused_at_once(page: Chromium, box: Sandbox, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no picture")
+    page.choose_file("#photo", notes)
+    page.wait_for("!document.querySelector('[role=alert]').hidden")
+    assert "notes.txt is not a picture" in page.text()
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    page.choose_file("#photo", empty)
+    page.wait_for("document.body.innerText.includes('empty.jpg is empty')")
+    assert box.ledger()["files"] == 0
+
+
+def test_a_photo_that_cannot_be_read_is_not_promised_to_work(page: Chromium, tmp_path: Path) -> None:
+    missing = "document.querySelector('#preview-missing').checkVisibility()"
+    for name, said in (("photo.heic", "It can be used all the same."), ("photo.jpg", "It may be damaged")):
+        photo = tmp_path / name
+        photo.write_text("no picture")
+        page.choose_file("#photo", photo)
+        page.wait_for(f"{missing} && document.body.innerText.includes({json.dumps(said)})")
+    page.press("Enter")
+    page.wait_for("!document.querySelector('#problem').hidden")
+    assert "The photo 'photo.jpg' is not a picture" in page.text()
+    assert "invalid_input" not in page.text()
+    assert not page.run("Boolean(document.querySelector('#retry'))")
+    # The browser itself complains of the answer's status.
+    page.forget()
+
+
+DROP = """
+(async () => {
+  const blob = await (await fetch('/samples/lamp.jpg')).blob();
+  const dataTransfer = new DataTransfer();
+  for (const name of ['one.jpg', 'two.jpg']) dataTransfer.items.add(new File([blob], name, { type: blob.type }));
+  for (const kind of ['dragenter', 'drop', 'dragenter']) {
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
+  }
+})()
+"""
+
+
+def test_of_two_photos_that_are_dropped_one_is_taken(page: Chromium, photo_path: Path) -> None:
+    page.run(DROP)
+    page.wait_for("document.body.dataset.state === 'chosen'")
+    assert "One photo is taken at a time: one.jpg." in page.text()
+    assert "one.jpg" in page.run(ANNOUNCED)
+    assert page.run("document.body.classList.contains('dropping')")
+    choose(page, photo_path)
+    assert not page.run("document.body.classList.contains('dropping')")
+
+
+CONTRASTS = """
+(() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (element) => {
+    const colour = parse(getComputedStyle(element).backgroundColor);
+    return colour[3] === 0 && element.parentElement ? behind(element.parentElement) : colour;
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push([element.textContent.trim().slice(0, 30), ratio]);
+  }
+  return poor;
+})()
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_can_be_read_on_a_phone(page: Chromium, box: Sandbox, photo_path: Path, dark: bool, tmp_path: Path) -> None:
+    page.show(360, 780, dark=dark, still=True)
+    box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
+    assert not page.run(WIDER)
+    assert page.run(CONTRASTS) == []
+    choose(page, photo_path)
+    assert not page.run(WIDER)
+    assert page.run(CONTRASTS) == []
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    page.wait_for(f"{PICTURES} === 2")
+    assert not page.run(WIDER)
+    assert page.run(CONTRASTS) == []
+    assert page.run("document.querySelector('#cards').getBoundingClientRect().bottom") < page.run(
+        "document.querySelector('#categories').getBoundingClientRect().top"
+    )
+    page.screenshot(tmp_path / "phone.png")
+
+
+TOPS = "[...document.querySelectorAll('.cards li')].map((card) => card.getBoundingClientRect().top)"
+HEIGHTS = "[...document.querySelectorAll('.cards li')].map((card) => card.getBoundingClientRect().height)"
+CLIPPED = "[...document.querySelectorAll('.frame p')].some((p) => p.offsetHeight > p.parentElement.clientHeight)"
+
+
+def test_three_cards_stand_in_a_row_and_open_alone(page: Chromium, box: Sandbox, photo_path: Path) -> None:
+    page.show(640, 900, still=True)
+    box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
+    choose(page, photo_path)
+    page.press("Enter")
+    page.wait_for(FINISHED)
+    page.wait_for(f"{PICTURES} === 2")
+    assert len(set(page.run(TOPS))) == 1
+    assert not page.run(CLIPPED)
+    before = page.run(HEIGHTS)
+    page.run("document.querySelector('summary').click()")
+    assert sum(new != old for new, old in zip(page.run(HEIGHTS), before, strict=True)) == 1
