@@ -230,7 +230,8 @@ def _requirements(name: str) -> list[str]:
 def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
-    extras = (*PROJECT["optional-dependencies"]["image"], *PROJECT["optional-dependencies"]["webhooks"])
+    own = ("image", "webhooks", "completion")
+    extras = [requirement for name in own for requirement in PROJECT["optional-dependencies"][name]]
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
     heavy = {path for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")}
