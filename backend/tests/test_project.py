@@ -19,7 +19,7 @@ from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
 from services.fal.errors import FalError
 from services.fal_service import FalClient
-from services.worker.commands import COMMANDS, COMMON
+from services.worker.commands import COMMANDS, COMMON, ON_COMMAND_LINE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,7 +110,7 @@ def test_pages_list_no_command_that_does_not_exist():
 
 def test_pages_name_the_options_of_every_command():
     text = section(WORKER, "The worker")
-    assert all(f"`--{option.name}`" in text for option in COMMON)
+    assert all(f"`--{option.name}`" in text for option in (*COMMON, *ON_COMMAND_LINE))
     assert "`--json -`" in text
 
 
