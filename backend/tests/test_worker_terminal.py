@@ -284,14 +284,17 @@ def test_log_lines_erase_the_moving_line(at: Run, box: Sandbox) -> None:
     assert all(re.match(r".*\r\x1b\[Kfal: [^\r]*$", line) for line in shown)
 
 
-def test_a_terminal_that_takes_nothing_holds_no_call(box: Sandbox, screens: Callable[[int], Screen]) -> None:
+@pytest.mark.parametrize("progress", ["true", "false"])
+def test_a_terminal_that_takes_nothing_holds_no_call(
+    progress: str, box: Sandbox, screens: Callable[[int], Screen]
+) -> None:
     screen = screens(100)  # which nobody reads
     # It has room for 20 kB, and then for a part of a line: a write of the whole would wait for its reader.
     logs = [{"timestamp": f"{number}", "message": "x" * 4000} for number in range(50)]
     box.fault("status_stream", status=405)
     box.fault("status", status=202, body={"status": "IN_PROGRESS", "logs": logs})
     ran = subprocess.run(
-        [sys.executable, str(WORKER), *ASK, "--with_logs", "--timeout", "30"],
+        [sys.executable, str(WORKER), *ASK, "--with_logs", "--progress", progress],
         env={**os.environ, "TERM": "xterm"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -38,8 +38,8 @@ class _StderrHandler(logging.Handler):
         self._dropped = 0
         self.before_line = ""
         """What erases the line that a terminal shows for the moment."""
-        self.terminal: int | None = None
-        """The terminal that is stderr, opened once more so that no write waits for it."""
+        self._terminal: tuple[int, int] | None = None
+        """The device of the terminal that is stderr, and its number as opened once more."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write(f"{record.levelname.lower()}: {self.format(record)}")
@@ -70,7 +70,7 @@ class _StderrHandler(logging.Handler):
     def _has_put(self, text: str) -> bool:
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         data = text.encode(encoding, "backslashreplace")
-        fd = _own_fd() if self.terminal is None else self.terminal
+        fd = self._fd()
         if fd is None:
             sys.stderr.write(data.decode(encoding))
             sys.stderr.flush()
@@ -84,6 +84,23 @@ class _StderrHandler(logging.Handler):
             except BlockingIOError:  # a terminal that has room for less
                 return start > 0
         return True
+
+    def _fd(self) -> int | None:
+        """Where to write: stderr, or the terminal that it is, opened once more.
+
+        A terminal that takes no more (Ctrl-S, a stalled SSH connection) may have room for a part of a line, and then a
+        write of the whole waits. O_NONBLOCK on stderr itself would be the shell's too: they share it.
+        """
+        fd = _own_fd()
+        if fd is None or not os.isatty(fd):
+            return fd
+        device = os.fstat(fd).st_rdev
+        if self._terminal is None or self._terminal[0] != device:
+            try:
+                self._terminal = device, os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            except OSError:  # such as a terminal of another user, after su
+                self._terminal = device, fd
+        return self._terminal[1]
 
 
 def _own_fd() -> int | None:
@@ -146,20 +163,10 @@ def draw(text: str) -> None:
 
 
 @contextlib.contextmanager
-def on_terminal(before_line: str) -> Iterator[None]:
-    """While this lasts, stderr is a terminal on which `before_line` erases what it shows for the moment.
-
-    A terminal that takes no more (Ctrl-S, a stalled SSH connection) may have room for a part of a line, and a write of
-    the rest would wait. O_NONBLOCK on stderr itself would be O_NONBLOCK for the shell too: they share it.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # the latter on Windows
-        _handler.terminal = os.open(os.ttyname(2), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-    _handler.before_line = before_line
+def erasing(text: str) -> Iterator[None]:
+    """While this lasts, `text` precedes each line: it erases what a terminal shows for the moment."""
+    _handler.before_line = text
     try:
         yield
     finally:
-        _handler.acquire()
-        terminal, _handler.terminal, _handler.before_line = _handler.terminal, None, ""
-        _handler.release()
-        if terminal is not None:
-            os.close(terminal)
+        _handler.before_line = ""

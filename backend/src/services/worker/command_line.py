@@ -123,7 +123,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
     name = found.pop("command")
     command = COMMANDS[name]
     if unknown:
-        raise _unknown(command, name, unknown[0].replace(_MARK, ""))
+        raise _unknown(command, name, [word.replace(_MARK, "") for word in unknown])
     source = found.pop("json", None)
     values = _from_argv(command, found)
     if source is not None:
@@ -149,7 +149,12 @@ def _refuse_first(word: str) -> None:
     raise InvalidInput(f"There is no command {word[:100]!r}.{_did_you_mean(similar)}", hint=hint)
 
 
-def _unknown(command: Command, name: str, word: str) -> InvalidInput:
+def _unknown(command: Command, name: str, words: Sequence[str]) -> InvalidInput:
+    """The error for the words that argparse could not place."""
+    word = words[0]
+    if word == "--":
+        said = f"Remove the word --: what stands behind it ({' '.join(words[1:])[:100]}) is not read."
+        return InvalidInput(said, hint=_help_of(name))
     if not word.startswith("-"):
         said = f"{word[:100]!r} belongs to no option. Quote a value that contains spaces."
         return InvalidInput(said, hint=_help_of(name))

@@ -59,7 +59,7 @@ class Steps:
         if not stderr_is_terminal():
             yield self
             return
-        with log.on_terminal(ERASE if self._moves else ""):
+        with log.erasing(ERASE if self._moves else ""):
             try:
                 yield self
             finally:
