@@ -66,6 +66,8 @@ class Steps:
                 self.hide()
 
     def on_event(self, event: Mapping[str, Any]) -> None:
+        if self._is_over:
+            return  # a part of a call that was given up
         step, style = str(event["step"]), str(event.get("style", ""))
         if step == "log":
             log.show(f"fal: {event['timestamp']} {event['message']}".replace("\n", "\\n"))
