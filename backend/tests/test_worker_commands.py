@@ -30,7 +30,7 @@ SPOKEN_INPUT = {
 }
 SPOKEN = [word for name, value in SPOKEN_INPUT.items() for word in (f"--{name}", str(value))]
 SYSTEM = ["--system", "Be brief."]
-COMMON = ["--timeout", "20", "--env_file", "{env_file}"]
+COMMON = ["--timeout", "60", "--env_file", "{env_file}"]
 Run = Callable[..., tuple[int, Any]]
 
 
@@ -97,7 +97,10 @@ EXAMPLES = {
         ["--image", "{photo_path}", "--styles", '["Studio"]', "--language", "German", "--shrink", *SAVE, *LOGS],
         {*MANY_KEYS, "image_url", "categories", "description", "original_path", "report_path"},
     ),
-    "doctor": Example([], {"versions", "settings", "hosts", "error"}),
+    "doctor": Example(
+        ["--live", "true", "--spend", "0.20", "--recordings", "{out}"],
+        {"versions", "settings", "hosts", "endings", "warnings", "live", "error"},
+    ),
     "schema": Example(["--name", "background"], {"commands"}),
 }
 
@@ -111,7 +114,7 @@ KEPT_KEYS = {
     "generate-multiple-bg": MANY_KEYS - {"timings"},
     "upload-file": {"url"},
     "workflow": {*MANY_KEYS, "image_url", "categories", "description"},
-    "doctor": {"versions", "settings", "hosts"},
+    "doctor": {"versions", "settings", "hosts", "endings", "warnings"},
 }
 """What a failed command still has."""
 

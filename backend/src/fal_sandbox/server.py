@@ -50,12 +50,15 @@ class Sandbox:
         gone: Sequence[str] = (),
         gone_models: Sequence[str] = (),
         must_reason: Sequence[str] = (),
+        in_place: bool = False,
+        misbehave: Sequence[str] = (),
         seed: int = 0,
         ca_dir: str | None = None,
     ) -> None:
         """`ca_dir` is the folder for the CA certificate, else a temporary one. A ValueError names a bad setting."""
         given = {"latency": latency, "queue": queue, "any_endpoint": any_endpoint, "hosts": tuple(hosts)}
         given |= {"keepalive_s": keepalive_s, "gone": tuple(gone), "seed": seed}
+        given |= {"in_place": in_place, "misbehave": tuple(misbehave)}
         given |= {"gone_models": tuple(gone_models), "must_reason": tuple(must_reason)}
         self._state = State(options_of(Settings, "setting", given))
         self._asked_port = port
@@ -226,9 +229,20 @@ def _ca_folder(asked: str | None) -> Path:
         folder = Path(asked)
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         return folder.resolve()
-    folder = Path(tempfile.mkdtemp(prefix="fal-sandbox-"))
+    folder = Path(tempfile.mkdtemp(prefix="fal-sandbox-", dir=_temporary_folder()))
     folder.chmod(0o755)
     return folder
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:  # as Python calls it when none of them can be written to
+        reason = (
+            "the CA certificate needs one, and none can be written to. Mount a tmpfs at /tmp, let TMPDIR name a folder "
+            "that can be written to, or name one for the certificate with --ca_dir"
+        )
+        raise OSError(error.errno, reason, "a temporary folder") from error
 
 
 def _write_for_all(path: Path, data: bytes) -> None:

@@ -130,9 +130,9 @@ class Slices:
                 file.seek(start)
                 data = file.read(stop - start)
         except OSError as error:
-            raise InvalidInput(f"The file can no longer be read: {error.strerror}.") from error
+            raise InvalidInput(f"The file cannot be read any more: {error.strerror}.") from error
         if len(data) < stop - start:
-            raise InvalidInput("The file was truncated during the upload. Upload it again once it is complete.")
+            raise InvalidInput("The file became shorter during the upload. Upload it again once it is complete.")
         return data
 
 
@@ -154,13 +154,13 @@ def shrunk(call: Call, image: LocalImage | str) -> LocalImage:
     Raises InvalidInput for a URL, and when Pillow is missing or cannot read the picture.
     """
     if isinstance(image, str):
-        raise InvalidInput("shrink works on local photos only. Omit it for a URL.")
+        raise InvalidInput("shrink works on local photos only. Leave it out for a URL.")
     try:
         import PIL.Image
         import PIL.ImageOps
     except ImportError as error:
         raise InvalidInput(
-            "shrink needs Pillow, which is not installed. Install it (pip install pillow), or omit shrink."
+            "shrink needs Pillow, which is not installed. Install it (pip install pillow), or leave shrink out."
         ) from error
     try:
         with _opened(image) as opened:
@@ -182,7 +182,7 @@ def shrunk(call: Call, image: LocalImage | str) -> LocalImage:
         unknown = isinstance(error, PIL.UnidentifiedImageError)
         why = "Pillow does not know its format" if unknown else str(error).rstrip(".")
         raise InvalidInput(
-            f"shrink cannot read this {image.content_type} picture: {why}. Convert it, or omit shrink."
+            f"shrink cannot read this {image.content_type} picture: {why}. Convert it, or leave shrink out."
         ) from error
     kind = "png" if clear else "jpeg"
     return LocalImage(smaller, f"image/{kind}", f"{image.file_name.rpartition('.')[0] or image.file_name}.{kind}")
