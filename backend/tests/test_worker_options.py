@@ -89,7 +89,7 @@ def test_help_is_text_on_stdout_and_a_success(
 ) -> None:
     assert main(argv) == 0
     out, err = capfd.readouterr()
-    assert out.startswith("usage: fal_worker.py")
+    assert out.startswith("usage: fal-worker ")
     assert err == ""
     assert box.journal() == []
 
@@ -103,7 +103,7 @@ def test_the_help_of_a_command_names_its_options_in_both_spellings() -> None:
 def test_the_help_of_every_command_tells_every_option(name: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     out = capfd.readouterr().out
-    for option in COMMANDS[name].all_options:
+    for option in COMMANDS[name].options_in_argv:
         assert f"--{option.name}" in out
         assert f"--{option.name.replace('_', '-')}" in out
     assert ("--json" in out) == (not COMMANDS[name].is_program)
