@@ -90,6 +90,7 @@ def sandbox_server() -> Iterator[Sandbox]:
         yield box
 
 
+# Here, so that all test files share one server.
 packages, one_shop = shop_server.packages, shop_server.one_shop
 
 

@@ -29,7 +29,7 @@ from services.fal import log, settings
 from services.fal.call import Call, Slots
 from services.fal.errors import DeadlineExceeded, FalError
 from services.fal_service import FalClient
-from services.worker import serve
+from services.worker import version
 
 SOURCE = WORKER.parent.parent
 ASK = ("any-llm-complete", "--prompt", "Hello")
@@ -495,8 +495,8 @@ def test_the_sources_may_stand_at_the_root(monkeypatch: pytest.MonkeyPatch) -> N
     names: dict[str, Any] = {"__file__": "/services/fal/settings.py", "__name__": settings.__name__}
     exec(compile(source.read_text(), "/services/fal/settings.py", "exec"), names)
     assert names["_PROJECT"] == Path("/")
-    monkeypatch.setattr(serve, "__file__", "/services/worker/serve.py")
-    assert serve._version()
+    monkeypatch.setattr(version, "__file__", "/services/worker/version.py")
+    assert version.version()
 
 
 # The client's own places
