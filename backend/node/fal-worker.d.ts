@@ -80,6 +80,22 @@ export interface Image {
   file_size: number | null;
 }
 
+/** One of several pictures of one prompt. */
+export interface Variant {
+  url: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  content_type: string | null;
+  /** Bytes. */
+  file_size: number | null;
+  /** fal's id of the job that made it. */
+  request_id?: string | null;
+  /** What it was made with, when its job made no other picture: pass it to make it again. */
+  seed?: number;
+}
+
 /** The nine categories of a product. */
 export interface Categories {
   main_product_type: string;
@@ -111,6 +127,8 @@ export interface StyledImage {
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
+  /** With `num_images` above 1: what it was made with, when its job made no other picture. */
+  seed?: number;
   /** Where --save_dir put it. */
   path?: string;
 }
@@ -132,6 +150,11 @@ export interface ResolvedSettings {
   timeout_s: number;
   max_concurrency: number;
   log: string;
+  /** Whether fal keeps the inputs and outputs of jobs. */
+  store_io: boolean;
+  /** Seconds after which fal deletes files; null leaves it to the account. */
+  expires_in_s: number | null;
+  queue_priority: string;
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -182,8 +205,10 @@ export interface StepDone {
   categories?: Categories;
   /** Of `prompt`. */
   prompt?: string;
-  /** Of `picture`. */
+  /** Of `picture`; the first one of several. */
   image?: StyledImage;
+  /** Of `picture` with `num_images` above 1: all of this style. */
+  images?: StyledImage[];
   /** Of `description`. */
   description?: string;
 }
@@ -306,6 +331,7 @@ export interface CancelResult {
 
 /** Of background and remove-background. */
 export interface PictureResult {
+  /** The picture; the first one of several. */
   image: Image;
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings: Record<string, number>;
@@ -317,6 +343,8 @@ export interface PictureResult {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
+  images?: Variant[];
 }
 
 /** Of analyze-product. */
@@ -349,7 +377,7 @@ export interface PromptResult {
 
 /** Of generate-multiple-bg. */
 export interface BackgroundsDocument {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
   total_generated: number;
   total_requested: number;
@@ -373,7 +401,7 @@ export interface UploadResult {
 
 /** Of workflow. */
 export interface WorkflowDocument {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
   total_generated: number;
   total_requested: number;
@@ -541,10 +569,28 @@ export interface AnyLlmCancelOptions {
 export interface BackgroundOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** The prompt. */
-  prompt: string;
+  /** The background in words; required without --ref_image_url. */
+  prompt?: string | null;
+  /** A picture of the background, in place of --prompt. */
+  ref_image_url?: string | null;
   /** Cut the product out first (true). */
   remove_bg?: boolean | null;
+  /** 0 to 2147483647; the same inputs and seed give the same picture. */
+  seed?: number | null;
+  /** How many variants of each prompt, 1 to 4; each is billed (1). */
+  num_images?: number | null;
+  /** What the picture must not show. */
+  negative_prompt?: string | null;
+  /** Such as 4:5. */
+  aspect_ratio?: string | null;
+  /** Such as 2K. */
+  resolution?: string | null;
+  /** Width and height in pixels, such as 1000x800. */
+  image_size?: string | null;
+  /** Keep the size of the photo. */
+  original_quality?: boolean | null;
+  /** Where the product stands: original, or a place such as bottom_center. */
+  placement?: string | null;
   /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
@@ -606,6 +652,22 @@ export interface GenerateMultipleBgOptions {
   })[] | null;
   /** Cut the product out first (true). */
   remove_bg?: boolean | null;
+  /** 0 to 2147483647; the same inputs and seed give the same picture. */
+  seed?: number | null;
+  /** How many variants of each prompt, 1 to 4; each is billed (1). */
+  num_images?: number | null;
+  /** What the picture must not show. */
+  negative_prompt?: string | null;
+  /** Such as 4:5. */
+  aspect_ratio?: string | null;
+  /** Such as 2K. */
+  resolution?: string | null;
+  /** Width and height in pixels, such as 1000x800. */
+  image_size?: string | null;
+  /** Keep the size of the photo. */
+  original_quality?: boolean | null;
+  /** Where the product stands: original, or a place such as bottom_center. */
+  placement?: string | null;
   /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
@@ -637,6 +699,22 @@ export interface WorkflowOptions {
   language?: string | null;
   /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false). */
   shrink?: boolean | null;
+  /** 0 to 2147483647; the same inputs and seed give the same picture. */
+  seed?: number | null;
+  /** How many variants of each prompt, 1 to 4; each is billed (1). */
+  num_images?: number | null;
+  /** What the picture must not show. */
+  negative_prompt?: string | null;
+  /** Such as 4:5. */
+  aspect_ratio?: string | null;
+  /** Such as 2K. */
+  resolution?: string | null;
+  /** Width and height in pixels, such as 1000x800. */
+  image_size?: string | null;
+  /** Keep the size of the photo. */
+  original_quality?: boolean | null;
+  /** Where the product stands: original, or a place such as bottom_center. */
+  placement?: string | null;
   /** A folder to save the original and the pictures in. */
   save_dir?: string | null;
   /** Also write an HTML page with the results into --save_dir. */
@@ -706,17 +784,25 @@ export type AnyLlmResultFailure = ErrorDocument & {
 };
 
 export type BackgroundFailure = ErrorDocument & {
+  /** The picture; the first one of several. */
+  image?: Image;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
+  images?: Variant[];
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
+  /** The picture; the first one of several. */
+  image?: Image;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
+  images?: Variant[];
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -736,7 +822,7 @@ export type GenerateBgPromptFailure = ErrorDocument & {
 };
 
 export type GenerateMultipleBgFailure = ErrorDocument & {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
   total_generated?: number;
   total_requested?: number;
@@ -756,7 +842,7 @@ export type UploadFileFailure = ErrorDocument & {
 };
 
 export type WorkflowFailure = ErrorDocument & {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
   total_generated?: number;
   total_requested?: number;

@@ -50,6 +50,17 @@ SHRINK = Option(
     "make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false)",
 )
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
+PICTURE_OPTIONS = (
+    Option("seed", "integer", "0 to 2147483647; the same inputs and seed give the same picture"),
+    Option("num_images", "integer", "how many variants of each prompt, 1 to 4; each is billed (1)"),
+    Option("negative_prompt", "text", "what the picture must not show"),
+    Option("aspect_ratio", "text", "such as 4:5"),
+    Option("resolution", "text", "such as 2K"),
+    Option("image_size", "text", "width and height in pixels, such as 1000x800"),
+    Option("original_quality", "flag", "keep the size of the photo"),
+    Option("placement", "text", "where the product stands: original, or a place such as bottom_center"),
+)
+"""Which of them there are depends on the endpoint that makes the pictures."""
 PORT = Option("port", "integer", "the port to listen on; 0 means any free port (8788)")
 COUNT = Option("count", "integer", "end after this many verified webhooks")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
@@ -197,7 +208,14 @@ COMMANDS: Mapping[str, Command] = {
     "any-llm-cancel": Command("stop a submitted job", (REQUEST_ID,), "any_llm_cancel", result="CancelResult"),
     "background": Command(
         "put the product of a photo on another background",
-        (IMAGE_URL, PROMPT, REMOVE_BG, LOGS),
+        (
+            IMAGE_URL,
+            PROMPT._replace(required=False, help="the background in words; required without --ref_image_url"),
+            Option("ref_image_url", "text", "a picture of the background, in place of --prompt"),
+            REMOVE_BG,
+            *PICTURE_OPTIONS,
+            LOGS,
+        ),
         "background_replace",
         result="PictureResult",
     ),
@@ -220,7 +238,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "generate-multiple-bg": Command(
         "put the product of a photo on several backgrounds",
-        (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, LOGS),
+        (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, *PICTURE_OPTIONS, LOGS),
         "generate_multiple_backgrounds",
         _failed_when_empty,
         when_failed=_NO_PICTURES,
@@ -241,6 +259,7 @@ COMMANDS: Mapping[str, Command] = {
             STYLES,
             Option("language", "text", "the language of the description (Turkish)"),
             SHRINK,
+            *PICTURE_OPTIONS,
             Option("save_dir", "path", "a folder to save the original and the pictures in"),
             Option("report", "flag", "also write an HTML page with the results into --save_dir", needs="save_dir"),
             LOGS,

@@ -49,7 +49,9 @@ class SavedFiles:
         if not folder:
             raise InvalidInput("--save_dir must be the path of a folder, not empty.")
         self._names: list[tuple[str, str] | None] = [
-            (row.name, row.description) for row in styles(arguments.get("styles"))
+            (row.name, row.description)
+            for row in styles(arguments.get("styles"))
+            for _ in range(arguments.get("num_images") or 1)
         ]
         self._places = Slots(AT_ONCE)
         self._original: Task[Path | None] | None = None
@@ -68,8 +70,8 @@ class SavedFiles:
         if self._original is None:
             self._original = Task(self._save_original)
         if event["step"] == "picture" and event["status"] == "done":
-            image = event["image"]
-            self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
+            for image in event.get("images", [event["image"]]):
+                self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
 
     def finish(self, document: dict[str, Any], *, report: bool) -> None:
         """Wait for what is still being saved, and tell the paths; what failed is listed in the document's `errors`.
