@@ -64,19 +64,18 @@ class Variants(NamedTuple):
         images = [picture.as_variant() for picture in self.pictures]
         partial = {"image": self.pictures[0].image, "images": images, **self.failure.partial}
         # The whole call once more would pay for the others twice.
-        raise self.failure.but(
-            partial=partial, retryable=False, hint="Those that were made are under `images`."
-        ) from self.failure
+        hint = " ".join(filter(None, (self.failure.hint, "The variants that were made are under `images`.")))
+        raise self.failure.but(partial=partial, retryable=False, hint=hint) from self.failure
 
     def as_result(self, timings: Mapping[str, float], wanted: int) -> dict[str, Any]:
         """The result of a method that makes one picture, or several of one prompt."""
         first = self.pictures[0].as_result(timings)
         if wanted == 1:
             return first
-        jobs = {picture.result.request_id: picture.result for picture in self.pictures}.values()
-        units = [job.billable_units for job in jobs if job.billable_units is not None]
+        units = [picture.result.billable_units for picture in self.pictures]
+        known = [share for share in units if share is not None]
         images = [picture.as_variant() for picture in self.pictures]
-        return {**first, "images": images, "billable_units": sum(units) if units else None}
+        return {**first, "images": images, "billable_units": sum(known) if len(known) == len(units) else None}
 
 
 class PictureModels:
@@ -102,10 +101,13 @@ class PictureModels:
         return for_bria(call, image)
 
     def replace_background(self, call: Call, image_url: str, prompt: str | None, options: PictureOptions) -> Variants:
-        """The product on the background that `prompt`, or a reference picture, describes. Raises what kept every picture from being made."""
+        """The product on the background that `prompt`, or a reference picture, describes.
+
+        Raises what kept every picture from being made.
+        """
         if options.num_images == 1 or not self._endpoints.current("photokit").makes_one:
             result = self._run(call, image_url, prompt, _all(options))
-            return Variants(read_pictures(result) if options.num_images > 1 else [read_picture(result)])
+            return Variants(read_pictures(result, options.num_images))
         # Without a seed of the caller's it is another one each time: the same pictures would be paid for once more.
         first = options.others.get("seed", random.randint(0, MAX_SEED))
         with side_by_side(call) as tasks:
@@ -118,7 +120,6 @@ class PictureModels:
         return read_picture(self._run(call, image_url, prompt, options))._replace(seed=options.get("seed"))
 
     def _run(self, call: Call, image_url: str, prompt: str | None, options: Mapping[str, Any]) -> Result:
-
         def arguments(endpoint: Endpoint) -> dict[str, Any]:
             inputs = {**endpoint.image_input([image_url]), **endpoint.option_inputs(options)}
             return inputs if prompt is None else {**inputs, endpoint.prompt_field: prompt}
@@ -164,16 +165,18 @@ def read_picture(result: Result) -> Picture:
     return _picture(result.output.get("image") or (images[0] if images else None), result)
 
 
-def read_pictures(result: Result) -> list[Picture]:
-    """All pictures of a finished job, in order; those that cannot be read are left out while there are others."""
-    images = _images(result)
-    if not images:
-        return [read_picture(result)]
+def read_pictures(result: Result, wanted: int) -> list[Picture]:
+    """The pictures of a finished job, in order; those that cannot be read are left out while there are others."""
     pictures: list[Picture] = []
-    for image in images:
+    for image in _images(result)[:wanted] if wanted > 1 else []:
         with contextlib.suppress(BadOutput):
             pictures.append(_picture(image, result))
-    return pictures or [read_picture(result)]
+    if len(pictures) < 2:
+        return pictures or [read_picture(result)]
+    # So that the sum over the pictures is what the job cost.
+    units = result.billable_units
+    share = result._replace(billable_units=None if units is None else units / len(pictures))
+    return [picture._replace(result=share) for picture in pictures]
 
 
 def _images(result: Result) -> list[Any]:
