@@ -42,6 +42,7 @@ TAKEN = {
 }
 """By endpoint and option: what is sent for it."""
 CASES = [(endpoint, option) for endpoint in TAKEN for option in OPTIONS]
+CRASH = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
 CATEGORIES = {"main_product_type": "Kitchenware"}
 
 
@@ -194,7 +195,7 @@ def test_variants_of_one_job_come_in_its_order_and_share_what_it_cost(box, at, p
 
 def test_when_a_variant_fails_those_that_were_made_are_in_the_error(box, photo_url, run):
     box.fault("job", endpoint=PHOTOKIT, output={"image": picture("1")}, times=1)
-    box.fault("job", endpoint=PHOTOKIT, status=422, times=1)
+    box.fault("job", endpoint=PHOTOKIT, times=1, **CRASH)
     code, document = run(
         *("background", "--image_url", photo_url, "--prompt", "oak", "--remove_bg", "false", "--num_images", "2")
     )
@@ -221,7 +222,7 @@ def test_styles_have_their_variants_one_after_the_other(box, client, photo_url):
 
 def test_a_variant_that_fails_is_an_error_of_its_style_beside_the_picture_of_the_other(box, client, photo_url):
     box.fault("job", endpoint=CUTOUT, output={"image": picture("cut")})
-    box.fault("job", endpoint=PHOTOKIT, status=422, times=1)
+    box.fault("job", endpoint=PHOTOKIT, times=1, **CRASH)
     box.fault("job", endpoint=PHOTOKIT, output={"image": picture("1")}, times=1)
     result = client.generate_multiple_backgrounds(photo_url, CATEGORIES, styles=["Studio"], num_images=2)
     assert (result["total_generated"], result["total_requested"]) == (1, 2)

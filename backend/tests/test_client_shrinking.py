@@ -343,6 +343,6 @@ def test_without_pillow_a_photo_that_bria_does_not_take_is_an_error_before_anyth
     path = saved(scene(50, 50), "photo.bmp")
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(InvalidInput, match="take no image/bmp files.*pip install pillow"):
+    with pytest.raises(InvalidInput, match=r"take no image/bmp files.*pip install pillow"):
         client.product_workflow(path)
     assert box.journal() == []

@@ -670,7 +670,7 @@ class FalClient:
             parts.pictures.check(options)
             if shrink:
                 source = shrunk(call, source)
-            source = parts.pictures.for_cut_out(call, source)
+            source = parts.pictures.fit(call, source, "cutout")
             return cast("WorkflowResult", parts.workflow.run(call, source, wanted, language, options))
 
     def save_picture(

@@ -94,9 +94,9 @@ class PictureModels:
         """Raises InvalidInput for an option that the endpoint in use does not take: before anything is paid for."""
         self._endpoints.current("photokit").option_inputs(_all(options))
 
-    def for_cut_out(self, call: Call, image: LocalImage | str) -> LocalImage | str:
-        """A local photo as the cut-out takes it."""
-        if isinstance(image, str) or not self._endpoints.current("cutout").is_bria:
+    def fit(self, call: Call, image: LocalImage | str, role: str) -> LocalImage | str:
+        """A local photo as the endpoint for `role` takes it; raises InvalidInput when it cannot be made so."""
+        if isinstance(image, str) or not self._endpoints.current(role).is_bria:
             return image
         return for_bria(call, image)
 
