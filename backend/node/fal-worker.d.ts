@@ -205,10 +205,8 @@ export interface StepDone {
   categories?: Categories;
   /** Of `prompt`. */
   prompt?: string;
-  /** Of `picture`; the first one of several. */
+  /** Of `picture`; with `num_images` above 1 there is one such event for each. */
   image?: StyledImage;
-  /** Of `picture` with `num_images` above 1: all of this style. */
-  images?: StyledImage[];
   /** Of `description`. */
   description?: string;
 }

@@ -184,12 +184,16 @@ class ProductModels:
             made = self._pictures.replace_background(call, url, prompt, options)
             return [styled_image(picture, style, prompt) for picture in made.pictures], made.failure
 
-        def told(made: tuple[list[StyledImage], FalError | None]) -> dict[str, Any]:
-            images, _ = made
-            several = {"images": images} if options.num_images > 1 else {}
-            return {"image": images[0], **several, **_sandbox_of(images[0])}
+        def told(image: StyledImage) -> dict[str, Any]:
+            return {"image": image, **_sandbox_of(image)}
 
-        return call.progress.step("picture", make, told, style=style.name)
+        return call.progress.step(
+            "picture",
+            make,
+            lambda made: told(made[0][0]),
+            style=style.name,
+            further=lambda made: [told(image) for image in made[0][1:]],
+        )
 
 
 class Workflow:

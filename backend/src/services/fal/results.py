@@ -419,9 +419,7 @@ class StepMade(OfStyle, FromSandbox, total=False):
     prompt: str
     """Of `prompt`."""
     image: StyledImage
-    """Of `picture`; the first one of several."""
-    images: list[StyledImage]
-    """Of `picture` with `num_images` above 1: all of this style."""
+    """Of `picture`; with `num_images` above 1 there is one such event for each."""
     description: str
     """Of `description`."""
 

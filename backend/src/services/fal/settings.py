@@ -27,6 +27,7 @@ DEFAULT_TIMEOUT_S = 110.0
 DEFAULT_CONCURRENCY = 8
 MAX_TIMEOUT_S = 86_400.0
 MAX_LIFETIME_S = 100 * 365 * 86_400
+# As the worker reads its switches (worker/options.py), which must start without this module.
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 LOG_LEVELS = ("off", "info", "debug")

@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from services.fal.errors import DeadlineExceeded, FalError, InvalidInput
-from services.fal.settings import FALSE, TRUE
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
+TRUE = ("true", "1", "yes", "on")
+FALSE = ("false", "0", "no", "off")
 
 
 class Option(NamedTuple):

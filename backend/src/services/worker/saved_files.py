@@ -70,8 +70,8 @@ class SavedFiles:
         if self._original is None:
             self._original = Task(self._save_original)
         if event["step"] == "picture" and event["status"] == "done":
-            for image in event.get("images", [event["image"]]):
-                self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
+            image = event["image"]
+            self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
 
     def finish(self, document: dict[str, Any], *, report: bool) -> None:
         """Wait for what is still being saved, and tell the paths; what failed is listed in the document's `errors`.

@@ -75,7 +75,7 @@ class Made:
         if event.get("status") != "done":
             return
         if event["step"] == "picture" and "image" in event:
-            images = [*self.document.get("images", ()), *event.get("images", [event["image"]])]
+            images = [*self.document.get("images", ()), event["image"]]
             self.document |= {"images": images, "total_generated": len(images)}
         self.document |= {name: event[name] for name in self.KEPT.get(event["step"], ()) if name in event}
 
