@@ -58,7 +58,7 @@ class Progress:
         style: str | None = None,
         further: Callable[[T], Sequence[Mapping[str, Any]]] = lambda value: (),
     ) -> T:
-        """Run one step; `made` says what the event at its end tells of its value, `further` what more such events do."""
+        """Run one step; `made` tells its value in the event at its end, `further` in more such events."""
         about = {"step": name} if style is None else {"step": name, "style": style}
         self._tell({**about, "status": "started"})
         began = time.monotonic()
