@@ -104,7 +104,7 @@ def _and(words: list[str]) -> str:
 def _table(parameters: Mapping[ast.arg, ast.expr | None], meanings: Mapping[str, str]) -> Iterator[str]:
     yield "| Parameter | Type | Default | Meaning |\n|---|---|---|---|"
     for parameter, default in parameters.items():
-        shown = "required" if default is None else f"`{_source(default)}`"
+        shown = "required" if default is None else f"`{_default(default)}`"
         kind = _cell(_source(parameter.annotation))
         yield f"| `{parameter.arg}` | `{kind}` | {shown} | {_cell(meanings.get(parameter.arg, ''))} |"
 
@@ -159,6 +159,15 @@ def _source(node: ast.expr | None) -> str:
     return "" if node is None else ast.unparse(node).replace("'", '"')
 
 
+def _default(node: ast.expr) -> str:
+    """A default value; the value of a constant in place of its name."""
+    if isinstance(node, ast.Name):
+        for path in sorted(SHAPES.parent.glob("*.py")):
+            if found := re.search(rf"^{node.id} = (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+                return found[1]
+    return _source(node)
+
+
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
@@ -206,7 +215,7 @@ class _Client:
         for parameter, default in _parameters(method):
             if parameter.arg in keyword_only and "*" not in words:
                 words.append("*")
-            words.append(parameter.arg if default is None else f"{parameter.arg}={_source(default)}")
+            words.append(parameter.arg if default is None else f"{parameter.arg}={_default(default)}")
         return f"{name}({', '.join(words)})"
 
 

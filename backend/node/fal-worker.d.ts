@@ -169,6 +169,70 @@ export interface Host {
   seconds: number;
 }
 
+/** A default model that ends. */
+export interface Ending {
+  model: string;
+  /** The day, as YYYY-MM-DD, from which its provider no longer offers it. */
+  ends_on: string;
+  /** Negative after that day. */
+  days_left: number;
+  /** By job that asks it: the model that is asked when it is gone, or null. */
+  then: Record<string, string | null>;
+}
+
+/** What fal's catalogue says of an endpoint, compared with what this library knows of it. */
+export interface CheckedEndpoint {
+  endpoint: string;
+  verdict: "same" | "differs" | "gone" | "unread";
+  differences: string[];
+  /** Inputs that fal takes and this library does not use. */
+  also: string[];
+  /** Whether the library relies on what differs. */
+  matters: boolean;
+  /** Of one unit. */
+  price_usd: number | null;
+  unit: string | null;
+}
+
+/** A default model. */
+export interface CheckedModel {
+  model: string;
+  /** Whether OpenRouter lists it; null when its list cannot be read. */
+  listed: boolean | null;
+  /** When it ends, by that list or as its provider announced it. */
+  ends_on: string | null;
+}
+
+/** How fal answers, compared with how it is documented. */
+export interface CheckedFact {
+  fact: string;
+  documented: string;
+  /** `same`, or what the sandbox answers where the documents leave a choice. */
+  sandbox: string;
+  /** `same`, what differs, or why it was not seen. */
+  live: string;
+  seen: boolean;
+  /** Whether the library relies on what differs. */
+  matters: boolean;
+  /** The document. */
+  source: string;
+}
+
+/** What `doctor --live` found. */
+export interface LiveReport {
+  endpoints: CheckedEndpoint[];
+  models: CheckedModel[];
+  facts: CheckedFact[];
+  /** What one of each was expected to cost at most; null when nothing was to be spent. */
+  needed_usd: number | null;
+  /** What it cost at most. */
+  spent_usd: number;
+  /** Request ids of jobs that could not be cancelled. */
+  jobs_left: string[];
+  /** The folder. */
+  recordings: string | null;
+}
+
 /** JSON Schemas (2020-12) of one command, each complete in itself. */
 export interface CommandSchemas {
   description: string;
@@ -431,7 +495,13 @@ export interface DoctorResult {
   settings: ResolvedSettings;
   /** fal's hosts by name. */
   hosts: Record<string, Host>;
+  /** Default models with a known end, the next one first. */
+  endings: Ending[];
+  /** Of models that end within 30 days, or ended. */
+  warnings: string[];
   error: null;
+  /** With --live. */
+  live?: LiveReport;
 }
 
 /** Of schema. */
@@ -726,6 +796,12 @@ export interface WorkflowOptions {
 }
 
 export interface DoctorOptions {
+  /** Compare fal with what this library takes it to be, with free reads only (false). */
+  live?: boolean | null;
+  /** With --live: also try one of each job, for so many US dollars at most. */
+  spend?: number | null;
+  /** With --live: a folder for what fal answered, one file a fact. */
+  recordings?: string | null;
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
@@ -874,6 +950,12 @@ export type DoctorFailure = ErrorDocument & {
   settings?: ResolvedSettings;
   /** fal's hosts by name. */
   hosts?: Record<string, Host>;
+  /** Default models with a known end, the next one first. */
+  endings?: Ending[];
+  /** Of models that end within 30 days, or ended. */
+  warnings?: string[];
+  /** With --live. */
+  live?: LiveReport;
 };
 
 /** What a command takes. */

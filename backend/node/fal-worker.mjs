@@ -47,8 +47,8 @@ const HANG_TIMEOUT_MS = 30_000;
 const BACK_OFF_FIRST_MS = 100;
 const BACK_OFF_MAX_MS = 5_000;
 const TAIL_LENGTH = 8_000;
-/** They cost nothing, so a lost answer is no reason not to ask again. */
-const FREE = new Set(['ping', 'any-llm-status', 'any-llm-result', 'any-llm-cancel', 'upload-file', 'doctor', 'schema']);
+/** They cost nothing, so a lost answer is no reason not to ask again. A doctor may be told to spend. */
+const FREE = new Set(['ping', 'any-llm-status', 'any-llm-result', 'any-llm-cancel', 'upload-file', 'schema']);
 const NOT_SENT = 'Nothing was sent to fal.';
 const MAY_BE_BILLED =
   'fal may still run and bill what was sent: look at https://fal.ai/dashboard/requests before you repeat the call.';

@@ -15,6 +15,8 @@ import pytest
 NODE_MODULE = Path(__file__).resolve().parents[1] / "node"
 CACHE = Path(sys.prefix) / "npm"
 WANTED = json.loads((NODE_MODULE / "package.json").read_text(encoding="utf-8"))["devDependencies"]
+EXPRESS = {"express": "^5.1.0"}
+"""What the recipe for it needs."""
 INSTALL_S = 300.0
 
 
@@ -25,29 +27,38 @@ def npm(node: str) -> str:
 
 def packages(node: str) -> Path:
     """The folder of node_modules with what the module's tests need. Skips the test where npm cannot install it."""
-    if not _installed():
-        _install(node)
-    return CACHE / "node_modules"
+    return _packages(node, CACHE, WANTED)
 
 
-def _installed() -> bool:
+def express(node: str) -> Path:
+    """The folder of node_modules with Express. Skips the test where npm cannot install it."""
+    return _packages(node, CACHE.with_name("npm-express"), EXPRESS)
+
+
+def _packages(node: str, cache: Path, wanted: dict[str, str]) -> Path:
+    if not _installed(cache, wanted):
+        _install(node, cache, wanted)
+    return cache / "node_modules"
+
+
+def _installed(cache: Path, wanted: dict[str, str]) -> bool:
     try:
-        return json.loads((CACHE / "package.json").read_text(encoding="utf-8"))["dependencies"] == WANTED
+        return json.loads((cache / "package.json").read_text(encoding="utf-8"))["dependencies"] == wanted
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _install(node: str) -> None:
+def _install(node: str, cache: Path, wanted: dict[str, str]) -> None:
     """Install into a folder of its own that then takes its place, whoever else does the same."""
     path = f"{Path(node).parent}{os.pathsep}{os.environ['PATH']}"
-    with tempfile.TemporaryDirectory(dir=CACHE.parent, prefix="npm-", ignore_cleanup_errors=True) as folder:
-        (Path(folder) / "package.json").write_text(json.dumps({"private": True, "dependencies": WANTED}))
+    with tempfile.TemporaryDirectory(dir=cache.parent, prefix="npm-", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}))
         quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--fetch-retries=1"]
         argv = [npm(node), "install", *quiet]
         env = {**os.environ, "PATH": path}
         try:
             subprocess.run(argv, cwd=folder, env=env, capture_output=True, check=True, timeout=INSTALL_S)
         except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"npm cannot install {', '.join(WANTED)}: {error}")
-        shutil.rmtree(CACHE, ignore_errors=True)
-        os.replace(folder, CACHE)
+            pytest.skip(f"npm cannot install {', '.join(wanted)}: {error}")
+        shutil.rmtree(cache, ignore_errors=True)
+        os.replace(folder, cache)

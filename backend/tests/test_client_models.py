@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
 from fal_sandbox.refusals import HOW
 from services.fal.endpoints import MODEL_CHAINS
 from services.fal.errors import BadOutput, FalError, ModelGone, ModelRejected
+from services.fal.model_ends import MODEL_ENDS, endings, ends_on, warning_of
 from services.fal_service import FalClient
 
 PHOTO = "https://example.com/red-mug.jpg"
@@ -360,3 +362,59 @@ def test_the_errors_are_in_the_tree(box, client):
     box.say("")
     with pytest.raises(BadOutput):
         list(client.iter_any_llm("Hi"))
+
+
+# Models whose end was announced
+
+
+TODAY = date(2026, 11, 26)
+
+
+def test_default_models_that_end_are_told_the_next_one_first():
+    (pro, mini) = endings({}, TODAY)
+    assert pro == {
+        "model": "google/gemini-2.5-pro",
+        "ends_on": "2026-12-01",
+        "days_left": 5,
+        "then": dict.fromkeys(("enterprise", "vision"), "google/gemini-3.8-flash"),
+    }
+    assert (mini["model"], mini["ends_on"], list(mini["then"])) == ("openai/gpt-5-mini", "2026-12-11", ["prompt"])
+
+
+def test_models_set_by_hand_are_looked_at_in_place_of_the_default_ones():
+    (only,) = endings({"enterprise": ("openai/gpt-4o",), "vision": (THIRD,), "prompt": (THIRD,)}, TODAY)
+    assert (only["model"], only["then"]) == ("openai/gpt-4o", {"enterprise": None})
+
+
+@pytest.mark.parametrize(("days", "warns"), [(31, False), (30, True), (1, True), (0, True), (-40, True)])
+def test_a_model_is_warned_of_from_thirty_days_before_its_end(days, warns):
+    today = ends_on("openai/gpt-5-mini") - timedelta(days=days)
+    (row,) = [row for row in endings({}, today) if row["model"] == "openai/gpt-5-mini"]
+    warning = warning_of(row)
+    assert (warning is not None) is warns
+    if warns:
+        assert (
+            f"ends on 2026-12-11, in {days} day{'s' * (days > 1)}. " if days > 0 else "ended on 2026-12-11"
+        ) in warning
+        assert "google/gemini-3.5-flash-lite is asked in its place" in warning
+
+
+def test_a_model_without_a_successor_is_warned_of_with_the_remedy():
+    (row,) = [row for row in endings({"text": ("openai/gpt-4o",)}, date(2027, 1, 1)) if row["then"] == {"text": None}]
+    assert "set FAL_TEXT_MODEL to another model" in warning_of(row)
+
+
+def test_every_end_is_a_day():
+    assert all(ends_on(model) is not None for model in MODEL_ENDS)
+    assert ends_on(THIRD) is None
+
+
+def test_the_doctor_tells_and_warns_of_models_that_end(box, client, monkeypatch, caplog):
+    today = datetime.now(timezone.utc).date()
+    ends = {"openai/gpt-5-mini": today + timedelta(days=9), "google/gemini-2.5-pro": today + timedelta(days=99)}
+    monkeypatch.setattr("services.fal.model_ends.MODEL_ENDS", {model: day.isoformat() for model, day in ends.items()})
+    report = client.doctor()
+    assert [row["model"] for row in report["endings"]] == list(ends)
+    (warning,) = report["warnings"]
+    assert "openai/gpt-5-mini of prompt ends on" in warning
+    assert report["error"] is None

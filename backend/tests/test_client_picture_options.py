@@ -153,6 +153,38 @@ def test_an_endpoint_nobody_here_knows_gets_every_option_under_our_name(box, at,
     assert [image["url"] for image in made["images"]] == [picture("1")["url"], picture("2")["url"]]
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("endpoint", "argv", "sent"),
+    [
+        (BANANA_21, "--aspect_ratio 4:5 --resolution 2K", {"aspect_ratio": "4:5", "resolution": "2K"}),
+        (SHOT, "--image_size 320x200 --original_quality false", {"shot_size": [320, 200], "original_quality": False}),
+        (SHOT, "--placement original", {"placement_type": "original"}),
+    ],
+)
+def test_the_commands_take_the_options_of_other_endpoints(
+    box, monkeypatch, run, photo_url, photo_path, endpoint, argv, sent
+):
+    monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", endpoint)
+    categories = ("--categories", json.dumps(CATEGORIES))
+    for command in (
+        ("background", "--image_url", photo_url, "--prompt", "oak"),
+        ("generate-multiple-bg", "--image_url", photo_url, *categories, "--styles", '["Studio"]'),
+        ("workflow", "--image", str(photo_path), "--styles", '["Studio"]'),
+    ):
+        assert run(*command, *argv.split())[0] == 0
+    assert [{name: given.get(name) for name in sent} for given in inputs(box, endpoint)] == [sent] * 3
+
+
+def test_the_command_takes_a_reference_picture(box, monkeypatch, run, photo_url):
+    monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", REPLACE)
+    assert run("background", "--image_url", photo_url, "--ref_image_url", photo_url)[0] == 0
+    assert inputs(box, REPLACE)[0]["ref_image_url"] == photo_url
+    code, document = run("background", "--image_url", photo_url)
+    assert (code, document["error_type"]) == (1, "invalid_input")
+    assert "prompt" in document["error"]
+
+
 # Variants
 
 

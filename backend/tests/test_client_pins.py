@@ -14,6 +14,7 @@ import httpx
 import httpx_sse
 import pytest
 import urllib3
+from httpcore._backends.sync import SyncStream
 from requests.adapters import HTTPAdapter
 
 WHY = "services/fal/fal_api.py, transport.py and connections.py stand on this; read what changed before you adapt them"
@@ -56,6 +57,7 @@ def test_fal_clients_sync_client_sends_with_what_a_subclass_gives_it():
         (fal_client.client.CDNToken, {"token", "token_type", "base_upload_url", "expires_at"}),
         (httpx.Client.send, {"request"}),
         *((pool.__init__, {"ssl_context", "keepalive_expiry", "network_backend"}) for pool in POOLS),
+        (SyncStream.__init__, {"sock"}),
         (httpcore.HTTPProxy.__init__, {"proxy_url", "proxy_auth", "proxy_headers", "proxy_ssl_context"}),
         (httpx_sse.EventSource.__init__, {"response"}),
         (HTTPAdapter.build_connection_pool_key_attributes, {"request", "verify", "cert"}),

@@ -243,7 +243,7 @@ def broken(what):
 def test_a_photo_that_cannot_be_made_smaller_is_an_error_before_anything_is_sent(what, box, client, tmp_path):
     path = tmp_path / "photo.tiff"
     path.write_bytes(broken(what))
-    with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.*[^.]\. Convert it, or omit") as raised:
+    with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.*[^.]\. Convert it, or leave") as raised:
         client.upload_file(path, shrink=True)
     assert " at 0x" not in str(raised.value)
     assert box.journal() == []
@@ -260,7 +260,7 @@ def test_without_pillow_the_error_says_what_to_install(box, client, saved, monke
 
 
 def test_a_url_is_not_made_smaller(box, client):
-    with pytest.raises(InvalidInput, match="Omit it for a URL"):
+    with pytest.raises(InvalidInput, match="Leave it out for a URL"):
         client.product_workflow("https://v3.fal.media/files/a/mug.jpg", shrink=True)
     assert box.journal() == []
 

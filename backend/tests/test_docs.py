@@ -28,8 +28,8 @@ else:
     import tomli as tomllib
 
 NODE_PAGE, WEBHOOKS, MIGRATING = DOCS / "node.md", DOCS / "webhooks.md", DOCS / "migrating.md"
-RUN_ELSEWHERE = (README, DOCS / "cli.md", DOCS / "listing.md")
-"""By test_readme.py, which types the whole page; by test_schemas.py; by test_listing_docs.py."""
+RUN_ELSEWHERE = (README, DOCS / "cli.md", DOCS / "listing.md", DOCS / "recipes.md")
+"""By test_readme.py, which types the whole page; by test_schemas.py; by test_listing_docs.py; by test_recipes.py."""
 WORKER = "fal-worker "
 RUN_BY_SHELL = ("python backend/", "fal-sandbox ", "echo ", "curl ")
 NOT_RUN = ("make -C backend ",)

@@ -36,7 +36,7 @@ SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.log", "fal.progress"
 SERVICE = {
     *SUPERVISED,
     *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
-    *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json"),
+    *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json", "fal.model_ends"),
     *("fal.picture_models", "fal.product", "fal.prompts", "fal.responses", "fal.settings", "fal.text_models"),
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
@@ -50,6 +50,10 @@ LISTEN = {
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
 SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc"} - {*AHEAD, "worker.one_shot"}
+LIVE = {"live"} | {
+    f"live.{name}"
+    for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
+}
 BUDGETS = {
     "any-llm-complete": CLIENT,
     "any-llm-enterprise": CLIENT,
@@ -68,6 +72,7 @@ BUDGETS = {
     "workflow --save_dir": SAVED,
     "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
     "doctor": CLIENT,
+    "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
     "serve": SERVE,
     "webhook-listen": LISTEN,
@@ -94,6 +99,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "any-llm-submit": prompt,
         **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
         "doctor": [],
+        "doctor --live": ["--live"],
         "schema": [],
         "serve": [],
         "webhook-listen": ["--port", "0", "--timeout", "0.1"],

@@ -221,6 +221,19 @@ def test_a_ca_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert str(tmp_path / "file" / "x") in done.stderr
 
 
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["run", "--", "true"]], ids=["serve", "run"])
+def test_a_machine_without_a_temporary_folder_is_told_what_is_missing(command: list[str]) -> None:
+    """As on a read-only root: what Python finds when it tries every place is that none can be written to."""
+    code = (
+        "import runpy, sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere'];"
+        f"sys.argv[:] = ['fal-sandbox', *{command}]; runpy.run_path({str(SERVER)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert all(words in done.stderr for words in ("temporary folder", "Mount a tmpfs at /tmp", "TMPDIR", "--ca_dir"))
+    assert "port" not in done.stderr
+
+
 def test_servers_on_this_machine_are_reached_past_the_sandbox(box: Sandbox) -> None:
     assert box.env()["NO_PROXY"] == box.env()["no_proxy"] == "localhost,127.0.0.1,::1"
     code = "import os, requests; print(requests.get(os.environ['HTTPS_PROXY'] + '/_sandbox/ledger').status_code)"

@@ -251,6 +251,27 @@ def test_the_smoke_test_fails_when_one_check_fails_and_runs_the_others(python, b
     assert summary["checks"][1]["error_type"] == "job_failed"
 
 
+@pytest.mark.parametrize(
+    ("env", "error_type"),
+    [
+        ({"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}, "unreachable"),
+        ({"FAL_KEY": "bad:key"}, "auth"),
+        ({"FAL_KEY": "broke:key"}, "balance_exhausted"),
+    ],
+    ids=["no network", "a wrong key", "an empty balance"],
+)
+def test_the_smoke_test_says_once_what_fails_every_check(env, error_type, python, box):
+    done = python(SERVICE, env=env)
+    summary = json.loads(done.stdout)
+    first, *others = summary["checks"]
+    assert (done.returncode, first["error_type"]) == (1, error_type)
+    assert others == [{"name": name, "ok": False, "skipped": True} for name in ("enterprise", "background_prompt")]
+    assert summary["error"] is not None
+    # One line as the check begins, and one that says why it failed.
+    assert [line.partition(":")[0] for line in done.stderr.decode().splitlines()] == ["completion ...", "completion"]
+    assert first["error"] in done.stderr.decode()
+
+
 def test_the_smoke_test_without_a_key_says_how_to_get_one(python, box):
     done = python(SERVICE, env={"FAL_KEY": ""})
     summary = json.loads(done.stdout)

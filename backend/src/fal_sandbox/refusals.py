@@ -13,6 +13,8 @@ from fal_sandbox import replies
 
 HOW = ("404", "400", "422", "completed", "error")
 """The result's status; `completed`: only the COMPLETED status says it; `error`: in a 200, or an event of a stream."""
+NO_SUCH = "no-such-"
+"""Every model exists, but for those whose name begins so, behind the provider's."""
 REASONING_TOKENS = 64
 """What a model that must reason uses up before it writes."""
 
@@ -47,6 +49,8 @@ def refusal_of(
 ) -> ModelRefusal | None:
     """Why the model that these fields name does not run, if it does not."""
     model = fields.get("model")
+    if isinstance(model, str) and model.rpartition("/")[2].startswith(NO_SUCH):
+        return _gone(model, "404", streamed=streamed)
     how = next((how for name, how in map(gone, gone_models) if name == model), None)
     if how is not None:
         return _gone(str(model), how, streamed=streamed)

@@ -226,9 +226,20 @@ def _ca_folder(asked: str | None) -> Path:
         folder = Path(asked)
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         return folder.resolve()
-    folder = Path(tempfile.mkdtemp(prefix="fal-sandbox-"))
+    folder = Path(tempfile.mkdtemp(prefix="fal-sandbox-", dir=_temporary_folder()))
     folder.chmod(0o755)
     return folder
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:  # as Python calls it when none of them can be written to
+        reason = (
+            "the CA certificate needs one, and none can be written to. Mount a tmpfs at /tmp, let TMPDIR name a folder "
+            "that can be written to, or name one for the certificate with --ca_dir"
+        )
+        raise OSError(error.errno, reason, "a temporary folder") from error
 
 
 def _write_for_all(path: Path, data: bytes) -> None:

@@ -164,6 +164,11 @@ class FalClient:
         return self._settings.timeout_s
 
     @property
+    def settings(self) -> Settings:
+        """What the client was told, checked; its repr leaves the key out."""
+        return self._settings
+
+    @property
     def max_concurrency(self) -> int:
         """The number of model calls that run at once."""
         return self._settings.max_concurrency
@@ -690,7 +695,7 @@ class FalClient:
             return self._parts().downloads.save(call, url, folder, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Versions, settings with the key masked, and whether fal can be reached with this key. Sends no job."""
+        """Versions, settings with the key masked, models that end, and whether this key reaches fal. Sends no job."""
         with self._call(timeout) as call:
             return examine(call, self._settings, self._parts().api)
 

@@ -15,6 +15,7 @@ from services.fal import results
 from services.fal.arguments import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
 from services.fal.responses import REQUEST_ID
 from services.fal.settings import MAX_TIMEOUT_S
+from services.live.budget import MAX_SPEND_USD
 from services.worker.commands import COMMANDS, Command
 from services.worker.options import Option
 
@@ -55,6 +56,7 @@ LIMITS: Mapping[str, Schema] = {
     "temperature": {"minimum": 0, "maximum": 2},
     "max_tokens": {"minimum": 1},
     "timeout": {"exclusiveMinimum": 0, "maximum": int(MAX_TIMEOUT_S)},
+    "spend": {"exclusiveMinimum": 0, "maximum": int(MAX_SPEND_USD)},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
     "request_id": {"pattern": f"^{REQUEST_ID.pattern}$".replace(r"\w", "A-Za-z0-9_")},
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},
@@ -92,7 +94,8 @@ def options_schema(name: str, command: Command) -> Schema:
     if required := [option.name for option in command.all_options if option.required]:
         schema["required"] = required
     if needs := [option for option in command.all_options if option.needs]:
-        schema["dependentSchemas"] = {option.name: _needs(option) for option in needs}
+        others = {option.name: option for option in command.all_options}
+        schema["dependentSchemas"] = {option.name: _needs(option, others) for option in needs}
     return shapes.complete(f"Options of {name}", schema)
 
 
@@ -107,11 +110,13 @@ def _value(option: Option, shapes: Shapes) -> Schema:
     return {**described(option.help), **(schema if option.required else _or_null(schema))}
 
 
-def _needs(option: Option) -> Schema:
-    """An option that is switched on demands another one."""
+def _needs(option: Option, others: Mapping[str, Option]) -> Schema:
+    """An option that is given, or switched on, demands another one."""
+    given = {"const": True} if option.kind == "flag" else {"not": {"type": "null"}}
+    needed = {"const": True} if others[option.needs].kind == "flag" else {"type": "string"}
     return {
-        "if": {"properties": {option.name: {"const": True}}},
-        "then": {"properties": {option.needs: {"type": "string"}}, "required": [option.needs]},
+        "if": {"properties": {option.name: given}},
+        "then": {"properties": {option.needs: needed}, "required": [option.needs]},
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from services.fal.call import Call
 from services.fal.endpoints import MODEL_CHAINS, ROLES, chain_for
 from services.fal.errors import AuthError, FalError, ServiceError, report
+from services.fal.log import logger
+from services.fal.model_ends import endings, warning_of
 from services.fal.redaction import masked
 from services.fal.settings import Settings
 
@@ -28,11 +28,15 @@ HOSTS = {
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that this library stands on."""
+    import platform  # as importlib.metadata below: slow to import, and no other command needs it
+
     found = {name: _version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "platform": platform.platform(), **found}
 
 
 def _version(package: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -42,6 +46,12 @@ def _version(package: str) -> str:
 def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
     """What a person who asks for help should send along. Sends no job and costs nothing."""
     hosts = {host: _reach(call, api, url) for host, url in HOSTS.items()}
+    from datetime import datetime, timezone  # as platform above
+
+    ending = endings(settings.models, datetime.now(timezone.utc).date())
+    warnings = [warning for row in ending if (warning := warning_of(row)) is not None]
+    for warning in warnings:
+        logger.warning("%s", warning)
     failure = next((row["failure"] for row in hosts.values() if row["failure"]), None)
     return {
         "versions": versions(),
@@ -60,6 +70,8 @@ def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
         "hosts": {
             host: {name: value for name, value in row.items() if name != "failure"} for host, row in hosts.items()
         },
+        "endings": ending,
+        "warnings": warnings,
         **({"error": None} if failure is None else report(failure)),
     }
 

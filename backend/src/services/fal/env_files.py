@@ -122,4 +122,4 @@ def _wait(descriptor: int, deadline: float) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError(None, "it is a pipe that was not written and closed in time")
+        raise TimeoutError(None, "it is a pipe that nobody wrote to and closed in time")

@@ -56,16 +56,16 @@ class WebUrl(NamedTuple):
 def fault_of(url: str) -> str | None:
     """What makes `url` one that programs read differently, as the end of a sentence; None when it is fine."""
     if _CONTROL.search(url):
-        return "it contains a line break or another control character"
+        return "it holds a line break or another control character"
     if "\\" in url:
-        return "it contains a backslash"
+        return "it holds a backslash"
     found = _URL.match(url)
     if found is None:
         return "it does not begin with http:// or https://"
     if "@" in found["authority"]:
-        return "it contains a user name or a password"
+        return "it holds a user name or a password"
     if re.search(r"\s", url):
-        return "it contains a space (write %20)"
+        return "it holds a space (write %20)"
     return None
 
 

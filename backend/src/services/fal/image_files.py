@@ -133,9 +133,9 @@ class Slices:
                 file.seek(start)
                 data = file.read(stop - start)
         except OSError as error:
-            raise InvalidInput(f"The file can no longer be read: {error.strerror}.") from error
+            raise InvalidInput(f"The file cannot be read any more: {error.strerror}.") from error
         if len(data) < stop - start:
-            raise InvalidInput("The file was truncated during the upload. Upload it again once it is complete.")
+            raise InvalidInput("The file became shorter during the upload. Upload it again once it is complete.")
         return data
 
 
@@ -157,16 +157,16 @@ def shrunk(call: Call, image: LocalImage | str) -> LocalImage:
     Raises InvalidInput for a URL, and when Pillow is missing or cannot read the picture.
     """
     if isinstance(image, str):
-        raise InvalidInput("shrink works on local photos only. Omit it for a URL.")
+        raise InvalidInput("shrink works on local photos only. Leave it out for a URL.")
     try:
         return _reencoded(call, image, only_large=True)
     except ImportError as error:
         raise InvalidInput(
-            "shrink needs Pillow, which is not installed. Install it (pip install pillow), or omit shrink."
+            "shrink needs Pillow, which is not installed. Install it (pip install pillow), or leave shrink out."
         ) from error
     except _UnreadableError as error:
         raise InvalidInput(
-            f"shrink cannot read this {image.content_type} picture: {error}. Convert it, or omit shrink."
+            f"shrink cannot read this {image.content_type} picture: {error}. Convert it, or leave shrink out."
         ) from error
 
 

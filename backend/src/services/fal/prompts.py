@@ -43,8 +43,6 @@ DESCRIPTION = Template(
 )
 """Variables: language (JSON string), product (JSON)."""
 
-DEFAULT_LANGUAGE = "Turkish"
-"""Of descriptions, when the caller names none."""
 COPYWRITER = "You are a senior e-commerce copywriter."
 
 

@@ -387,7 +387,81 @@ class Host(TypedDict):
     seconds: float
 
 
-class DoctorResult(TypedDict):
+class Ending(TypedDict):
+    """A default model that ends."""
+
+    model: str
+    ends_on: str
+    """The day, as YYYY-MM-DD, from which its provider no longer offers it."""
+    days_left: int
+    """Negative after that day."""
+    then: dict[str, str | None]
+    """By job that asks it: the model that is asked when it is gone, or null."""
+
+
+class CheckedEndpoint(TypedDict):
+    """What fal's catalogue says of an endpoint, compared with what this library knows of it."""
+
+    endpoint: str
+    verdict: Annotated[str, Literal["same", "differs", "gone", "unread"]]
+    differences: list[str]
+    also: list[str]
+    """Inputs that fal takes and this library does not use."""
+    matters: bool
+    """Whether the library relies on what differs."""
+    price_usd: float | None
+    """Of one unit."""
+    unit: str | None
+
+
+class CheckedModel(TypedDict):
+    """A default model."""
+
+    model: str
+    listed: bool | None
+    """Whether OpenRouter lists it; null when its list cannot be read."""
+    ends_on: str | None
+    """When it ends, by that list or as its provider announced it."""
+
+
+class CheckedFact(TypedDict):
+    """How fal answers, compared with how it is documented."""
+
+    fact: str
+    documented: str
+    sandbox: str
+    """`same`, or what the sandbox answers where the documents leave a choice."""
+    live: str
+    """`same`, what differs, or why it was not seen."""
+    seen: bool
+    matters: bool
+    """Whether the library relies on what differs."""
+    source: str
+    """The document."""
+
+
+class LiveReport(TypedDict):
+    """What `doctor --live` found."""
+
+    endpoints: list[CheckedEndpoint]
+    models: list[CheckedModel]
+    facts: list[CheckedFact]
+    needed_usd: float | None
+    """What one of each was expected to cost at most; null when nothing was to be spent."""
+    spent_usd: float
+    """What it cost at most."""
+    jobs_left: list[str]
+    """Request ids of jobs that could not be cancelled."""
+    recordings: str | None
+    """The folder."""
+
+
+class WithLive(TypedDict, total=False):
+    live: Kept[LiveReport]
+    """With --live."""
+
+
+class DoctorResult(WithLive):
     """Of `doctor`."""
 
     versions: Kept[dict[str, str]]
@@ -395,8 +469,12 @@ class DoctorResult(TypedDict):
     settings: Kept[ResolvedSettings]
     hosts: Kept[dict[str, Host]]
     """fal's hosts by name."""
+    endings: Kept[list[Ending]]
+    """Default models with a known end, the next one first."""
+    warnings: Kept[list[str]]
+    """Of models that end within 30 days, or ended."""
     error: Failed[str] | None
-    """Set when a host cannot be reached or the key is refused."""
+    """Set when a host cannot be reached, the key is refused, or fal is not as this library takes it to be."""
 
 
 class OfStyle(TypedDict, total=False):

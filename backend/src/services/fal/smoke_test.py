@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from services.fal import log
-from services.fal.errors import FalError, as_fal_error, report
+from services.fal.errors import AuthError, BalanceExhausted, FalError, Unreachable, as_fal_error, report
 
+SAME_FOR_ALL = {kind.error_type for kind in (Unreachable, AuthError, BalanceExhausted)}
+"""What fails one check fails every other one in the same way: it is told once."""
 CATEGORIES = {"main_product_type": "Footwear", "subcategory": "Sneakers", "vibe": "Urban/Street"}
 
 
@@ -40,12 +42,11 @@ def main(make_client: Callable[..., Client], argv: Sequence[str] | None = None) 
         _print({"ok": False, "checks": [], **report(error)})
         return 1
     try:
-        checks = [_run(name, check) for name, check in _checks(client, options.image_url)]
+        checks = _run_all(_checks(client, options.image_url))
     finally:
         client.close()
-    ok = all(check["ok"] for check in checks)
-    _print({"ok": ok, "checks": checks, "error": None if ok else "A check failed."})
-    return 0 if ok else 1
+    _print({"ok": all(check["ok"] for check in checks), "checks": checks, "error": _summary(checks)})
+    return 0 if all(check["ok"] for check in checks) else 1
 
 
 def _checks(client: Client, image_url: str | None) -> list[tuple[str, Callable[[], Any]]]:
@@ -61,6 +62,23 @@ def _checks(client: Client, image_url: str | None) -> list[tuple[str, Callable[[
     if image_url:
         checks.append(("analysis", lambda: client.analyze_product_image(image_url)))
     return checks
+
+
+def _run_all(checks: list[tuple[str, Callable[[], Any]]]) -> list[dict[str, Any]]:
+    """The checks one after the other; those after one that fails for all of them are skipped."""
+    done: list[dict[str, Any]] = []
+    for name, check in checks:
+        if done and (done[-1].get("skipped") or done[-1].get("error_type") in SAME_FOR_ALL):
+            done.append({"name": name, "ok": False, "skipped": True})
+        else:
+            done.append(_run(name, check))
+    return done
+
+
+def _summary(checks: list[dict[str, Any]]) -> str | None:
+    if any("skipped" in check for check in checks):
+        return "A check failed, and the others were skipped: they would fail for the same reason."
+    return None if all(check["ok"] for check in checks) else "A check failed."
 
 
 def _run(name: str, check: Callable[[], Any]) -> dict[str, Any]:

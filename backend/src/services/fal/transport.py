@@ -177,10 +177,12 @@ class Transport:
         except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
             if _is_certificate(error):
                 raise
-            logger.warning("%s cannot be reached (%s); trying %s", host, type(error).__name__, backup_host)
             moved = _moved_to(backup_host, request)
             with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return connection(backup_host).send(moved)
+                response = connection(backup_host).send(moved)
+                # Only now: where neither is reached, as without a network, the error says it, and once.
+                logger.warning("%s cannot be reached (%s); using %s", host, type(error).__name__, backup_host)
+                return response
             raise
 
     def _settled(self, request: httpx.Request, failure: _Failure, request_id: str) -> _Failure:

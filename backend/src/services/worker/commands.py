@@ -124,6 +124,14 @@ def _workflow(client: FalClient, values: Values) -> Document:
     return _failed_when_empty(document)
 
 
+def _doctor(client: FalClient, values: Values) -> Document:
+    if not values.get("live"):
+        return client.doctor(timeout=values.get("timeout"))
+    from services.live.check import examine_live
+
+    return examine_live(client, values.get("spend"), values.get("recordings"), values.get("timeout"))
+
+
 def _schema(values: Values) -> Document:
     from services.worker.schemas import schemas
 
@@ -269,7 +277,16 @@ COMMANDS: Mapping[str, Command] = {
         result="WorkflowDocument",
     ),
     "doctor": Command(
-        "versions, settings and reachability, for a request for help", (), "doctor", result="DoctorResult"
+        "versions, settings and reachability, for a request for help; with --live, whether fal is as it is taken to be",
+        (
+            Option("live", "flag", "compare fal with what this library takes it to be, with free reads only (false)"),
+            Option(
+                "spend", "number", "with --live: also try one of each job, for so many US dollars at most", needs="live"
+            ),
+            Option("recordings", "path", "with --live: a folder for what fal answered, one file a fact", needs="live"),
+        ),
+        handler=_doctor,
+        result="DoctorResult",
     ),
     "schema": Command(
         "JSON Schemas of the options and documents of the commands",

@@ -145,7 +145,7 @@ def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
         names = ", ".join(f"--{name}" for name in missing)
         raise InvalidInput(f"The command requires {names}.", hint="See --help.")
     for option in options:
-        if option.needs and values.get(option.name) and option.needs not in values:
+        if option.needs and values.get(option.name) and not values.get(option.needs):
             raise InvalidInput(f"--{option.name} requires --{option.needs}.")
 
 

@@ -1,0 +1,71 @@
+"""What a live run may spend, what it will cost at most, and what it has cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from services.fal.errors import BadOutput, InvalidInput
+from services.live.catalogue import Price
+
+MAX_SPEND_USD = 5.0
+QUESTION_USD = 0.005
+"""More than a question costs whose answer is short, at the prices of the dearest default model."""
+LOOK_USD = 0.01
+"""The same for a question about a picture."""
+ROUNDING_USD = 1e-9
+ONE_RESULT = ("image", "generation", "request", "call", "output", "result", "unit")
+"""Units of which a picture is one."""
+
+
+def check_spend(value: float) -> float:
+    """`value` when it is a sum that may be spent. Raises InvalidInput."""
+    if not 0 < value <= MAX_SPEND_USD:
+        raise InvalidInput(f"--spend must be US dollars above 0 and at most {MAX_SPEND_USD:g}, not {value:g}.")
+    return value
+
+
+def picture_usd(endpoint: str, prices: Mapping[str, Price]) -> float:
+    """What one picture costs. Raises BadOutput when that is not known: nothing is spent on a guess."""
+    price = prices.get(endpoint)
+    if price is None:
+        raise BadOutput(
+            f"fal tells no price of {endpoint} in US dollars, so nothing is spent.",
+            retryable=False,
+            hint="Leave --spend out to read what is free.",
+        )
+    words = price.unit.lower().split()
+    if not words or words[-1].rstrip("s") not in ONE_RESULT:
+        raise BadOutput(
+            f"The price of {endpoint} is one of {price.unit!r}, and how many of those a picture takes is not known, "
+            "so nothing is spent.",
+            retryable=False,
+            hint="Leave --spend out to read what is free.",
+        )
+    return price.usd
+
+
+class Budget:
+    """What is left of a sum. Each cost is taken before its request is sent."""
+
+    def __init__(self, allowed_usd: float, needed_usd: float) -> None:
+        """Raises InvalidInput when all of it would cost more than is allowed."""
+        if needed_usd > allowed_usd:
+            raise InvalidInput(
+                f"The run costs up to ${needed_usd:.3f}, and --spend allows ${allowed_usd:.3f}. Nothing was spent.",
+                hint=f"Allow it with --spend {math.ceil(needed_usd * 100) / 100:.2f}, or leave --spend out.",
+            )
+        self._allowed_usd = allowed_usd
+        self.spent_usd: float = 0.0
+        """At most: what is not told counts as it was estimated."""
+
+    def take(self, usd: float) -> None:
+        """Count so much as spent. Raises InvalidInput, before anything is sent, when it is not left."""
+        if self.spent_usd + usd > self._allowed_usd + ROUNDING_USD:
+            raise InvalidInput(f"It was left out: ${self.spent_usd:.3f} of --spend {self._allowed_usd:g} are spent.")
+        self.spent_usd += usd
+
+    def correct(self, estimated_usd: float, told_usd: float | None) -> None:
+        """Put what a call really cost in place of what was taken for it."""
+        if told_usd is not None:
+            self.spent_usd += max(0.0, told_usd) - estimated_usd
