@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from services.fal.endpoints import chain_for
 from services.fal.errors import InvalidInput
 from services.fal_service import FalClient
+from services.live.inputs import INPUTS
 
 CUTOUT, PHOTOKIT = "fal-ai/bria/background/remove", "bria/replace-background"
 REPLACE, SHOT = "fal-ai/bria/background/replace", "fal-ai/bria/product-shot"
@@ -141,6 +143,19 @@ def test_options_that_make_no_sense_are_refused(box, client, given):
     with pytest.raises(InvalidInput):
         client.background_replace("https://example.com/a.jpg", **prompt, **given)
     assert box.journal() == []
+
+
+@pytest.mark.parametrize("endpoint", TAKEN)
+def test_what_is_sent_is_what_the_live_check_compares_with_the_catalogue(endpoint):
+    rows = INPUTS[endpoint]
+    [known] = chain_for("photokit", endpoint)
+    for option, field in known.options.items():
+        assert rows[field.name].sent, option
+        if option != "placement":
+            assert set(field.choices) == set(rows[field.name].enum)
+    if "placement" in known.options:
+        places = set(known.options["placement"].choices) - {"original"}
+        assert places == set(rows["manual_placement_selection"].enum)
 
 
 def test_an_endpoint_nobody_here_knows_gets_every_option_under_our_name(box, at, photo_url):
