@@ -150,6 +150,8 @@ def test_what_is_sent_is_what_the_live_check_compares_with_the_catalogue(endpoin
     rows = INPUTS[endpoint]
     [known] = chain_for("photokit", endpoint)
     for option, field in known.options.items():
+        if option == "num_images" and known.makes_one:
+            continue
         assert rows[field.name].sent, option
         if option != "placement":
             assert set(field.choices) == set(rows[field.name].enum)
