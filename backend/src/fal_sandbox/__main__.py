@@ -67,6 +67,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="a model that refuses to be asked without reasoning",
     )
+    add("--in_place", action="store_true", help="products stay where they stood, pixel by pixel")
+    add(
+        "--misbehave",
+        action="append",
+        default=[],
+        metavar="HOW",
+        help="picture models change the product: label, redraw, move, jitter, rescale, tint or crop; HOW=N: N times",
+    )
     add("--keepalive", type=float, default=75.0, metavar="S", help="seconds until an idle connection is closed")
     add("--seed", type=int, default=0, metavar="N", help="where ids and unset picture seeds start from")
     add("--ca_dir", metavar="DIR", help="where the CA certificate goes (for containers; default: a temporary folder)")
@@ -119,6 +127,8 @@ def _sandbox(options: argparse.Namespace) -> "Sandbox":
         gone=options.gone,
         gone_models=options.gone_model,
         must_reason=options.must_reason,
+        in_place=options.in_place,
+        misbehave=options.misbehave,
         seed=options.seed,
         ca_dir=options.ca_dir,
     )

@@ -7,6 +7,7 @@ and state.
 from __future__ import annotations
 
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ from fal_sandbox.script import Script
 THREADS = 2
 GONE = ("", "404", "410", "deprecated")
 """The ways in which an endpoint may be gone."""
+MISBEHAVIOUR = ("label", "redraw", "move", "jitter", "rescale", "tint", "crop")
+"""What a picture model may do to a product, see `pictures.misbehaviour`."""
 
 
 def _listed(given: Any) -> Any:
@@ -37,6 +40,13 @@ def _is_gone(entry: str) -> str:
     name, _, how = entry.partition("=")
     if not name or how not in GONE:
         raise ValueError("an endpoint is gone as id, id=404, id=410 or id=deprecated")
+    return entry
+
+
+def _is_misbehaviour(entry: str) -> str:
+    how, _, times = entry.partition("=")
+    if how not in MISBEHAVIOUR or not (times.isdigit() or "=" not in entry):
+        raise ValueError(f"a picture model misbehaves as HOW or HOW=N, HOW one of {', '.join(MISBEHAVIOUR)}")
     return entry
 
 
@@ -62,6 +72,10 @@ class Settings(Options):
     """Models that are gone: `M` or `M=HOW`, HOW one of `refusals.HOW`."""
     must_reason: Names = ()
     """Models that refuse to be asked without `reasoning`."""
+    in_place: bool = False
+    """Whether products stay where they stood, pixel by pixel; else they are placed and lit anew."""
+    misbehave: Annotated[tuple[Annotated[str, AfterValidator(_is_misbehaviour)], ...], BeforeValidator(_listed)] = ()
+    """What picture models do to products that stay in place: `HOW`, or `HOW=N` for N pictures; one after the other."""
     seed: int = 0
     """Where ids and unset picture seeds start from."""
 
@@ -88,6 +102,19 @@ class Memory:
         self.journal = Journal()
         self.ledger = Ledger()
         self.script = Script()
+        self.products_changed = 0
+        """Pictures that were changed by `misbehave`."""
+
+    def misbehaviour(self) -> str | None:
+        """What the next picture's product suffers, if anything."""
+        before = 0
+        for entry in self.settings.misbehave:
+            how, _, times = entry.partition("=")
+            before += int(times) if times else sys.maxsize
+            if self.products_changed < before:
+                self.products_changed += 1
+                return how
+        return None
 
     def new_id(self) -> str:
         """A request id: a version-4 UUID from the seeded source."""
@@ -109,3 +136,4 @@ class Memory:
         self.journal.clear()
         self.ledger.clear()
         self.script.clear()
+        self.products_changed = 0

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fal_sandbox.inputs import Unusable, fetch_picture, in_thread, sample
@@ -211,7 +212,10 @@ async def _scenes(
     """`images`, and what there is to say about them."""
     images, remarks = [], []
     for number in range(count):
-        picture, remark = await in_thread(work.state, _replace, photo, prompt or "", seed + number, size)
+        how = work.state.misbehaviour()
+        stays = how is not None or work.state.settings.in_place
+        make = partial(_in_place, how=how) if stays else _replace
+        picture, remark = await in_thread(work.state, make, photo, prompt or "", seed + number, size)
         images.append(await _filed(work, picture, "scene"))
         remarks.append(remark)
     return {"images": images, **_remarks(remarks)}
@@ -300,6 +304,21 @@ def _replace(photo: bytes, prompt: str, seed: int, size: Size | None) -> tuple[P
         return (png, *picture_size(png)), remark
     framed_png, remark = _made(framed, photo, *size)
     png, _ = _made(replace_background, framed_png, prompt, seed)
+    return (resized(png, *size), *size), remark
+
+
+def _in_place(
+    photo: bytes, prompt: str, seed: int, size: Size | None, *, how: str | None
+) -> tuple[Picture, str | None]:
+    from fal_sandbox.framing import framed, resized
+    from fal_sandbox.pictures.cutout import picture_size
+    from fal_sandbox.pictures.misbehaviour import in_place
+
+    if size is None:
+        png, remark = _made(in_place, photo, prompt, seed, how)
+        return (png, *picture_size(png)), remark
+    framed_png, remark = _made(framed, photo, *size)
+    png, _ = _made(in_place, framed_png, prompt, seed, how)
     return (resized(png, *size), *size), remark
 
 

@@ -50,12 +50,15 @@ class Sandbox:
         gone: Sequence[str] = (),
         gone_models: Sequence[str] = (),
         must_reason: Sequence[str] = (),
+        in_place: bool = False,
+        misbehave: Sequence[str] = (),
         seed: int = 0,
         ca_dir: str | None = None,
     ) -> None:
         """`ca_dir` is the folder for the CA certificate, else a temporary one. A ValueError names a bad setting."""
         given = {"latency": latency, "queue": queue, "any_endpoint": any_endpoint, "hosts": tuple(hosts)}
         given |= {"keepalive_s": keepalive_s, "gone": tuple(gone), "seed": seed}
+        given |= {"in_place": in_place, "misbehave": tuple(misbehave)}
         given |= {"gone_models": tuple(gone_models), "must_reason": tuple(must_reason)}
         self._state = State(options_of(Settings, "setting", given))
         self._asked_port = port

@@ -29,10 +29,26 @@ def foreground(rgba: Pixels) -> Pixels:
         return np.ascontiguousarray(rgba[:, :, :3])
     top, bottom, left, right = _box(soft, margin=32)
     part = rgba[top:bottom, left:right, :3]
-    estimated = _estimate(part.astype(np.float32) / 255, alpha[top:bottom, left:right])
+    estimated, _ = _estimate(part.astype(np.float32) / 255, alpha[top:bottom, left:right])
     result = np.ascontiguousarray(rgba[:, :, :3])
     inside = soft[top:bottom, left:right]
     result[top:bottom, left:right][inside] = np.clip(estimated[inside] * 255 + 0.5, 0, 255).astype(np.uint8)
+    return result
+
+
+def background(picture: Pixels, alpha: Pixels) -> Pixels:
+    """What is behind a product in `picture` (RGB, 0 to 255) whose soft edge has this `alpha` (0 to 1): RGB in float32.
+
+    The product is still mixed into the pixels of its soft edge; put over them as they are, it would be there twice.
+    """
+    result = picture.astype(np.float32)
+    soft = (alpha > 0) & (alpha < OPAQUE)
+    if not soft.any():
+        return result
+    top, bottom, left, right = _box(soft, margin=32)
+    _, behind = _estimate(result[top:bottom, left:right] / 255, alpha[top:bottom, left:right])
+    inside = soft[top:bottom, left:right]
+    result[top:bottom, left:right][inside] = behind[inside] * 255
     return result
 
 
@@ -47,8 +63,8 @@ def _box(mask: Pixels, margin: int) -> tuple[int, int, int, int]:
     )
 
 
-def _estimate(image: Pixels, alpha: Pixels) -> Pixels:
-    """Foreground colours that explain `image`, smooth where alpha is flat: from one pixel up to the full size."""
+def _estimate(image: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
+    """The two colours that explain `image`, smooth where alpha is flat: from one pixel up to the full size."""
     height, width = alpha.shape
     front: Pixels = image.mean(axis=(0, 1), keepdims=True)
     back = front
@@ -58,7 +74,7 @@ def _estimate(image: Pixels, alpha: Pixels) -> Pixels:
         small, opacity = _resized(image, size), _resized(alpha, size)
         rounds = COARSE_ROUNDS if max(size) <= COARSE_SIDE else FINE_ROUNDS
         front, back = _relaxed(small, opacity, _resized(front, size), _resized(back, size), rounds)
-    return front
+    return front, back
 
 
 def _resized(values: Pixels, size: tuple[int, int]) -> Pixels:

@@ -6,7 +6,6 @@ Needs the extra `image`. Where the cut-out comes from, and where files go, is `S
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from services.fal.errors import InvalidInput
 from services.shop.foreground import foreground
 from services.shop.picture_file import Pixels, in_srgb, opened
 from services.shop.places import Place, Rule
+from services.shop.source_type import saved
 
 WHITE = (255, 255, 255)
 MIN_SIDE, MAX_SIDE = 16, 10_000
@@ -72,7 +72,7 @@ def layouts(
     if margin is not None:
         given["fill"] = 1 - 2 * _part(margin, "margin", 0, 0.475)
     if format is not None:
-        given["format"] = _format(format)
+        given["format"] = file_format(format)
     if not places:
         return [(None, Layout((2000, 2000), 0.85, fixed_size=False)._replace(**given))]
     return [(place, layout_for(place)._replace(**given)) for place in places]
@@ -93,7 +93,8 @@ def _part(value: object, name: str, least: float, most: float) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def _format(value: object) -> str:
+def file_format(value: object) -> str:
+    """JPEG or PNG, whatever its case."""
     known = {"JPEG": "JPEG", "JPG": "JPEG", "PNG": "PNG"}
     if not isinstance(value, str) or value.upper() not in known:
         raise InvalidInput(f"format must be JPEG or PNG, not {value!r}.")
@@ -163,9 +164,17 @@ def visible_box(rgba: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def packshot(
-    cutout: Image.Image, layout: Layout, background: tuple[int, int, int] | Image.Image = WHITE, *, shadow: bool = False
+    cutout: Image.Image,
+    layout: Layout,
+    background: tuple[int, int, int] | Image.Image = WHITE,
+    *,
+    shadow: bool = False,
+    source_type: str | None = None,
 ) -> Packshot:
-    """Lay `cutout` (RGBA) out on `background`; a picture is cropped to the frame's shape."""
+    """Lay `cutout` (RGBA) out on `background`; a picture is cropped to the frame's shape.
+
+    `source_type` is the DigitalSourceType that the file says.
+    """
     box = visible_box(cutout)
     assert box is not None
     pixels = np.asarray(cutout.crop(box))
@@ -182,7 +191,8 @@ def packshot(
     result[opaque] = placed[opaque][:, :3]
     picture = Image.fromarray(result, "RGB")
     fill = max(round(product.shape[1] * scale) / width, round(product.shape[0] * scale) / height)
-    return Packshot(_written(picture, layout), layout.format, width, height, fill, scale)
+    data = written(picture, layout.format, dpi=layout.dpi, source_type=source_type)
+    return Packshot(data, layout.format, width, height, fill, scale)
 
 
 def _frame(product_width: int, product_height: int, layout: Layout) -> tuple[int, int, float]:
@@ -234,15 +244,13 @@ def _shadow(alpha: Pixels) -> Pixels:
     return cv2.GaussianBlur(ground, (0, 0), max(1.0, len(columns) / 40))
 
 
-def _written(picture: Image.Image, layout: Layout) -> bytes:
-
+def written(picture: Image.Image, format: str, *, dpi: int | None = None, source_type: str | None = None) -> bytes:
+    """The file of a picture in sRGB, as JPEG or PNG."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     options: dict[str, Any] = {"icc_profile": profile}
-    if layout.dpi is not None:
-        options["dpi"] = (layout.dpi, layout.dpi)
-    if layout.format == "JPEG":
+    if dpi is not None:
+        options["dpi"] = (dpi, dpi)
+    if format == "JPEG":
         # 4:4:4: with subsampling the white next to the product is off by some levels for 17 px instead of 7.
         options |= {"quality": JPEG_QUALITY, "subsampling": 0, "optimize": True}
-    buffer = io.BytesIO()
-    picture.save(buffer, layout.format, **options)
-    return buffer.getvalue()
+    return saved(picture, format, source_type, **options)

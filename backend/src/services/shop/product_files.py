@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 from urllib.parse import unquote, urlsplit
 
-from services.fal.downloads import replacing
+from services.fal.downloads import replacing, safe_name
 from services.fal.errors import InvalidInput
 
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -52,6 +53,14 @@ class ProductFiles:
 
     def named(self, part: str) -> str:
         return f"{self._stem}-{part}"
+
+    def free(self, part: str, ending: str) -> str:
+        """`part`, or with a number, so that no file named after it with this ending is there yet."""
+        plain = safe_name(part)
+        # By the name that a download gets: the client writes it in lower case.
+        there = {safe_name(Path(name).stem) for name in os.listdir(self.folder)}
+        names = (plain if number == 1 else f"{plain}-{number}" for number in itertools.count(1))
+        return next(name for name in names if safe_name(self.named(name + ending)) not in there)
 
     def write(self, data: bytes, part: str, extension: str) -> SavedPicture:
         path = self.folder / f"{self.named(part)}.{extension}"

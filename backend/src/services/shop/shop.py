@@ -1,9 +1,8 @@
-"""What a shop needs to publish a product, on top of FalClient: `Shop(client).packshot(...)`, `.listing(...)`,
-`check_image(...)`.
+"""What a shop needs to publish a product, on top of FalClient: packshots, true backgrounds, listings, picture checks.
 
-The client knows nothing of it. What is paid for is kept: a cut-out is saved before anything else is done with it, and
-the texts of a listing that failed are in the error's `partial`. Work on pictures needs the extra `image`, which is
-imported when it is first used.
+The client knows nothing of it. What is paid for is kept: cut-outs and backgrounds are saved before anything else is
+done with them, and the texts of a listing that failed are in the error's `partial`. Work on pictures needs the extra
+`image`, which is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from services.fal import arguments
 from services.fal.call import Call
 from services.fal.errors import InvalidInput
 from services.fal.settings import check_timeout
-from services.fal_service import FalClient
+from services.fal_service import FalClient, Styles
 from services.shop.places import Place, place_named, places_named
 from services.shop.product_files import ProductFiles, SavedPicture
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from services.fal.results import AnyCategories
+    from services.shop.backgrounds import BackgroundsOnFile
     from services.shop.listing import ListingResult
     from services.shop.packshot import Layout
     from services.shop.picture_check import PictureCheck
@@ -109,7 +109,11 @@ class Shop:
         else:
             paid = _Cutout(files.copy(cutout, "cutout"))
         cut = time.monotonic()
-        images = [_packshot(paid.saved["path"], place, layout, behind, shadow, check, files) for place, layout in plan]
+        made_by = _source_type(image, paid.saved["path"], behind)
+        images = [
+            _packshot(paid.saved["path"], place, layout, behind, shadow, made_by, check, files)
+            for place, layout in plan
+        ]
         ended = time.monotonic()
         return {
             "cutout": paid.saved,
@@ -122,6 +126,46 @@ class Shop:
                 "total": round(ended - began, 3),
             },
         }
+
+    def backgrounds(
+        self,
+        image: str | os.PathLike[str],
+        directory: str | os.PathLike[str],
+        categories: Mapping[str, str],
+        *,
+        styles: Styles | None = None,
+        fidelity: str = "lock",
+        max_pictures: int | None = None,
+        place: str | None = None,
+        cutout: str | os.PathLike[str] | None = None,
+        adapt_light: bool = False,
+        format: str = "JPEG",
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> BackgroundsOnFile:
+        """The product on backgrounds that a model makes, one per style, each held against the product itself.
+
+        `image`, `cutout`, `name` and `directory` are as for `packshot`; `categories` and `styles` as for
+        `FalClient.generate_multiple_backgrounds`. `fidelity` is
+
+        - "check": each picture is measured against the cut-out, and told as pass, warn or fail;
+        - "lock": where the product stands where it stood, its original pixels are put back over it; else as "check";
+        - "retry": as "lock", and a picture that fails is made once more; the better one is taken.
+
+        At most `max_pictures` are paid for (the cut-out apart): as many as there are styles, or twice that for "retry".
+        `adapt_light` lets locked pixels follow the new scene's light, which changes them. The files say that a model
+        made the background, in the word that `place` asks for. `format` is JPEG or PNG.
+
+        Every picture that the model made is kept beside as `{name}-{style}-generated`. Raises InvalidInput before
+        anything is sent, else what `remove_background` and `generate_multiple_backgrounds` raise.
+        """
+        with _image_extra():
+            from services.shop.backgrounds import Order, Session
+        order = Order.of(categories, styles, fidelity, max_pictures, place, adapt_light, format)
+        files = ProductFiles(directory, name, image)
+        ends_at = time.monotonic() + (self._client.timeout if timeout is None else timeout)
+        paid = _Cutout(files.copy(cutout, "cutout")) if cutout else self._cut_out(image, files, _left(ends_at))
+        return Session(self._client, order, files, paid.saved, paid.url, ends_at).run()
 
     def listing(
         self,
@@ -162,20 +206,18 @@ class Shop:
     def _cut_out(self, image: str | os.PathLike[str], files: ProductFiles, timeout_s: float) -> _Cutout:
         """Cut the product out at fal, and save it before anything else."""
         ends_at = time.monotonic() + timeout_s
-
-        def left() -> float:
-            return max(0.01, ends_at - time.monotonic())
-
-        url = image if _is_url(image) else self._client.upload_file(image, timeout=left())
-        found = self._client.remove_background(str(url), timeout=left())
+        url = image if _is_url(image) else self._client.upload_file(image, timeout=_left(ends_at))
+        found = self._client.remove_background(str(url), timeout=_left(ends_at))
         saved = files.take(self._client.save_picture(found["image"]["url"], files.folder, files.named("cutout")))
-        return _Cutout(saved, found.get("request_id"), found.get("billable_units"))
+        return _Cutout(saved, found.get("request_id"), found.get("billable_units"), found["image"]["url"])
 
 
 class _Cutout(NamedTuple):
     saved: SavedPicture
     request_id: str | None = None
     billable_units: float | None = None
+    url: str | None = None
+    """Where fal keeps it, when it was made just now."""
 
 
 def check_image(image: str | os.PathLike[str], place: str, *, on: datetime.date | None = None) -> PictureCheck:
@@ -197,12 +239,14 @@ def _packshot(
     layout: Layout,
     behind: tuple[int, int, int] | Image.Image,
     shadow: bool,
+    source_type: str | None,
     check: bool,
     files: ProductFiles,
 ) -> PackshotImage:
     from services.shop import packshot
 
-    made = packshot.packshot(packshot.opened_cutout(Path(cutout).read_bytes()), layout, behind, shadow=shadow)
+    product = packshot.opened_cutout(Path(cutout).read_bytes())
+    made = packshot.packshot(product, layout, behind, shadow=shadow, source_type=source_type)
     extension = {"JPEG": "jpg", "PNG": "png"}[made.format]
     saved = files.write(made.data, place.name if place else "packshot", extension)
     return {
@@ -213,6 +257,22 @@ def _packshot(
         "enlarged": made.scale > 1,
         "check": check_image(saved["path"], place.name) if place and check else None,
     }
+
+
+def _source_type(image: str | os.PathLike[str], cutout: str, behind: tuple[int, int, int] | Image.Image) -> str | None:
+    """What the files that a packshot is made of say of their origin; nothing is added to it, since nothing is made."""
+    from PIL import Image
+
+    from services.shop.picture_file import opened
+    from services.shop.source_type import passed_on, source_type_of
+
+    sources = [cutout] if _is_url(image) or not os.path.isfile(image) else [image, cutout]
+    known = [source_type_of(opened(Path(source).read_bytes())) for source in sources]
+    return passed_on(*known, behind=source_type_of(behind) if isinstance(behind, Image.Image) else None)
+
+
+def _left(ends_at: float) -> float:
+    return max(0.01, ends_at - time.monotonic())
 
 
 def _is_url(image: object) -> bool:
