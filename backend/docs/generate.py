@@ -20,7 +20,8 @@ import module_list  # noqa: E402
 import python_reference  # noqa: E402
 
 from command_schemas import all_schemas  # noqa: E402
-from services.worker.commands import COMMANDS, COMMON, Command  # noqa: E402
+from services.worker.commands import COMMANDS, COMMON, ON_COMMAND_LINE, Command  # noqa: E402
+from services.worker.examples import EXAMPLES  # noqa: E402
 from services.worker.options import Option  # noqa: E402
 from services.worker.schemas import FILE as SCHEMAS  # noqa: E402
 
@@ -33,30 +34,6 @@ MODULE = BACKEND / "docs" / "fal-worker.module.d.ts"
 LINE = 100
 """Longer unions stand one part to a line."""
 SCRIPT = "fal-worker"
-CATEGORIES = """'{"main_product_type": "Footwear", "subcategory": "Sneakers"}'"""
-EXAMPLES = {
-    "any-llm-complete": '--prompt "A 2-sentence pitch for a mug, in Turkish." --max_tokens 200',
-    "any-llm-enterprise": '--prompt "What is this?" --image_url https://example.com/mug.jpg',
-    "any-llm-stream": '--prompt "A short pitch for a mug."',
-    "any-llm-submit": '--prompt "A short pitch for a mug." --webhook_url https://shop.example.com/hooks/fal',
-    "any-llm-status": "--request_id abc123",
-    "any-llm-result": "--request_id abc123",
-    "any-llm-cancel": "--request_id abc123",
-    "background": '--image_url https://example.com/mug.jpg --prompt "oak table, morning light"',
-    "remove-background": "--image_url https://example.com/mug.jpg",
-    "analyze-product": "--image_url https://example.com/shoe.jpg",
-    "generate-bg-prompt": f'--categories {CATEGORIES} --style_type "White studio background"',
-    "generate-multiple-bg": f"""--image_url https://example.com/shoe.jpg \\
-  --categories {CATEGORIES} \\
-  --styles '["Studio", {{"name": "Beach", "description": "Pale sand and sea"}}]'""",
-    "upload-file": "--file_path backend/examples/coffee.jpg",
-    "workflow": "--image backend/examples/coffee.jpg --language German --save_dir out --report",
-    "doctor": "",
-    "schema": "upload-file",
-    "serve": "--concurrency 16",
-    "webhook-listen": "--port 8788 --count 1 --timeout 60",
-}
-"""One call of every command; the tests run them."""
 VALUES = {
     "text": "text",
     "texts": "text, may repeat",
@@ -239,7 +216,10 @@ def reference(document: Schema) -> str:
             *_option_rows(COMMON),
             "| `--json` | `-` | read the options as one JSON object from standard input "
             "(not `serve` and `webhook-listen`) |",
+            *list(_option_rows(ON_COMMAND_LINE))[1:],
             "",
+            "`--progress` and `--trace` are for [a person at a terminal](worker.md#at-a-terminal), and not for `serve` "
+            "and `webhook-listen`.",
             f"`--env_file` may also be given before the command: `{SCRIPT} --env_file .env doctor`.",
             "",
             *(line for name, command in COMMANDS.items() for line in _section(name, command, document)),

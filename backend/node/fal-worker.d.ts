@@ -518,119 +518,119 @@ export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | L
 export interface AnyLlmCompleteOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
-  /** 0 to 2. */
+  /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
-  /** How many tokens to generate at most. */
+  /** How many tokens to generate at most (default: up to the model). */
   max_tokens?: number | null;
-  /** Whether the model thinks first (by default the model decides). */
+  /** Whether the model thinks first (default: up to the model). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
-  /** Latency or throughput (fal-ai/any-llm only). */
+  /** Latency or throughput (default: latency; fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface AnyLlmEnterpriseOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
-  /** 0 to 2. */
+  /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
-  /** How many tokens to generate at most. */
+  /** How many tokens to generate at most (default: up to the model). */
   max_tokens?: number | null;
-  /** Whether the model thinks first (by default the model decides). */
+  /** Whether the model thinks first (default: up to the model). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
   /** The URL or data URI of an image; may be repeated. */
   image_url?: string | string[] | null;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface AnyLlmStreamOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
-  /** 0 to 2. */
+  /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
-  /** How many tokens to generate at most. */
+  /** How many tokens to generate at most (default: up to the model). */
   max_tokens?: number | null;
-  /** Whether the model thinks first (by default the model decides). */
+  /** Whether the model thinks first (default: up to the model). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
-  /** Latency or throughput (fal-ai/any-llm only). */
+  /** Latency or throughput (default: latency; fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface AnyLlmSubmitOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
-  /** 0 to 2. */
+  /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
-  /** How many tokens to generate at most. */
+  /** How many tokens to generate at most (default: up to the model). */
   max_tokens?: number | null;
-  /** Whether the model thinks first (by default the model decides). */
+  /** Whether the model thinks first (default: up to the model). */
   reasoning?: boolean | null;
   /** The system prompt. */
   system?: string | null;
-  /** Latency or throughput (fal-ai/any-llm only). */
+  /** Latency or throughput (default: latency; fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
   /** The URL to which fal posts the result. */
   webhook_url?: string | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface AnyLlmStatusOptions {
   /** The id that any-llm-submit printed. */
   request_id: string;
-  /** With fal's log lines (true). */
+  /** With fal's log lines (default: true). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface AnyLlmResultOptions {
   /** The id that any-llm-submit printed. */
   request_id: string;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface AnyLlmCancelOptions {
   /** The id that any-llm-submit printed. */
   request_id: string;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -639,57 +639,57 @@ export interface BackgroundOptions {
   image_url: string;
   /** The background in words; required without --ref_image_url. */
   prompt?: string | null;
-  /** A picture of the background, in place of --prompt. */
+  /** A picture of the background, in place of --prompt (default: none). */
   ref_image_url?: string | null;
-  /** Cut the product out first (true). */
+  /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
-  /** 0 to 2147483647; the same inputs and seed give the same picture. */
+  /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
-  /** How many variants of each prompt, 1 to 4; each is billed (1). */
+  /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
   num_images?: number | null;
-  /** What the picture must not show. */
+  /** What the picture must not show (default: none). */
   negative_prompt?: string | null;
-  /** Such as 4:5. */
+  /** Such as 4:5 (default: up to the model). */
   aspect_ratio?: string | null;
-  /** Such as 2K. */
+  /** Such as 2K (default: up to the model). */
   resolution?: string | null;
-  /** Width and height in pixels, such as 1000x800. */
+  /** Width and height in pixels, such as 1000x800 (default: up to the model). */
   image_size?: string | null;
-  /** Keep the size of the photo. */
+  /** Keep the size of the photo (default: up to the model). */
   original_quality?: boolean | null;
-  /** Where the product stands: original, or a place such as bottom_center. */
+  /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
   placement?: string | null;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface RemoveBackgroundOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface AnalyzeProductOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
-  /** 0 to 2. */
+  /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -698,13 +698,13 @@ export interface GenerateBgPromptOptions {
   categories: Categories | Record<string, string>;
   /** The style of the background. */
   style_type: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another. */
+  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
@@ -713,107 +713,107 @@ export interface GenerateMultipleBgOptions {
   image_url: string;
   /** The categories, as analyze-product prints them. */
   categories: Categories | Record<string, string>;
-  /** A list of {"name", "description"}, or of names of the default styles. */
+  /** A list of {"name", "description"}, or of names of the default styles (default: all of these). */
   styles?: ("Studio" | "Lifestyle" | "Premium" | {
     name: string;
     description: string;
   })[] | null;
-  /** Cut the product out first (true). */
+  /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
-  /** 0 to 2147483647; the same inputs and seed give the same picture. */
+  /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
-  /** How many variants of each prompt, 1 to 4; each is billed (1). */
+  /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
   num_images?: number | null;
-  /** What the picture must not show. */
+  /** What the picture must not show (default: none). */
   negative_prompt?: string | null;
-  /** Such as 4:5. */
+  /** Such as 4:5 (default: up to the model). */
   aspect_ratio?: string | null;
-  /** Such as 2K. */
+  /** Such as 2K (default: up to the model). */
   resolution?: string | null;
-  /** Width and height in pixels, such as 1000x800. */
+  /** Width and height in pixels, such as 1000x800 (default: up to the model). */
   image_size?: string | null;
-  /** Keep the size of the photo. */
+  /** Keep the size of the photo (default: up to the model). */
   original_quality?: boolean | null;
-  /** Where the product stands: original, or a place such as bottom_center. */
+  /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
   placement?: string | null;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface UploadFileOptions {
   /** The picture file. */
   file_path: string;
-  /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false). */
+  /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false). */
   shrink?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface WorkflowOptions {
   /** The photo: a local path or a URL. */
   image: string;
-  /** A list of {"name", "description"}, or of names of the default styles. */
+  /** A list of {"name", "description"}, or of names of the default styles (default: all of these). */
   styles?: ("Studio" | "Lifestyle" | "Premium" | {
     name: string;
     description: string;
   })[] | null;
-  /** The language of the description (Turkish). */
+  /** The language of the description (default: Turkish). */
   language?: string | null;
-  /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false). */
+  /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false). */
   shrink?: boolean | null;
-  /** 0 to 2147483647; the same inputs and seed give the same picture. */
+  /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
-  /** How many variants of each prompt, 1 to 4; each is billed (1). */
+  /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
   num_images?: number | null;
-  /** What the picture must not show. */
+  /** What the picture must not show (default: none). */
   negative_prompt?: string | null;
-  /** Such as 4:5. */
+  /** Such as 4:5 (default: up to the model). */
   aspect_ratio?: string | null;
-  /** Such as 2K. */
+  /** Such as 2K (default: up to the model). */
   resolution?: string | null;
-  /** Width and height in pixels, such as 1000x800. */
+  /** Width and height in pixels, such as 1000x800 (default: up to the model). */
   image_size?: string | null;
-  /** Keep the size of the photo. */
+  /** Keep the size of the photo (default: up to the model). */
   original_quality?: boolean | null;
-  /** Where the product stands: original, or a place such as bottom_center. */
+  /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
   placement?: string | null;
-  /** A folder to save the original and the pictures in. */
+  /** A folder to save the original and the pictures in (default: not saved). */
   save_dir?: string | null;
-  /** Also write an HTML page with the results into --save_dir. */
+  /** Also write an HTML page with the results into --save_dir (default: false). */
   report?: boolean | null;
-  /** Print fal's log lines to stderr. */
+  /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface DoctorOptions {
-  /** Compare fal with what this library takes it to be, with free reads only (false). */
+  /** Compare fal with what this library takes it to be, with free reads only (default: false). */
   live?: boolean | null;
-  /** With --live: also try one of each job, for so many US dollars at most. */
+  /** With --live: also try one of each job, for so many US dollars at most (default: none). */
   spend?: number | null;
-  /** With --live: a folder for what fal answered, one file a fact. */
+  /** With --live: a folder for what fal answered, one file a fact (default: not kept). */
   recordings?: string | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 
 export interface SchemaOptions {
-  /** The command; may also be given without --name. */
+  /** The command; may also be given without --name (default: all). */
   name?: Command | null;
-  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
-  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;
 }
 

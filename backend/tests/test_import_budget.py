@@ -49,7 +49,7 @@ LISTEN = {
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc"} - {*AHEAD, "worker.one_shot"}
+SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
@@ -70,6 +70,7 @@ BUDGETS = {
     "upload-file": CLIENT,
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
+    "workflow --progress": {*CLIENT, "worker.terminal"},
     "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
     "doctor": CLIENT,
     "doctor --live": {*CLIENT, *LIVE},
@@ -110,6 +111,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "generate-multiple-bg": [*image, "--categories", categories, *styles],
         "upload-file": ["--file_path", str(photo)],
         "workflow": whole,
+        "workflow --progress": [*whole, "--progress"],
         "workflow --save_dir": [*whole, "--save_dir", str(tmp_path / "saved")],
         "workflow --report": [*whole, "--save_dir", str(tmp_path / "saved"), "--report"],
     }
@@ -119,6 +121,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
     "argv",
     [
         ["--help"],
+        ["--version"],
         ["any-llm-complete", "--help"],
         ["serve", "--help"],
         ["any-llm-complete", "--promt", "A mug."],
@@ -130,7 +133,9 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
 )
 def test_help_and_wrong_options_load_nothing_that_talks_to_fal(argv: list[str]) -> None:
     own, foreign = loaded(str(WORKER), *argv)
-    assert own == START
+    of_a_command = argv[-1] == "--help" and len(argv) > 1
+    text = {"worker.version"} if argv == ["--version"] else {"worker.examples"} if of_a_command else set()
+    assert own == START | text
     assert foreign == set()
 
 

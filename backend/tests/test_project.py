@@ -19,7 +19,7 @@ from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS, MODEL_CHAINS
 from services.fal.errors import FalError
 from services.fal_service import FalClient
-from services.worker.commands import COMMANDS, COMMON
+from services.worker.commands import COMMANDS, COMMON, ON_COMMAND_LINE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -112,7 +112,7 @@ def test_pages_list_no_command_that_does_not_exist():
 
 def test_pages_name_the_options_of_every_command():
     text = section(WORKER, "The worker")
-    assert all(f"`--{option.name}`" in text for option in COMMON)
+    assert all(f"`--{option.name}`" in text for option in (*COMMON, *ON_COMMAND_LINE))
     assert "`--json -`" in text
 
 
@@ -232,7 +232,8 @@ def _requirements(name: str) -> list[str]:
 def test_services_import_only_the_runtime_packages_and_what_comes_with_them():
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
-    extras = (*PROJECT["optional-dependencies"]["image"], *PROJECT["optional-dependencies"]["webhooks"])
+    own = ("image", "webhooks", "completion")
+    extras = [requirement for name in own for requirement in PROJECT["optional-dependencies"][name]]
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed
     heavy = {path for path in (SRC / "services").rglob("*.py") if "PIL" in path.read_text("utf-8")}

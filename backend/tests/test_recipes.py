@@ -79,7 +79,7 @@ def test_the_page_shows_every_recipe_and_nothing_that_is_not_there():
         (page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     }
     assert [str(path) for path in shown if not path.exists()] == []
-    no_recipes = {"demo.py", "webhook_fastapi.py"}
+    no_recipes = {"demo.py", "product.py", "webhook_fastapi.py"}
     there = {path for path in EXAMPLES.glob("*.*") if path.suffix in (".py", ".sh") and path.name not in no_recipes}
     there |= {*NODE_RECIPES.glob("*.mjs"), EXAMPLES / "docker" / "Dockerfile", EXAMPLES / "docker" / "compose.yaml"}
     assert there <= shown

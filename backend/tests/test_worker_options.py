@@ -83,7 +83,7 @@ def test_the_last_of_two_values_counts(sent):
 def test_help_is_text_on_stdout_and_a_success(argv, box, capfd):
     assert main(argv) == 0
     out, err = capfd.readouterr()
-    assert out.startswith("usage: fal_worker.py")
+    assert out.startswith("usage: fal-worker ")
     assert err == ""
     assert box.journal() == []
 
@@ -97,7 +97,7 @@ def test_the_help_of_a_command_names_its_options_in_both_spellings():
 def test_the_help_of_every_command_tells_every_option(name, capfd):
     assert main([name, "--help"]) == 0
     out = capfd.readouterr().out
-    for option in COMMANDS[name].all_options:
+    for option in COMMANDS[name].options_in_argv:
         assert f"--{option.name}" in out
         assert f"--{option.name.replace('_', '-')}" in out
     assert ("--json" in out) == (not COMMANDS[name].is_program)

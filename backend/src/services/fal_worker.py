@@ -31,8 +31,7 @@ from typing import Any, NoReturn
 from services.fal.errors import as_fal_error, report
 from services.worker import early_signals
 from services.worker.command_line import HelpWanted, build_parser, parse
-from services.worker.commands import COMMANDS
-from services.worker.output import JsonStdout
+from services.worker.output import JsonStdout, rendered, stderr_is_terminal
 
 __all__ = ["build_parser", "main", "script"]
 
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from services.worker.jsonrpc import CALL_FAILED, error_reply
 
                 return _printed(out.write_text, error_reply(None, CALL_FAILED, document), 1)
-            return _printed(out.write, document, 1)
+            return _printed(out.write_text, _error_text(document, words, out), 1)
 
 
 def _run(name: str, values: dict[str, Any], out: JsonStdout) -> int:
@@ -69,7 +68,19 @@ def _run(name: str, values: dict[str, Any], out: JsonStdout) -> int:
         return listen(values, out)
     from services.worker.one_shot import run
 
-    return run(COMMANDS[name], values, out)
+    return run(name, values, out)
+
+
+def _error_text(document: dict[str, Any], words: list[str], out: JsonStdout) -> str:
+    """The text of an error from before the command began; a terminal that does not get the document is told it too."""
+    if not out.is_terminal and not stderr_is_terminal():
+        return rendered(document)
+    from services.worker.terminal import document_text, say_error
+
+    if not out.is_terminal:
+        say_error(str(document["error"]))
+        return rendered(document)
+    return document_text(document, with_trace="--trace" in words or bool(os.environ.get("FAL_LOG")))
 
 
 def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
@@ -98,6 +109,10 @@ class _Unneeded:
 def script() -> NoReturn:
     """`main` as a process of its own: this file run directly, and the installed command `fal-worker`."""
     early_signals.install()
+    if "_ARGCOMPLETE" in os.environ:
+        from services.worker.completion import complete
+
+        complete()
     # Looking for cycles among what the imports make takes 7 % of a short command, and finds none.
     gc.disable()
     sys.meta_path.insert(0, _Unneeded())

@@ -7,11 +7,13 @@ The words of prompts are never logged.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import select
 import sys
+from collections.abc import Iterator
 
 from services.fal.errors import FalError
 from services.fal.redaction import for_log
@@ -34,6 +36,10 @@ class _StderrHandler(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._dropped = 0
+        self.before_line = ""
+        """What erases the line that a terminal shows for the moment."""
+        self._terminal: tuple[int, int] | None = None
+        """The device of the terminal that is stderr, and its number as opened once more."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write(f"{record.levelname.lower()}: {self.format(record)}")
@@ -49,11 +55,22 @@ class _StderrHandler(logging.Handler):
         finally:
             self.release()
 
+    def draw(self, text: str) -> None:
+        """Write `text` with its control characters; it is lost when nobody takes it."""
+        with contextlib.suppress(Exception):
+            self.acquire()
+            try:
+                self._has_put(text)
+            finally:
+                self.release()
+
     def _has_written(self, line: str) -> bool:
-        text = printable(for_log(line)) + "\n"
+        return self._has_put(f"{self.before_line}{printable(for_log(line))}\n")
+
+    def _has_put(self, text: str) -> bool:
         encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         data = text.encode(encoding, "backslashreplace")
-        fd = _own_fd()
+        fd = self._fd()
         if fd is None:
             sys.stderr.write(data.decode(encoding))
             sys.stderr.flush()
@@ -62,8 +79,28 @@ class _StderrHandler(logging.Handler):
         for start in range(0, len(data), select.PIPE_BUF):
             if not _is_ready(fd):
                 return start > 0
-            os.write(fd, data[start : start + select.PIPE_BUF])
+            try:
+                os.write(fd, data[start : start + select.PIPE_BUF])
+            except BlockingIOError:  # a terminal that has room for less
+                return start > 0
         return True
+
+    def _fd(self) -> int | None:
+        """Where to write: stderr, or the terminal that it is, opened once more.
+
+        A terminal that takes no more (Ctrl-S, a stalled SSH connection) may have room for a part of a line, and then a
+        write of the whole waits. O_NONBLOCK on stderr itself would be the shell's too: they share it.
+        """
+        fd = _own_fd()
+        if fd is None or not os.isatty(fd):
+            return fd
+        device = os.fstat(fd).st_rdev
+        if self._terminal is None or self._terminal[0] != device:
+            try:
+                self._terminal = device, os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            except OSError:  # such as a terminal of another user, after su
+                self._terminal = device, fd
+        return self._terminal[1]
 
 
 def _own_fd() -> int | None:
@@ -83,12 +120,17 @@ def _is_ready(fd: int) -> bool:
     return bool(look.poll(0))
 
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
     """`text` with its control characters escaped, so that it moves no cursor: all but line breaks and tabs."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def clean(text: str) -> str:
+    """`text` as a part of one line of the log: without secrets and control characters."""
+    return printable(for_log(text)).replace("\n", "\\n")
 
 
 def outline(error: FalError) -> str:
@@ -113,3 +155,18 @@ def to_stderr(level: str = "off") -> None:
 def show(line: str) -> None:
     """One line on stderr, whatever the log's level; never waits for its reader."""
     _handler.write(line)
+
+
+def draw(text: str) -> None:
+    """Write `text` to stderr as it is, with its control characters; never waits, and is lost when nobody takes it."""
+    _handler.draw(text)
+
+
+@contextlib.contextmanager
+def erasing(text: str) -> Iterator[None]:
+    """While this lasts, `text` precedes each line: it erases what a terminal shows for the moment."""
+    _handler.before_line = text
+    try:
+        yield
+    finally:
+        _handler.before_line = ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
@@ -18,14 +19,24 @@ from services.worker.options import Option, parse_value, read_json_options, requ
 
 _MARK = "\0"
 """In front of every value; no argument of a process can hold it."""
+LIKE = 0.7
+"""From what likeness on, of 1, a name may be what a misspelt word meant."""
+MAX_SUGGESTIONS = 4
 
 
 class HelpWanted(Exception):
-    """`--help` was asked for; its argument is the text."""
+    """`--help` or `--version` was asked for; its argument is the text."""
 
 
 class _Parser(argparse.ArgumentParser):
     """argparse that raises instead of printing and exiting."""
+
+    command = ""
+    """The command whose options it reads."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.color = False  # since Python 3.14 a terminal on stderr would colour the help that goes into a pipe
 
     def error(self, message: str) -> NoReturn:
         said = message.replace(_MARK, "")
@@ -34,21 +45,46 @@ class _Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         raise HelpWanted(self.format_help().rstrip())
 
+    def format_help(self) -> str:
+        if self.command:
+            from services.worker.examples import EXAMPLES
+
+            # What is required may also come by --json, so argparse does not demand it. Its usage tells it.
+            required = {option.name for option in COMMANDS[self.command].options if option.required}
+            for action in self._actions:
+                action.required = action.dest in required
+            self.epilog = f"example:\n  {self.prog} {EXAMPLES[self.command]}".rstrip()
+        return super().format_help()
+
+
+def program_name() -> str:
+    """What the program is called: fal_worker.py when it is run as a file, else the installed command."""
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return name if name == "fal_worker.py" else "fal-worker"
+
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands, or of command `only`; "" means all, but without their options."""
     parser = _Parser(
-        prog="fal_worker.py",
+        prog=program_name(),
         description="Text, product analysis and product pictures on fal. Prints one JSON document.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="store_true", help="print the version and end")
     _add(parser, ENV_FILE)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         if only in (None, "", name):
-            row = commands.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
+            row = commands.add_parser(
+                name,
+                help=command.help,
+                description=command.help,
+                allow_abbrev=False,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            row.command = name
         if only in (None, name):
-            for option in command.all_options:
+            for option in command.options_in_argv:
                 _add(row, option)
             if not command.is_program:
                 note = "read the options as one JSON object from standard input"
@@ -80,17 +116,75 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
     name = words[0] if words and words[0] in COMMANDS else ""
     if name:
         words[1:1] = before
-    found = vars(build_parser(name).parse_args(_joined(words, name)))
+    elif words:
+        _refuse_first(words[0])
+    parsed, unknown = build_parser(name).parse_known_args(_joined(words, name))
+    found = vars(parsed)
     name = found.pop("command")
     command = COMMANDS[name]
+    if unknown:
+        raise _unknown(command, name, [word.replace(_MARK, "") for word in unknown])
     source = found.pop("json", None)
     values = _from_argv(command, found)
     if source is not None:
         if source != "-":
             raise InvalidInput("--json accepts only -, which reads the options from standard input.")
         values = {**read_json_options(command.all_options, timeout_s=_timeout_s(values)), **values}
-    require(command.options, values)
+    require(command.options, values, _help_of(name))
     return name, values
+
+
+def _refuse_first(word: str) -> None:
+    """Raises for a first word that is no command, unless it asks for help; HelpWanted for `--version`."""
+    if word == "--version":
+        from services.worker.version import version
+
+        raise HelpWanted(f"{program_name()} {version()}")
+    if word in ("-h", "--help"):
+        return
+    if word.startswith("-"):
+        raise InvalidInput(f"A COMMAND must stand before {word.partition('=')[0][:100]}.", hint=_help_of())
+    similar = _similar(word, COMMANDS)
+    hint = _help_of(similar[0] if len(similar) == 1 else "")
+    raise InvalidInput(f"There is no command {word[:100]!r}.{_did_you_mean(similar)}", hint=hint)
+
+
+def _unknown(command: Command, name: str, words: Sequence[str]) -> InvalidInput:
+    """The error for the words that argparse could not place."""
+    word = words[0]
+    if word == "--":
+        said = f"Remove the word --: what stands behind it ({' '.join(words[1:])[:100]}) is not read."
+        return InvalidInput(said, hint=_help_of(name))
+    if not word.startswith("-"):
+        said = f"{word[:100]!r} belongs to no option. Quote a value that contains spaces."
+        return InvalidInput(said, hint=_help_of(name))
+    options = [f"--{option.name}" for option in command.options_in_argv] + ["--json"] * (not command.is_program)
+    option = word.partition("=")[0][:100]
+    similar = _similar(f"--{option.strip('-').replace('-', '_')}", options)
+    return InvalidInput(f"{name} has no option {option}.{_did_you_mean(similar)}", hint=_help_of(name))
+
+
+def _help_of(name: str = "") -> str:
+    return f"See {' '.join(filter(None, (program_name(), name, '--help')))}."
+
+
+def _did_you_mean(names: Sequence[str]) -> str:
+    return f" Did you mean {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}?" if names else ""
+
+
+def _similar(word: str, names: Iterable[str]) -> list[str]:
+    """The names that look most like a word: by their letters, or because they begin with it."""
+    import difflib
+
+    likeness = difflib.SequenceMatcher(b=word.lower())
+
+    def like(text: str) -> float:
+        likeness.set_seq1(text)
+        return likeness.ratio()
+
+    scores = {name: max(like(name), like(name[: len(word)])) for name in names if len(word.strip("-")) > 1}
+    best = max(scores.values(), default=0.0)
+    return [name for name, score in scores.items() if score >= max(LIKE, best - 0.05)][:MAX_SUGGESTIONS]
 
 
 def _timeout_s(values: Mapping[str, Any]) -> float:
@@ -103,7 +197,7 @@ def _timeout_s(values: Mapping[str, Any]) -> float:
 
 def _from_argv(command: Command, found: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for option in command.all_options:
+    for option in command.options_in_argv:
         given = found.get(option.name)
         if isinstance(given, list):
             values[option.name] = [parse_value(option, text) for text in given]
@@ -116,7 +210,7 @@ def _joined(words: Sequence[str], command: str) -> list[str]:
     """The words with every value joined to its option."""
     if not command:
         return list(words)
-    options = COMMANDS[command].all_options
+    options = COMMANDS[command].options_in_argv
     kinds = {option.name: option.kind for option in options} | {"json": "text"}
     first = next((option.name for option in options if option.first), None)
     joined = [command]

@@ -21,48 +21,64 @@ Document = dict[str, Any]
 Handler = Callable[["FalClient", Values], Document]
 Local = Callable[[Values], Document]
 
-TIMEOUT = Option("timeout", "number", "seconds that the whole command may take (FAL_TIMEOUT_S, 110)")
-ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (without it: ./.env, then backend/.env)")
-LOGS = Option("with_logs", "flag", "print fal's log lines to stderr")
+TIMEOUT = Option("timeout", "number", "seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110)")
+ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (default: ./.env, then backend/.env)")
+LOGS = Option("with_logs", "flag", "print fal's log lines to stderr (default: false)")
 COMMON = (TIMEOUT, ENV_FILE)
+PROGRESS = Option("progress", "flag", "tell each step on stderr (default: only if that is a terminal)")
+TRACE = Option("trace", "flag", "show an error's traceback on a terminal too (default: only with FAL_LOG)")
+ON_COMMAND_LINE = (PROGRESS, TRACE)
+"""How a command presents itself to a person: options of the command line alone."""
 
 PROMPT = Option("prompt", "text", "the prompt", required=True)
-MODEL = Option("model", "text", "the model, by its name at OpenRouter; it is never replaced by another")
-TEMPERATURE = Option("temperature", "number", "0 to 2")
+MODEL = Option(
+    "model", "text", "the model, by its name at OpenRouter; it is never replaced by another (default: see doctor)"
+)
+TEMPERATURE = Option("temperature", "number", "0 to 2 (default: 0.7, for analyze-product 0.3)")
 SYSTEM = Option("system", "text", "the system prompt", argument="system_prompt")
-MAX_TOKENS = Option("max_tokens", "integer", "how many tokens to generate at most")
-REASONING = Option("reasoning", "flag", "whether the model thinks first (by default the model decides)")
-PRIORITY = Option("priority", "text", "latency or throughput (fal-ai/any-llm only)")
+MAX_TOKENS = Option("max_tokens", "integer", "how many tokens to generate at most (default: up to the model)")
+REASONING = Option("reasoning", "flag", "whether the model thinks first (default: up to the model)")
+PRIORITY = Option("priority", "text", "latency or throughput (default: latency; fal-ai/any-llm only)")
 REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", required=True)
 IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of an image", required=True)
 CATEGORIES = Option("categories", "json", "the categories, as analyze-product prints them", required=True)
-STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
-CONCURRENCY = Option("concurrency", "integer", "how many calls run at once (8)")
+STYLES = Option(
+    "styles", "json", 'a list of {"name", "description"}, or of names of the default styles (default: all of these)'
+)
+CONCURRENCY = Option("concurrency", "integer", "how many calls run at once (default: 8)")
 MAX_PENDING = Option(
-    "max_pending", "integer", "how many calls may wait for a place; more are answered with `busy` (1000)"
+    "max_pending", "integer", "how many calls may wait for a place; more are answered with `busy` (default: 1000)"
 )
 QUEUE_TIMEOUT = Option(
-    "queue_timeout", "number", "seconds that a call may wait for a place; then it is answered with `busy` (no limit)"
+    "queue_timeout",
+    "number",
+    "seconds that a call may wait for a place; then it is answered with `busy` (default: no limit)",
 )
 SHRINK = Option(
     "shrink",
     "flag",
-    "make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false)",
+    "make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false)",
 )
-REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
+REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (default: true)")
 PICTURE_OPTIONS = (
-    Option("seed", "integer", "0 to 2147483647; the same inputs and seed give the same picture"),
-    Option("num_images", "integer", "how many variants of each prompt, 1 to 4; each is billed (1)"),
-    Option("negative_prompt", "text", "what the picture must not show"),
-    Option("aspect_ratio", "text", "such as 4:5"),
-    Option("resolution", "text", "such as 2K"),
-    Option("image_size", "text", "width and height in pixels, such as 1000x800"),
-    Option("original_quality", "flag", "keep the size of the photo"),
-    Option("placement", "text", "where the product stands: original, or a place such as bottom_center"),
+    Option(
+        "seed", "integer", "0 to 2147483647; the same inputs and seed give the same picture (default: up to the model)"
+    ),
+    Option("num_images", "integer", "how many variants of each prompt, 1 to 4; each is billed (default: 1)"),
+    Option("negative_prompt", "text", "what the picture must not show (default: none)"),
+    Option("aspect_ratio", "text", "such as 4:5 (default: up to the model)"),
+    Option("resolution", "text", "such as 2K (default: up to the model)"),
+    Option("image_size", "text", "width and height in pixels, such as 1000x800 (default: up to the model)"),
+    Option("original_quality", "flag", "keep the size of the photo (default: up to the model)"),
+    Option(
+        "placement",
+        "text",
+        "where the product stands: original, or a place such as bottom_center (default: up to the model)",
+    ),
 )
 """Which of them there are depends on the endpoint that makes the pictures."""
-PORT = Option("port", "integer", "the port to listen on; 0 means any free port (8788)")
-COUNT = Option("count", "integer", "end after this many verified webhooks")
+PORT = Option("port", "integer", "the port to listen on; 0 means any free port (default: 8788)")
+COUNT = Option("count", "integer", "end after this many verified webhooks (default: no limit)")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
@@ -91,6 +107,10 @@ class Command(NamedTuple):
     @property
     def all_options(self) -> tuple[Option, ...]:
         return (*self.options, *COMMON)
+
+    @property
+    def options_in_argv(self) -> tuple[Option, ...]:
+        return self.all_options if self.is_program else (*self.all_options, *ON_COMMAND_LINE)
 
     def arguments(self, values: Values) -> dict[str, Any]:
         """The options as the method takes them."""
@@ -206,7 +226,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "any-llm-status": Command(
         "the state of a submitted job",
-        (REQUEST_ID, Option("with_logs", "flag", "with fal's log lines (true)")),
+        (REQUEST_ID, Option("with_logs", "flag", "with fal's log lines (default: true)")),
         "any_llm_status",
         result="StatusResult",
     ),
@@ -219,7 +239,7 @@ COMMANDS: Mapping[str, Command] = {
         (
             IMAGE_URL,
             PROMPT._replace(required=False, help="the background in words; required without --ref_image_url"),
-            Option("ref_image_url", "text", "a picture of the background, in place of --prompt"),
+            Option("ref_image_url", "text", "a picture of the background, in place of --prompt (default: none)"),
             REMOVE_BG,
             *PICTURE_OPTIONS,
             LOGS,
@@ -265,11 +285,16 @@ COMMANDS: Mapping[str, Command] = {
         (
             Option("image", "path", "the photo: a local path or a URL", required=True),
             STYLES,
-            Option("language", "text", "the language of the description (Turkish)"),
+            Option("language", "text", "the language of the description (default: Turkish)"),
             SHRINK,
             *PICTURE_OPTIONS,
-            Option("save_dir", "path", "a folder to save the original and the pictures in"),
-            Option("report", "flag", "also write an HTML page with the results into --save_dir", needs="save_dir"),
+            Option("save_dir", "path", "a folder to save the original and the pictures in (default: not saved)"),
+            Option(
+                "report",
+                "flag",
+                "also write an HTML page with the results into --save_dir (default: false)",
+                needs="save_dir",
+            ),
             LOGS,
         ),
         handler=_workflow,
@@ -279,18 +304,30 @@ COMMANDS: Mapping[str, Command] = {
     "doctor": Command(
         "versions, settings and reachability, for a request for help; with --live, whether fal is as it is taken to be",
         (
-            Option("live", "flag", "compare fal with what this library takes it to be, with free reads only (false)"),
             Option(
-                "spend", "number", "with --live: also try one of each job, for so many US dollars at most", needs="live"
+                "live",
+                "flag",
+                "compare fal with what this library takes it to be, with free reads only (default: false)",
             ),
-            Option("recordings", "path", "with --live: a folder for what fal answered, one file a fact", needs="live"),
+            Option(
+                "spend",
+                "number",
+                "with --live: also try one of each job, for so many US dollars at most (default: none)",
+                needs="live",
+            ),
+            Option(
+                "recordings",
+                "path",
+                "with --live: a folder for what fal answered, one file a fact (default: not kept)",
+                needs="live",
+            ),
         ),
         handler=_doctor,
         result="DoctorResult",
     ),
     "schema": Command(
         "JSON Schemas of the options and documents of the commands",
-        (Option("name", "text", "the command; may also be given without --name", first=True),),
+        (Option("name", "text", "the command; may also be given without --name (default: all)", first=True),),
         local=_schema,
         result="SchemaResult",
     ),

@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.fal import log
 from services.fal.progress import Progress
 from services.fal_service import FalClient
 from services.worker import early_signals
-from services.worker.commands import ENV_FILE, TIMEOUT, Command, Document, Values
-from services.worker.output import JsonStdout, rendered
+from services.worker.commands import COMMANDS, ENV_FILE, PROGRESS, TIMEOUT, TRACE, Document, Values
+from services.worker.output import JsonStdout, rendered, stderr_is_terminal
 from services.worker.supervisor import ALL_OVER, Invocation, Supervisor, on_signal
 
+if TYPE_CHECKING:
+    from services.worker.terminal import Steps
 
-def run(command: Command, values: Values, out: JsonStdout) -> int:
+
+def run(name: str, values: Values, out: JsonStdout) -> int:
     """Run the command; 0 when its whole document is printed and carries no error, else 1."""
     log.to_stderr()
-    supervisor = Supervisor(out, _own_client, ends_when_idle=True)
-    invocation = OneShot(command, values, out)
-    with on_signal(supervisor.ends.put):
-        early_signals.disarm()
-        supervisor.start(invocation)
-        if supervisor.watch() != ALL_OVER:
-            supervisor.close()
+    with _steps(name, values, out) as steps:
+        on_look = steps.look if steps is not None else _nothing
+        supervisor = Supervisor(out, _own_client, ends_when_idle=True, on_look=on_look)
+        invocation = OneShot(name, values, out, steps)
+        with on_signal(supervisor.ends.put):
+            early_signals.disarm()
+            supervisor.start(invocation)
+            if supervisor.watch() != ALL_OVER:
+                supervisor.close()
     return 0 if invocation.succeeded else 1
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _steps(name: str, values: Values, out: JsonStdout) -> Iterator[Steps | None]:
+    """What tells a person of the steps, if there is one and the command takes long enough."""
+    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, stderr_is_terminal()):
+        yield None
+        return
+    from services.worker.terminal import Steps
+
+    with Steps(name, tells_error=not out.is_terminal).shown() as steps:
+        yield steps
 
 
 class OneShot(Invocation):
     """A command that was called on the command line."""
 
-    def __init__(self, command: Command, values: Values, out: JsonStdout) -> None:
-        super().__init__(None, command, values)
+    def __init__(self, name: str, values: Values, out: JsonStdout, steps: Steps | None) -> None:
+        super().__init__(None, COMMANDS[name], values)
         self._out = out
+        self._steps = steps
+        self._error: str | None = None
         self._last_line: Document | None = None
         self._is_broken = False
         """Whether nothing more can be printed."""
@@ -41,17 +65,38 @@ class OneShot(Invocation):
         """Whether all that it had to print is printed, and no error."""
 
     def progress(self) -> Progress:
-        return Progress(self.made.note)
+        return Progress(self._note, to_stderr=self._steps is None)
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self.made.note(event)
+        if self._steps is not None:
+            self._steps.on_event(event)
 
     def send_line(self, line: Document) -> None:
+        if self._steps is not None and self._out.is_terminal:
+            self._steps.hide()
         # It raises when nobody reads any more: there is no one to tell, and nothing more worth paying for.
-        self._print(rendered(line))
+        self._print(self._rendered(line))
         self._last_line = line
 
     def text_of(self, document: Mapping[str, Any]) -> str:
-        return "" if document is self._last_line else rendered(document)
+        if self._steps is not None:
+            from services.worker.terminal import error_of
+
+            self._error = error_of(document)
+        return "" if document is self._last_line else self._rendered(document)
+
+    def _rendered(self, document: Mapping[str, Any]) -> str:
+        if not self._out.is_terminal:
+            return rendered(document)
+        from services.worker.terminal import document_text
+
+        with_trace = self.values.get(TRACE.name, log.logger.isEnabledFor(logging.INFO))
+        return document_text(document, with_trace=with_trace, in_one_line=self.command.streams)
 
     def send_answer(self, text: str, *, failed: bool) -> None:
+        if self._steps is not None:
+            self._steps.finish(self._error)
         if text and not self._is_broken:
             with contextlib.suppress(OSError):
                 self._print(text)

@@ -138,12 +138,12 @@ def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[st
     return values
 
 
-def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
+def require(options: Sequence[Option], values: Mapping[str, Any], hint: str = "See --help.") -> None:
     """Raises InvalidInput when an option is missing that the command or another option requires."""
     missing = [option.name for option in options if option.required and option.name not in values]
     if missing:
         names = ", ".join(f"--{name}" for name in missing)
-        raise InvalidInput(f"The command requires {names}.", hint="See --help.")
+        raise InvalidInput(f"The command requires {names}.", hint=hint)
     for option in options:
         if option.needs and values.get(option.name) and not values.get(option.needs):
             raise InvalidInput(f"--{option.name} requires --{option.needs}.")

@@ -43,6 +43,10 @@ class JsonStdout:
             os.close(self._fd)
             self._fd = None
 
+    @property
+    def is_terminal(self) -> bool:
+        return self._fd is not None and os.isatty(self._fd)
+
     def write(self, document: Any) -> None:
         """One JSON document and a newline. Raises BrokenPipeError when nobody reads any more."""
         self.write_text(rendered(document))
@@ -72,11 +76,18 @@ class JsonStdout:
         return False
 
 
-def rendered(document: Any) -> str:
-    """The JSON text of a document, without a line break. Raises RecursionError for one that is nested too deeply."""
-    text = _json(document)
+def stderr_is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr is sys.__stderr__ and os.isatty(2)
+
+
+def rendered(document: Any, *, indent: int | None = None) -> str:
+    """The JSON text of a document, without a line break unless it is indented.
+
+    Raises RecursionError for one that is nested too deeply.
+    """
+    text = _json(document, indent)
     # A key of digits may stand in a number, which a mask would spoil.
-    return text if redact(text) == text else _json(redacted(json.loads(text)))
+    return text if redact(text) == text else _json(redacted(json.loads(text)), indent)
 
 
 def _is_fd_1(stream: TextIO | None) -> bool:
@@ -107,15 +118,15 @@ def _write_all(fd: int, data: bytes) -> None:
             select.select([], [fd], [])
 
 
-def _json(document: Any) -> str:
+def _json(document: Any, indent: int | None) -> str:
     try:
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, default=str)
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, default=str, indent=indent)
         text.encode("utf-8")
     except UnicodeEncodeError:
         # A lone surrogate has no UTF-8, but it has an escape.
-        return json.dumps(_finite(document), ensure_ascii=True, default=str)
+        return json.dumps(_finite(document), ensure_ascii=True, default=str, indent=indent)
     except ValueError:
-        return _json(_finite(document))
+        return _json(_finite(document), indent)
     return text
 
 

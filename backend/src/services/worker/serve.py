@@ -16,12 +16,9 @@ import contextlib
 import gc
 import importlib
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from services.fal import log
@@ -35,6 +32,7 @@ from services.worker.jsonrpc import BadMessage, Id, Message, Outbox
 from services.worker.options import require, values_of
 from services.worker.output import JsonStdout
 from services.worker.supervisor import LOOK_S, NOBODY_READS, Invocation, PausingClock, Supervisor, failure, on_signal
+from services.worker.version import version
 
 DEFAULT_PENDING = 1000
 MOST_CONCURRENCY = 1000
@@ -94,7 +92,7 @@ class Worker:
         queue_timeout_s = values.get(QUEUE_TIMEOUT.name)
         if queue_timeout_s is not None:
             check_timeout(queue_timeout_s, QUEUE_TIMEOUT.name)
-        self._about = {"version": _version(), "pid": os.getpid()}
+        self._about = {"version": version(), "pid": os.getpid()}
         self._shutdowns: list[Id | None] = []
         """The ids of the `shutdown` messages; their replies come last."""
         self._refusals = Refusals()
@@ -178,7 +176,7 @@ class Worker:
             known = ", ".join((*OWN_METHODS, *METHODS))
             why = InvalidInput(f"The method {message.method[:100]!r} does not exist. Known: {known}.")
             raise BadMessage(jsonrpc.METHOD_NOT_FOUND, why, call_id)
-        values = _values(command, message.params, call_id)
+        values = _values(message.method, message.params, call_id)
         try:
             if (timeout := values.get(TIMEOUT.name)) is not None:
                 check_timeout(timeout)
@@ -273,13 +271,13 @@ class RemoteInvocation(Invocation):
                 self._outbox.put(line)
 
 
-def _values(command: Command, params: Any, call_id: Id) -> dict[str, Any]:
+def _values(name: str, params: Any, call_id: Id) -> dict[str, Any]:
     """The options in `params`, as `--json -` would read them. Raises BadMessage."""
     try:
         if not isinstance(params, dict | None):
             raise InvalidInput("params must be one JSON object with the command's options.")
-        values = values_of(command.all_options, params or {})
-        require(command.options, values)
+        values = values_of(METHODS[name].all_options, params or {})
+        require(METHODS[name].options, values, f"See fal-worker {name} --help.")
     except InvalidInput as error:
         raise BadMessage(jsonrpc.INVALID_PARAMS, error, call_id) from error
     return values
@@ -318,16 +316,3 @@ def _own_stdin() -> int:
     os.dup2(null, 0)
     os.close(null)
     return stdin
-
-
-def _version() -> str:
-    """This project's version: from the checkout that this file stands in, else of the installed package."""
-    # Not `parents[3]`: src/ may stand at the root, as in a container.
-    project = Path(__file__).resolve().parent.parent.parent.parent
-    with contextlib.suppress(OSError):
-        text = (project / "pyproject.toml").read_text(encoding="utf-8")
-        if found := re.search(r'^name = "fal-python-services"\nversion = "(.+)"$', text, re.MULTILINE):
-            return found[1]
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("fal-python-services")
-    return "unknown"

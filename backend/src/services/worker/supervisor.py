@@ -163,9 +163,10 @@ class Supervisor:
         ends_when_idle: bool = False,
         wait_for_room: Callable[[], None] = lambda: None,
         together: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         """`wait_for_room` is called between two calls: while nobody reads the answers, no more are made. `together`
-        surrounds answers that may leave as one."""
+        surrounds answers that may leave as one. The main thread calls `on_look` every LOOK_S."""
         self._out = out
         self._client_for = client_for
         self._concurrency = concurrency
@@ -174,6 +175,7 @@ class Supervisor:
         self._ends_when_idle = ends_when_idle
         self._wait_for_room = wait_for_room
         self._together = together
+        self._on_look = on_look
         self.ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         """Why the worker ends; a signal handler may put into it at any moment."""
         self._lock = threading.RLock()
@@ -280,6 +282,7 @@ class Supervisor:
             if self._out.reader_has_left():
                 # A parent that was killed can send no signal; its jobs at fal would go on for nobody.
                 return NOBODY_READS
+            self._on_look()
             self._look(clock.woke_at(look_s))
 
     def _look(self, woke_at: float | None) -> None:
