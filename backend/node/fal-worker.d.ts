@@ -637,7 +637,7 @@ export interface AnyLlmCancelOptions {
 export interface BackgroundOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** The background in words; required without --ref_image_url. */
+  /** The background in words; required without --ref_image_url (default: none). */
   prompt?: string | null;
   /** A picture of the background, in place of --prompt (default: none). */
   ref_image_url?: string | null;

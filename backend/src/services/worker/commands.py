@@ -238,7 +238,9 @@ COMMANDS: Mapping[str, Command] = {
         "put the product of a photo on another background",
         (
             IMAGE_URL,
-            PROMPT._replace(required=False, help="the background in words; required without --ref_image_url"),
+            PROMPT._replace(
+                required=False, help="the background in words; required without --ref_image_url (default: none)"
+            ),
             Option("ref_image_url", "text", "a picture of the background, in place of --prompt (default: none)"),
             REMOVE_BG,
             *PICTURE_OPTIONS,
