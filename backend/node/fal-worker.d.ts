@@ -80,6 +80,22 @@ export interface Image {
   file_size: number | null;
 }
 
+/** One of several pictures of one prompt. */
+export interface Variant {
+  url: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  content_type: string | null;
+  /** Bytes. */
+  file_size: number | null;
+  /** fal's id of the job that made it. */
+  request_id?: string | null;
+  /** What it was made with, when its job made no other picture: pass it to make it again. */
+  seed?: number;
+}
+
 /** The nine categories of a product. */
 export interface Categories {
   main_product_type: string;
@@ -111,6 +127,8 @@ export interface StyledImage {
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
+  /** With `num_images` above 1: what it was made with, when its job made no other picture. */
+  seed?: number;
   /** Where --save_dir put it. */
   path?: string;
 }
@@ -132,6 +150,11 @@ export interface ResolvedSettings {
   timeout_s: number;
   max_concurrency: number;
   log: string;
+  /** Whether fal keeps the inputs and outputs of jobs. */
+  store_io: boolean;
+  /** Seconds after which fal deletes files; null leaves it to the account. */
+  expires_in_s: number | null;
+  queue_priority: string;
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -246,7 +269,7 @@ export interface StepDone {
   categories?: Categories;
   /** Of `prompt`. */
   prompt?: string;
-  /** Of `picture`. */
+  /** Of `picture`; with `num_images` above 1 there is one such event for each. */
   image?: StyledImage;
   /** Of `description`. */
   description?: string;
@@ -370,6 +393,7 @@ export interface CancelResult {
 
 /** Of background and remove-background. */
 export interface PictureResult {
+  /** The picture; the first one of several. */
   image: Image;
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings: Record<string, number>;
@@ -381,6 +405,8 @@ export interface PictureResult {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
+  images?: Variant[];
 }
 
 /** Of analyze-product. */
@@ -413,7 +439,7 @@ export interface PromptResult {
 
 /** Of generate-multiple-bg. */
 export interface BackgroundsDocument {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
   total_generated: number;
   total_requested: number;
@@ -437,7 +463,7 @@ export interface UploadResult {
 
 /** Of workflow. */
 export interface WorkflowDocument {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
   total_generated: number;
   total_requested: number;
@@ -611,10 +637,28 @@ export interface AnyLlmCancelOptions {
 export interface BackgroundOptions {
   /** An http(s) URL or a data URI of an image. */
   image_url: string;
-  /** The prompt. */
-  prompt: string;
+  /** The background in words; required without --ref_image_url (default: none). */
+  prompt?: string | null;
+  /** A picture of the background, in place of --prompt (default: none). */
+  ref_image_url?: string | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
+  /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
+  seed?: number | null;
+  /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
+  num_images?: number | null;
+  /** What the picture must not show (default: none). */
+  negative_prompt?: string | null;
+  /** Such as 4:5 (default: up to the model). */
+  aspect_ratio?: string | null;
+  /** Such as 2K (default: up to the model). */
+  resolution?: string | null;
+  /** Width and height in pixels, such as 1000x800 (default: up to the model). */
+  image_size?: string | null;
+  /** Keep the size of the photo (default: up to the model). */
+  original_quality?: boolean | null;
+  /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
+  placement?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
@@ -676,6 +720,22 @@ export interface GenerateMultipleBgOptions {
   })[] | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
+  /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
+  seed?: number | null;
+  /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
+  num_images?: number | null;
+  /** What the picture must not show (default: none). */
+  negative_prompt?: string | null;
+  /** Such as 4:5 (default: up to the model). */
+  aspect_ratio?: string | null;
+  /** Such as 2K (default: up to the model). */
+  resolution?: string | null;
+  /** Width and height in pixels, such as 1000x800 (default: up to the model). */
+  image_size?: string | null;
+  /** Keep the size of the photo (default: up to the model). */
+  original_quality?: boolean | null;
+  /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
+  placement?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
@@ -707,6 +767,22 @@ export interface WorkflowOptions {
   language?: string | null;
   /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false). */
   shrink?: boolean | null;
+  /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
+  seed?: number | null;
+  /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
+  num_images?: number | null;
+  /** What the picture must not show (default: none). */
+  negative_prompt?: string | null;
+  /** Such as 4:5 (default: up to the model). */
+  aspect_ratio?: string | null;
+  /** Such as 2K (default: up to the model). */
+  resolution?: string | null;
+  /** Width and height in pixels, such as 1000x800 (default: up to the model). */
+  image_size?: string | null;
+  /** Keep the size of the photo (default: up to the model). */
+  original_quality?: boolean | null;
+  /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
+  placement?: string | null;
   /** A folder to save the original and the pictures in (default: not saved). */
   save_dir?: string | null;
   /** Also write an HTML page with the results into --save_dir (default: false). */
@@ -782,17 +858,25 @@ export type AnyLlmResultFailure = ErrorDocument & {
 };
 
 export type BackgroundFailure = ErrorDocument & {
+  /** The picture; the first one of several. */
+  image?: Image;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
+  images?: Variant[];
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
+  /** The picture; the first one of several. */
+  image?: Image;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
+  images?: Variant[];
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -812,7 +896,7 @@ export type GenerateBgPromptFailure = ErrorDocument & {
 };
 
 export type GenerateMultipleBgFailure = ErrorDocument & {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
   total_generated?: number;
   total_requested?: number;
@@ -832,7 +916,7 @@ export type UploadFileFailure = ErrorDocument & {
 };
 
 export type WorkflowFailure = ErrorDocument & {
-  /** In the order of the styles. */
+  /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
   total_generated?: number;
   total_requested?: number;

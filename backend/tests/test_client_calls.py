@@ -171,7 +171,9 @@ GOOD: dict[str, Any] = {
 def ready(method: Callable[..., Any], folder: Path) -> dict[str, Any]:
     good = {**GOOD, "directory": str(folder), "path": str(folder / "photo.jpg")}
     parameters = inspect.signature(method).parameters.values()
-    return {one.name: good[one.name] for one in parameters if one.default is inspect.Parameter.empty}
+    return {
+        one.name: good[one.name] for one in parameters if one.default is inspect.Parameter.empty or one.name == "prompt"
+    }
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "close"])
@@ -213,13 +215,16 @@ def may_be(value: Any, name: str) -> bool:
         ("image_urls", []),
         ("name", ""),
         ("reasoning", True),
+        ("seed", 5),
     ) or (name == "on_progress" and value is int)
 
 
-@pytest.mark.parametrize("name", ["key", "timeout", "max_concurrency", "env_file"])
+@pytest.mark.parametrize(
+    "name", ["key", "timeout", "max_concurrency", "env_file", "store_io", "expires_in", "queue_priority"]
+)
 def test_settings_of_wrong_types_are_invalid_input(name: str) -> None:
     for value in WRONG[1:]:
-        if (name, value) in (("timeout", 5), ("max_concurrency", 5)):
+        if (name, value) in (("timeout", 5), ("max_concurrency", 5), ("expires_in", 5), ("store_io", True)):
             continue
         with pytest.raises(InvalidInput):
             FalClient(**{"key": "an-id:a-secret", name: value})

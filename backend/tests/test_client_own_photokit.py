@@ -123,6 +123,18 @@ def replace(client: FalClient) -> Any:
     return client.background_replace(PHOTO, prompt="marble", remove_bg=False)
 
 
+def test_ones_own_photokit_gets_the_options_of_a_call_and_nothing_that_is_meant_for_fal(own: Any) -> None:
+    own.body = {"images": [IMAGE, {**IMAGE, "url": "https://v3.fal.media/files/b/2.png"}]}
+    with FalClient(timeout=60, store_io=False, expires_in=60, queue_priority="low") as client:
+        made = client.background_replace(
+            PHOTO, prompt="marble", remove_bg=False, num_images=2, seed=3, image_size="square"
+        )
+    [(_, headers, given)] = own.requests
+    assert given == {"image_url": PHOTO, "prompt": "marble", "num_images": 2, "seed": 3, "image_size": "square"}
+    assert [name for name in headers if name.lower().startswith("x-fal")] == []
+    assert [image["url"] for image in made["images"]] == [IMAGE["url"], "https://v3.fal.media/files/b/2.png"]
+
+
 def test_ones_own_photokit_gets_one_json_post_without_the_key(box: Sandbox, own: Any, own_client: FalClient) -> None:
     answers(box, CUTOUT, {"image": {"url": CUT_OUT_URL}})
     result = own_client.background_replace(PHOTO, prompt="mermer masa")

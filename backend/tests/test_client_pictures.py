@@ -141,6 +141,7 @@ def test_when_the_cut_out_fails_no_picture_is_paid_for(box: Sandbox, client: Fal
         ("fal-ai/bria/background/replace", "image_url", CUT_OUT_URL, {"images": [IMAGE]}),
         ("fal-ai/nano-banana/edit", "image_urls", [CUT_OUT_URL], {"images": [IMAGE], "description": ""}),
         ("fal-ai/nano-banana-2/edit", "image_urls", [CUT_OUT_URL], {"images": [IMAGE], "description": ""}),
+        ("google/nano-banana-2.1/edit", "image_urls", [CUT_OUT_URL], {"images": [IMAGE], "description": ""}),
         ("fal-ai/somebody/new", "image_url", CUT_OUT_URL, {"image": IMAGE}),
     ],
 )

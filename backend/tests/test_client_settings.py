@@ -54,6 +54,9 @@ SETTINGS = [
     ("timeout_s", "timeout", "FAL_TIMEOUT_S", 5, "6", "7.5", 110.0),
     ("max_concurrency", "max_concurrency", "FAL_MAX_CONCURRENCY", 2, "3", "4", 8),
     ("log", None, "FAL_LOG", None, "info", "DEBUG", "off"),
+    ("store_io", "store_io", "FAL_STORE_IO", True, "false", "0", True),
+    ("expires_in_s", "expires_in", "FAL_EXPIRES_IN_S", 60, "3600", "86400", None),
+    ("queue_priority", "queue_priority", "FAL_QUEUE_PRIORITY", "normal", "low", "LOW", "normal"),
     *(
         (f"endpoints.{job}", None, f"FAL_{job.upper()}_ENDPOINT", None, "own/from-env", "own/app/from.file", chain)
         for job, chain in CHAINS.items()
@@ -70,6 +73,10 @@ def read(settings: Any, name: Any) -> Any:
 def as_read(value: Any, default: Any) -> Any:
     if isinstance(default, list):
         return [value]
+    if isinstance(default, bool):
+        return value not in ("false", "0")
+    if default is None:
+        return int(value)
     return value.lower() if isinstance(default, str) else type(default)(value)
 
 

@@ -314,3 +314,74 @@ def test_the_commands_that_upload_take_it(
     assert (code, document["total_generated"]) == (0, 1)
     assert Image.open(io.BytesIO(box.file(document["image_url"]))).size == (4096, 585)
     assert (tmp_path / "out" / "original.jpg").read_bytes() == path.read_bytes()
+
+
+# Photos that Bria's endpoints do not take
+
+BIG = 12_000_000
+
+
+@pytest.mark.parametrize(("kind", "becomes"), [("TIFF", "JPEG"), ("BMP", "JPEG"), ("RGBA", "PNG")])
+def test_a_workflow_sends_bria_a_jpeg_or_a_png_in_place_of_a_tiff_or_a_bitmap(
+    kind: str, becomes: str, box: Sandbox, client: FalClient, saved: Callable[..., Any]
+) -> None:
+    if kind == "RGBA":
+        picture = scene(300, 200, "RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        path = saved(picture, "photo.tiff")
+    else:
+        path = saved(scene(300, 200), f"photo.{kind.lower()}")
+    made = client.product_workflow(path, styles=["Studio"])
+    arrived = Image.open(io.BytesIO(box.file(made["image_url"])))
+    assert (arrived.format, arrived.size) == (becomes, (300, 200))
+    assert [row["headers"]["content-type"] for row in box.journal() if row["stage"] == "upload"] == [
+        f"image/{becomes.lower()}"
+    ]
+
+
+def test_a_workflow_sends_bria_a_smaller_photo_in_place_of_one_of_more_than_12_mb(
+    box: Sandbox, client: FalClient, tmp_path: Path
+) -> None:
+    file = io.BytesIO()
+    scene(300, 200).save(file, "JPEG")
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(file.getvalue() + bytes(BIG))
+    made = client.product_workflow(path, styles=["Studio"])
+    assert len(box.file(made["image_url"])) < MAX_BYTES
+
+
+def test_other_endpoints_get_the_photo_as_it_is(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, saved: Callable[..., Any]
+) -> None:
+    monkeypatch.setenv("FAL_CUTOUT_ENDPOINT", "fal-ai/birefnet/v2")
+    box.fault("job", endpoint="fal-ai/birefnet/v2", output={"image": {"url": "https://v3.fal.media/a.png"}})
+    box.fault("job", endpoint="bria/replace-background", output={"image": {"url": "https://v3.fal.media/b.png"}})
+    path = saved(scene(300, 200), "photo.bmp")
+    with FalClient(timeout=60) as client:
+        made = client.product_workflow(path, styles=["Studio"])
+    assert box.file(made["image_url"]) == path.read_bytes()
+
+
+def test_what_pillow_cannot_make_fit_for_bria_is_an_error_before_anything_is_sent(
+    box: Sandbox, client: FalClient, tmp_path: Path
+) -> None:
+    heic = tmp_path / "photo.heic"
+    heic.write_bytes(b"\x00\x00\x00\x20ftypheic" + bytes(100))
+    with pytest.raises(InvalidInput, match=r"take no image/heic files, .*Pillow does not know its format\. Convert"):
+        client.product_workflow(heic)
+    large = tmp_path / "photo.jpg"
+    large.write_bytes(b"\xff\xd8\xff\xe0" + bytes(BIG))
+    with pytest.raises(InvalidInput, match="no files of more than 12 MB, and Pillow cannot convert"):
+        client.product_workflow(large)
+    assert box.journal() == []
+
+
+def test_without_pillow_a_photo_that_bria_does_not_take_is_an_error_before_anything_is_sent(
+    box: Sandbox, client: FalClient, saved: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(scene(50, 50), "photo.bmp")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(InvalidInput, match=r"take no image/bmp files.*pip install pillow"):
+        client.product_workflow(path)
+    assert box.journal() == []

@@ -67,6 +67,8 @@ def test_env_example_sets_only_the_key_and_shows_the_true_defaults() -> None:
         "FAL_TIMEOUT_S": f"{settings.DEFAULT_TIMEOUT_S:g}",
         "FAL_MAX_CONCURRENCY": str(settings.DEFAULT_CONCURRENCY),
         "FAL_LOG": "off",
+        "FAL_STORE_IO": "true",
+        "FAL_QUEUE_PRIORITY": "normal",
         **chains,
         **models,
     }

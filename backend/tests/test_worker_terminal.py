@@ -372,7 +372,7 @@ def test_the_help_of_a_command_has_an_example_and_no_brackets_round_what_is_requ
     assert f"\nexample:\n  fal-worker {name}" in text
     usage = " ".join(text.partition("\n\n")[0].split())
     for option in COMMANDS[name].options:
-        assert (f"[--{option.name}" in usage) != option.required
+        assert (f"[--{option.name} " in usage) != option.required
 
 
 @pytest.mark.parametrize("name", COMMANDS)

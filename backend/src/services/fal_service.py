@@ -87,6 +87,10 @@ class FalClient:
     - key: the fal key (`FAL_KEY`, else `FAL_API_KEY`, else `FAL_KEY_ID` and `FAL_KEY_SECRET`)
     - timeout: total seconds that one call may take (`FAL_TIMEOUT_S`, 110)
     - max_concurrency: the number of model calls that run at once (`FAL_MAX_CONCURRENCY`, 8)
+    - store_io: whether fal keeps the inputs and outputs of jobs, for 30 days (`FAL_STORE_IO`, true)
+    - expires_in: seconds after which fal deletes files, uploads and pictures (`FAL_EXPIRES_IN_S`; default: the setting
+      of the account)
+    - queue_priority: "normal", or "low" for jobs that may wait behind others (`FAL_QUEUE_PRIORITY`, normal)
     - env_file: the `.env` file; without it, each setting is looked up in `./.env`, then in `backend/.env`
 
     These parameters mean the same in every method:
@@ -104,6 +108,15 @@ class FalClient:
     - categories: the categories that `analyze_product_image` returned, or any names and texts
     - styles: a list of `{"name", "description"}` or of names of default styles (default: Studio, Lifestyle, Premium)
     - remove_bg: cut the product out first, and give the cut-out to the picture model
+    - seed: from 0 to 2147483647; the same inputs with the same seed give the same picture
+    - num_images: how many variants to make of each prompt, from 1 to 4; each is billed. Where an endpoint makes one
+      picture per job, they are jobs with the seeds `seed`, `seed + 1` and so on; without `seed` the first is random
+    - negative_prompt: what the picture must not show
+    - aspect_ratio: such as "4:5"
+    - resolution: such as "2K"
+    - image_size: width and height in pixels, as "1000x800" or `(1000, 800)`
+    - original_quality: keep the size of the photo
+    - placement: where the product stands: "original", or a place such as "bottom_center"
     - shrink: send a photo of more than 4,096 pixels a side or more than 8 MB smaller (see `upload_file`)
     - with_logs: write the job's place in fal's queue and its log lines to stderr
     - timeout: total seconds for everything that the call does: upload, queue, run and download (default: the client's)
@@ -122,9 +135,20 @@ class FalClient:
         timeout: float | None = None,
         max_concurrency: int | None = None,
         env_file: str | PathLike[str] | None = None,
+        store_io: bool | None = None,
+        expires_in: int | None = None,
+        queue_priority: str | None = None,
     ) -> None:
         """Raises MissingKey when no key is found, and InvalidInput for a setting that makes no sense."""
-        self._settings: Settings = resolve(key=key, timeout=timeout, max_concurrency=max_concurrency, env_file=env_file)
+        self._settings: Settings = resolve(
+            key=key,
+            timeout=timeout,
+            max_concurrency=max_concurrency,
+            env_file=env_file,
+            store_io=store_io,
+            expires_in=expires_in,
+            queue_priority=queue_priority,
+        )
         if self._settings.log != "off":
             log.to_stderr(self._settings.log)
         self._shared = _Shared(self._settings)
@@ -435,29 +459,55 @@ class FalClient:
         self,
         image_url: str,
         *,
-        prompt: str,
+        prompt: str | None = None,
+        ref_image_url: str | None = None,
         remove_bg: bool = True,
+        seed: int | None = None,
+        num_images: int = 1,
+        negative_prompt: str | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        image_size: str | Sequence[int] | None = None,
+        original_quality: bool | None = None,
+        placement: str | None = None,
         with_logs: bool = False,
         timeout: float | None = None,
     ) -> PictureResult:
         """Put the product of a photo on the background that `prompt` describes.
 
         - prompt: the background, in words
+        - ref_image_url: a picture of the background, in place of `prompt`
 
         Raises when the cut-out or the picture fails. Width and height are in pixels, the file size in bytes, timings in
         seconds.
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, prompt = arguments.image_url(image_url), arguments.text(prompt, "prompt")
+        url = arguments.image_url(image_url)
+        if ref_image_url is None:
+            prompt = arguments.text(prompt, "prompt")
+        elif prompt is not None:
+            raise InvalidInput("prompt and ref_image_url exclude each other. Omit one of them.")
         remove_bg = arguments.flag(remove_bg, "remove_bg")
+        options = arguments.picture_options(
+            seed=seed,
+            num_images=num_images,
+            negative_prompt=negative_prompt,
+            aspect_ratio=aspect_ratio,
+            resolution=resolution,
+            image_size=image_size,
+            original_quality=original_quality,
+            placement=placement,
+            ref_image_url=ref_image_url,
+        )
         with self._call(timeout, with_logs=with_logs) as call:
             parts = self._parts()
+            parts.pictures.check(options)
             product_url = parts.product.cut_out(call, url) if remove_bg else url
-            picture = call.progress.step(
-                "picture", lambda: parts.pictures.replace_background(call, product_url, prompt)
+            made = call.progress.step(
+                "picture", lambda: parts.pictures.replace_background(call, product_url, prompt, options).all_made()
             )
-        return cast("PictureResult", picture.as_result(call.progress.total()))
+        return cast("PictureResult", made.as_result(call.progress.total(), options.num_images))
 
     def remove_background(
         self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
@@ -542,6 +592,14 @@ class FalClient:
         *,
         styles: Styles | None = None,
         remove_bg: bool = True,
+        seed: int | None = None,
+        num_images: int = 1,
+        negative_prompt: str | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        image_size: str | Sequence[int] | None = None,
+        original_quality: bool | None = None,
+        placement: str | None = None,
         with_logs: bool = False,
         timeout: float | None = None,
         on_progress: OnProgress | None = None,
@@ -556,8 +614,20 @@ class FalClient:
         """
         url, known = arguments.image_url(image_url), arguments.categories(categories)
         wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
+        options = arguments.picture_options(
+            seed=seed,
+            num_images=num_images,
+            negative_prompt=negative_prompt,
+            aspect_ratio=aspect_ratio,
+            resolution=resolution,
+            image_size=image_size,
+            original_quality=original_quality,
+            placement=placement,
+        )
         with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
-            result = self._parts().product.backgrounds(call, url, known, wanted, remove_bg)
+            parts = self._parts()
+            parts.pictures.check(options)
+            result = parts.product.backgrounds(call, url, known, wanted, options, remove_bg=remove_bg)
         return cast("BackgroundsResult", result)
 
     def product_workflow(
@@ -567,6 +637,14 @@ class FalClient:
         styles: Styles | None = None,
         language: str = DEFAULT_LANGUAGE,
         shrink: bool = False,
+        seed: int | None = None,
+        num_images: int = 1,
+        negative_prompt: str | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        image_size: str | Sequence[int] | None = None,
+        original_quality: bool | None = None,
+        placement: str | None = None,
         with_logs: bool = False,
         timeout: float | None = None,
         on_progress: OnProgress | None = None,
@@ -582,10 +660,23 @@ class FalClient:
         wanted, language = arguments.styles(styles), arguments.text(language, "language")
         source = arguments.image_url(image, "image") if _is_url(image) else local_image(image, "image")
         shrink = arguments.flag(shrink, "shrink")
+        options = arguments.picture_options(
+            seed=seed,
+            num_images=num_images,
+            negative_prompt=negative_prompt,
+            aspect_ratio=aspect_ratio,
+            resolution=resolution,
+            image_size=image_size,
+            original_quality=original_quality,
+            placement=placement,
+        )
         with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
+            parts = self._parts()
+            parts.pictures.check(options)
             if shrink:
                 source = shrunk(call, source)
-            return cast("WorkflowResult", self._parts().workflow.run(call, source, wanted, language))
+            source = parts.pictures.fit(call, source, "cutout")
+            return cast("WorkflowResult", parts.workflow.run(call, source, wanted, language, options))
 
     def save_picture(
         self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from services.fal.errors import InvalidInput
@@ -23,6 +23,23 @@ MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 
 _WITH_BLANKS = re.compile(r"(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
+
+
+MAX_SEED = 2**31 - 1
+"""Of Bria's endpoints (https://fal.ai/models/fal-ai/bria/background/replace/api)."""
+MAX_SIDE = 99_999
+MAX_VARIANTS = 4
+"""What one job of any of fal's picture endpoints makes at most."""
+_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})\Z")
+
+
+class PictureOptions(NamedTuple):
+    """What a picture is to be like, apart from its prompt."""
+
+    num_images: int
+    """How many variants are made."""
+    others: Mapping[str, Any]
+    """The other options that were given, by the names that the methods have for them."""
 
 
 class Style(NamedTuple):
@@ -173,6 +190,49 @@ def styles(value: object) -> list[Style]:
     if len(value) > MAX_STYLES:
         raise InvalidInput(f"styles must hold at most {MAX_STYLES} styles, not {len(value)}.")
     return [_style(item) for item in value]
+
+
+def picture_options(
+    *,
+    seed: object,
+    num_images: object,
+    negative_prompt: object,
+    aspect_ratio: object,
+    resolution: object,
+    image_size: object,
+    original_quality: object,
+    placement: object,
+    ref_image_url: object = None,
+) -> PictureOptions:
+    """The options of a picture, checked as far as they are alike for every endpoint."""
+    given = {
+        "seed": None if seed is None else _whole(seed, "seed", 0, MAX_SEED),
+        "negative_prompt": optional_text(negative_prompt, "negative_prompt"),
+        "aspect_ratio": optional_text(aspect_ratio, "aspect_ratio"),
+        "resolution": optional_text(resolution, "resolution"),
+        "image_size": None if image_size is None else _image_size(image_size),
+        "original_quality": None if original_quality is None else flag(original_quality, "original_quality"),
+        "placement": optional_text(placement, "placement"),
+        "ref_image_url": None if ref_image_url is None else image_url(ref_image_url, "ref_image_url"),
+    }
+    count = _whole(num_images, "num_images", 1, MAX_VARIANTS)
+    return PictureOptions(count, {name: value for name, value in given.items() if value is not None})
+
+
+def _whole(value: object, name: str, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidInput(f"{name} must be a whole number from {least} to {most}, not {shown(repr(value), 100)}.")
+    return value
+
+
+def _image_size(value: object) -> tuple[int, int] | str:
+    """A width and a height, or the name that an endpoint has for them, such as square_hd."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        return _whole(value[0], "image_size[0]", 1, MAX_SIDE), _whole(value[1], "image_size[1]", 1, MAX_SIDE)
+    if not isinstance(value, str):
+        raise InvalidInput(f"image_size must be a width and a height, such as 1000x800, not {shown(repr(value), 100)}.")
+    size = _SIZE.match(value)
+    return (int(size[1]), int(size[2])) if size else text(value, "image_size")
 
 
 def _style(item: object) -> Style:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from services.fal.errors import EndpointGone, InvalidInput
 from services.fal.hosts import parse
@@ -25,6 +26,20 @@ ENDPOINT_VARIABLES = {role: f"FAL_{role.upper()}_ENDPOINT" for role in ROLES}
 MODEL_VARIABLES = {role: f"FAL_{role.upper()}_MODEL" for role in MODEL_ROLES}
 
 
+class Field(NamedTuple):
+    """How an endpoint takes one of our options."""
+
+    name: str
+    """What its input is called."""
+    choices: tuple[str, ...] = ()
+    """The values that it takes, when they are few."""
+
+
+def _fields(*same: str, **other: Field) -> Mapping[str, Field]:
+    """Options by our names: `same` are called so by the endpoint too."""
+    return MappingProxyType({**{name: Field(name) for name in same}, **other})
+
+
 class Endpoint(NamedTuple):
     """What a caller of one endpoint has to know."""
 
@@ -34,6 +49,17 @@ class Endpoint(NamedTuple):
     """The input that takes the image; one that ends in `s` takes a list."""
     takes_priority: bool = False
     """Whether `priority` is part of its input."""
+    prompt_field: str = "prompt"
+    """The input that takes the prompt."""
+    options: Mapping[str, Field] | None = None
+    """The picture options that it takes. None: nobody here knows; they are sent under our names."""
+    makes_one: bool = False
+    """Whether a job makes one picture, so that variants are jobs of their own, each with its seed."""
+
+    @property
+    def is_bria(self) -> bool:
+        """Whether it is one of Bria's, which take fewer kinds of files than fal stores."""
+        return "bria" in self.path.split("/") and not self.is_own_url
 
     @property
     def is_own_url(self) -> bool:
@@ -44,6 +70,51 @@ class Endpoint(NamedTuple):
         if self.image_field.endswith("s"):
             return {self.image_field: image_urls}
         return {self.image_field: image_urls[0]}
+
+    def option_inputs(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`options` as this endpoint names them. Raises InvalidInput for one that it does not take."""
+        inputs: dict[str, Any] = {}
+        for name, value in options.items():
+            field = Field(name) if self.options is None else self.options.get(name)
+            if field is None:
+                raise self._without(name)
+            if field.choices and value not in field.choices:
+                known = ", ".join(field.choices)
+                raise InvalidInput(f"{name} must be one of {known} for {self.path}, not {shown(value, 100)!r}.")
+            inputs |= _input(field, value)
+        return inputs
+
+    def _without(self, name: str) -> InvalidInput:
+        others = [row.path for row in _KNOWN.values() if row.options and name in row.options]
+        return InvalidInput(
+            f"{self.path}, which makes the pictures, does not take {name}. Endpoints that do: {', '.join(others)}.",
+            hint=f"Omit {name}, or set {ENDPOINT_VARIABLES['photokit']} to one of them.",
+        )
+
+
+def _input(field: Field, value: Any) -> dict[str, Any]:
+    if field.name == "shot_size":
+        if not isinstance(value, tuple):
+            raise InvalidInput(f"image_size must be a width and a height, such as 1000x800, not {shown(value, 100)!r}.")
+        return {field.name: list(value)}
+    if field.name == "placement_type" and value != "original":
+        return {field.name: "manual_placement", "manual_placement_selection": value}
+    if field.name == "image_size" and isinstance(value, tuple):
+        return {field.name: {"width": value[0], "height": value[1]}}
+    return {field.name: value}
+
+
+_RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
+_BANANA_2_OPTIONS = _fields(
+    "seed",
+    "num_images",
+    aspect_ratio=Field("aspect_ratio", (*_RATIOS, "4:1", "1:4", "8:1", "1:8")),
+    resolution=Field("resolution", ("0.5K", "1K", "2K", "4K")),
+)
+_PLACES = (
+    *("upper_left", "upper_center", "upper_right", "left_center", "center_vertical", "center_horizontal"),
+    *("right_center", "bottom_left", "bottom_center", "bottom_right"),
+)
 
 
 CHAINS: Mapping[str, tuple[Endpoint, ...]] = {
@@ -60,8 +131,13 @@ CHAINS: Mapping[str, tuple[Endpoint, ...]] = {
         Endpoint("fal-ai/any-llm/vision", image_field="image_urls", takes_priority=True),
     ),
     "photokit": (
-        Endpoint("bria/replace-background"),
-        Endpoint("fal-ai/bria/background/replace"),
+        # Its seed has a fixed default: equal inputs give the same picture
+        # (https://fal.ai/docs/model-api-reference/image-generation-api/bria-replace-background).
+        Endpoint("bria/replace-background", options=_fields("seed", "num_images", "negative_prompt"), makes_one=True),
+        Endpoint(
+            "fal-ai/bria/background/replace",
+            options=_fields("seed", "num_images", "negative_prompt", "ref_image_url"),
+        ),
     ),
     "cutout": (
         Endpoint("fal-ai/bria/background/remove"),
@@ -69,10 +145,30 @@ CHAINS: Mapping[str, tuple[Endpoint, ...]] = {
     ),
 }
 BY_HAND = (
-    Endpoint("fal-ai/nano-banana/edit", image_field="image_urls"),
-    Endpoint("fal-ai/nano-banana-2/edit", image_field="image_urls"),
+    Endpoint(
+        "fal-ai/nano-banana/edit",
+        image_field="image_urls",
+        options=_fields("seed", "num_images", aspect_ratio=Field("aspect_ratio", _RATIOS)),
+    ),
+    # May be gone: the end of its model was announced for 2026-10-29, though not by every source. Its successor is
+    # the next row (https://fal.ai/learn/tools/nano-banana-api).
+    Endpoint("fal-ai/nano-banana-2/edit", image_field="image_urls", options=_BANANA_2_OPTIONS),
+    Endpoint("google/nano-banana-2.1/edit", image_field="image_urls", options=_BANANA_2_OPTIONS),
+    # https://fal.ai/models/fal-ai/bria/product-shot/api. Its placement_type "automatic" is left out: it makes, and
+    # bills, ten pictures for each one that is asked for.
+    Endpoint(
+        "fal-ai/bria/product-shot",
+        prompt_field="scene_description",
+        options=_fields(
+            "original_quality",
+            "ref_image_url",
+            num_images=Field("num_results"),
+            image_size=Field("shot_size"),
+            placement=Field("placement_type", ("original", *_PLACES)),
+        ),
+    ),
 )
-"""Known endpoints outside the chains: they redraw the product, so they are used only when asked for."""
+"""Known endpoints outside the chains, used only when asked for: those that edit redraw the product."""
 
 MODEL_CHAINS: Mapping[str, tuple[str, ...]] = {
     "text": ("google/gemini-2.5-flash-lite", "google/gemini-3.5-flash-lite"),

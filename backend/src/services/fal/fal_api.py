@@ -11,6 +11,7 @@ tenth of a second: it is imported at a client's first call.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,7 @@ def _fault_of_fal_client(error: ImportError) -> Exception:
 LEAST_FAL_CLIENT = (1, 0, 3)
 
 try:
-    from fal_client import SyncClient, version_tuple
+    from fal_client import StorageSettings, SyncClient, version_tuple
     from fal_client.client import (
         MULTIPART_MAX_CONCURRENCY,
         USER_AGENT,
@@ -88,6 +89,11 @@ class FalApi:
         keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
         self._transport = Transport(tls_context(), keep, settings.key, self._withdraw)
         self._token = _UploadToken()
+        self._treatment = _treatment(settings)
+        self._priority = (
+            {} if settings.queue_priority == "normal" else {"X-Fal-Queue-Priority": settings.queue_priority}
+        )
+        self._lifecycle = None if settings.expires_in_s is None else StorageSettings(expires_in=settings.expires_in_s)
 
     def close(self) -> None:
         self._transport.close()
@@ -105,7 +111,8 @@ class FalApi:
         start_within_s: float | None,
     ) -> SyncRequestHandle:
         """Submit one job, once. Raises AmbiguousSubmit when fal may have taken it without saying so."""
-        headers = {} if start_within_s is None else _start_deadline(start_within_s)
+        headers = {**self._treatment, **self._priority}
+        headers |= {} if start_within_s is None else _start_deadline(start_within_s)
         try:
             return self._client(call).submit(endpoint, dict(arguments), webhook_url=webhook_url, headers=headers)
         except KeyError as error:
@@ -158,7 +165,8 @@ class FalApi:
 
     def post_once(self, call: Call, url: WebUrl, body: Mapping[str, Any], stage: str) -> Answer:
         """A request that may cost money, to a service of the user's own; the key goes along to fal's hosts only."""
-        request = httpx.Request("POST", url.whole, headers=HEADERS, json=body)
+        more = self._treatment if is_fal_host(url.host) else {}
+        request = httpx.Request("POST", url.whole, headers={**HEADERS, **more}, json=body)
         return _answer_of(self._send(call, request, stage, 1, None, {"paid": True, "public_only": False}))
 
     @contextlib.contextmanager
@@ -168,7 +176,8 @@ class FalApi:
         """A server-sent event stream: its request id and its JSON objects. It is opened once, never again."""
         silence_s = STREAM_SILENCE_S if method == "GET" else None
         more = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
-        request = httpx.Request(method, url, headers={**HEADERS, **more}, json=body)
+        treatment = {} if method == "GET" else self._treatment
+        request = httpx.Request(method, url, headers={**HEADERS, **more, **treatment}, json=body)
         with contextlib.closing(self._send(call, request, stage, 1, silence_s, {"events": True})) as response:
             events = _json_events(response)
             yield response.headers.get("x-fal-request-id"), events
@@ -191,7 +200,7 @@ class FalApi:
     def upload(self, call: Call, data: Any, content_type: str, file_name: str) -> str:
         """Store bytes at fal and return their URL; large ones go up in parts. Costs nothing, so it is repeated."""
         try:
-            url: object = self._client(call).upload(data, content_type, file_name=file_name)
+            url: object = self._client(call).upload(data, content_type, file_name=file_name, lifecycle=self._lifecycle)
         except FalError:
             raise
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, httpx.InvalidURL) as error:
@@ -232,6 +241,16 @@ def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
         raise BadOutput(
             "fal answered a stream request with something other than a stream of JSON.", retryable=False
         ) from error
+
+
+def _treatment(settings: Settings) -> dict[str, str]:
+    """How fal is to treat what a job takes and makes (https://fal.ai/docs/documentation/model-apis/common-parameters,
+    https://fal.ai/docs/documentation/model-apis/data-retention)."""
+    headers = {} if settings.store_io else {"X-Fal-Store-IO": "0"}
+    if settings.expires_in_s is not None:
+        preference = json.dumps({"expiration_duration_seconds": settings.expires_in_s})
+        headers["X-Fal-Object-Lifecycle-Preference"] = preference
+    return headers
 
 
 def _start_deadline(seconds: float) -> dict[str, str]:

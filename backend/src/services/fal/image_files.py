@@ -31,6 +31,9 @@ MAX_PIXELS = 128_000_000
 is not progressive is read at a fraction of its size, at most 8,192 pixels a side, whatever its own."""
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Those whose channels have 8 bits or fewer: others would have to be guessed at."""
+BRIA_KINDS = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif")
+"""Kinds that Bria's endpoints take (https://fal.ai/models/fal-ai/bria/background/remove/api)."""
+BRIA_MAX_BYTES = 12_000_000
 HEAD_BYTES = 256
 """So many are enough."""
 
@@ -156,15 +159,56 @@ def shrunk(call: Call, image: LocalImage | str) -> LocalImage:
     if isinstance(image, str):
         raise InvalidInput("shrink works on local photos only. Leave it out for a URL.")
     try:
-        import PIL.Image
-        import PIL.ImageOps
+        return _reencoded(call, image, only_large=True)
     except ImportError as error:
         raise InvalidInput(
             "shrink needs Pillow, which is not installed. Install it (pip install pillow), or leave shrink out."
         ) from error
+    except _UnreadableError as error:
+        raise InvalidInput(
+            f"shrink cannot read this {image.content_type} picture: {error}. Convert it, or leave shrink out."
+        ) from error
+
+
+def for_bria(call: Call, image: LocalImage) -> LocalImage:
+    """`image` itself when Bria's endpoints take it, else a JPEG or a PNG of it, as `shrunk` makes them.
+
+    Raises InvalidInput when Pillow is missing or cannot read the picture: fal would refuse it only after the upload.
+    """
+    if image.content_type not in BRIA_KINDS:
+        why = f"Bria's endpoints take no {image.content_type} files"
+    elif len(image.data) > BRIA_MAX_BYTES:
+        why = f"Bria's endpoints take no files of more than {BRIA_MAX_BYTES // 1_000_000} MB"
+    else:
+        return image
+    try:
+        return _reencoded(call, image, only_large=False)
+    except ImportError as error:
+        raise InvalidInput(
+            f"{why}, and converting this one needs Pillow, which is not installed. Install it (pip install pillow), "
+            "or convert the file to JPEG or PNG."
+        ) from error
+    except _UnreadableError as error:
+        raise InvalidInput(
+            f"{why}, and Pillow cannot convert this one: {error}. Convert the file to JPEG or PNG."
+        ) from error
+
+
+class _UnreadableError(Exception):
+    """Why Pillow cannot read a picture."""
+
+
+def _reencoded(call: Call, image: LocalImage, *, only_large: bool) -> LocalImage:
+    """`image` as a JPEG or PNG within MAX_SIDE and MAX_BYTES; with `only_large`, itself when it is within them already.
+
+    Raises ImportError without Pillow, and _UnreadableError.
+    """
+    import PIL.Image
+    import PIL.ImageOps
+
     try:
         with _opened(image) as opened:
-            if len(image.data) <= MAX_BYTES and max(opened.size) <= MAX_SIDE:
+            if only_large and len(image.data) <= MAX_BYTES and max(opened.size) <= MAX_SIDE:
                 return image
             if opened.mode not in _MODES:
                 raise ValueError(f"its pixels are of the kind {opened.mode}")
@@ -181,9 +225,7 @@ def shrunk(call: Call, image: LocalImage | str) -> LocalImage:
     except Exception as error:  # decoders raise whatever they like, RuntimeError and warnings too
         unknown = isinstance(error, PIL.UnidentifiedImageError)
         why = "Pillow does not know its format" if unknown else str(error).rstrip(".")
-        raise InvalidInput(
-            f"shrink cannot read this {image.content_type} picture: {why}. Convert it, or leave shrink out."
-        ) from error
+        raise _UnreadableError(why) from error
     kind = "png" if clear else "jpeg"
     return LocalImage(smaller, f"image/{kind}", f"{image.file_name.rpartition('.')[0] or image.file_name}.{kind}")
 

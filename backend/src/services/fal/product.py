@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal import prompts
-from services.fal.arguments import Style
+from services.fal.arguments import PictureOptions, Style
 from services.fal.call import Call, Task, Tasks, side_by_side
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, NoCategories, read_categories
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
@@ -42,7 +42,7 @@ _Ask = Callable[[tuple[str, ...]], Analysis]
 class Shot(NamedTuple):
     """What became of one style."""
 
-    image: StyledImage | None
+    images: list[StyledImage]
     errors: list[StyleError]
 
 
@@ -100,14 +100,21 @@ class ProductModels:
         return self._text.ask(call, "text", request)
 
     def backgrounds(
-        self, call: Call, image_url: str, categories: Mapping[str, str], styles: Sequence[Style], remove_bg: bool
+        self,
+        call: Call,
+        image_url: str,
+        categories: Mapping[str, str],
+        styles: Sequence[Style],
+        options: PictureOptions,
+        *,
+        remove_bg: bool,
     ) -> dict[str, Any]:
         """The result of `generate_multiple_backgrounds`. Raises Cancelled, with the pictures made by then."""
         with side_by_side(call) as tasks:
             cutout = tasks.start(lambda: self.cut_out(tasks.call, image_url)) if remove_bg else None
             product_url = cutout.result if cutout else lambda: image_url
-            shots = self.shots(tasks.call, product_url, categories, styles)
-        result = _pictures_of(shots, call)
+            shots = self.shots(tasks.call, product_url, categories, styles, options)
+        result = _pictures_of(shots, call, options)
         if call.cancelled:
             raise Cancelled("The call was cancelled.", partial=result)
         return result
@@ -127,13 +134,22 @@ class ProductModels:
         product_url: Callable[[], str],
         categories: Mapping[str, str],
         styles: Sequence[Style],
+        options: PictureOptions,
     ) -> list[Shot]:
-        """One picture per style, side by side, in the order of the styles. `product_url` waits for the cut-out."""
+        """The pictures of each style, side by side, in the order of the styles. `product_url` waits for the cut-out."""
         with side_by_side(call) as tasks:
-            shots = [tasks.start(partial(self._shot, tasks.call, product_url, categories, style)) for style in styles]
+            shoot = partial(self._shot, tasks.call, product_url, categories, options)
+            shots = [tasks.start(partial(shoot, style)) for style in styles]
             return [shot.result() for shot in shots]
 
-    def _shot(self, call: Call, product_url: Callable[[], str], categories: Mapping[str, str], style: Style) -> Shot:
+    def _shot(
+        self,
+        call: Call,
+        product_url: Callable[[], str],
+        categories: Mapping[str, str],
+        options: PictureOptions,
+        style: Style,
+    ) -> Shot:
         errors: list[StyleError] = []
         stage = "prompt"
         try:
@@ -147,9 +163,10 @@ class ProductModels:
             stage = "cutout"
             url = product_url()
             stage = "picture"
-            return Shot(self._picture(call, url, prompt, style), errors)
+            images, failure = self._pictures_of_style(call, url, prompt, options, style)
+            return Shot(images, [*errors, *([] if failure is None else [style_error(failure, stage, style.name)])])
         except FalError as error:
-            return Shot(None, [*errors, style_error(error, stage, style.name)])
+            return Shot([], [*errors, style_error(error, stage, style.name)])
 
     def _prompt(self, call: Call, categories: Mapping[str, str], style: Style) -> str:
         answer = call.progress.step(
@@ -160,12 +177,22 @@ class ProductModels:
         )
         return answer.output.strip()
 
-    def _picture(self, call: Call, url: str, prompt: str, style: Style) -> StyledImage:
+    def _pictures_of_style(
+        self, call: Call, url: str, prompt: str, options: PictureOptions, style: Style
+    ) -> tuple[list[StyledImage], FalError | None]:
+        def make() -> tuple[list[StyledImage], FalError | None]:
+            made = self._pictures.replace_background(call, url, prompt, options)
+            return [styled_image(picture, style, prompt) for picture in made.pictures], made.failure
+
+        def told(image: StyledImage) -> dict[str, Any]:
+            return {"image": image, **_sandbox_of(image)}
+
         return call.progress.step(
             "picture",
-            lambda: styled_image(self._pictures.replace_background(call, url, prompt), style, prompt),
-            lambda image: {"image": image, **_sandbox_of(image)},
+            make,
+            lambda made: told(made[0][0]),
             style=style.name,
+            further=lambda made: [told(image) for image in made[0][1:]],
         )
 
 
@@ -176,19 +203,26 @@ class Workflow:
         self._api = api
         self._product = product
 
-    def run(self, call: Call, source: LocalImage | str, styles: Sequence[Style], language: str) -> dict[str, Any]:
+    def run(
+        self,
+        call: Call,
+        source: LocalImage | str,
+        styles: Sequence[Style],
+        language: str,
+        options: PictureOptions,
+    ) -> dict[str, Any]:
         """The result of `product_workflow`. A failure carries what was made by then in `partial`."""
         made: dict[str, Any] = {"image_url": "", "categories": {}, "images": [], "description": ""}
-        made |= {"total_generated": 0, "total_requested": len(styles), "errors": None}
+        made |= {"total_generated": 0, "total_requested": len(styles) * options.num_images, "errors": None}
         try:
             made["image_url"] = source if isinstance(source, str) else self._upload(call, source)
             with side_by_side(call) as tasks:
                 analysis, cutout = self._analyse(tasks, made["image_url"])
                 made["categories"] = analysis
                 description = tasks.start(lambda: self._describe(tasks.call, analysis, language))
-                shots = self._product.shots(tasks.call, cutout.result, analysis, styles)
+                shots = self._product.shots(tasks.call, cutout.result, analysis, styles, options)
                 made["description"], failures = description.result()
-                made |= _pictures_of(shots, call, failures)
+                made |= _pictures_of(shots, call, options, failures)
             if call.cancelled:
                 raise Cancelled("The call was cancelled.")
         except FalError as error:
@@ -232,14 +266,16 @@ class Workflow:
             return "", [style_error(error, "description", None)]
 
 
-def _pictures_of(shots: Sequence[Shot], call: Call, failures: Sequence[StyleError] = ()) -> dict[str, Any]:
+def _pictures_of(
+    shots: Sequence[Shot], call: Call, options: PictureOptions, failures: Sequence[StyleError] = ()
+) -> dict[str, Any]:
     """The part of a result that tells of several styles."""
-    images = [shot.image for shot in shots if shot.image is not None]
+    images = [image for shot in shots for image in shot.images]
     errors = [*(error for shot in shots for error in shot.errors), *failures]
     return {
         "images": images,
         "total_generated": len(images),
-        "total_requested": len(shots),
+        "total_requested": len(shots) * options.num_images,
         "errors": errors or None,
         "timings": call.progress.total(),
         **call.progress.from_sandbox,
@@ -272,6 +308,7 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "file_size": image.get("file_size"),
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
+        **({} if picture.seed is None else {"seed": picture.seed}),
         **from_sandbox(picture.result.output),
     }
     return cast("StyledImage", styled)

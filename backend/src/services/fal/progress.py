@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from services.fal.errors import FalError, summary
@@ -56,8 +56,9 @@ class Progress:
         made: Callable[[T], Mapping[str, Any]] = lambda value: {},
         *,
         style: str | None = None,
+        further: Callable[[T], Sequence[Mapping[str, Any]]] = lambda value: (),
     ) -> T:
-        """Run one step; `made` says what the event at its end tells of its value."""
+        """Run one step; `made` tells its value in the event at its end, `further` in more such events."""
         about = {"step": name} if style is None else {"step": name, "style": style}
         self._tell({**about, "status": "started"})
         began = time.monotonic()
@@ -69,9 +70,9 @@ class Progress:
         finally:
             seconds = round(time.monotonic() - began, 3)
             self.timings[name if style is None else f"{name}:{style}"] = seconds
-        told = made(value)
-        self._note(told)
-        self._tell({**about, "status": "done", "seconds": seconds, **told})
+        for told in (made(value), *further(value)):
+            self._note(told)
+            self._tell({**about, "status": "done", "seconds": seconds, **told})
         return value
 
     def total(self) -> dict[str, float]:

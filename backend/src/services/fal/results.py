@@ -247,10 +247,25 @@ class Image(TypedDict):
     """Bytes."""
 
 
-class PictureResult(Billing, FromSandbox):
+class Variant(Image, total=False):
+    """One of several pictures of one prompt."""
+
+    request_id: str | None
+    """fal's id of the job that made it."""
+    seed: int
+    """What it was made with, when its job made no other picture: pass it to make it again."""
+
+
+class PictureResultExtras(Billing, FromSandbox, total=False):
+    images: Kept[list[Variant]]
+    """Of `background_replace` with `num_images` above 1: all pictures, in order."""
+
+
+class PictureResult(PictureResultExtras):
     """Of `background_replace` and `remove_background`."""
 
-    image: Image
+    image: Kept[Image]
+    """The picture; the first one of several."""
     timings: dict[str, float]
     """Seconds per step by our clock, and fal's `inference_time` where it is given."""
 
@@ -260,6 +275,8 @@ class StyledImageExtras(FromSandbox, total=False):
     file_size: int | None
     request_id: str | None
     billable_units: float | None
+    seed: int
+    """With `num_images` above 1: what it was made with, when its job made no other picture."""
     path: str
     """Where --save_dir put it."""
 
@@ -291,7 +308,7 @@ class BackgroundsResult(FromSandbox):
     """Of `generate_multiple_backgrounds`."""
 
     images: list[StyledImage]
-    """In the order of the styles."""
+    """In the order of the styles, the variants of one style in their order."""
     total_generated: int
     total_requested: int
     errors: list[StyleError] | None
@@ -351,6 +368,11 @@ class ResolvedSettings(TypedDict):
     timeout_s: float
     max_concurrency: int
     log: str
+    store_io: bool
+    """Whether fal keeps the inputs and outputs of jobs."""
+    expires_in_s: int | None
+    """Seconds after which fal deletes files; null leaves it to the account."""
+    queue_priority: str
     env_file: str | None
     models: dict[str, list[str]]
     """Those that are asked when the caller names none: by job, in the order in which they are tried."""
@@ -475,7 +497,7 @@ class StepMade(OfStyle, FromSandbox, total=False):
     prompt: str
     """Of `prompt`."""
     image: StyledImage
-    """Of `picture`."""
+    """Of `picture`; with `num_images` above 1 there is one such event for each."""
     description: str
     """Of `description`."""
 

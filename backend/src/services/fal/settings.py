@@ -26,7 +26,12 @@ DEFAULT_TIMEOUT_S = 110.0
 """Below the 120 s after which the documented Node caller ends the worker."""
 DEFAULT_CONCURRENCY = 8
 MAX_TIMEOUT_S = 86_400.0
+MAX_LIFETIME_S = 100 * 365 * 86_400
+# As the worker reads its switches (worker/options.py), which must start without this module.
+TRUE = ("true", "1", "yes", "on")
+FALSE = ("false", "0", "no", "off")
 LOG_LEVELS = ("off", "info", "debug")
+QUEUE_PRIORITIES = ("normal", "low")
 
 KEY_VARIABLES = ("FAL_KEY", "FAL_API_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
 VARIABLES = (
@@ -35,6 +40,9 @@ VARIABLES = (
     "FAL_MAX_CONCURRENCY",
     "FAL_LOG",
     "FAL_DOWNLOAD_HOSTS",
+    "FAL_STORE_IO",
+    "FAL_EXPIRES_IN_S",
+    "FAL_QUEUE_PRIORITY",
     *ENDPOINT_VARIABLES.values(),
     *MODEL_VARIABLES.values(),
 )
@@ -76,6 +84,11 @@ class Settings(NamedTuple):
     log: str = "off"
     download_hosts: frozenset[str] = frozenset()
     """Hosts beside fal's own from which pictures may be downloaded."""
+    store_io: bool = True
+    """Whether fal keeps the inputs and outputs of jobs."""
+    expires_in_s: int | None = None
+    """How long fal keeps files: uploads and pictures; None leaves it to the account's own setting."""
+    queue_priority: str = "normal"
     env_file: Path | None = None
     """The first .env file that applies, whether or not it had to be parsed."""
 
@@ -90,6 +103,9 @@ def resolve(
     timeout: float | None = None,
     max_concurrency: int | None = None,
     env_file: str | os.PathLike[str] | None = None,
+    store_io: bool | None = None,
+    expires_in: int | None = None,
+    queue_priority: str | None = None,
 ) -> Settings:
     """The settings of a new client. Raises MissingKey or InvalidInput, naming the variable at fault."""
     lookup = _Lookup(os.environ, _env_files(env_file, key, timeout))
@@ -111,6 +127,13 @@ def resolve(
         },
         log=lookup.parsed("FAL_LOG", _log_level, "off"),
         download_hosts=lookup.parsed("FAL_DOWNLOAD_HOSTS", _hosts, frozenset()),
+        store_io=_flag(store_io, "store_io") if store_io is not None else lookup.parsed("FAL_STORE_IO", _flag, True),
+        expires_in_s=_lifetime(expires_in, "expires_in")
+        if expires_in is not None
+        else lookup.parsed("FAL_EXPIRES_IN_S", _lifetime, None),
+        queue_priority=_queue_priority(queue_priority, "queue_priority")
+        if queue_priority is not None
+        else lookup.parsed("FAL_QUEUE_PRIORITY", _queue_priority, "normal"),
         env_file=lookup.first_file,
     )
 
@@ -263,6 +286,29 @@ def _concurrency(value: object, name: str) -> int:
     if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
         raise InvalidInput(f"{name} must be a whole number from 1 to 1000, not {value!r}.")
     return int(text)
+
+
+def _flag(value: object, name: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower()
+    if not isinstance(value, str) or word not in (*TRUE, *FALSE):
+        raise InvalidInput(f"{name} must be true or false, not {value!r}.")
+    return word in TRUE
+
+
+def _lifetime(value: object, name: str) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text[:12]) <= MAX_LIFETIME_S:
+        raise InvalidInput(f"{name} must be a whole number of seconds from 1 to {MAX_LIFETIME_S}, not {value!r}.")
+    return int(text)
+
+
+def _queue_priority(value: object, name: str) -> str:
+    priority = str(value).lower()
+    if priority not in QUEUE_PRIORITIES:
+        raise InvalidInput(f"{name} must be one of {', '.join(QUEUE_PRIORITIES)}, not {value!r}.")
+    return priority
 
 
 def _log_level(value: object, name: str) -> str:

@@ -38,14 +38,14 @@ def _flag(default: bool, **more: Any) -> Input:
     return Input("boolean", default=default, **more)
 
 
-def _choice(default: Any, *values: str) -> Input:
-    return Input("string", enum=values, default=default)
+def _choice(default: Any, *values: str, sent: bool = False) -> Input:
+    return Input("string", enum=values, default=default, sent=sent)
 
 
 PROMPT = _text(required=True, sent=True)
 IMAGE_URL = _text(required=True, sent=True)
 SYNC_MODE = _flag(False)
-SEED = Input("integer", minimum=0, maximum=LARGEST_SEED)
+SEED = Input("integer", sent=True, minimum=0, maximum=LARGEST_SEED)
 SPOKEN = {
     "prompt": PROMPT,
     "system_prompt": _text(sent=True),
@@ -67,24 +67,24 @@ ANY_LLM = {
 IMAGE_URLS = Input("array", sent=True)
 SCENE = {
     "image_url": IMAGE_URL,
-    "ref_image_url": _text(),
+    "ref_image_url": _text(sent=True),
     "fast": _flag(True),
     "sync_mode": SYNC_MODE,
 }
 RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
 BANANA = {
     "prompt": PROMPT,
-    "num_images": Input("integer", minimum=1, maximum=4, default=1),
+    "num_images": Input("integer", sent=True, minimum=1, maximum=4, default=1),
     "output_format": _choice("png", "jpeg", "png", "webp"),
     "safety_tolerance": _choice("4", "1", "2", "3", "4", "5", "6"),
     "limit_generations": _flag(True),
-    "seed": Input("integer"),
+    "seed": Input("integer", sent=True),
     "sync_mode": SYNC_MODE,
 }
 BANANA_2 = {
     **BANANA,
-    "aspect_ratio": _choice("auto", *RATIOS, "4:1", "1:4", "8:1", "1:8"),
-    "resolution": _choice("1K", "0.5K", "1K", "2K", "4K"),
+    "aspect_ratio": _choice("auto", *RATIOS, "4:1", "1:4", "8:1", "1:8", sent=True),
+    "resolution": _choice("1K", "0.5K", "1K", "2K", "4K", sent=True),
     "thinking_level": Input("string", enum=("minimal", "high")),
     "enable_web_search": _flag(False),
 }
@@ -111,7 +111,7 @@ INPUTS: Mapping[str, Mapping[str, Input]] = {
     "bria/replace-background": {
         "image_url": _text(sent=True),
         "prompt": _text(sent=True),
-        "negative_prompt": _text(default=""),
+        "negative_prompt": _text(sent=True, default=""),
         "seed": SEED._replace(default=4925634),
         "steps_num": Input("integer", default=30),
         "sync_mode": SYNC_MODE,
@@ -119,9 +119,9 @@ INPUTS: Mapping[str, Mapping[str, Input]] = {
     "fal-ai/bria/background/replace": {
         **SCENE,
         "prompt": _text(sent=True),
-        "negative_prompt": _text(default=""),
+        "negative_prompt": _text(sent=True, default=""),
         "refine_prompt": _flag(True),
-        "num_images": Input("integer", minimum=1, maximum=4, default=1),
+        "num_images": Input("integer", sent=True, minimum=1, maximum=4, default=1),
         "seed": SEED,
     },
     "fal-ai/bria/background/remove": {"image_url": IMAGE_URL, "sync_mode": SYNC_MODE},
@@ -138,19 +138,21 @@ INPUTS: Mapping[str, Mapping[str, Input]] = {
     "fal-ai/nano-banana/edit": {
         **BANANA,
         "image_urls": IMAGE_URLS._replace(required=True),
-        "aspect_ratio": _choice("auto", *RATIOS),
+        "aspect_ratio": _choice("auto", *RATIOS, sent=True),
     },
     "fal-ai/nano-banana-2/edit": {**BANANA_2, "image_urls": IMAGE_URLS},
     "google/nano-banana-2.1/edit": {**BANANA_2, "image_urls": IMAGE_URLS._replace(required=True)},
     "fal-ai/bria/product-shot": {
         **SCENE,
         "scene_description": _text(sent=True),
-        "placement_type": _choice("manual_placement", "original", "automatic", "manual_placement", "manual_padding"),
-        "manual_placement_selection": _choice("bottom_center", *PLACES),
-        "shot_size": Input("array", default=[1000, 1000]),
+        "placement_type": _choice(
+            *("manual_placement", "original", "automatic", "manual_placement", "manual_padding"), sent=True
+        ),
+        "manual_placement_selection": _choice("bottom_center", *PLACES, sent=True),
+        "shot_size": Input("array", sent=True, default=[1000, 1000]),
         "padding_values": Input("array"),
-        "num_results": Input("integer", default=1),
-        "original_quality": _flag(False),
+        "num_results": Input("integer", sent=True, default=1),
+        "original_quality": _flag(False, sent=True),
         "optimize_description": _flag(True),
     },
 }

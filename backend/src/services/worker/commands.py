@@ -60,6 +60,23 @@ SHRINK = Option(
     "make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false)",
 )
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (default: true)")
+PICTURE_OPTIONS = (
+    Option(
+        "seed", "integer", "0 to 2147483647; the same inputs and seed give the same picture (default: up to the model)"
+    ),
+    Option("num_images", "integer", "how many variants of each prompt, 1 to 4; each is billed (default: 1)"),
+    Option("negative_prompt", "text", "what the picture must not show (default: none)"),
+    Option("aspect_ratio", "text", "such as 4:5 (default: up to the model)"),
+    Option("resolution", "text", "such as 2K (default: up to the model)"),
+    Option("image_size", "text", "width and height in pixels, such as 1000x800 (default: up to the model)"),
+    Option("original_quality", "flag", "keep the size of the photo (default: up to the model)"),
+    Option(
+        "placement",
+        "text",
+        "where the product stands: original, or a place such as bottom_center (default: up to the model)",
+    ),
+)
+"""Which of them there are depends on the endpoint that makes the pictures."""
 PORT = Option("port", "integer", "the port to listen on; 0 means any free port (default: 8788)")
 COUNT = Option("count", "integer", "end after this many verified webhooks (default: no limit)")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
@@ -219,7 +236,16 @@ COMMANDS: Mapping[str, Command] = {
     "any-llm-cancel": Command("stop a submitted job", (REQUEST_ID,), "any_llm_cancel", result="CancelResult"),
     "background": Command(
         "put the product of a photo on another background",
-        (IMAGE_URL, PROMPT, REMOVE_BG, LOGS),
+        (
+            IMAGE_URL,
+            PROMPT._replace(
+                required=False, help="the background in words; required without --ref_image_url (default: none)"
+            ),
+            Option("ref_image_url", "text", "a picture of the background, in place of --prompt (default: none)"),
+            REMOVE_BG,
+            *PICTURE_OPTIONS,
+            LOGS,
+        ),
         "background_replace",
         result="PictureResult",
     ),
@@ -242,7 +268,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "generate-multiple-bg": Command(
         "put the product of a photo on several backgrounds",
-        (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, LOGS),
+        (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, *PICTURE_OPTIONS, LOGS),
         "generate_multiple_backgrounds",
         _failed_when_empty,
         when_failed=_NO_PICTURES,
@@ -263,6 +289,7 @@ COMMANDS: Mapping[str, Command] = {
             STYLES,
             Option("language", "text", "the language of the description (default: Turkish)"),
             SHRINK,
+            *PICTURE_OPTIONS,
             Option("save_dir", "path", "a folder to save the original and the pictures in (default: not saved)"),
             Option(
                 "report",

@@ -49,7 +49,9 @@ class SavedFiles:
         if not folder:
             raise InvalidInput("--save_dir must be the path of a folder, not empty.")
         self._names: list[tuple[str, str] | None] = [
-            (row.name, row.description) for row in styles(arguments.get("styles"))
+            (row.name, row.description)
+            for row in styles(arguments.get("styles"))
+            for _ in range(arguments.get("num_images") or 1)
         ]
         self._places = Slots(AT_ONCE)
         self._original: Task[Path | None] | None = None
