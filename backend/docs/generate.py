@@ -51,6 +51,10 @@ EXAMPLES = {
   --styles '["Studio", {{"name": "Beach", "description": "Pale sand and sea"}}]'""",
     "upload-file": "--file_path backend/examples/coffee.jpg",
     "workflow": "--image backend/examples/coffee.jpg --language German --save_dir out --report",
+    "packshot": "backend/examples/coffee.jpg --for amazon,trendyol --save_dir out --check",
+    "check-image": "backend/examples/coffee.jpg --for shopify",
+    "listing": f"""--categories {CATEGORIES} \\
+  --facts '{{"material": "leather"}}' --for trendyol,amazon --languages Turkish,English""",
     "doctor": "",
     "schema": "upload-file",
     "serve": "--concurrency 16",
@@ -267,7 +271,8 @@ def _section(name: str, command: Command, document: Schema) -> Iterator[str]:
 def _option_rows(options: tuple[Option, ...]) -> Iterator[str]:
     yield "| Option | Value | Meaning |\n|---|---|---|"
     for option in options:
-        value = f"{VALUES[option.kind]}{', required' if option.required else ''}"
+        instead = f" unless `--{option.instead}` is given" if option.instead else ""
+        value = f"{VALUES[option.kind]}{f', required{instead}' if option.required else ''}"
         yield f"| `--{option.name}` | {value} | {_cell(option.help)} |"
 
 

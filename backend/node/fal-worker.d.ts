@@ -126,6 +126,141 @@ export interface StyleError {
   request_id: string | null;
 }
 
+/** A picture in a file. */
+export interface SavedPicture {
+  path: string;
+  sha256: string;
+  /** In pixels. */
+  width: number;
+  height: number;
+  content_type: string;
+  /** In bytes. */
+  file_size: number;
+}
+
+/** One rule, held against one picture. */
+export interface RuleResult {
+  rule: string;
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** The number or word that was measured; None when nothing was. */
+  measured: unknown;
+  /** What the place asks. */
+  limit: unknown;
+  /** One sentence. */
+  reason: string;
+  /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found. */
+  sureness: string;
+  source: string;
+  read_on: string;
+}
+
+/** One picture against one place. */
+export interface PictureCheck {
+  place: string;
+  /** The day whose rules were used. */
+  date: string;
+  /** Fail when a hard rule is broken, warn when an advice is, else pass. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  rules: RuleResult[];
+}
+
+export interface PackshotImage {
+  path: string;
+  sha256: string;
+  /** In pixels. */
+  width: number;
+  height: number;
+  content_type: string;
+  /** In bytes. */
+  file_size: number;
+  /** The marketplace that it was made for. */
+  place: string | null;
+  /** The part of the frame that the product takes, on the side that it fills more. */
+  fill: number;
+  /** The product's size against the cut-out's. */
+  scale: number;
+  /** Whether the product was enlarged beyond its own pixels, which costs sharpness. */
+  enlarged: boolean;
+  /** The picture against the place's rules, when that was asked for. */
+  check: PictureCheck | null;
+}
+
+/** One rule, held against one text. */
+export interface TextRuleResult {
+  /** The text: title, bullets, ...; `listing` when it is about all of them. */
+  field: string;
+  rule: string;
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** The number or the words that were measured; None when nothing was. */
+  measured: unknown;
+  /** What `measured` counts: code_points, utf16_units, bytes or graphemes, for a length. */
+  unit: string | null;
+  /** What the place asks. */
+  limit: unknown;
+  /** One sentence. */
+  reason: string;
+  /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found, own: this
+    library's own rule. */
+  sureness: string;
+  source: string;
+  read_on: string;
+}
+
+/** The texts of one listing against one place. */
+export interface TextCheck {
+  /** A marketplace, or `facts`: nothing that nobody gave, no claims. */
+  place: string;
+  /** The day whose rules were used. */
+  date: string;
+  /** Fail when a hard rule is broken, warn when an advice is, not_checked when nothing could be checked. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  rules: TextRuleResult[];
+}
+
+/** The texts of one product in one language; one set that fits every place. */
+export interface Listing {
+  language: string;
+  title: string;
+  bullets: string[];
+  description: string;
+  seo_title: string;
+  seo_description: string;
+  /** Search terms. */
+  tags: string[];
+  /** Each with its #. */
+  hashtags: string[];
+  /** For social media, without hashtags. */
+  captions: string[];
+  alt_text: string;
+  /** The title for a URL, in ASCII; empty for a script that is not Latin. */
+  slug: string;
+  /** One per place, and `facts`. */
+  checks: TextCheck[];
+  /** Whether some texts were asked for a second time. */
+  mended: boolean;
+}
+
+/** One paid question to a model. */
+export interface Ask {
+  /** `analysis`, `listing` or `mending`. */
+  purpose: string;
+  language: string | null;
+  request_id: string | null;
+  billable_units: number | null;
+  usage: Usage | null;
+}
+
+/** A language whose texts cannot all be used; in the `partial` of an error. */
+export interface Incomplete {
+  language: string;
+  /** Those without a hard fault. */
+  texts: Record<string, unknown>;
+  /** By text: what is wrong with it. */
+  faults: Record<string, string[]>;
+  /** What the model wrote last. */
+  raw_output: string;
+}
+
 export interface ResolvedSettings {
   /** Masked. */
   key: string;
@@ -398,6 +533,43 @@ export interface WorkflowDocument {
   report_path?: string | null;
 }
 
+/** Of packshot. */
+export interface PackshotDocument {
+  /** The product alone, with a transparent background: what was paid for. */
+  cutout: SavedPicture;
+  /** One per place, in their order. */
+  images: PackshotImage[];
+  request_id: string | null;
+  billable_units: number | null;
+  /** Seconds for `cutout`, `packshots` and `total`. */
+  timings: Record<string, number>;
+  error: null;
+}
+
+/** Of check-image. */
+export interface CheckDocument {
+  /** The file that was checked. */
+  image: string;
+  /** The worst of all places. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** One per place, in their order. */
+  checks: PictureCheck[];
+  error: null;
+}
+
+/** Of listing. */
+export interface ListingDocument {
+  /** The photo, when there was one. */
+  image_url: string | null;
+  categories: Record<string, string>;
+  places: string[];
+  /** One per language, in their order. */
+  listings: Listing[];
+  /** What was paid for. */
+  asks: Ask[];
+  error: null;
+}
+
 /** Of doctor. */
 export interface DoctorResult {
   /** Of Python and the packages. */
@@ -649,6 +821,75 @@ export interface WorkflowOptions {
   env_file?: string | null;
 }
 
+export interface PackshotOptions {
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them. */
+  for?: string | null;
+  /** The folder for the pictures (the current folder). */
+  save_dir?: string | null;
+  /** The product's cut-out that is there already, a PNG or WebP: nothing is paid. */
+  cutout?: string | null;
+  /** A colour such as #F4F1EC, or the path of a picture (#FFFFFF). */
+  background?: string | null;
+  /** Width and height in pixels, such as 2000x2000 (the place's). */
+  size?: string | null;
+  /** The part of the frame that the product takes, 0.05 to 1 (the place's, or 0.85). */
+  fill?: number | null;
+  /** The part that stays free on each side, 0 to 0.475, in place of --fill. */
+  margin?: number | null;
+  /** JPEG or PNG (the place's, or JPEG). */
+  format?: string | null;
+  /** With a soft shadow below the product (false). */
+  shadow?: boolean | null;
+  /** Hold each picture against the rules of its place (false). */
+  check?: boolean | null;
+  /** What the files are named after (the photo's own name). */
+  name?: string | null;
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface CheckImageOptions {
+  /** The picture file. */
+  image: string;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them. */
+  for: string;
+  /** The day whose rules hold, such as 2027-01-31 (today). */
+  on?: string | null;
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface ListingOptions {
+  /** The photo, which is analysed: a local path or a URL. */
+  image?: string | null;
+  /** The categories, as analyze-product prints them. */
+  categories?: Categories | Record<string, string> | null;
+  /** A working title. */
+  title?: string | null;
+  /** What is known of the product, such as {"material": "ceramic", "size": "350 ml"}. */
+  facts?: Record<string, string | number | boolean | (string | number | boolean)[]> | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them. */
+  for?: string | null;
+  /** The languages, such as Turkish,English (Turkish). */
+  languages?: string | null;
+  /** The tone, in your own words. */
+  tone?: string | null;
+  /** About how many words the description has, 10 to 2,000 (80). */
+  length?: number | null;
+  /** The model, by its name at OpenRouter; it is never replaced by another. */
+  model?: string | null;
+  /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (without it: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
 export interface DoctorOptions {
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
   timeout?: number | null;
@@ -784,6 +1025,40 @@ export type WorkflowFailure = ErrorDocument & {
   raw_output?: string;
 };
 
+export type PackshotFailure = ErrorDocument & {
+  /** The product alone, with a transparent background: what was paid for. */
+  cutout?: SavedPicture;
+  /** One per place, in their order. */
+  images?: PackshotImage[];
+  billable_units?: number | null;
+};
+
+export type CheckImageFailure = ErrorDocument & {
+  /** The file that was checked. */
+  image?: string;
+  /** The worst of all places. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** One per place, in their order. */
+  checks?: PictureCheck[];
+};
+
+export type ListingFailure = ErrorDocument & {
+  /** The photo, when there was one. */
+  image_url?: string | null;
+  categories?: Record<string, string>;
+  places?: string[];
+  /** One per language, in their order. */
+  listings?: Listing[];
+  /** What was paid for. */
+  asks?: Ask[];
+  /** The languages whose texts cannot all be used. */
+  incomplete?: Incomplete[];
+  /** What the model wrote in place of categories. */
+  raw_output?: string;
+  /** fal's answer with it. */
+  raw?: Record<string, unknown>;
+};
+
 export type DoctorFailure = ErrorDocument & {
   /** Of Python and the packages. */
   versions?: Record<string, string>;
@@ -808,6 +1083,9 @@ export interface Options {
   "generate-multiple-bg": GenerateMultipleBgOptions;
   "upload-file": UploadFileOptions;
   "workflow": WorkflowOptions;
+  "packshot": PackshotOptions;
+  "check-image": CheckImageOptions;
+  "listing": ListingOptions;
   "doctor": DoctorOptions;
   "schema": SchemaOptions;
 }
@@ -828,6 +1106,9 @@ export interface Results {
   "generate-multiple-bg": BackgroundsDocument;
   "upload-file": UploadResult;
   "workflow": WorkflowDocument;
+  "packshot": PackshotDocument;
+  "check-image": CheckDocument;
+  "listing": ListingDocument;
   "doctor": DoctorResult;
   "schema": SchemaResult;
 }
@@ -848,6 +1129,9 @@ export interface Failures {
   "generate-multiple-bg": GenerateMultipleBgFailure;
   "upload-file": UploadFileFailure;
   "workflow": WorkflowFailure;
+  "packshot": PackshotFailure;
+  "check-image": CheckImageFailure;
+  "listing": ListingFailure;
   "doctor": DoctorFailure;
   "schema": ErrorDocument;
 }

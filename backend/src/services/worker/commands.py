@@ -51,6 +51,10 @@ SHRINK = Option(
 )
 REMOVE_BG = Option("remove_bg", "flag", "cut the product out first (true)")
 PORT = Option("port", "integer", "the port to listen on; 0 means any free port (8788)")
+PLACES = Option(
+    "for", "text", "the places that it is for, such as amazon,trendyol; docs/packshots.md lists them", argument="places"
+)
+FACTS = Option("facts", "json", 'what is known of the product, such as {"material": "ceramic", "size": "350 ml"}')
 COUNT = Option("count", "integer", "end after this many verified webhooks")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
@@ -75,7 +79,7 @@ class Command(NamedTuple):
     when_failed: Mapping[str, Any] = MappingProxyType({})
     """The command's own keys beside an error that was raised."""
     result: str = ""
-    """The TypedDict of its document, or of its lines, in `fal/results.py`."""
+    """The TypedDict of its document, or of its lines, in `fal/results.py` or `shop/results.py`."""
 
     @property
     def all_options(self) -> tuple[Option, ...]:
@@ -111,6 +115,24 @@ def _workflow(client: FalClient, values: Values) -> Document:
         raise
     files.finish(document, report=report)
     return _failed_when_empty(document)
+
+
+def _packshot(client: FalClient, values: Values) -> Document:
+    from services.worker.shop_commands import packshot
+
+    return packshot(client, COMMANDS["packshot"].arguments(values))
+
+
+def _check_image(values: Values) -> Document:
+    from services.worker.shop_commands import check
+
+    return check(values)
+
+
+def _listing(client: FalClient, values: Values) -> Document:
+    from services.worker.shop_commands import listing
+
+    return listing(client, COMMANDS["listing"].arguments(values))
 
 
 def _schema(values: Values) -> Document:
@@ -248,6 +270,61 @@ COMMANDS: Mapping[str, Command] = {
         handler=_workflow,
         when_failed={"image_url": "", "categories": {}, "description": "", **_NO_PICTURES},
         result="WorkflowDocument",
+    ),
+    "packshot": Command(
+        "the product's own pixels on white or another background, in the size and format that places ask for",
+        (
+            Option("image", "path", "the photo: a local path or a URL", required=True, first=True, instead="cutout"),
+            PLACES,
+            Option("save_dir", "path", "the folder for the pictures (the current folder)"),
+            Option("cutout", "path", "the product's cut-out that is there already, a PNG or WebP: nothing is paid"),
+            Option("background", "path", "a colour such as #F4F1EC, or the path of a picture (#FFFFFF)"),
+            Option("size", "text", "width and height in pixels, such as 2000x2000 (the place's)"),
+            Option("fill", "number", "the part of the frame that the product takes, 0.05 to 1 (the place's, or 0.85)"),
+            Option("margin", "number", "the part that stays free on each side, 0 to 0.475, in place of --fill"),
+            Option("format", "text", "JPEG or PNG (the place's, or JPEG)"),
+            Option("shadow", "flag", "with a soft shadow below the product (false)"),
+            Option("check", "flag", "hold each picture against the rules of its place (false)"),
+            Option("name", "text", "what the files are named after (the photo's own name)"),
+        ),
+        handler=_packshot,
+        when_failed={"images": []},
+        result="PackshotDocument",
+    ),
+    "check-image": Command(
+        "hold a picture file against the rules of places; fails when it breaks a hard one",
+        (
+            Option("image", "path", "the picture file", required=True, first=True),
+            PLACES._replace(required=True),
+            Option("on", "text", "the day whose rules hold, such as 2027-01-31 (today)"),
+        ),
+        local=_check_image,
+        when_failed={"checks": []},
+        result="CheckDocument",
+    ),
+    "listing": Command(
+        "write the texts of a product for places, in one language or several",
+        (
+            Option(
+                "image",
+                "path",
+                "the photo, which is analysed: a local path or a URL",
+                required=True,
+                first=True,
+                instead="categories",
+            ),
+            CATEGORIES._replace(required=False),
+            Option("title", "text", "a working title"),
+            FACTS,
+            PLACES,
+            Option("languages", "text", "the languages, such as Turkish,English (Turkish)"),
+            Option("tone", "text", "the tone, in your own words"),
+            Option("length", "integer", "about how many words the description has, 10 to 2,000 (80)"),
+            MODEL,
+        ),
+        handler=_listing,
+        when_failed={"image_url": None, "categories": {}, "places": [], "listings": [], "asks": []},
+        result="ListingDocument",
     ),
     "doctor": Command(
         "versions, settings and reachability, for a request for help", (), "doctor", result="DoctorResult"
