@@ -78,6 +78,10 @@ export interface Image {
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
 }
 
 /** The nine categories of a product. */
@@ -107,12 +111,14 @@ export interface StyledImage {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
   content_type?: string | null;
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
-  /** Where --save_dir put it. */
-  path?: string;
 }
 
 export interface StyleError {
@@ -711,12 +717,18 @@ export interface AnyLlmCancelOptions {
 }
 
 export interface BackgroundOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image. */
+  image_url?: string | null;
   /** The prompt. */
   prompt: string;
   /** Cut the product out first (true). */
   remove_bg?: boolean | null;
+  /** A folder to save the picture in. */
+  save_dir?: string | null;
+  /** The file to save the picture in; it gets the extension of what it is. */
+  out?: string | null;
   /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
@@ -726,8 +738,14 @@ export interface BackgroundOptions {
 }
 
 export interface RemoveBackgroundOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image. */
+  image_url?: string | null;
+  /** A folder to save the picture in. */
+  save_dir?: string | null;
+  /** The file to save the picture in; it gets the extension of what it is. */
+  out?: string | null;
   /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
@@ -737,8 +755,10 @@ export interface RemoveBackgroundOptions {
 }
 
 export interface AnalyzeProductOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image. */
+  image_url?: string | null;
   /** The model, by its name at OpenRouter; it is never replaced by another. */
   model?: string | null;
   /** 0 to 2. */
@@ -767,8 +787,10 @@ export interface GenerateBgPromptOptions {
 }
 
 export interface GenerateMultipleBgOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image. */
+  image_url?: string | null;
   /** The categories, as analyze-product prints them. */
   categories: Categories | Record<string, string>;
   /** A list of {"name", "description"}, or of names of the default styles. */
@@ -778,6 +800,8 @@ export interface GenerateMultipleBgOptions {
   })[] | null;
   /** Cut the product out first (true). */
   remove_bg?: boolean | null;
+  /** A folder to save the pictures in. */
+  save_dir?: string | null;
   /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
@@ -915,6 +939,8 @@ export type AnyLlmCompleteFailure = ErrorDocument & {
   partial?: boolean;
   /** fal's whole answer. */
   raw?: Record<string, unknown>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
 };
 
 export type AnyLlmEnterpriseFailure = ErrorDocument & {
@@ -922,6 +948,8 @@ export type AnyLlmEnterpriseFailure = ErrorDocument & {
   output?: string;
   /** fal's whole answer. */
   raw?: Record<string, unknown>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
 };
 
 export type AnyLlmStreamFailure = ErrorDocument & {
@@ -944,9 +972,16 @@ export type AnyLlmResultFailure = ErrorDocument & {
   partial?: boolean;
   /** fal's whole answer. */
   raw?: Record<string, unknown>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
 };
 
 export type BackgroundFailure = ErrorDocument & {
+  image?: Image;
+  /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
+  timings?: Record<string, number>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -954,6 +989,11 @@ export type BackgroundFailure = ErrorDocument & {
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
+  image?: Image;
+  /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
+  timings?: Record<string, number>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -965,6 +1005,8 @@ export type AnalyzeProductFailure = ErrorDocument & {
   categories?: Categories | Record<string, never>;
   /** What the model wrote. */
   raw_output?: string;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -972,6 +1014,8 @@ export type AnalyzeProductFailure = ErrorDocument & {
 export type GenerateBgPromptFailure = ErrorDocument & {
   /** Always usable: on an error it is a plain one built from the style. */
   prompt?: string;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };

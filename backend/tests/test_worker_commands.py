@@ -51,6 +51,7 @@ TEXT_SENT = {TEXT: {**SPOKEN_INPUT, "system_prompt": "Be brief."}}
 TEXT_KEYS = {"output", "reasoning", "partial", "error", "raw"}
 PICTURE_KEYS = {"image", "timings"}
 MANY_KEYS = {"images", "total_generated", "total_requested", "errors", "timings", "error"}
+FILES = frozenset({"image", "save_dir", "out"})
 LOGS = ["--with_logs", "true"]
 SAVE = ["--save_dir", "{out}", "--report", "true"]
 
@@ -75,14 +76,16 @@ EXAMPLES = {
         ["--image_url", "{photo_url}", "--prompt", "oak table", "--remove_bg", "false", *LOGS],
         PICTURE_KEYS,
         {PHOTOKIT: {"image_url": "{photo_url}", "prompt": "oak table"}},
+        FILES,
     ),
     "remove-background": Example(
-        ["--image_url", "{photo_url}", *LOGS], PICTURE_KEYS, {CUTOUT: {"image_url": "{photo_url}"}}
+        ["--image_url", "{photo_url}", *LOGS], PICTURE_KEYS, {CUTOUT: {"image_url": "{photo_url}"}}, FILES
     ),
     "analyze-product": Example(
         ["--image_url", "{photo_url}", "--model", "google/gemini-2.5-flash", "--temperature", "0.1", *LOGS],
         {"categories", "error", "raw_output"},
         {VISION: {"image_urls": ["{photo_url}"], "model": "google/gemini-2.5-flash", "temperature": 0.1}},
+        frozenset({"image"}),
     ),
     "generate-bg-prompt": Example(
         ["--categories", CATEGORIES, "--style_type", "wet slate", "--model", "openai/gpt-4o", *LOGS],
@@ -93,6 +96,7 @@ EXAMPLES = {
         ["--image_url", "{photo_url}", "--categories", CATEGORIES, "--styles", STYLES, "--remove_bg", "true", *LOGS],
         MANY_KEYS,
         {CUTOUT: {"image_url": "{photo_url}"}},
+        frozenset({"image", "save_dir"}),
     ),
     "upload-file": Example(["--file_path", "{photo_path}", "--shrink"], {"url", "error"}),
     "workflow": Example(

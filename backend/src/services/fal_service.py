@@ -34,10 +34,10 @@ from services.fal.doctor import examine
 from services.fal.downloads import Downloads
 from services.fal.endpoints import Endpoints
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
-from services.fal.image_files import local_image, shrunk
+from services.fal.image_files import LocalImage, local_image, shrunk
 from services.fal.jobs import Jobs
 from services.fal.picture_models import PictureModels
-from services.fal.product import ProductModels, Workflow
+from services.fal.product import ProductModels, Workflow, uploaded
 from services.fal.progress import Progress
 from services.fal.prompts import DEFAULT_LANGUAGE, plain_background
 from services.fal.responses import job_state
@@ -99,7 +99,8 @@ class FalClient:
     - max_tokens: the most tokens to generate, reasoning included
     - reasoning: whether the model thinks before it answers; by default this is left to the model
     - priority: "latency" or "throughput"; sent to `fal-ai/any-llm` only
-    - image_url: an http(s) URL or a data URI of the picture; never a local path
+    - image: the photo: a local path, or an http(s) URL or a data URI; a local photo is uploaded
+    - image_url: an http(s) URL or a data URI of the picture, in place of `image`; never a local path
     - request_id: the id that `any_llm_submit` returned
     - categories: the categories that `analyze_product_image` returned, or any names and texts
     - styles: a list of `{"name", "description"}` or of names of default styles (default: Studio, Lifestyle, Premium)
@@ -428,9 +429,10 @@ class FalClient:
 
     def background_replace(
         self,
-        image_url: str,
+        image: str | PathLike[str] | None = None,
         *,
         prompt: str,
+        image_url: str | None = None,
         remove_bg: bool = True,
         with_logs: bool = False,
         timeout: float | None = None,
@@ -444,10 +446,11 @@ class FalClient:
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, prompt = arguments.image_url(image_url), arguments.text(prompt, "prompt")
+        source, prompt = _photo(image, image_url), arguments.text(prompt, "prompt")
         remove_bg = arguments.flag(remove_bg, "remove_bg")
         with self._call(timeout, with_logs=with_logs) as call:
             parts = self._parts()
+            url = uploaded(call, parts.api, source)
             product_url = parts.product.cut_out(call, url) if remove_bg else url
             picture = call.progress.step(
                 "picture", lambda: parts.pictures.replace_background(call, product_url, prompt)
@@ -455,15 +458,20 @@ class FalClient:
         return cast("PictureResult", picture.as_result(call.progress.total()))
 
     def remove_background(
-        self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
+        self,
+        image: str | PathLike[str] | None = None,
+        *,
+        image_url: str | None = None,
+        with_logs: bool = False,
+        timeout: float | None = None,
     ) -> PictureResult:
         """Cut the product out of a photo. The picture is a transparent PNG.
 
         Source: https://fal.ai/models/fal-ai/bria/background/remove/api
         """
-        url = arguments.image_url(image_url)
+        source = _photo(image, image_url)
         with self._call(timeout, with_logs=with_logs) as call:
-            pictures = self._parts().pictures
+            url, pictures = uploaded(call, self._parts().api, source), self._parts().pictures
             picture = call.progress.step(
                 "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
             )
@@ -473,8 +481,9 @@ class FalClient:
 
     def analyze_product_image(
         self,
-        image_url: str,
+        image: str | PathLike[str] | None = None,
         *,
+        image_url: str | None = None,
         model: str | None = None,
         temperature: float = 0.3,
         with_logs: bool = False,
@@ -488,10 +497,11 @@ class FalClient:
 
         Source: https://fal.ai/models/openrouter/router/vision/api
         """
-        url, model = arguments.image_url(image_url), arguments.optional_text(model, "model")
+        source, model = _photo(image, image_url), arguments.optional_text(model, "model")
         temperature = arguments.temperature(temperature)
 
         def analyse(call: Call) -> dict[str, Any]:
+            url = uploaded(call, self._parts().api, source)
             found = self._parts().product.analyse(call, url, model, temperature)
             return {
                 "categories": found.categories,
@@ -532,9 +542,10 @@ class FalClient:
 
     def generate_multiple_backgrounds(
         self,
-        image_url: str,
-        categories: AnyCategories,
+        image: str | PathLike[str] | None = None,
+        categories: AnyCategories | None = None,
         *,
+        image_url: str | None = None,
         styles: Styles | None = None,
         remove_bg: bool = True,
         with_logs: bool = False,
@@ -549,9 +560,10 @@ class FalClient:
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, known = arguments.image_url(image_url), arguments.categories(categories)
+        source, known = _photo(image, image_url), arguments.categories(categories)
         wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
         with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
+            url = uploaded(call, self._parts().api, source)
             result = self._parts().product.backgrounds(call, url, known, wanted, remove_bg)
         return cast("BackgroundsResult", result)
 
@@ -575,7 +587,7 @@ class FalClient:
         analysis fails; what exists by then is in `error.partial`. Other failures are listed in `errors`.
         """
         wanted, language = arguments.styles(styles), arguments.text(language, "language")
-        source = arguments.image_url(image, "image") if _is_url(image) else local_image(image, "image")
+        source = _photo(image, None)
         shrink = arguments.flag(shrink, "shrink")
         with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
             if shrink:
@@ -589,7 +601,8 @@ class FalClient:
 
         - url: the https URL of the picture, on a host where fal keeps files or that `FAL_DOWNLOAD_HOSTS` names
         - directory: the folder for the file; it is created if it does not exist
-        - name: the file name without an extension; PNG, JPEG, WebP, GIF or AVIF is recognised by the first bytes
+        - name: the file name without an extension, kept as it is given, but no part of a path; PNG, JPEG, WebP, GIF or
+          AVIF is recognised by the first bytes
 
         The file is written whole or not at all, and may have at most 50 MiB. The key is not sent.
         """
@@ -597,6 +610,31 @@ class FalClient:
         folder = arguments.folder(directory, "directory")
         with self._call(timeout) as call:
             return self._parts().downloads.save(call, url, folder, name)
+
+    def save(
+        self,
+        result: Mapping[str, Any],
+        directory: str | PathLike[str],
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Download every picture of a result, and return the result with `path`, `sha256`, `width` and `height` beside
+        each picture's URL.
+
+        - result: what a method that makes pictures returned
+        - directory: the folder for the files; it is created if it does not exist
+        - name: what the files are named after, such as a SKU; it is kept as it is given
+
+        A picture of one style is named after its number and style, a cut-out "cutout", any other "picture". Raises the
+        first error when a picture cannot be saved; the others are saved all the same, and `error.partial` is the
+        result with their paths.
+        """
+        name, folder = arguments.optional_text(name, "name"), arguments.folder(directory, "directory")
+        if not isinstance(result, Mapping):
+            raise InvalidInput("result must be what a method that makes pictures returned.")
+        with self._call(timeout) as call:
+            return self._parts().downloads.save_result(call, result, folder, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Versions, settings with the key masked, and whether fal can be reached with this key. Sends no job."""
@@ -758,8 +796,13 @@ def _show(text: str) -> None:
     sys.stdout.flush()
 
 
-def _is_url(image: object) -> bool:
-    return isinstance(image, str) and image.lower().startswith(("http://", "https://", "data:"))
+def _photo(image: object, image_url: object) -> LocalImage | str:
+    """A photo that may be a local file when it is given as `image`, and never when it is given as `image_url`."""
+    if image is not None and image_url is not None:
+        raise InvalidInput("Pass image or image_url, not both: they name the same photo.")
+    if image is None:
+        return arguments.image_url(image_url)
+    return arguments.image_url(image, "image") if arguments.is_url(image) else local_image(image, "image")
 
 
 if __name__ == "__main__":

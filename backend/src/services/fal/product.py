@@ -181,7 +181,7 @@ class Workflow:
         made: dict[str, Any] = {"image_url": "", "categories": {}, "images": [], "description": ""}
         made |= {"total_generated": 0, "total_requested": len(styles), "errors": None}
         try:
-            made["image_url"] = source if isinstance(source, str) else self._upload(call, source)
+            made["image_url"] = uploaded(call, self._api, source)
             with side_by_side(call) as tasks:
                 analysis, cutout = self._analyse(tasks, made["image_url"])
                 made["categories"] = analysis
@@ -195,13 +195,6 @@ class Workflow:
             partial = {**error.partial, **made, "timings": call.progress.total(), **call.progress.from_sandbox}
             raise error.but(partial=partial) from error
         return made
-
-    def _upload(self, call: Call, image: LocalImage) -> str:
-        return call.progress.step(
-            "upload",
-            lambda: self._api.upload(call, image.data, image.content_type, image.file_name),
-            lambda url: {"image_url": url},
-        )
 
     def _analyse(self, tasks: Tasks, image_url: str) -> tuple[dict[str, str], Task[str]]:
         """The categories, and the cut-out, which begins as soon as one of them is known.
@@ -230,6 +223,17 @@ class Workflow:
             return answer.output.strip(), []
         except FalError as error:
             return "", [style_error(error, "description", None)]
+
+
+def uploaded(call: Call, api: FalApi, source: LocalImage | str) -> str:
+    """The URL of a photo, which is uploaded when it is a file."""
+    if isinstance(source, str):
+        return source
+    return call.progress.step(
+        "upload",
+        lambda: api.upload(call, source.data, source.content_type, source.file_name),
+        lambda url: {"image_url": url},
+    )
 
 
 def _pictures_of(shots: Sequence[Shot], call: Call, failures: Sequence[StyleError] = ()) -> dict[str, Any]:

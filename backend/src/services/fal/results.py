@@ -39,7 +39,7 @@ class Billing(TypedDict, total=False):
 
     request_id: str | None
     """fal's id of the job."""
-    billable_units: float | None
+    billable_units: Kept[float | None]
     """fal's own count of what is billed."""
 
 
@@ -236,7 +236,16 @@ class PromptResult(TextExtras, UnusableAnswer):
     error: Failed[str] | None
 
 
-class Image(TypedDict):
+class InFile(TypedDict, total=False):
+    """Of a picture that was saved."""
+
+    path: str
+    """Where it was saved."""
+    sha256: str
+    """Of the file, in hexadecimal digits."""
+
+
+class Image(InFile):
     url: str
     width: int | None
     """Pixels."""
@@ -250,18 +259,16 @@ class Image(TypedDict):
 class PictureResult(Billing, FromSandbox):
     """Of `background_replace` and `remove_background`."""
 
-    image: Image
-    timings: dict[str, float]
+    image: Kept[Image]
+    timings: Kept[dict[str, float]]
     """Seconds per step by our clock, and fal's `inference_time` where it is given."""
 
 
-class StyledImageExtras(FromSandbox, total=False):
+class StyledImageExtras(FromSandbox, InFile, total=False):
     content_type: str | None
     file_size: int | None
     request_id: str | None
     billable_units: float | None
-    path: str
-    """Where --save_dir put it."""
 
 
 class StyledImage(StyledImageExtras):

@@ -34,7 +34,10 @@ MAX_TOKENS = Option("max_tokens", "integer", "how many tokens to generate at mos
 REASONING = Option("reasoning", "flag", "whether the model thinks first (by default the model decides)")
 PRIORITY = Option("priority", "text", "latency or throughput (fal-ai/any-llm only)")
 REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", required=True)
-IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of an image", required=True)
+IMAGE = Option("image", "path", "the photo: a local path or a URL", required=True, first=True, instead="image_url")
+IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of the photo, in place of --image")
+SAVE_DIR = Option("save_dir", "path", "a folder to save the picture in")
+OUT = Option("out", "path", "the file to save the picture in; it gets the extension of what it is")
 CATEGORIES = Option("categories", "json", "the categories, as analyze-product prints them", required=True)
 STYLES = Option("styles", "json", 'a list of {"name", "description"}, or of names of the default styles')
 CONCURRENCY = Option("concurrency", "integer", "how many calls run at once (8)")
@@ -99,22 +102,44 @@ def _upload_document(url: str) -> Document:
     return {"url": url, "error": None}
 
 
-def _workflow(client: FalClient, values: Values) -> Document:
-    arguments = COMMANDS["workflow"].arguments(values)
-    save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
-    if save_dir is None:
-        return _failed_when_empty(client.product_workflow(**arguments))
-    from services.worker.saved_files import SavedFiles
+def _one_picture(name: str) -> Handler:
+    """What does a command that makes one picture, and saves it on request."""
 
-    files = SavedFiles(client, save_dir, arguments)
-    try:
-        document: Document = dict(client.product_workflow(**arguments, on_progress=files.on_progress))
-    except FalError as error:
-        if "images" in error.partial:
-            files.finish(error.partial, report=False)
-        raise
-    files.finish(document, report=report)
-    return _failed_when_empty(document)
+    def make(client: FalClient, values: Values) -> Document:
+        arguments = COMMANDS[name].arguments(values)
+        method = getattr(client, COMMANDS[name].method)
+        if not {"save_dir", "out"} & set(arguments):
+            return dict(method(**arguments))
+        from services.worker.saved_files import SavedPicture
+
+        file = SavedPicture(client, name, arguments)
+        return file.save(method(**arguments))
+
+    return make
+
+
+def _several_pictures(name: str) -> Handler:
+    """What does a command that makes several pictures, and saves each as it comes on request."""
+
+    def make(client: FalClient, values: Values) -> Document:
+        arguments = COMMANDS[name].arguments(values)
+        method = getattr(client, COMMANDS[name].method)
+        save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
+        if save_dir is None:
+            return _failed_when_empty(method(**arguments))
+        from services.worker.saved_files import SavedFiles
+
+        files = SavedFiles(client, save_dir, arguments, keeps_original=name == "workflow")
+        try:
+            document: Document = dict(method(**arguments, on_progress=files.on_progress))
+        except FalError as error:
+            if "images" in error.partial:
+                files.finish(error.partial, report=False)
+            raise
+        files.finish(document, report=report)
+        return _failed_when_empty(document)
+
+    return make
 
 
 def _packshot(client: FalClient, values: Values) -> Document:
@@ -219,16 +244,21 @@ COMMANDS: Mapping[str, Command] = {
     "any-llm-cancel": Command("stop a submitted job", (REQUEST_ID,), "any_llm_cancel", result="CancelResult"),
     "background": Command(
         "put the product of a photo on another background",
-        (IMAGE_URL, PROMPT, REMOVE_BG, LOGS),
+        (IMAGE, IMAGE_URL, PROMPT, REMOVE_BG, SAVE_DIR, OUT, LOGS),
         "background_replace",
+        handler=_one_picture("background"),
         result="PictureResult",
     ),
     "remove-background": Command(
-        "cut the product out of a photo", (IMAGE_URL, LOGS), "remove_background", result="PictureResult"
+        "cut the product out of a photo",
+        (IMAGE, IMAGE_URL, SAVE_DIR, OUT, LOGS),
+        "remove_background",
+        handler=_one_picture("remove-background"),
+        result="PictureResult",
     ),
     "analyze-product": Command(
         "find the nine categories of the product in a picture",
-        (IMAGE_URL, MODEL, TEMPERATURE, LOGS),
+        (IMAGE, IMAGE_URL, MODEL, TEMPERATURE, LOGS),
         "analyze_product_image",
         when_failed={"categories": {}, "raw_output": ""},
         result="AnalysisResult",
@@ -242,9 +272,17 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "generate-multiple-bg": Command(
         "put the product of a photo on several backgrounds",
-        (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, LOGS),
+        (
+            IMAGE,
+            IMAGE_URL,
+            CATEGORIES,
+            STYLES,
+            REMOVE_BG,
+            SAVE_DIR._replace(help="a folder to save the pictures in"),
+            LOGS,
+        ),
         "generate_multiple_backgrounds",
-        _failed_when_empty,
+        handler=_several_pictures("generate-multiple-bg"),
         when_failed=_NO_PICTURES,
         result="BackgroundsDocument",
     ),
@@ -259,7 +297,7 @@ COMMANDS: Mapping[str, Command] = {
     "workflow": Command(
         "the whole workflow: upload, categories, pictures, description",
         (
-            Option("image", "path", "the photo: a local path or a URL", required=True),
+            IMAGE._replace(instead=""),
             STYLES,
             Option("language", "text", "the language of the description (Turkish)"),
             SHRINK,
@@ -267,14 +305,15 @@ COMMANDS: Mapping[str, Command] = {
             Option("report", "flag", "also write an HTML page with the results into --save_dir", needs="save_dir"),
             LOGS,
         ),
-        handler=_workflow,
+        "product_workflow",
+        handler=_several_pictures("workflow"),
         when_failed={"image_url": "", "categories": {}, "description": "", **_NO_PICTURES},
         result="WorkflowDocument",
     ),
     "packshot": Command(
         "the product's own pixels on white or another background, in the size and format that places ask for",
         (
-            Option("image", "path", "the photo: a local path or a URL", required=True, first=True, instead="cutout"),
+            IMAGE._replace(instead="cutout"),
             PLACES,
             Option("save_dir", "path", "the folder for the pictures (the current folder)"),
             Option("cutout", "path", "the product's cut-out that is there already, a PNG or WebP: nothing is paid"),
