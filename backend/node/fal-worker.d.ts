@@ -319,6 +319,8 @@ export interface StepDone {
   sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
+  /** Of `cutout`, when one was made. */
+  cutout?: Image;
   /** Of `analysis`. */
   categories?: Categories;
   /** Of `prompt`. */
@@ -458,6 +460,8 @@ export interface PictureResult {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** The product alone, when `background_replace` cut it out. */
+  cutout?: Image;
 }
 
 /** Of analyze-product. */
@@ -490,6 +494,8 @@ export interface PromptResult {
 
 /** Of generate-multiple-bg. */
 export interface BackgroundsDocument {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout: Image | null;
   /** In the order of the styles. */
   images: StyledImage[];
   total_generated: number;
@@ -514,6 +520,8 @@ export interface UploadResult {
 
 /** Of workflow. */
 export interface WorkflowDocument {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout: Image | null;
   /** In the order of the styles. */
   images: StyledImage[];
   total_generated: number;
@@ -831,6 +839,8 @@ export interface WorkflowOptions {
   })[] | null;
   /** The language of the description (Turkish). */
   language?: string | null;
+  /** The product's cut-out that is there already: a path or a URL; nothing is cut out. */
+  cutout?: string | null;
   /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (false). */
   shrink?: boolean | null;
   /** A folder to save the original and the pictures in. */
@@ -986,6 +996,8 @@ export type BackgroundFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** The product alone, when `background_replace` cut it out. */
+  cutout?: Image;
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
@@ -998,6 +1010,8 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** The product alone, when `background_replace` cut it out. */
+  cutout?: Image;
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -1021,6 +1035,8 @@ export type GenerateBgPromptFailure = ErrorDocument & {
 };
 
 export type GenerateMultipleBgFailure = ErrorDocument & {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout?: Image | null;
   /** In the order of the styles. */
   images?: StyledImage[];
   total_generated?: number;
@@ -1041,6 +1057,8 @@ export type UploadFileFailure = ErrorDocument & {
 };
 
 export type WorkflowFailure = ErrorDocument & {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout?: Image | null;
   /** In the order of the styles. */
   images?: StyledImage[];
   total_generated?: number;

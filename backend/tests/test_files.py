@@ -204,3 +204,60 @@ def test_the_size_of_a_picture_is_in_its_header(kind, options):
         Image.new("RGB", size, "red").save(buffer, kind, **options)
         assert size_of(buffer.getvalue()) == size
         assert size_of(buffer.getvalue()[:20]) in (None, size)
+
+
+# The cut-out
+
+
+def test_the_cutout_is_in_the_result_and_in_the_folder(run: Run, box, sku):
+    code, document = run("workflow", sku, "--styles", '["Studio"]', "--save_dir", "out")
+    assert (code, document["errors"]) == (0, None)
+    assert sorted(os.listdir("out")) == ["1-studio.png", "cutout.png", "original.jpg"]
+    assert_told(document["cutout"], box.file(document["cutout"]["url"]))
+    assert document["cutout"]["url"] in inputs(box)
+    code, document = run("generate-multiple-bg", sku, "--categories", '{"a": "b"}', "--styles", '["Studio"]')
+    assert document["cutout"]["url"] in inputs(box)
+
+
+def test_a_cutout_that_is_there_is_used_and_not_paid_again(run: Run, box, sku, client, tmp_path):
+    cutout = client.save(client.remove_background(sku), tmp_path)["image"]["path"]
+    box.reset()
+    code, document = run("workflow", sku, "--styles", '["Studio"]', "--cutout", cutout, "--save_dir", "out")
+    assert (code, document["errors"]) == (0, None)
+    assert CUTOUT not in [job["endpoint"] for job in box.ledger()["jobs"]]
+    [given] = [job["input"]["image_url"] for job in box.ledger()["jobs"] if job["endpoint"] == PHOTOKIT]
+    assert box.file(given) == Path(cutout).read_bytes()
+    assert (document["cutout"]["url"], document["cutout"]["width"]) == (given, size_of(Path(cutout).read_bytes())[0])
+    assert sorted(os.listdir("out")) == ["1-studio.png", "original.jpg"]
+
+
+def test_a_cutout_that_is_no_picture_costs_nothing(run: Run, box, sku):
+    Path("cutout.png").write_text("<html>")
+    code, document = run("workflow", sku, "--cutout", "cutout.png")
+    assert (code, document["error_type"]) == (1, "invalid_input")
+    assert box.journal() == []
+
+
+def test_the_cutout_is_kept_when_every_picture_fails(run: Run, box, sku):
+    box.fault("job", endpoint=PHOTOKIT, fail={"error": "Runner disconnected"}, times=None)
+    for number, argv in enumerate(
+        (["workflow", sku, "--styles", '["Studio"]'], ["background", sku, "--prompt", "oak"])
+    ):
+        code, document = run(*argv, "--save_dir", f"out{number}")
+        assert code == 1
+        assert_told(document["cutout"], box.file(document["cutout"]["url"]))
+    assert os.listdir("out1") == ["SKU_0042-A-cutout.png"]
+
+
+def test_a_background_keeps_its_cutout_beside_the_picture(run: Run, box, sku):
+    code, document = run("background", sku, "--prompt", "oak table", "--save_dir", "out")
+    assert (code, sorted(os.listdir("out"))) == (0, ["SKU_0042-A-background.png", "SKU_0042-A-cutout.png"])
+    for picture in (document["image"], document["cutout"]):
+        assert_told(picture, box.file(picture["url"]))
+
+
+def test_what_was_made_is_saved_when_time_is_up(run: Run, box, sku):
+    box.fault("job", endpoint=PHOTOKIT, stuck="IN_PROGRESS", times=None)
+    code, document = run("background", sku, "--prompt", "oak table", "--save_dir", "out", "--timeout", "3")
+    assert (code, document["error_type"]) == (1, "timeout")
+    assert Path(document["cutout"]["path"]).read_bytes() == box.file(document["cutout"]["url"])

@@ -101,7 +101,8 @@ EXAMPLES = {
     "upload-file": Example(["--file_path", "{photo_path}", "--shrink"], {"url", "error"}),
     "workflow": Example(
         ["--image", "{photo_path}", "--styles", '["Studio"]', "--language", "German", "--shrink", *SAVE, *LOGS],
-        {*MANY_KEYS, "image_url", "categories", "description", "original_path", "report_path"},
+        {*MANY_KEYS, "image_url", "categories", "description", "original_path", "report_path", "cutout"},
+        elsewhere=frozenset({"cutout"}),
     ),
     "packshot": Example(
         [

@@ -441,8 +441,8 @@ class FalClient:
 
         - prompt: the background, in words
 
-        Raises when the cut-out or the picture fails. Width and height are in pixels, the file size in bytes, timings in
-        seconds.
+        Raises when the cut-out or the picture fails; a cut-out that was made by then is in `error.partial`. Width and
+        height are in pixels, the file size in bytes, timings in seconds.
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
@@ -451,11 +451,16 @@ class FalClient:
         with self._call(timeout, with_logs=with_logs) as call:
             parts = self._parts()
             url = uploaded(call, parts.api, source)
-            product_url = parts.product.cut_out(call, url) if remove_bg else url
-            picture = call.progress.step(
-                "picture", lambda: parts.pictures.replace_background(call, product_url, prompt)
-            )
-        return cast("PictureResult", picture.as_result(call.progress.total()))
+            cutout = parts.product.cut_out(call, url) if remove_bg else None
+            made: dict[str, Any] = {} if cutout is None else {"cutout": cutout}
+            product_url = cutout["url"] if cutout else url
+            try:
+                picture = call.progress.step(
+                    "picture", lambda: parts.pictures.replace_background(call, product_url, prompt)
+                )
+            except FalError as error:
+                raise error.but(partial={**error.partial, **made}) from error
+        return cast("PictureResult", {**picture.as_result(call.progress.total()), **made})
 
     def remove_background(
         self,
@@ -573,6 +578,7 @@ class FalClient:
         *,
         styles: Styles | None = None,
         language: str = DEFAULT_LANGUAGE,
+        cutout: str | PathLike[str] | None = None,
         shrink: bool = False,
         with_logs: bool = False,
         timeout: float | None = None,
@@ -582,17 +588,19 @@ class FalClient:
 
         - image: a local path or a URL of the product photo
         - language: the language of the description
+        - cutout: a local path or a URL of the product's cut-out, when it is there already: it is not cut out, and not
+          paid, again
 
         Steps run side by side where they can. `shrink` applies to local photos only. Raises when the upload or the
         analysis fails; what exists by then is in `error.partial`. Other failures are listed in `errors`.
         """
         wanted, language = arguments.styles(styles), arguments.text(language, "language")
-        source = _photo(image, None)
+        source, alone = _photo(image, None), None if cutout is None else _photo(cutout, None, "cutout")
         shrink = arguments.flag(shrink, "shrink")
         with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
             if shrink:
                 source = shrunk(call, source)
-            return cast("WorkflowResult", self._parts().workflow.run(call, source, wanted, language))
+            return cast("WorkflowResult", self._parts().workflow.run(call, source, wanted, language, alone))
 
     def save_picture(
         self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
@@ -796,13 +804,13 @@ def _show(text: str) -> None:
     sys.stdout.flush()
 
 
-def _photo(image: object, image_url: object) -> LocalImage | str:
+def _photo(image: object, image_url: object, name: str = "image") -> LocalImage | str:
     """A photo that may be a local file when it is given as `image`, and never when it is given as `image_url`."""
     if image is not None and image_url is not None:
         raise InvalidInput("Pass image or image_url, not both: they name the same photo.")
     if image is None:
         return arguments.image_url(image_url)
-    return arguments.image_url(image, "image") if arguments.is_url(image) else local_image(image, "image")
+    return arguments.image_url(image, name) if arguments.is_url(image) else local_image(image, name)
 
 
 if __name__ == "__main__":

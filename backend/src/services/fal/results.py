@@ -256,7 +256,12 @@ class Image(InFile):
     """Bytes."""
 
 
-class PictureResult(Billing, FromSandbox):
+class WithCutout(TypedDict, total=False):
+    cutout: Kept[Image]
+    """The product alone, when `background_replace` cut it out."""
+
+
+class PictureResult(Billing, FromSandbox, WithCutout):
     """Of `background_replace` and `remove_background`."""
 
     image: Kept[Image]
@@ -297,6 +302,8 @@ class StyleError(TypedDict):
 class BackgroundsResult(FromSandbox):
     """Of `generate_multiple_backgrounds`."""
 
+    cutout: Image | None
+    """The product alone; None when it was not cut out, or when that failed."""
     images: list[StyledImage]
     """In the order of the styles."""
     total_generated: int
@@ -399,6 +406,8 @@ class StepStarted(OfStyle):
 class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
+    cutout: Image
+    """Of `cutout`, when one was made."""
     categories: Categories
     """Of `analysis`."""
     prompt: str

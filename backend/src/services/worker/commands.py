@@ -107,13 +107,11 @@ def _one_picture(name: str) -> Handler:
 
     def make(client: FalClient, values: Values) -> Document:
         arguments = COMMANDS[name].arguments(values)
-        method = getattr(client, COMMANDS[name].method)
         if not {"save_dir", "out"} & set(arguments):
-            return dict(method(**arguments))
+            return dict(getattr(client, COMMANDS[name].method)(**arguments))
         from services.worker.saved_files import SavedPicture
 
-        file = SavedPicture(client, name, arguments)
-        return file.save(method(**arguments))
+        return SavedPicture(client, name, arguments).of(COMMANDS[name].method, arguments)
 
     return make
 
@@ -186,7 +184,7 @@ def _failed_when_empty(document: Mapping[str, Any]) -> Document:
 
 
 _NO_TEXT: Document = {"output": "", "reasoning": None, "partial": False, "raw": {}}
-_NO_PICTURES: Document = {"images": [], "total_generated": 0, "total_requested": 0, "errors": None}
+_NO_PICTURES: Document = {"cutout": None, "images": [], "total_generated": 0, "total_requested": 0, "errors": None}
 
 COMMANDS: Mapping[str, Command] = {
     "any-llm-complete": Command(
@@ -300,6 +298,9 @@ COMMANDS: Mapping[str, Command] = {
             IMAGE._replace(instead=""),
             STYLES,
             Option("language", "text", "the language of the description (Turkish)"),
+            Option(
+                "cutout", "path", "the product's cut-out that is there already: a path or a URL; nothing is cut out"
+            ),
             SHRINK,
             Option("save_dir", "path", "a folder to save the original and the pictures in"),
             Option("report", "flag", "also write an HTML page with the results into --save_dir", needs="save_dir"),

@@ -6,6 +6,7 @@ runs out of time, downloads may take a moment longer.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from services.fal.call import LOOK_S, Call, Slots, Task
 from services.fal.downloads import EXTENSIONS, MAX_STEM, file_facts, replacing
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
+from services.fal.progress import Progress
 from services.fal.prompts import DEFAULT_LANGUAGE
 from services.fal.redaction import redact
 
@@ -38,7 +40,7 @@ SAVE_S = 1.0
 
 
 class SavedPicture:
-    """The file of a command that makes one picture."""
+    """The file of a command that makes one picture, and of the cut-out that it was made from."""
 
     PARTS: Mapping[str, str] = {"remove-background": "cutout"}
     """What its name ends with, when the photo's does not do: the command's own name."""
@@ -48,7 +50,10 @@ class SavedPicture:
         money is spent."""
         assert client.call is not None
         self._call = client.call
+        # Not a part of the command's call: what is paid for is saved also when that was stopped.
+        self._saving = Call(self._call.remaining() + SAVE_S)
         self._client = client
+        self._cutout: Task[dict[str, Any]] | None = None
         folder, out = arguments.pop("save_dir", None), arguments.pop("out", None)
         if folder is not None and out is not None:
             raise InvalidInput("Give --save_dir or --out, not both.")
@@ -56,28 +61,61 @@ class SavedPicture:
             path = Path(out)
             if not path.name or out.endswith(("/", os.sep)) or path.is_dir():
                 raise InvalidInput(f"--out must be the path of a file, not {out!a}. For a folder there is --save_dir.")
-            self._name = _utf8(path.stem if path.suffix.lower() in KNOWN_SUFFIXES else path.name)
+            self._stem = self._name = _utf8(path.stem if path.suffix.lower() in KNOWN_SUFFIXES else path.name)
             self._folder = _writable("out", str(path.parent))
         else:
             photo = arguments.get("image") or arguments.get("image_url")
-            self._name = f"{_stem(str(photo))[:MAX_STEM]}-{self.PARTS.get(command, command)}"
+            self._stem = _stem(str(photo))[:MAX_STEM]
+            self._name = f"{self._stem}-{self.PARTS.get(command, command)}"
             self._folder = _writable("save_dir", folder)
 
-    def save(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """The document of the command. When the picture cannot be saved, the error keeps it."""
-        document = {**result, "image": dict(result["image"])}
-        # Not a part of the command's call: what is paid for is saved also when that was stopped.
-        saving = Call(self._call.remaining() + SAVE_S)
-        client, url = self._client.within(saving), document["image"]["url"]
-        task = Task(lambda: client.save_picture(url, self._folder, self._name, timeout=saving.timeout_s))
-        _await(task, self._call, saving)
+    def of(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The document of the command, whose pictures are saved: the cut-out of a background too, as soon as it is
+        made. An error keeps what was made, and where it is."""
+        call = Call(
+            self._call.timeout_s, parent=self._call, progress=Progress(self._on_event, parent=self._call.progress)
+        )
         try:
-            document["image"] |= _facts(task.result())
+            document = dict(getattr(self._client.within(call), method)(**arguments))
+        except FalError as error:
+            if "cutout" not in error.partial:
+                raise
+            document = error.partial
+            with contextlib.suppress(FalError):
+                self._tell_cutout(document)
+            raise error.but(partial=document) from error
+        try:
+            image = Task(partial(self._save, document["image"]["url"], self._name))
+            self._tell_cutout(document)
+            document["image"] = {**document["image"], **self._saved(image)}
         except FalError as error:
             raise error.but(partial=document, request_id=document.get("request_id")) from error
         if self._call.cancelled:
             raise Cancelled("The call was cancelled.", partial=document, request_id=document.get("request_id"))
         return document
+
+    def _on_event(self, event: Mapping[str, Any]) -> None:
+        if event["step"] == "cutout" and "cutout" in event:
+            self._cutout = Task(partial(self._save_cutout, event["cutout"]))
+
+    def _tell_cutout(self, document: dict[str, Any]) -> None:
+        if self._cutout is not None:
+            document["cutout"] = {**document["cutout"], **self._saved(self._cutout)}
+
+    def _save_cutout(self, image: dict[str, Any]) -> dict[str, Any]:
+        facts = self._save(image["url"], f"{self._stem}-cutout")
+        # Also in the event's own dict: a command that fails prints what its events told.
+        image |= facts
+        return facts
+
+    def _save(self, url: str, name: str) -> dict[str, Any]:
+        client = self._client.within(self._saving)
+        path = client.save_picture(url, self._folder, name, timeout=self._saving.timeout_s)
+        return _with_utf8_paths(file_facts(path))
+
+    def _saved(self, task: Task[dict[str, Any]]) -> dict[str, Any]:
+        _await(task, self._call, self._saving)
+        return task.result()
 
 
 class SavedFiles:
@@ -104,12 +142,15 @@ class SavedFiles:
         ]
         self._places = Slots(AT_ONCE)
         self._original: Task[Path | None] | None = None
+        self._cutout: Task[dict[str, Any]] | None = None
         self._pictures: list[tuple[dict[str, Any], Task[dict[str, Any]]]] = []
 
     def on_progress(self, event: Mapping[str, Any]) -> None:
         """Save the original once the workflow has begun, and each picture when it is made."""
         if self._original is None and self._keeps_original:
             self._original = Task(self._save_original)
+        if event["step"] == "cutout" and "cutout" in event:
+            self._cutout = Task(partial(self._save_cutout, event["cutout"]))
         if event["step"] == "picture" and event["status"] == "done":
             image = event["image"]
             self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
@@ -120,13 +161,18 @@ class SavedFiles:
         Raises Cancelled, with what was made and saved by then.
         """
         tasks: list[Task[Any]] = [task for _, task in self._pictures]
-        tasks += [self._original] if self._original else []
+        tasks += [task for task in (self._original, self._cutout) if task]
         for task in tasks:
             _await(task, self._workflow, self._saving)
         original = self._original.result() if self._original and not _errors(self._original, None) else None
         if self._keeps_original:
             document["original_path"] = None if original is None else str(original)
         errors = _errors(self._original, None) if self._original else []
+        if self._cutout and document.get("cutout"):
+            if failed := _errors(self._cutout, None):
+                errors += failed
+            else:
+                document["cutout"] = {**document["cutout"], **self._cutout.result()}
         for image in document["images"]:
             task = self._task_of(image)
             if failed := _errors(task, image["style_name"]):
@@ -159,6 +205,12 @@ class SavedFiles:
         with self._places.one(self._saving):
             facts = file_facts(self._save(image["image_url"], name))
             # Also in the event's own dict: a command that hangs prints what its events told.
+            image |= facts
+            return facts
+
+    def _save_cutout(self, image: dict[str, Any]) -> dict[str, Any]:
+        with self._places.one(self._saving):
+            facts = file_facts(self._save(image["url"], f"{self._prefix}cutout"))
             image |= facts
             return facts
 
@@ -230,10 +282,6 @@ def _utf8(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    return _with_utf8_paths(file_facts(path))
-
-
 def _errors(task: Task[Any], style: str | None) -> list[Any]:
     """What kept a file from being saved: one error, or none."""
     try:
@@ -253,4 +301,5 @@ def _with_utf8_paths(document: dict[str, Any]) -> dict[str, Any]:
     names = ("original_path", "report_path", "path")
     told = {name: _utf8(document[name]) for name in names if document.get(name)}
     images = [_with_utf8_paths(image) for image in document.get("images", ())]
-    return {**document, **told, **({"images": images} if images else {})}
+    cutout = {"cutout": _with_utf8_paths(document["cutout"])} if document.get("cutout") else {}
+    return {**document, **told, **cutout, **({"images": images} if images else {})}
