@@ -125,23 +125,11 @@ export interface StyleError {
   /** The name of the style, when it is about a single one. */
   style: string | null;
   /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
-  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "report";
+  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "report" | "packshot" | "listing";
   error: string;
   error_type: ErrorType;
   retryable: boolean;
   request_id: string | null;
-}
-
-/** A picture in a file. */
-export interface SavedPicture {
-  path: string;
-  sha256: string;
-  /** In pixels. */
-  width: number;
-  height: number;
-  content_type: string;
-  /** In bytes. */
-  file_size: number;
 }
 
 /** One rule, held against one picture. */
@@ -254,6 +242,26 @@ export interface Ask {
   request_id: string | null;
   billable_units: number | null;
   usage: Usage | null;
+}
+
+/** The texts of `workflow --listing`. */
+export interface ShopTexts {
+  /** One, in the language of the description; none when it failed. */
+  listings: Listing[];
+  /** What was paid for. */
+  asks: Ask[];
+}
+
+/** A picture in a file. */
+export interface SavedPicture {
+  path: string;
+  sha256: string;
+  /** In pixels. */
+  width: number;
+  height: number;
+  content_type: string;
+  /** In bytes. */
+  file_size: number;
 }
 
 /** A language whose texts cannot all be used; in the `partial` of an error. */
@@ -545,6 +553,10 @@ export interface WorkflowDocument {
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
   report_path?: string | null;
+  /** With --packshot: one per place, in their order. */
+  packshots?: PackshotImage[];
+  /** With --listing. */
+  listing?: ShopTexts;
 }
 
 /** Of packshot. */
@@ -847,6 +859,12 @@ export interface WorkflowOptions {
   save_dir?: string | null;
   /** Also write an HTML page with the results into --save_dir. */
   report?: boolean | null;
+  /** Also make a packshot of the cut-out for each place. */
+  packshot?: boolean | null;
+  /** Also write the texts for the places, in the language of the description. */
+  listing?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them. */
+  for?: string | null;
   /** Print fal's log lines to stderr. */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (FAL_TIMEOUT_S, 110). */
@@ -1085,6 +1103,10 @@ export type WorkflowFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** What the model wrote in place of categories. */
   raw_output?: string;
+  /** With --packshot: one per place, in their order. */
+  packshots?: PackshotImage[];
+  /** With --listing. */
+  listing?: ShopTexts;
 };
 
 export type PackshotFailure = ErrorDocument & {

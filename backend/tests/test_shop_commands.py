@@ -175,3 +175,33 @@ def test_the_page_of_packshots_lists_every_place_with_its_layout() -> None:
         f"| `{place.name}` | {place.size[0]} x {place.size[1]} | {round(place.fill * 100)} % | {place.format} |"
         for place in PLACES.values()
     ]
+
+
+def test_a_workflow_makes_packshots_and_texts_of_what_it_has_paid_for(run: Run, box, photo_path):
+    argv = ("--packshot", "--listing", "--for", "amazon,trendyol", "--language", "English")
+    code, document = run("workflow", str(photo_path), "--styles", '["Studio"]', "--save_dir", "out", *argv)
+    assert (code, document["errors"]) == (0, None)
+    assert endpoints(box).count(CUTOUT) == 1
+    assert [(one["place"], Path(one["path"]).name) for one in document["packshots"]] == [
+        ("amazon", "coffee-amazon.jpg"),
+        ("trendyol", "coffee-trendyol.jpg"),
+    ]
+    assert [listing["language"] for listing in document["listing"]["listings"]] == ["English"]
+    assert endpoints(box).count(VISION) == 1
+
+
+def test_a_workflow_keeps_its_pictures_when_no_packshot_and_no_texts_can_be_made(run: Run, box, photo_path):
+    url = box.put_file(photo_path.read_bytes(), "x.jpg", "image/jpeg")
+    box.fault("job", endpoint=CUTOUT, output={"image": {"url": url}})
+    box.fault("job", endpoint="openrouter/router", output={"output": "no"}, times=None)
+    argv = ("--packshot", "--listing", "--for", "amazon", "--save_dir", "out")
+    code, document = run("workflow", str(photo_path), "--styles", '["Studio"]', *argv)
+    assert (code, document["total_generated"], document["packshots"], document["listing"]["listings"]) == (0, 1, [], [])
+    assert [error["stage"] for error in document["errors"]] == ["packshot", "listing"]
+
+
+@pytest.mark.parametrize("argv", [["--packshot"], ["--packshot", "--save_dir", "out", "--for", "amazom"]])
+def test_a_workflow_without_a_place_for_its_packshots_costs_nothing(run: Run, box, photo_path, argv):
+    code, document = run("workflow", str(photo_path), *argv)
+    assert (code, document["error_type"]) == (1, "invalid_input")
+    assert box.journal() == []

@@ -102,7 +102,7 @@ EXAMPLES = {
     "workflow": Example(
         ["--image", "{photo_path}", "--styles", '["Studio"]', "--language", "German", "--shrink", *SAVE, *LOGS],
         {*MANY_KEYS, "image_url", "categories", "description", "original_path", "report_path", "cutout"},
-        elsewhere=frozenset({"cutout"}),
+        elsewhere=frozenset({"cutout", "packshot", "listing", "for"}),
     ),
     "packshot": Example(
         [

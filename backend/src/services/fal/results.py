@@ -19,7 +19,9 @@ Kept = Annotated[T, ALSO_IN_FAILURES]
 """A key that a failed command may still give, beside those that it always gives."""
 ErrorType = NewType("ErrorType", str)
 """The `error_type` of a class in `errors.py`."""
-Stage = Annotated[str, Literal["cutout", "prompt", "picture", "description", "download", "report"]]
+Stage = Annotated[
+    str, Literal["cutout", "prompt", "picture", "description", "download", "report", "packshot", "listing"]
+]
 Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description"]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
@@ -342,13 +344,6 @@ class WorkflowFiles(TypedDict, total=False):
 class UnusableAnalysis(UnusableAnswer, total=False):
     raw_output: Failed[str]
     """What the model wrote in place of categories."""
-
-
-class WorkflowDocument(WorkflowResult, WorkflowFiles, UnusableAnalysis):
-    """Of `workflow`."""
-
-    error: Failed[str] | None
-    """Set when no picture was made, or when the upload or the analysis failed."""
 
 
 class UploadResult(TypedDict):

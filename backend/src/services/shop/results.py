@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from services.fal.results import Failed, Kept
+from services.fal.results import Failed, Kept, UnusableAnalysis, WorkflowFiles, WorkflowResult
 from services.shop.listing import ListingResult
-from services.shop.listing_writer import Incomplete
+from services.shop.listing_writer import Ask, Incomplete, Listing
 from services.shop.picture_check import PictureCheck, Verdict
-from services.shop.shop import PackshotResult
+from services.shop.shop import PackshotImage, PackshotResult
 
 
 class PackshotDocument(PackshotResult):
@@ -43,3 +43,26 @@ class ListingDocument(ListingResult, IncompleteListings):
     """Of `listing`."""
 
     error: Failed[str] | None
+
+
+class ShopTexts(TypedDict):
+    """The texts of `workflow --listing`."""
+
+    listings: list[Listing]
+    """One, in the language of the description; none when it failed."""
+    asks: list[Ask]
+    """What was paid for."""
+
+
+class WorkflowExtras(TypedDict, total=False):
+    packshots: Kept[list[PackshotImage]]
+    """With --packshot: one per place, in their order."""
+    listing: Kept[ShopTexts]
+    """With --listing."""
+
+
+class WorkflowDocument(WorkflowResult, WorkflowFiles, UnusableAnalysis, WorkflowExtras):
+    """Of `workflow`."""
+
+    error: Failed[str] | None
+    """Set when no picture was made, or when the upload or the analysis failed."""

@@ -236,6 +236,12 @@ def _read(image: object) -> tuple[bytes, str]:
         raise InvalidInput(f"{os.fspath(image)!r} cannot be read: {reason}. Check the path.") from error
 
 
+def require_image_extra() -> None:
+    """Raises InvalidInput when the packages of the extra `image` are missing."""
+    with _image_extra():
+        from services.shop import packshot  # noqa: F401
+
+
 @contextlib.contextmanager
 def _image_extra() -> Iterator[None]:
     """The packages of the extra `image` are imported inside."""

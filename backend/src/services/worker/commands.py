@@ -123,8 +123,9 @@ def _several_pictures(name: str) -> Handler:
         arguments = COMMANDS[name].arguments(values)
         method = getattr(client, COMMANDS[name].method)
         save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
+        add = _shop_extras(client, arguments, save_dir)
         if save_dir is None:
-            return _failed_when_empty(method(**arguments))
+            return _failed_when_empty(add(dict(method(**arguments))))
         from services.worker.saved_files import SavedFiles
 
         files = SavedFiles(client, save_dir, arguments, keeps_original=name == "workflow")
@@ -135,9 +136,20 @@ def _several_pictures(name: str) -> Handler:
                 files.finish(error.partial, report=False)
             raise
         files.finish(document, report=report)
-        return _failed_when_empty(document)
+        return _failed_when_empty(add(document))
 
     return make
+
+
+def _shop_extras(client: FalClient, arguments: Document, save_dir: str | None) -> Callable[[Document], Document]:
+    """What adds packshots and a listing to the document of `workflow`; takes their options out of `arguments`."""
+    wanted = {name: arguments.pop(name, False) for name in ("packshot", "listing")}
+    places = arguments.pop("places", None)
+    if not any(wanted.values()):
+        return lambda document: document
+    from services.worker.shop_commands import Extras
+
+    return Extras(client, arguments, save_dir, places, **wanted).add
 
 
 def _packshot(client: FalClient, values: Values) -> Document:
@@ -304,6 +316,9 @@ COMMANDS: Mapping[str, Command] = {
             SHRINK,
             Option("save_dir", "path", "a folder to save the original and the pictures in"),
             Option("report", "flag", "also write an HTML page with the results into --save_dir", needs="save_dir"),
+            Option("packshot", "flag", "also make a packshot of the cut-out for each place", needs="save_dir"),
+            Option("listing", "flag", "also write the texts for the places, in the language of the description"),
+            PLACES,
             LOGS,
         ),
         "product_workflow",
