@@ -602,23 +602,6 @@ class FalClient:
                 source = shrunk(call, source)
             return cast("WorkflowResult", self._parts().workflow.run(call, source, wanted, language, alone))
 
-    def save_picture(
-        self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
-    ) -> Path:
-        """Download a picture that fal made, and return the path of the file.
-
-        - url: the https URL of the picture, on a host where fal keeps files or that `FAL_DOWNLOAD_HOSTS` names
-        - directory: the folder for the file; it is created if it does not exist
-        - name: the file name without an extension, kept as it is given, but no part of a path; PNG, JPEG, WebP, GIF or
-          AVIF is recognised by the first bytes
-
-        The file is written whole or not at all, and may have at most 50 MiB. The key is not sent.
-        """
-        url, name = arguments.text(url, "url"), arguments.string(name, "name")
-        folder = arguments.folder(directory, "directory")
-        with self._call(timeout) as call:
-            return self._parts().downloads.save(call, url, folder, name)
-
     def save(
         self,
         result: Mapping[str, Any],
@@ -643,6 +626,23 @@ class FalClient:
             raise InvalidInput("result must be what a method that makes pictures returned.")
         with self._call(timeout) as call:
             return self._parts().downloads.save_result(call, result, folder, name)
+
+    def save_picture(
+        self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
+    ) -> Path:
+        """Download a picture that fal made, and return the path of the file.
+
+        - url: the https URL of the picture, on a host where fal keeps files or that `FAL_DOWNLOAD_HOSTS` names
+        - directory: the folder for the file; it is created if it does not exist
+        - name: the file name without an extension, kept as it is given, but no part of a path; PNG, JPEG, WebP, GIF or
+          AVIF is recognised by the first bytes
+
+        The file is written whole or not at all, and may have at most 50 MiB. The key is not sent.
+        """
+        url, name = arguments.text(url, "url"), arguments.string(name, "name")
+        folder = arguments.folder(directory, "directory")
+        with self._call(timeout) as call:
+            return self._parts().downloads.save(call, url, folder, name)
 
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Versions, settings with the key masked, and whether fal can be reached with this key. Sends no job."""
