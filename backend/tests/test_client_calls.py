@@ -215,6 +215,7 @@ def may_be(value: Any, name: str) -> bool:
         ("max_tokens", 5),
         ("image_urls", []),
         ("name", ""),
+        ("result", {}),
         ("reasoning", True),
     ) or (name == "on_progress" and value is int)
 

@@ -140,8 +140,10 @@ def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(faul
     for image in document["images"]:
         assert ("path" in image) == (image["style_name"] not in failed)
         assert box.file(image["image_url"]).startswith(PNG)
-    saved = [Path(image["path"]).name for image in document["images"] if "path" in image]
-    assert sorted(os.listdir("out")) == sorted([*saved, "cutout.png", "original.jpg", "report.html"])
+    pictures = [document["cutout"], *document["images"]]
+    assert ("path" in document["cutout"]) == (None not in failed)
+    saved = [Path(picture["path"]).name for picture in pictures if "path" in picture]
+    assert sorted(os.listdir("out")) == sorted([*saved, "original.jpg", "report.html"])
 
 
 def test_a_page_that_cannot_be_written_loses_nothing_else(workflow):
@@ -177,7 +179,7 @@ def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(b
     command = [sys.executable, str(WORKER), "workflow", "--image", str(photo_path), "--save_dir", "out"]
     with subprocess.Popen([*command, *styles("One", "Two")], stdout=subprocess.PIPE) as worker:
         try:
-            box.wait_for(lambda ledger: sum(row["stage"] == "download" for row in box.journal()) == 2, WITHIN_S)
+            box.wait_for(lambda ledger: sum(row["stage"] == "download" for row in box.journal()) == 3, WITHIN_S)
             worker.terminate()
             out, _ = worker.communicate(timeout=WITHIN_S)
         finally:
