@@ -247,7 +247,8 @@ def _section(name: str, command: Command, document: Schema) -> Iterator[str]:
 def _option_rows(options: tuple[Option, ...]) -> Iterator[str]:
     yield "| Option | Value | Meaning |\n|---|---|---|"
     for option in options:
-        value = f"{VALUES[option.kind]}{', required' if option.required else ''}"
+        instead = f" unless `--{option.instead}` is given" if option.instead else ""
+        value = f"{VALUES[option.kind]}{f', required{instead}' if option.required else ''}"
         yield f"| `--{option.name}` | {value} | {_cell(option.help)} |"
 
 

@@ -78,6 +78,10 @@ export interface Image {
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
 }
 
 /** One of several pictures of one prompt. */
@@ -90,6 +94,10 @@ export interface Variant {
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
   /** fal's id of the job that made it. */
   request_id?: string | null;
   /** What it was made with, when its job made no other picture: pass it to make it again. */
@@ -123,25 +131,170 @@ export interface StyledImage {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
   content_type?: string | null;
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
   /** With `num_images` above 1: what it was made with, when its job made no other picture. */
   seed?: number;
-  /** Where --save_dir put it. */
-  path?: string;
 }
 
 export interface StyleError {
   /** The name of the style, when it is about a single one. */
   style: string | null;
   /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
-  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "report";
+  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "report" | "packshot" | "listing";
   error: string;
   error_type: ErrorType;
   retryable: boolean;
   request_id: string | null;
+}
+
+/** One rule, held against one picture. */
+export interface RuleResult {
+  rule: string;
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** The number or word that was measured; None when nothing was. */
+  measured: unknown;
+  /** What the place asks. */
+  limit: unknown;
+  /** One sentence. */
+  reason: string;
+  /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found. */
+  sureness: string;
+  source: string;
+  read_on: string;
+}
+
+/** One picture against one place. */
+export interface PictureCheck {
+  place: string;
+  /** The day whose rules were used. */
+  date: string;
+  /** Fail when a hard rule is broken, warn when an advice is, else pass. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  rules: RuleResult[];
+}
+
+export interface PackshotImage {
+  path: string;
+  sha256: string;
+  /** In pixels. */
+  width: number;
+  height: number;
+  content_type: string;
+  /** In bytes. */
+  file_size: number;
+  /** The marketplace that it was made for. */
+  place: string | null;
+  /** The part of the frame that the product takes, on the side that it fills more. */
+  fill: number;
+  /** The product's size against the cut-out's. */
+  scale: number;
+  /** Whether the product was enlarged beyond its own pixels, which costs sharpness. */
+  enlarged: boolean;
+  /** The picture against the place's rules, when that was asked for. */
+  check: PictureCheck | null;
+}
+
+/** One rule, held against one text. */
+export interface TextRuleResult {
+  /** The text: title, bullets, ...; `listing` when it is about all of them. */
+  field: string;
+  rule: string;
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** The number or the words that were measured; None when nothing was. */
+  measured: unknown;
+  /** What `measured` counts: code_points, utf16_units, bytes or graphemes, for a length. */
+  unit: string | null;
+  /** What the place asks. */
+  limit: unknown;
+  /** One sentence. */
+  reason: string;
+  /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found, own: this
+    library's own rule. */
+  sureness: string;
+  source: string;
+  read_on: string;
+}
+
+/** The texts of one listing against one place. */
+export interface TextCheck {
+  /** A marketplace, or `facts`: nothing that nobody gave, no claims. */
+  place: string;
+  /** The day whose rules were used. */
+  date: string;
+  /** Fail when a hard rule is broken, warn when an advice is, not_checked when nothing could be checked. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  rules: TextRuleResult[];
+}
+
+/** The texts of one product in one language; one set that fits every place. */
+export interface Listing {
+  language: string;
+  title: string;
+  bullets: string[];
+  description: string;
+  seo_title: string;
+  seo_description: string;
+  /** Search terms. */
+  tags: string[];
+  /** Each with its #. */
+  hashtags: string[];
+  /** For social media, without hashtags. */
+  captions: string[];
+  alt_text: string;
+  /** The title for a URL, in ASCII; empty for a script that is not Latin. */
+  slug: string;
+  /** One per place, and `facts`. */
+  checks: TextCheck[];
+  /** Whether some texts were asked for a second time. */
+  mended: boolean;
+}
+
+/** One paid question to a model. */
+export interface Ask {
+  /** `analysis`, `listing` or `mending`. */
+  purpose: string;
+  language: string | null;
+  request_id: string | null;
+  billable_units: number | null;
+  usage: Usage | null;
+}
+
+/** The texts of `workflow --listing`. */
+export interface ShopTexts {
+  /** One, in the language of the description; none when it failed. */
+  listings: Listing[];
+  /** What was paid for. */
+  asks: Ask[];
+}
+
+/** A picture in a file. */
+export interface SavedPicture {
+  path: string;
+  sha256: string;
+  /** In pixels. */
+  width: number;
+  height: number;
+  content_type: string;
+  /** In bytes. */
+  file_size: number;
+}
+
+/** A language whose texts cannot all be used; in the `partial` of an error. */
+export interface Incomplete {
+  language: string;
+  /** Those without a hard fault. */
+  texts: Record<string, unknown>;
+  /** By text: what is wrong with it. */
+  faults: Record<string, string[]>;
+  /** What the model wrote last. */
+  raw_output: string;
 }
 
 export interface ResolvedSettings {
@@ -265,6 +418,8 @@ export interface StepDone {
   sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
+  /** Of `cutout`, when one was made. */
+  cutout?: Image;
   /** Of `analysis`. */
   categories?: Categories;
   /** Of `prompt`. */
@@ -407,6 +562,8 @@ export interface PictureResult {
   sandbox_remarks?: string[];
   /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
   images?: Variant[];
+  /** The product alone, when `background_replace` cut it out. */
+  cutout?: Image;
 }
 
 /** Of analyze-product. */
@@ -439,6 +596,8 @@ export interface PromptResult {
 
 /** Of generate-multiple-bg. */
 export interface BackgroundsDocument {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
   total_generated: number;
@@ -463,6 +622,8 @@ export interface UploadResult {
 
 /** Of workflow. */
 export interface WorkflowDocument {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
   total_generated: number;
@@ -486,6 +647,47 @@ export interface WorkflowDocument {
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
   report_path?: string | null;
+  /** With --packshot: one per place, in their order. */
+  packshots?: PackshotImage[];
+  /** With --listing. */
+  listing?: ShopTexts;
+}
+
+/** Of packshot. */
+export interface PackshotDocument {
+  /** The product alone, with a transparent background: what was paid for. */
+  cutout: SavedPicture;
+  /** One per place, in their order. */
+  images: PackshotImage[];
+  request_id: string | null;
+  billable_units: number | null;
+  /** Seconds for `cutout`, `packshots` and `total`. */
+  timings: Record<string, number>;
+  error: null;
+}
+
+/** Of check-image. */
+export interface CheckDocument {
+  /** The file that was checked. */
+  image: string;
+  /** The worst of all places. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** One per place, in their order. */
+  checks: PictureCheck[];
+  error: null;
+}
+
+/** Of listing. */
+export interface ListingDocument {
+  /** The photo, when there was one. */
+  image_url: string | null;
+  categories: Record<string, string>;
+  places: string[];
+  /** One per language, in their order. */
+  listings: Listing[];
+  /** What was paid for. */
+  asks: Ask[];
+  error: null;
 }
 
 /** Of doctor. */
@@ -635,8 +837,10 @@ export interface AnyLlmCancelOptions {
 }
 
 export interface BackgroundOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image (default: none). */
+  image_url?: string | null;
   /** The background in words; required without --ref_image_url (default: none). */
   prompt?: string | null;
   /** A picture of the background, in place of --prompt (default: none). */
@@ -659,6 +863,10 @@ export interface BackgroundOptions {
   original_quality?: boolean | null;
   /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
   placement?: string | null;
+  /** A folder to save the picture in (default: not saved). */
+  save_dir?: string | null;
+  /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
+  out?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
@@ -668,8 +876,14 @@ export interface BackgroundOptions {
 }
 
 export interface RemoveBackgroundOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image (default: none). */
+  image_url?: string | null;
+  /** A folder to save the picture in (default: not saved). */
+  save_dir?: string | null;
+  /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
+  out?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
@@ -679,8 +893,10 @@ export interface RemoveBackgroundOptions {
 }
 
 export interface AnalyzeProductOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image (default: none). */
+  image_url?: string | null;
   /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
@@ -709,8 +925,10 @@ export interface GenerateBgPromptOptions {
 }
 
 export interface GenerateMultipleBgOptions {
-  /** An http(s) URL or a data URI of an image. */
-  image_url: string;
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** An http(s) URL or a data URI of the photo, in place of --image (default: none). */
+  image_url?: string | null;
   /** The categories, as analyze-product prints them. */
   categories: Categories | Record<string, string>;
   /** A list of {"name", "description"}, or of names of the default styles (default: all of these). */
@@ -736,6 +954,8 @@ export interface GenerateMultipleBgOptions {
   original_quality?: boolean | null;
   /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
   placement?: string | null;
+  /** A folder to save the pictures in (default: not saved). */
+  save_dir?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
@@ -765,6 +985,8 @@ export interface WorkflowOptions {
   })[] | null;
   /** The language of the description (default: Turkish). */
   language?: string | null;
+  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  cutout?: string | null;
   /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false). */
   shrink?: boolean | null;
   /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
@@ -787,8 +1009,83 @@ export interface WorkflowOptions {
   save_dir?: string | null;
   /** Also write an HTML page with the results into --save_dir (default: false). */
   report?: boolean | null;
+  /** Also make a packshot of the cut-out for each place (default: false). */
+  packshot?: boolean | null;
+  /** Also write the texts for the places, in the language of the description (default: false). */
+  listing?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface PackshotOptions {
+  /** The photo: a local path or a URL. */
+  image?: string | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
+  /** The folder for the pictures (default: the current folder). */
+  save_dir?: string | null;
+  /** The product's cut-out that is there already, a PNG or WebP: nothing is paid (default: none). */
+  cutout?: string | null;
+  /** A colour such as #F4F1EC, or the path of a picture (default: #FFFFFF). */
+  background?: string | null;
+  /** Width and height in pixels, such as 2000x2000 (default: the place's). */
+  size?: string | null;
+  /** The part of the frame that the product takes, 0.05 to 1 (default: the place's, or 0.85). */
+  fill?: number | null;
+  /** The part that stays free on each side, 0 to 0.475, in place of --fill (default: by --fill). */
+  margin?: number | null;
+  /** JPEG or PNG (default: the place's, or JPEG). */
+  format?: string | null;
+  /** With a soft shadow below the product (default: false). */
+  shadow?: boolean | null;
+  /** Hold each picture against the rules of its place (default: false). */
+  check?: boolean | null;
+  /** What the files are named after (default: the photo's own name). */
+  name?: string | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface CheckImageOptions {
+  /** The picture file. */
+  image: string;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for: string;
+  /** The day whose rules hold, such as 2027-01-31 (default: today). */
+  on?: string | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface ListingOptions {
+  /** The photo, which is analysed: a local path or a URL. */
+  image?: string | null;
+  /** The categories, as analyze-product prints them (default: read from the photo). */
+  categories?: Categories | Record<string, string> | null;
+  /** A working title (default: none). */
+  title?: string | null;
+  /** What is known of the product, such as {"material": "ceramic", "size": "350 ml"} (default: none). */
+  facts?: Record<string, string | number | boolean | (string | number | boolean)[]> | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
+  /** The languages, such as Turkish,English (default: Turkish). */
+  languages?: string | null;
+  /** The tone, in your own words (default: none). */
+  tone?: string | null;
+  /** About how many words the description has, 10 to 2,000 (default: 80). */
+  length?: number | null;
+  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  model?: string | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -826,6 +1123,8 @@ export type AnyLlmCompleteFailure = ErrorDocument & {
   partial?: boolean;
   /** fal's whole answer. */
   raw?: Record<string, unknown>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
 };
 
 export type AnyLlmEnterpriseFailure = ErrorDocument & {
@@ -833,6 +1132,8 @@ export type AnyLlmEnterpriseFailure = ErrorDocument & {
   output?: string;
   /** fal's whole answer. */
   raw?: Record<string, unknown>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
 };
 
 export type AnyLlmStreamFailure = ErrorDocument & {
@@ -855,28 +1156,42 @@ export type AnyLlmResultFailure = ErrorDocument & {
   partial?: boolean;
   /** fal's whole answer. */
   raw?: Record<string, unknown>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
 };
 
 export type BackgroundFailure = ErrorDocument & {
   /** The picture; the first one of several. */
   image?: Image;
+  /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
+  timings?: Record<string, number>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
   images?: Variant[];
+  /** The product alone, when `background_replace` cut it out. */
+  cutout?: Image;
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
   /** The picture; the first one of several. */
   image?: Image;
+  /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
+  timings?: Record<string, number>;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
   images?: Variant[];
+  /** The product alone, when `background_replace` cut it out. */
+  cutout?: Image;
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -884,6 +1199,8 @@ export type AnalyzeProductFailure = ErrorDocument & {
   categories?: Categories | Record<string, never>;
   /** What the model wrote. */
   raw_output?: string;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -891,11 +1208,15 @@ export type AnalyzeProductFailure = ErrorDocument & {
 export type GenerateBgPromptFailure = ErrorDocument & {
   /** Always usable: on an error it is a plain one built from the style. */
   prompt?: string;
+  /** fal's own count of what is billed. */
+  billable_units?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
 
 export type GenerateMultipleBgFailure = ErrorDocument & {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout?: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
   total_generated?: number;
@@ -916,6 +1237,8 @@ export type UploadFileFailure = ErrorDocument & {
 };
 
 export type WorkflowFailure = ErrorDocument & {
+  /** The product alone; None when it was not cut out, or when that failed. */
+  cutout?: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
   total_generated?: number;
@@ -942,6 +1265,44 @@ export type WorkflowFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** What the model wrote in place of categories. */
   raw_output?: string;
+  /** With --packshot: one per place, in their order. */
+  packshots?: PackshotImage[];
+  /** With --listing. */
+  listing?: ShopTexts;
+};
+
+export type PackshotFailure = ErrorDocument & {
+  /** The product alone, with a transparent background: what was paid for. */
+  cutout?: SavedPicture;
+  /** One per place, in their order. */
+  images?: PackshotImage[];
+  billable_units?: number | null;
+};
+
+export type CheckImageFailure = ErrorDocument & {
+  /** The file that was checked. */
+  image?: string;
+  /** The worst of all places. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** One per place, in their order. */
+  checks?: PictureCheck[];
+};
+
+export type ListingFailure = ErrorDocument & {
+  /** The photo, when there was one. */
+  image_url?: string | null;
+  categories?: Record<string, string>;
+  places?: string[];
+  /** One per language, in their order. */
+  listings?: Listing[];
+  /** What was paid for. */
+  asks?: Ask[];
+  /** The languages whose texts cannot all be used. */
+  incomplete?: Incomplete[];
+  /** What the model wrote in place of categories. */
+  raw_output?: string;
+  /** fal's answer with it. */
+  raw?: Record<string, unknown>;
 };
 
 export type DoctorFailure = ErrorDocument & {
@@ -974,6 +1335,9 @@ export interface Options {
   "generate-multiple-bg": GenerateMultipleBgOptions;
   "upload-file": UploadFileOptions;
   "workflow": WorkflowOptions;
+  "packshot": PackshotOptions;
+  "check-image": CheckImageOptions;
+  "listing": ListingOptions;
   "doctor": DoctorOptions;
   "schema": SchemaOptions;
 }
@@ -994,6 +1358,9 @@ export interface Results {
   "generate-multiple-bg": BackgroundsDocument;
   "upload-file": UploadResult;
   "workflow": WorkflowDocument;
+  "packshot": PackshotDocument;
+  "check-image": CheckDocument;
+  "listing": ListingDocument;
   "doctor": DoctorResult;
   "schema": SchemaResult;
 }
@@ -1014,6 +1381,9 @@ export interface Failures {
   "generate-multiple-bg": GenerateMultipleBgFailure;
   "upload-file": UploadFileFailure;
   "workflow": WorkflowFailure;
+  "packshot": PackshotFailure;
+  "check-image": CheckImageFailure;
+  "listing": ListingFailure;
   "doctor": DoctorFailure;
   "schema": ErrorDocument;
 }

@@ -21,6 +21,7 @@ SCENE = {"image": {"url": "https://v3.fal.media/files/b/scene.png", "width": 900
 KEYS = {
     "image_url",
     "categories",
+    "cutout",
     "images",
     "description",
     "total_generated",

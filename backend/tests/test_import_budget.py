@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fal_sandbox.server import Sandbox
 from services.fal.categories import CATEGORY_NAMES
@@ -43,6 +44,20 @@ SERVICE = {
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
 SAVED = {*CLIENT, "worker.saved_files"}
 SCHEMA = {*SERVICE, "worker.schemas"}
+SHOP = {
+    *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
+    *("shop.product_files", "shop.text_check", "shop.text_rules", "shop.text_units", "shop.text_words"),
+}
+"""Without numpy, OpenCV and Pillow: those are imported when a picture is worked on."""
+PACKSHOT = {
+    *SHOP,
+    *("shop.backdrop", "shop.foreground", "shop.packshot", "shop.picture_check", "shop.picture_file"),
+    "shop.source_type",
+}
+LISTING = {
+    *("shop.fact_check", "shop.listing", "shop.listing_answer", "shop.listing_prompts", "shop.listing_writer"),
+    *("shop.materials", "fal.results"),
+}
 LISTEN = {
     *SUPERVISED,
     *("worker.webhook_listen", "webhooks", "fal.env_files", "fal.hosts", "fal.endpoints", "fal.settings"),
@@ -72,6 +87,9 @@ BUDGETS = {
     "workflow --save_dir": SAVED,
     "workflow --progress": {*CLIENT, "worker.terminal"},
     "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
+    "packshot": {*SERVICE, *PACKSHOT},
+    "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
+    "listing": {*CLIENT, *SHOP, *LISTING},
     "doctor": CLIENT,
     "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
@@ -85,6 +103,8 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
     """Options with which each command of BUDGETS succeeds, the models' answers being ready."""
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(b"\xff\xd8\xff\xe0" + bytes(1000))
+    cutout = tmp_path / "cutout.png"
+    Image.new("RGBA", (400, 400), (200, 30, 30, 255)).crop((-50, -50, 450, 450)).save(cutout)
     url = box.put_file(photo.read_bytes(), "photo.jpg", "image/jpeg")
     for endpoint in ("bria/replace-background", "fal-ai/bria/background/remove"):
         box.fault("job", endpoint=endpoint, times=None, output={"image": {"url": url}})
@@ -110,6 +130,9 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "generate-bg-prompt": ["--categories", categories, "--style_type", "Studio"],
         "generate-multiple-bg": [*image, "--categories", categories, *styles],
         "upload-file": ["--file_path", str(photo)],
+        "packshot": ["--cutout", str(cutout), "--for", "shopify", "--check", "--save_dir", str(tmp_path / "saved")],
+        "check-image": [str(cutout), "--for", "shopify"],
+        "listing": ["--categories", categories, "--languages", "Turkish"],
         "workflow": whole,
         "workflow --progress": [*whole, "--progress"],
         "workflow --save_dir": [*whole, "--save_dir", str(tmp_path / "saved")],
@@ -162,7 +185,8 @@ def allowed(name: str) -> set[str]:
     """Others' packages that a command of BUDGETS may load."""
     if name in ("schema", "webhook-listen"):
         return set()
-    return of_fal_client()
+    image_extra = {"numpy", "cv2", "PIL", "mmap"} if name in ("packshot", "check-image") else set()
+    return of_fal_client() | image_extra
 
 
 @cache

@@ -425,7 +425,7 @@ def test_what_serve_says_is_what_the_schemas_say(
             assert_valid("any-llm-stream", "result", event)
         elif "id" in message:
             failed = "error" in message
-            assert failed == bool(fault) or message["id"] in ("any-llm-cancel", "schema"), message
+            assert failed == bool(fault) or message["id"] in ("any-llm-cancel", "check-image", "schema"), message
             assert_valid(
                 message["id"], *(("failure", message["error"]["data"]) if failed else ("result", message["result"]))
             )

@@ -53,13 +53,13 @@ def test_the_original_the_pictures_and_the_page_stand_in_the_folder(
     page = Path(document["report_path"]).read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
     assert document["description"].split()[0] in page
-    assert sorted(os.listdir("out")) == ["1-studio.png", "2-premium.png", "original.jpg", "report.html"]
+    assert sorted(os.listdir("out")) == ["1-studio.png", "2-premium.png", "cutout.png", "original.jpg", "report.html"]
 
 
 def test_without_report_no_page_is_written(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, document = workflow(*ONE)
     assert (code, "report_path" in document) == (0, False)
-    assert sorted(os.listdir("out")) == ["1-studio.png", "original.jpg"]
+    assert sorted(os.listdir("out")) == ["1-studio.png", "cutout.png", "original.jpg"]
 
 
 def test_without_a_folder_nothing_is_saved_and_no_path_is_told(
@@ -158,7 +158,9 @@ def test_a_picture_that_cannot_be_downloaded_is_listed_and_the_rest_is_kept(
     for image in document["images"]:
         assert ("path" in image) == (image["style_name"] not in failed)
         assert box.file(image["image_url"]).startswith(PNG)
-    saved = [Path(image["path"]).name for image in document["images"] if "path" in image]
+    pictures = [document["cutout"], *document["images"]]
+    assert ("path" in document["cutout"]) == (None not in failed)
+    saved = [Path(picture["path"]).name for picture in pictures if "path" in picture]
     assert sorted(os.listdir("out")) == sorted([*saved, "original.jpg", "report.html"])
 
 
@@ -189,7 +191,7 @@ def test_turkish_names_are_saved_and_told_under_every_locale(
     assert (done.returncode, document["errors"]) == (0, None)
     assert document["original_path"] == "çıktı/original.jpg"
     assert document["images"][0]["path"] == "çıktı/1-gün-işığı.png"
-    assert sorted(os.listdir("çıktı")) == ["1-gün-işığı.png", "original.jpg", "report.html"]
+    assert sorted(os.listdir("çıktı")) == ["1-gün-işığı.png", "cutout.png", "original.jpg", "report.html"]
 
 
 def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(box: Sandbox, photo_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_pictures_are_saved_side_by_side_and_a_signal_then_keeps_what_was_made(b
     command = [sys.executable, str(WORKER), "workflow", "--image", str(photo_path), "--save_dir", "out"]
     with subprocess.Popen([*command, *styles("One", "Two")], stdout=subprocess.PIPE) as worker:
         try:
-            box.wait_for(lambda ledger: sum(row["stage"] == "download" for row in box.journal()) == 2, WITHIN_S)
+            box.wait_for(lambda ledger: sum(row["stage"] == "download" for row in box.journal()) == 3, WITHIN_S)
             worker.terminate()
             out, _ = worker.communicate(timeout=WITHIN_S)
         finally:
@@ -218,7 +220,7 @@ def test_pictures_whose_download_comes_too_late_are_told_all_the_same(
     code, document = workflow(*styles(*map(str, range(12))), "--timeout", "8")
     assert (code, document["total_generated"]) == (0, 12)
     told = [(error["stage"], error["style"], error["error_type"]) for error in document["errors"]]
-    assert told == [("download", str(number), "timeout") for number in range(12)]
+    assert told == [("download", name, "timeout") for name in (None, *map(str, range(12)))]
 
 
 def test_a_full_disk_leaves_no_half_of_a_file(

@@ -64,6 +64,9 @@ def arguments(name: str, places: dict[str, Any]) -> dict[str, Any]:
         "generate-multiple-bg": {**pictures, **known, "styles": ["Studio"], "remove_bg": True},
         "upload-file": {"file_path": str(places["photo_path"])},
         "workflow": {"image": str(places["photo_path"]), "styles": ["Studio"], "save_dir": str(places["out"])},
+        "packshot": {"image": str(places["photo_path"]), "for": "amazon", "save_dir": str(places["out"])},
+        "check-image": {"image": str(places["photo_path"]), "for": "shopify"},
+        "listing": {**known, "languages": "Turkish"},
         "doctor": {},
         "schema": {"name": "doctor"},
     }[name]

@@ -34,10 +34,10 @@ from services.fal.doctor import examine
 from services.fal.downloads import Downloads
 from services.fal.endpoints import Endpoints
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
-from services.fal.image_files import local_image, shrunk
+from services.fal.image_files import LocalImage, local_image, shrunk
 from services.fal.jobs import Jobs
 from services.fal.picture_models import PictureModels
-from services.fal.product import ProductModels, Workflow
+from services.fal.product import ProductModels, Workflow, uploaded
 from services.fal.progress import Progress
 from services.fal.prompts import DEFAULT_LANGUAGE, plain_background
 from services.fal.responses import job_state
@@ -103,7 +103,8 @@ class FalClient:
     - max_tokens: the most tokens to generate, reasoning included
     - reasoning: whether the model thinks before it answers; by default this is left to the model
     - priority: "latency" or "throughput"; sent to `fal-ai/any-llm` only
-    - image_url: an http(s) URL or a data URI of the picture; never a local path
+    - image: the photo: a local path, or an http(s) URL or a data URI; a local photo is uploaded
+    - image_url: an http(s) URL or a data URI of the picture, in place of `image`; never a local path
     - request_id: the id that `any_llm_submit` returned
     - categories: the categories that `analyze_product_image` returned, or any names and texts
     - styles: a list of `{"name", "description"}` or of names of default styles (default: Studio, Lifestyle, Premium)
@@ -457,9 +458,10 @@ class FalClient:
 
     def background_replace(
         self,
-        image_url: str,
+        image: str | PathLike[str] | None = None,
         *,
         prompt: str | None = None,
+        image_url: str | None = None,
         ref_image_url: str | None = None,
         remove_bg: bool = True,
         seed: int | None = None,
@@ -478,12 +480,12 @@ class FalClient:
         - prompt: the background, in words
         - ref_image_url: a picture of the background, in place of `prompt`
 
-        Raises when the cut-out or the picture fails. Width and height are in pixels, the file size in bytes, timings in
-        seconds.
+        Raises when the cut-out or the picture fails; a cut-out that was made by then is in `error.partial`. Width and
+        height are in pixels, the file size in bytes, timings in seconds.
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        url = arguments.image_url(image_url)
+        source = _photo(image, image_url)
         if ref_image_url is None:
             prompt = arguments.text(prompt, "prompt")
         elif prompt is not None:
@@ -503,22 +505,34 @@ class FalClient:
         with self._call(timeout, with_logs=with_logs) as call:
             parts = self._parts()
             parts.pictures.check(options)
-            product_url = parts.product.cut_out(call, url) if remove_bg else url
-            made = call.progress.step(
-                "picture", lambda: parts.pictures.replace_background(call, product_url, prompt, options).all_made()
-            )
-        return cast("PictureResult", made.as_result(call.progress.total(), options.num_images))
+            fitted = parts.pictures.fit(call, source, "cutout" if remove_bg else "photokit")
+            url = uploaded(call, parts.api, fitted)
+            cutout = parts.product.cut_out(call, url) if remove_bg else None
+            kept: dict[str, Any] = {} if cutout is None else {"cutout": cutout}
+            product_url = cutout["url"] if cutout else url
+            try:
+                made = call.progress.step(
+                    "picture", lambda: parts.pictures.replace_background(call, product_url, prompt, options).all_made()
+                )
+            except FalError as error:
+                raise error.but(partial={**error.partial, **kept}) from error
+        return cast("PictureResult", {**made.as_result(call.progress.total(), options.num_images), **kept})
 
     def remove_background(
-        self, image_url: str, *, with_logs: bool = False, timeout: float | None = None
+        self,
+        image: str | PathLike[str] | None = None,
+        *,
+        image_url: str | None = None,
+        with_logs: bool = False,
+        timeout: float | None = None,
     ) -> PictureResult:
         """Cut the product out of a photo. The picture is a transparent PNG.
 
         Source: https://fal.ai/models/fal-ai/bria/background/remove/api
         """
-        url = arguments.image_url(image_url)
+        source = _photo(image, image_url)
         with self._call(timeout, with_logs=with_logs) as call:
-            pictures = self._parts().pictures
+            url, pictures = uploaded(call, self._parts().api, source), self._parts().pictures
             picture = call.progress.step(
                 "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
             )
@@ -528,8 +542,9 @@ class FalClient:
 
     def analyze_product_image(
         self,
-        image_url: str,
+        image: str | PathLike[str] | None = None,
         *,
+        image_url: str | None = None,
         model: str | None = None,
         temperature: float = 0.3,
         with_logs: bool = False,
@@ -543,10 +558,11 @@ class FalClient:
 
         Source: https://fal.ai/models/openrouter/router/vision/api
         """
-        url, model = arguments.image_url(image_url), arguments.optional_text(model, "model")
+        source, model = _photo(image, image_url), arguments.optional_text(model, "model")
         temperature = arguments.temperature(temperature)
 
         def analyse(call: Call) -> dict[str, Any]:
+            url = uploaded(call, self._parts().api, source)
             found = self._parts().product.analyse(call, url, model, temperature)
             return {
                 "categories": found.categories,
@@ -587,9 +603,10 @@ class FalClient:
 
     def generate_multiple_backgrounds(
         self,
-        image_url: str,
-        categories: AnyCategories,
+        image: str | PathLike[str] | None = None,
+        categories: AnyCategories | None = None,
         *,
+        image_url: str | None = None,
         styles: Styles | None = None,
         remove_bg: bool = True,
         seed: int | None = None,
@@ -612,7 +629,7 @@ class FalClient:
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        url, known = arguments.image_url(image_url), arguments.categories(categories)
+        source, known = _photo(image, image_url), arguments.categories(categories)
         wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
         options = arguments.picture_options(
             seed=seed,
@@ -627,6 +644,8 @@ class FalClient:
         with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
             parts = self._parts()
             parts.pictures.check(options)
+            fitted = parts.pictures.fit(call, source, "cutout" if remove_bg else "photokit")
+            url = uploaded(call, parts.api, fitted)
             result = parts.product.backgrounds(call, url, known, wanted, options, remove_bg=remove_bg)
         return cast("BackgroundsResult", result)
 
@@ -636,6 +655,7 @@ class FalClient:
         *,
         styles: Styles | None = None,
         language: str = DEFAULT_LANGUAGE,
+        cutout: str | PathLike[str] | None = None,
         shrink: bool = False,
         seed: int | None = None,
         num_images: int = 1,
@@ -653,12 +673,14 @@ class FalClient:
 
         - image: a local path or a URL of the product photo
         - language: the language of the description
+        - cutout: a local path or a URL of the product's cut-out, when it is there already: it is not cut out, and not
+          paid, again
 
         Steps run side by side where they can. `shrink` applies to local photos only. Raises when the upload or the
         analysis fails; what exists by then is in `error.partial`. Other failures are listed in `errors`.
         """
         wanted, language = arguments.styles(styles), arguments.text(language, "language")
-        source = arguments.image_url(image, "image") if _is_url(image) else local_image(image, "image")
+        source, alone = _photo(image, None), None if cutout is None else _photo(cutout, None, "cutout")
         shrink = arguments.flag(shrink, "shrink")
         options = arguments.picture_options(
             seed=seed,
@@ -676,7 +698,32 @@ class FalClient:
             if shrink:
                 source = shrunk(call, source)
             source = parts.pictures.fit(call, source, "cutout")
-            return cast("WorkflowResult", parts.workflow.run(call, source, wanted, language, options))
+            return cast("WorkflowResult", parts.workflow.run(call, source, wanted, language, options, alone))
+
+    def save(
+        self,
+        result: Mapping[str, Any],
+        directory: str | PathLike[str],
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Download every picture of a result, and return the result with `path`, `sha256`, `width` and `height` beside
+        each picture's URL.
+
+        - result: what a method that makes pictures returned
+        - directory: the folder for the files; it is created if it does not exist
+        - name: what the files are named after, such as a SKU; it is kept as it is given
+
+        A picture of one style is named after its number and style, a cut-out "cutout", any other "picture". Raises the
+        first error when a picture cannot be saved; the others are saved all the same, and `error.partial` is the
+        result with their paths.
+        """
+        name, folder = arguments.optional_text(name, "name"), arguments.folder(directory, "directory")
+        if not isinstance(result, Mapping):
+            raise InvalidInput("result must be what a method that makes pictures returned.")
+        with self._call(timeout) as call:
+            return self._parts().downloads.save_result(call, result, folder, name)
 
     def save_picture(
         self, url: str, directory: str | PathLike[str], name: str, *, timeout: float | None = None
@@ -685,7 +732,8 @@ class FalClient:
 
         - url: the https URL of the picture, on a host where fal keeps files or that `FAL_DOWNLOAD_HOSTS` names
         - directory: the folder for the file; it is created if it does not exist
-        - name: the file name without an extension; PNG, JPEG, WebP, GIF or AVIF is recognised by the first bytes
+        - name: the file name without an extension, kept as it is given, but no part of a path; PNG, JPEG, WebP, GIF or
+          AVIF is recognised by the first bytes
 
         The file is written whole or not at all, and may have at most 50 MiB. The key is not sent.
         """
@@ -854,8 +902,13 @@ def _show(text: str) -> None:
     sys.stdout.flush()
 
 
-def _is_url(image: object) -> bool:
-    return isinstance(image, str) and image.lower().startswith(("http://", "https://", "data:"))
+def _photo(image: object, image_url: object, name: str = "image") -> LocalImage | str:
+    """A photo that may be a local file when it is given as `image`, and never when it is given as `image_url`."""
+    if image is not None and image_url is not None:
+        raise InvalidInput("Pass image or image_url, not both: they name the same photo.")
+    if image is None:
+        return arguments.image_url(image_url)
+    return arguments.image_url(image, name) if arguments.is_url(image) else local_image(image, name)
 
 
 if __name__ == "__main__":

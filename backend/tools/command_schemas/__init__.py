@@ -2,7 +2,7 @@
 
 They are strict: a key that is not named is refused. Options are described as they are documented; the worker is more
 lenient: it also takes dashes for underscores, JSON that is written as a text, and styles in small letters. Made from
-the option rows of `worker/commands.py` and the TypedDicts of `fal/results.py` by docs/generate.py.
+the option rows of `worker/commands.py` and the TypedDicts of `fal/results.py` and of `shop` by docs/generate.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from command_schemas.types_as_schemas import Schema, Shapes, described, fields_of
+from command_schemas.types_as_schemas import Schema, Shapes, described, fields_of, type_named
 from services.fal import results
 from services.fal.arguments import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
 from services.fal.responses import REQUEST_ID
@@ -51,6 +51,12 @@ ANY_CATEGORIES: Schema = {
     "additionalProperties": TEXT,
     "minProperties": 1,
 }
+FACT: Schema = {"type": ["string", "number", "boolean"], "pattern": r"\S"}
+FACTS: Schema = {
+    "type": "object",
+    "additionalProperties": {"anyOf": [FACT, {"type": "array", "items": FACT, "minItems": 1}]},
+    "minProperties": 1,
+}
 WEB_URL = r"[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#]\S*"
 LIMITS: Mapping[str, Schema] = {
     "temperature": {"minimum": 0, "maximum": 2},
@@ -62,6 +68,12 @@ LIMITS: Mapping[str, Schema] = {
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},
     "image_url": {"pattern": rf"^\s*(?:{WEB_URL}\s*$|data:image/)"},
     "styles": STYLES,
+    "facts": FACTS,
+    "fill": {"minimum": 0.05, "maximum": 1},
+    "margin": {"minimum": 0, "maximum": 0.475},
+    "size": {"pattern": r"^\s*[0-9]{2,5}\s*[xX×*]\s*[0-9]{2,5}\s*$"},
+    "length": {"minimum": 10, "maximum": 2000},
+    "on": {"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
 }
 """What FalClient demands of an option beyond its kind, by the option's name."""
 ALSO_FAILURES: Mapping[str, type] = {"any-llm-status": results.FailedStatus}
@@ -91,8 +103,11 @@ def options_schema(name: str, command: Command) -> Schema:
         "properties": {option.name: _value(option, shapes) for option in command.all_options},
         "additionalProperties": False,
     }
-    if required := [option.name for option in command.all_options if option.required]:
+    if required := [option.name for option in command.all_options if option.required and not option.instead]:
         schema["required"] = required
+    for option in command.all_options:
+        if option.required and option.instead:
+            schema["anyOf"] = [_given(option.name), _given(option.instead)]
     if needs := [option for option in command.all_options if option.needs]:
         others = {option.name: option for option in command.all_options}
         schema["dependentSchemas"] = {option.name: _needs(option, others) for option in needs}
@@ -105,9 +120,13 @@ def _value(option: Option, shapes: Shapes) -> Schema:
         schema = {"anyOf": [schema, {"type": "array", "items": schema}]}
     elif option.name == "categories":
         schema = {"anyOf": [shapes.of(results.Categories), ANY_CATEGORIES]}
-    elif option.first:
+    elif option.first and option.kind == "text":
         schema = shapes.refer("Command", {"type": "string", "enum": DESCRIBED})
-    return {**described(option.help), **(schema if option.required else _or_null(schema))}
+    return {**described(option.help), **(schema if option.required and not option.instead else _or_null(schema))}
+
+
+def _given(name: str) -> Schema:
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
 
 
 def _needs(option: Option, others: Mapping[str, Option]) -> Schema:
@@ -130,7 +149,7 @@ def _or_null(schema: Schema) -> Schema:
 def result_schema(command: Command) -> Schema:
     """What the command prints when it succeeds; one line, when it prints several."""
     shapes = Shapes()
-    return shapes.complete(command.result, shapes.shape(getattr(results, command.result)))
+    return shapes.complete(command.result, shapes.shape(type_named(command.result)))
 
 
 def failure_schema(name: str, command: Command) -> Schema:
@@ -142,7 +161,7 @@ def failure_schema(name: str, command: Command) -> Schema:
         "allOf": [shapes.of(results.ErrorDocument)],
         "properties": {
             field.name: {**described(field.description), **_or_empty(shapes.of(field.hint), command, field.name)}
-            for field in fields_of(getattr(results, command.result))
+            for field in fields_of(type_named(command.result))
             if field.name in command.when_failed or (field.in_failures and field.name not in shared)
         },
         "unevaluatedProperties": False,

@@ -1,4 +1,4 @@
-"""JSON Schema of types: of the TypedDicts of `fal/results.py`, with the string under a field as its description.
+"""JSON Schema of types: of the TypedDicts of the results, with the string under a field as its description.
 
 `Failed` and `Kept` in the annotations tell which keys a call that succeeded has, and which one that failed.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -15,12 +15,16 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from services import webhooks
 from services.fal import errors, results
 from services.fal.errors import FalError
+from services.shop import listing, listing_writer, picture_check, product_files, shop, text_check
+from services.shop import results as shop_results
 from services.worker import supervisor
 
 Schema = dict[str, Any]
 
 NULL: Schema = {"type": "null"}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MODULES = (results, product_files, picture_check, text_check, listing_writer, listing, shop, shop_results)
+"""Where the types are, none of them twice under one name."""
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
@@ -93,7 +97,7 @@ class Shapes:
             return self.of(next((one for one in arguments[1:] if get_origin(one) is Literal), arguments[0]))
         if origin is list:
             return {"type": "array", "items": self.of(arguments[0])}
-        if origin is dict:
+        if origin in (dict, Mapping):
             return {"type": "object", **_if_any("additionalProperties", self.of(arguments[1]))}
         assert origin in (Union, UnionType), origin
         return _any_of([self.of(part) for part in arguments if not _is_marked(part, results.IN_FAILURES)])
@@ -107,9 +111,20 @@ def fields_of(kind: type) -> list[Field]:
     """The keys of a TypedDict: those that are always there, then the others."""
     required: frozenset[str] = kind.__required_keys__  # type: ignore[attr-defined]
     texts = _texts(kind.__name__)
-    hints = get_type_hints(kind, include_extras=True).items()
+    # A module may import a type for its annotations only.
+    hints = get_type_hints(kind, localns=vars(results) | _types(), include_extras=True).items()
     fields = [Field(name, hint, texts[name], name in required) for name, hint in hints]
     return sorted(fields, key=lambda field: not field.required)
+
+
+def type_named(name: str) -> Any:
+    """A TypedDict by its name."""
+    return _types()[name]
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return {name: kind for module in MODULES for name, kind in vars(module).items() if is_typeddict(kind)}
 
 
 def error_types() -> list[str]:
@@ -137,7 +152,7 @@ def _any_of(parts: list[Schema]) -> Schema:
 
 
 def _texts(name: str) -> dict[str, str]:
-    """The string under every field of a class of `results.py`, and of its bases: a TypedDict itself keeps neither."""
+    """The string under every field of a class of MODULES, and of its bases: a TypedDict itself keeps neither."""
     node = _classes()[name]
     bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in _classes()]
     return {name: text for base in bases for name, text in _texts(base).items()} | dict(_own_texts(node))
@@ -152,5 +167,5 @@ def _own_texts(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 @cache
 def _classes() -> dict[str, ast.ClassDef]:
-    module = ast.parse(inspect.getsource(results))
-    return {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
+    trees = [ast.parse(inspect.getsource(module)) for module in MODULES]
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -22,6 +22,7 @@ MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 """fal's own limit for inputs given as a data URI."""
 
 _WITH_BLANKS = re.compile(r"(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z", re.IGNORECASE)
+_SCHEME = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
 
 
@@ -147,6 +148,11 @@ def image_url(value: object, name: str = "image_url") -> str:
 def _because(url: str) -> str:
     looks_like_one = url.lower().startswith(("http://", "https://"))
     return f", since {fault}" if looks_like_one and (fault := fault_of(url)) else ""
+
+
+def is_url(value: object) -> bool:
+    """Whether `value` is meant as a URL where a local path may stand too: it begins with a scheme."""
+    return isinstance(value, str) and _SCHEME.match(value) is not None
 
 
 def image_urls(value: object, name: str = "image_urls") -> list[str]:

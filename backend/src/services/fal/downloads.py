@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
+import hashlib
 import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from services.fal.call import Call
-from services.fal.errors import BadOutput, InvalidInput
+from services.fal.call import Call, side_by_side
+from services.fal.errors import BadOutput, FalError, InvalidInput
 from services.fal.hosts import WebUrl, is_file_host, parse
-from services.fal.image_files import content_type_of
+from services.fal.image_files import content_type_of, size_of
 from services.fal.redaction import shown
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_NAME_BYTES = 200
 """File systems take 255; the temporary name and the extension are longer."""
+MAX_STEM = 48
+"""Characters of what the files of a result are named after; what follows it must not be cut off."""
 EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -55,6 +60,24 @@ class Downloads:
         except OSError as error:
             raise InvalidInput(f"{str(directory)!r} cannot be written to: {error.strerror or error}.") from error
 
+    def save_result(self, call: Call, result: Mapping[str, Any], directory: Path, name: str | None) -> dict[str, Any]:
+        """`result` with its pictures saved. Raises the first error; its `partial` is the result as far as it is."""
+        saved = copy.deepcopy(dict(result))
+        first: FalError | None = None
+        with side_by_side(call) as tasks:
+            started = [
+                (picture, tasks.start(partial(self.save, tasks.call, url, directory, _joined(name, part))))
+                for picture, url, part in _pictures_in(saved)
+            ]
+            for picture, task in started:
+                try:
+                    picture |= file_facts(task.result())
+                except FalError as error:
+                    first = first or error
+        if first is not None:
+            raise first.but(partial=saved) from first
+        return saved
+
     def _checked(self, url: str) -> WebUrl:
         try:
             parts = parse(url)
@@ -65,6 +88,19 @@ class Downloads:
         return parts
 
 
+def _pictures_in(result: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """The pictures of a result: where their facts go, their URL, and their part of the name."""
+    for key, part in (("image", "picture"), ("cutout", "cutout")):
+        if isinstance(picture := result.get(key), dict) and picture.get("url"):
+            yield picture, picture["url"], part
+    for number, picture in enumerate(result.get("images") or (), start=1):
+        yield picture, picture["image_url"], f"{number}-{picture['style_name']}"
+
+
+def _joined(name: str | None, part: str) -> str:
+    return f"{safe_name(name)[:MAX_STEM]}-{part}" if name else part
+
+
 def _refused(place: str) -> InvalidInput:
     return InvalidInput(
         f"Pictures are downloaded over https from fal's own hosts only, not from {place}.",
@@ -73,11 +109,17 @@ def _refused(place: str) -> InvalidInput:
 
 
 def safe_name(name: str) -> str:
-    """`name` as a file name of letters, digits, dashes and underscores: it can lead nowhere else."""
-    # Lower case leaves a dot of its own of the Turkish İ.
-    lower = unicodedata.normalize("NFC", name).lower().replace("\N{COMBINING DOT ABOVE}", "")
-    plain = re.sub(r"[^\w-]+", "-", lower).strip("-")
-    return plain[:80].encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore") or "picture"
+    """`name` as a file name, as it is given but for what would lead elsewhere or no file system takes."""
+    plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]+', "-", unicodedata.normalize("NFC", name)).strip(" .-")
+    return plain[:80].encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore").strip(" .-") or "picture"
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """What is told of a saved picture: `path`, `sha256` and, where its format tells them, `width` and `height`."""
+    data = path.read_bytes()
+    size = size_of(data)
+    measured = {} if size is None else {"width": size[0], "height": size[1]}
+    return {"path": str(path), "sha256": hashlib.sha256(data).hexdigest(), **measured}
 
 
 def _extension(data: bytes) -> str:

@@ -78,6 +78,46 @@ def _content_type_of_boxes(head: bytes) -> str | None:
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "image/heif")
 
 
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of the segments that hold a JPEG's size (ITU T.81, table B.1)."""
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels, as the header tells them, of a PNG, JPEG, GIF or WebP; None for anything else."""
+    kind = content_type_of(data[:HEAD_BYTES])
+    if kind == "image/png" and len(data) >= 24:
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if kind == "image/gif" and len(data) >= 10:
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    if kind == "image/webp" and len(data) >= 30:
+        return _size_of_webp(data)
+    return _size_of_jpeg(data) if kind == "image/jpeg" else None
+
+
+def _size_of_webp(data: bytes) -> tuple[int, int] | None:
+    """Of one of the three kinds of RFC 9649."""
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
+
+
+def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _JPEG_FRAMES:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        # A marker may have fill bytes in front of it; a few stand alone, without a length.
+        alone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8
+        at += 1 if marker == 0xFF else 2 if alone else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
 class LocalImage(NamedTuple):
     """A picture file of the user's, read and recognised."""
 

@@ -15,7 +15,7 @@ from services.fal.arguments import PictureOptions, Style
 from services.fal.call import Call, Task, Tasks, side_by_side
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, NoCategories, read_categories
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
-from services.fal.image_files import LocalImage
+from services.fal.image_files import LocalImage, size_of
 from services.fal.log import logger, outline
 from services.fal.picture_models import Picture, PictureModels
 from services.fal.responses import from_sandbox
@@ -23,10 +23,12 @@ from services.fal.text_models import NoText, TextAnswer, TextModels, TextRequest
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
-    from services.fal.results import StyledImage, StyleError
+    from services.fal.results import Image, StyledImage, StyleError
 
 ANALYSIS_TEMPERATURE = 0.3
 TEXT_TEMPERATURE = 0.7
+MAX_HEADER_BYTES = 1024 * 1024
+"""Of a picture file: its size in pixels stands there, whatever profiles stand before it."""
 
 
 class Analysis(NamedTuple):
@@ -112,21 +114,25 @@ class ProductModels:
         """The result of `generate_multiple_backgrounds`. Raises Cancelled, with the pictures made by then."""
         with side_by_side(call) as tasks:
             cutout = tasks.start(lambda: self.cut_out(tasks.call, image_url)) if remove_bg else None
-            product_url = cutout.result if cutout else lambda: image_url
+            product_url = partial(_url_of, cutout) if cutout else lambda: image_url
             shots = self.shots(tasks.call, product_url, categories, styles, options)
-        result = _pictures_of(shots, call, options)
+        result = {"cutout": _if_made(cutout), **_pictures_of(shots, call, options)}
         if call.cancelled:
             raise Cancelled("The call was cancelled.", partial=result)
         return result
 
-    def cut_out(self, call: Call, image_url: str) -> str:
-        """The URL of the product alone."""
+    def cut_out(self, call: Call, image_url: str) -> Image:
+        """The product alone."""
         picture = call.progress.step(
             "cutout",
             lambda: self._pictures.cut_out(call, image_url),
-            lambda made: {"image_url": made.image["url"], **from_sandbox(made.result.output)},
+            lambda made: {
+                "image_url": made.image["url"],
+                "cutout": made.image,
+                **from_sandbox(made.result.output),
+            },
         )
-        return picture.image["url"]
+        return picture.image
 
     def shots(
         self,
@@ -210,42 +216,42 @@ class Workflow:
         styles: Sequence[Style],
         language: str,
         options: PictureOptions,
+        cutout: LocalImage | str | None = None,
     ) -> dict[str, Any]:
         """The result of `product_workflow`. A failure carries what was made by then in `partial`."""
-        made: dict[str, Any] = {"image_url": "", "categories": {}, "images": [], "description": ""}
+        made: dict[str, Any] = {"image_url": "", "categories": {}, "cutout": None, "images": [], "description": ""}
         made |= {"total_generated": 0, "total_requested": len(styles) * options.num_images, "errors": None}
         try:
-            made["image_url"] = source if isinstance(source, str) else self._upload(call, source)
+            made["image_url"] = uploaded(call, self._api, source)
             with side_by_side(call) as tasks:
-                analysis, cutout = self._analyse(tasks, made["image_url"])
+                analysis, alone = self._analyse(tasks, made["image_url"], cutout)
                 made["categories"] = analysis
                 description = tasks.start(lambda: self._describe(tasks.call, analysis, language))
-                shots = self._product.shots(tasks.call, cutout.result, analysis, styles, options)
+                shots = self._product.shots(tasks.call, partial(_url_of, alone), analysis, styles, options)
+                made["cutout"] = _if_made(alone)
                 made["description"], failures = description.result()
                 made |= _pictures_of(shots, call, options, failures)
             if call.cancelled:
                 raise Cancelled("The call was cancelled.")
         except FalError as error:
-            partial = {**error.partial, **made, "timings": call.progress.total(), **call.progress.from_sandbox}
-            raise error.but(partial=partial) from error
+            known = {**error.partial, **made, "timings": call.progress.total(), **call.progress.from_sandbox}
+            raise error.but(partial=known) from error
         return made
 
-    def _upload(self, call: Call, image: LocalImage) -> str:
-        return call.progress.step(
-            "upload",
-            lambda: self._api.upload(call, image.data, image.content_type, image.file_name),
-            lambda url: {"image_url": url},
-        )
-
-    def _analyse(self, tasks: Tasks, image_url: str) -> tuple[dict[str, str], Task[str]]:
-        """The categories, and the cut-out, which begins as soon as one of them is known.
+    def _analyse(
+        self, tasks: Tasks, image_url: str, given: LocalImage | str | None
+    ) -> tuple[dict[str, str], Task[Image]]:
+        """The categories, and the cut-out, unless it is given; it begins as soon as one of them is known.
 
         Not before: an analysis that read nothing must not have cost a cut-out too.
         """
-        cutouts: list[Task[str]] = []
+        cutouts: list[Task[Image]] = []
 
         def cut_out() -> None:
-            cutouts.append(tasks.start(lambda: self._product.cut_out(tasks.call, image_url)))
+            if given is None:
+                cutouts.append(tasks.start(lambda: self._product.cut_out(tasks.call, image_url)))
+            else:
+                cutouts.append(tasks.start(lambda: self._take_cutout(tasks.call, given)))
 
         found = tasks.call.progress.step(
             "analysis",
@@ -253,6 +259,27 @@ class Workflow:
             lambda made: {"categories": made.categories, **from_sandbox(made.answer.result.output)},
         )
         return found.categories, cutouts[0]
+
+    def _take_cutout(self, call: Call, cutout: LocalImage | str) -> Image:
+        """A cut-out that is there already: it is uploaded, and not paid again."""
+        url = call.progress.step(
+            "cutout",
+            lambda: (
+                cutout
+                if isinstance(cutout, str)
+                else self._api.upload(call, cutout.data, cutout.content_type, cutout.file_name)
+            ),
+            lambda url: {"image_url": url},
+        )
+        file = None if isinstance(cutout, str) else cutout
+        width, height = (file and size_of(file.data[:MAX_HEADER_BYTES])) or (None, None)
+        return {
+            "url": url,
+            "width": width,
+            "height": height,
+            "content_type": file and file.content_type,
+            "file_size": file and len(file.data),
+        }
 
     def _describe(self, call: Call, categories: dict[str, str], language: str) -> tuple[str, list[StyleError]]:
         try:
@@ -264,6 +291,29 @@ class Workflow:
             return answer.output.strip(), []
         except FalError as error:
             return "", [style_error(error, "description", None)]
+
+
+def uploaded(call: Call, api: FalApi, source: LocalImage | str) -> str:
+    """The URL of a photo, which is uploaded when it is a file."""
+    if isinstance(source, str):
+        return source
+    return call.progress.step(
+        "upload",
+        lambda: api.upload(call, source.data, source.content_type, source.file_name),
+        lambda url: {"image_url": url},
+    )
+
+
+def _url_of(cutout: Task[Image]) -> str:
+    return cutout.result()["url"]
+
+
+def _if_made(cutout: Task[Image] | None) -> Image | None:
+    """The cut-out, unless it failed: why, the styles say that wait for it."""
+    try:
+        return None if cutout is None else cutout.result()
+    except FalError:
+        return None
 
 
 def _pictures_of(

@@ -19,7 +19,9 @@ Kept = Annotated[T, ALSO_IN_FAILURES]
 """A key that a failed command may still give, beside those that it always gives."""
 ErrorType = NewType("ErrorType", str)
 """The `error_type` of a class in `errors.py`."""
-Stage = Annotated[str, Literal["cutout", "prompt", "picture", "description", "download", "report"]]
+Stage = Annotated[
+    str, Literal["cutout", "prompt", "picture", "description", "download", "report", "packshot", "listing"]
+]
 Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description"]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
@@ -39,7 +41,7 @@ class Billing(TypedDict, total=False):
 
     request_id: str | None
     """fal's id of the job."""
-    billable_units: float | None
+    billable_units: Kept[float | None]
     """fal's own count of what is billed."""
 
 
@@ -236,7 +238,16 @@ class PromptResult(TextExtras, UnusableAnswer):
     error: Failed[str] | None
 
 
-class Image(TypedDict):
+class InFile(TypedDict, total=False):
+    """Of a picture that was saved."""
+
+    path: str
+    """Where it was saved."""
+    sha256: str
+    """Of the file, in hexadecimal digits."""
+
+
+class Image(InFile):
     url: str
     width: int | None
     """Pixels."""
@@ -259,6 +270,8 @@ class Variant(Image, total=False):
 class PictureResultExtras(Billing, FromSandbox, total=False):
     images: Kept[list[Variant]]
     """Of `background_replace` with `num_images` above 1: all pictures, in order."""
+    cutout: Kept[Image]
+    """The product alone, when `background_replace` cut it out."""
 
 
 class PictureResult(PictureResultExtras):
@@ -266,19 +279,17 @@ class PictureResult(PictureResultExtras):
 
     image: Kept[Image]
     """The picture; the first one of several."""
-    timings: dict[str, float]
+    timings: Kept[dict[str, float]]
     """Seconds per step by our clock, and fal's `inference_time` where it is given."""
 
 
-class StyledImageExtras(FromSandbox, total=False):
+class StyledImageExtras(FromSandbox, InFile, total=False):
     content_type: str | None
     file_size: int | None
     request_id: str | None
     billable_units: float | None
     seed: int
     """With `num_images` above 1: what it was made with, when its job made no other picture."""
-    path: str
-    """Where --save_dir put it."""
 
 
 class StyledImage(StyledImageExtras):
@@ -307,6 +318,8 @@ class StyleError(TypedDict):
 class BackgroundsResult(FromSandbox):
     """Of `generate_multiple_backgrounds`."""
 
+    cutout: Image | None
+    """The product alone; None when it was not cut out, or when that failed."""
     images: list[StyledImage]
     """In the order of the styles, the variants of one style in their order."""
     total_generated: int
@@ -345,13 +358,6 @@ class WorkflowFiles(TypedDict, total=False):
 class UnusableAnalysis(UnusableAnswer, total=False):
     raw_output: Failed[str]
     """What the model wrote in place of categories."""
-
-
-class WorkflowDocument(WorkflowResult, WorkflowFiles, UnusableAnalysis):
-    """Of `workflow`."""
-
-    error: Failed[str] | None
-    """Set when no picture was made, or when the upload or the analysis failed."""
 
 
 class UploadResult(TypedDict):
@@ -492,6 +498,8 @@ class StepStarted(OfStyle):
 class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
+    cutout: Image
+    """Of `cutout`, when one was made."""
     categories: Categories
     """Of `analysis`."""
     prompt: str

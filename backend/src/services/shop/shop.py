@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from services.fal import arguments
 from services.fal.call import Call
-from services.fal.errors import InvalidInput
+from services.fal.errors import FalError, InvalidInput
 from services.fal.settings import check_timeout
 from services.fal_service import FalClient, Styles
 from services.shop.places import Place, place_named, places_named
@@ -26,7 +26,7 @@ from services.shop.product_files import ProductFiles, SavedPicture
 if TYPE_CHECKING:
     from PIL import Image
 
-    from services.fal.results import AnyCategories
+    from services.fal.results import AnyCategories, Kept
     from services.shop.backgrounds import BackgroundsOnFile
     from services.shop.listing import ListingResult
     from services.shop.packshot import Layout
@@ -52,12 +52,12 @@ class PackshotImage(SavedPicture):
 class PackshotResult(TypedDict):
     """Of `Shop.packshot`."""
 
-    cutout: SavedPicture
+    cutout: Kept[SavedPicture]
     """The product alone, with a transparent background: what was paid for."""
     images: list[PackshotImage]
     """One per place, in their order."""
     request_id: str | None
-    billable_units: float | None
+    billable_units: Kept[float | None]
     timings: dict[str, float]
     """Seconds for `cutout`, `packshots` and `total`."""
 
@@ -95,7 +95,8 @@ class Shop:
         against its place's rules.
 
         Files are named after `name`, else after the photo: `{name}-cutout.png`, `{name}-amazon.jpg`. Raises
-        InvalidInput before anything is sent, else what `remove_background` raises.
+        InvalidInput before anything is sent, else what `remove_background` raises. What was made and saved before an
+        error is in `error.partial`.
         """
         with _image_extra():
             from services.shop.packshot import backdrop, layouts
@@ -110,10 +111,13 @@ class Shop:
             paid = _Cutout(files.copy(cutout, "cutout"))
         cut = time.monotonic()
         made_by = _source_type(image, paid.saved["path"], behind)
-        images = [
-            _packshot(paid.saved["path"], place, layout, behind, shadow, made_by, check, files)
-            for place, layout in plan
-        ]
+        images: list[PackshotImage] = []
+        try:
+            for place, layout in plan:
+                images.append(_packshot(paid.saved["path"], place, layout, behind, shadow, made_by, check, files))
+        except FalError as error:
+            made = {"cutout": paid.saved, "images": images, "billable_units": paid.billable_units}
+            raise error.but(partial=made, request_id=paid.request_id) from error
         ended = time.monotonic()
         return {
             "cutout": paid.saved,
@@ -287,6 +291,12 @@ def _read(image: object) -> tuple[bytes, str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInput(f"{os.fspath(image)!r} cannot be read: {reason}. Check the path.") from error
+
+
+def require_image_extra() -> None:
+    """Raises InvalidInput when the packages of the extra `image` are missing."""
+    with _image_extra():
+        from services.shop import packshot  # noqa: F401
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from services.fal.errors import InvalidInput
 from services.worker import early_signals
 from services.worker.commands import COMMANDS, ENV_FILE, TIMEOUT, Command
-from services.worker.options import Option, parse_value, read_json_options, require, utf8
+from services.worker.options import FALSE, TRUE, Option, parse_value, read_json_options, require, utf8
 
 _MARK = "\0"
 """In front of every value; no argument of a process can hold it."""
@@ -94,7 +94,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     dashed = f"--{option.name.replace('_', '-')}"
-    note = " (required)" if option.required else ""
+    note = f" (required{f', or --{option.instead}' if option.instead else ''})" if option.required else ""
     extra: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind == "flag" else {"type": _unmarked}
     parser.add_argument(
         *dict.fromkeys((f"--{option.name}", dashed)),
@@ -212,14 +212,17 @@ def _joined(words: Sequence[str], command: str) -> list[str]:
         return list(words)
     options = COMMANDS[command].options_in_argv
     kinds = {option.name: option.kind for option in options} | {"json": "text"}
-    first = next((option.name for option in options if option.first), None)
+    first = next((option for option in options if option.first), None)
+    if first is not None and first.name in map(_name, words[1:]):
+        first = None
     joined = [command]
     rest = iter(words[1:])
+    flag = False
     for word in rest:
+        kind = kinds.get(_name(word)) if word.startswith("--") else None
         name, equals, value = word.partition("=")
-        kind = kinds.get(name[2:].replace("-", "_")) if word.startswith("--") else None
-        if first is not None and not word.startswith("-"):
-            joined.append(f"--{first}={_MARK}{word}")
+        if first is not None and not word.startswith("-") and not (flag and word.lower() in (*TRUE, *FALSE)):
+            joined.append(f"--{first.name}={_MARK}{word}")
             first = None
         elif kind is None or kind == "flag":
             joined.append(word)
@@ -227,4 +230,10 @@ def _joined(words: Sequence[str], command: str) -> list[str]:
             joined.append(f"{name}={_MARK}{text}")
         else:
             joined.append(word)
+        flag = kind == "flag" and not equals
     return joined
+
+
+def _name(word: str) -> str:
+    """The option that a word names."""
+    return word.partition("=")[0].removeprefix("--").replace("-", "_") if word.startswith("--") else ""

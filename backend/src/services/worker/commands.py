@@ -40,7 +40,12 @@ MAX_TOKENS = Option("max_tokens", "integer", "how many tokens to generate at mos
 REASONING = Option("reasoning", "flag", "whether the model thinks first (default: up to the model)")
 PRIORITY = Option("priority", "text", "latency or throughput (default: latency; fal-ai/any-llm only)")
 REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", required=True)
-IMAGE_URL = Option("image_url", "text", "an http(s) URL or a data URI of an image", required=True)
+IMAGE = Option("image", "path", "the photo: a local path or a URL", required=True, first=True, instead="image_url")
+IMAGE_URL = Option(
+    "image_url", "text", "an http(s) URL or a data URI of the photo, in place of --image (default: none)"
+)
+SAVE_DIR = Option("save_dir", "path", "a folder to save the picture in (default: not saved)")
+OUT = Option("out", "path", "the file to save the picture in; it gets the extension of what it is (default: not saved)")
 CATEGORIES = Option("categories", "json", "the categories, as analyze-product prints them", required=True)
 STYLES = Option(
     "styles", "json", 'a list of {"name", "description"}, or of names of the default styles (default: all of these)'
@@ -79,6 +84,15 @@ PICTURE_OPTIONS = (
 """Which of them there are depends on the endpoint that makes the pictures."""
 PORT = Option("port", "integer", "the port to listen on; 0 means any free port (default: 8788)")
 COUNT = Option("count", "integer", "end after this many verified webhooks (default: no limit)")
+PLACES = Option(
+    "for",
+    "text",
+    "the places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none)",
+    argument="places",
+)
+FACTS = Option(
+    "facts", "json", 'what is known of the product, such as {"material": "ceramic", "size": "350 ml"} (default: none)'
+)
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
@@ -102,7 +116,7 @@ class Command(NamedTuple):
     when_failed: Mapping[str, Any] = MappingProxyType({})
     """The command's own keys beside an error that was raised."""
     result: str = ""
-    """The TypedDict of its document, or of its lines, in `fal/results.py`."""
+    """The TypedDict of its document, or of its lines, in `fal/results.py` or `shop/results.py`."""
 
     @property
     def all_options(self) -> tuple[Option, ...]:
@@ -126,22 +140,72 @@ def _upload_document(url: str) -> Document:
     return {"url": url, "error": None}
 
 
-def _workflow(client: FalClient, values: Values) -> Document:
-    arguments = COMMANDS["workflow"].arguments(values)
-    save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
-    if save_dir is None:
-        return _failed_when_empty(client.product_workflow(**arguments))
-    from services.worker.saved_files import SavedFiles
+def _one_picture(name: str) -> Handler:
+    """What does a command that makes one picture, and saves it on request."""
 
-    files = SavedFiles(client, save_dir, arguments)
-    try:
-        document: Document = dict(client.product_workflow(**arguments, on_progress=files.on_progress))
-    except FalError as error:
-        if "images" in error.partial:
-            files.finish(error.partial, report=False)
-        raise
-    files.finish(document, report=report)
-    return _failed_when_empty(document)
+    def make(client: FalClient, values: Values) -> Document:
+        arguments = COMMANDS[name].arguments(values)
+        if not {"save_dir", "out"} & set(arguments):
+            return dict(getattr(client, COMMANDS[name].method)(**arguments))
+        from services.worker.saved_files import SavedPicture
+
+        return SavedPicture(client, name, arguments).of(COMMANDS[name].method, arguments)
+
+    return make
+
+
+def _several_pictures(name: str) -> Handler:
+    """What does a command that makes several pictures, and saves each as it comes on request."""
+
+    def make(client: FalClient, values: Values) -> Document:
+        arguments = COMMANDS[name].arguments(values)
+        method = getattr(client, COMMANDS[name].method)
+        save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
+        add = _shop_extras(client, arguments, save_dir)
+        if save_dir is None:
+            return _failed_when_empty(add(dict(method(**arguments))))
+        from services.worker.saved_files import SavedFiles
+
+        files = SavedFiles(client, save_dir, arguments, keeps_original=name == "workflow")
+        try:
+            document: Document = dict(method(**arguments, on_progress=files.on_progress))
+        except FalError as error:
+            if "images" in error.partial:
+                files.finish(error.partial, report=False)
+            raise
+        files.finish(document, report=report)
+        return _failed_when_empty(add(document))
+
+    return make
+
+
+def _shop_extras(client: FalClient, arguments: Document, save_dir: str | None) -> Callable[[Document], Document]:
+    """What adds packshots and a listing to the document of `workflow`; takes their options out of `arguments`."""
+    wanted = {name: arguments.pop(name, False) for name in ("packshot", "listing")}
+    places = arguments.pop("places", None)
+    if not any(wanted.values()):
+        return lambda document: document
+    from services.worker.shop_commands import Extras
+
+    return Extras(client, arguments, save_dir, places, **wanted).add
+
+
+def _packshot(client: FalClient, values: Values) -> Document:
+    from services.worker.shop_commands import packshot
+
+    return packshot(client, COMMANDS["packshot"].arguments(values))
+
+
+def _check_image(values: Values) -> Document:
+    from services.worker.shop_commands import check
+
+    return check(values)
+
+
+def _listing(client: FalClient, values: Values) -> Document:
+    from services.worker.shop_commands import listing
+
+    return listing(client, COMMANDS["listing"].arguments(values))
 
 
 def _doctor(client: FalClient, values: Values) -> Document:
@@ -178,7 +242,7 @@ def _failed_when_empty(document: Mapping[str, Any]) -> Document:
 
 
 _NO_TEXT: Document = {"output": "", "reasoning": None, "partial": False, "raw": {}}
-_NO_PICTURES: Document = {"images": [], "total_generated": 0, "total_requested": 0, "errors": None}
+_NO_PICTURES: Document = {"cutout": None, "images": [], "total_generated": 0, "total_requested": 0, "errors": None}
 
 COMMANDS: Mapping[str, Command] = {
     "any-llm-complete": Command(
@@ -237,6 +301,7 @@ COMMANDS: Mapping[str, Command] = {
     "background": Command(
         "put the product of a photo on another background",
         (
+            IMAGE,
             IMAGE_URL,
             PROMPT._replace(
                 required=False, help="the background in words; required without --ref_image_url (default: none)"
@@ -244,17 +309,24 @@ COMMANDS: Mapping[str, Command] = {
             Option("ref_image_url", "text", "a picture of the background, in place of --prompt (default: none)"),
             REMOVE_BG,
             *PICTURE_OPTIONS,
+            SAVE_DIR,
+            OUT,
             LOGS,
         ),
         "background_replace",
+        handler=_one_picture("background"),
         result="PictureResult",
     ),
     "remove-background": Command(
-        "cut the product out of a photo", (IMAGE_URL, LOGS), "remove_background", result="PictureResult"
+        "cut the product out of a photo",
+        (IMAGE, IMAGE_URL, SAVE_DIR, OUT, LOGS),
+        "remove_background",
+        handler=_one_picture("remove-background"),
+        result="PictureResult",
     ),
     "analyze-product": Command(
         "find the nine categories of the product in a picture",
-        (IMAGE_URL, MODEL, TEMPERATURE, LOGS),
+        (IMAGE, IMAGE_URL, MODEL, TEMPERATURE, LOGS),
         "analyze_product_image",
         when_failed={"categories": {}, "raw_output": ""},
         result="AnalysisResult",
@@ -268,9 +340,18 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "generate-multiple-bg": Command(
         "put the product of a photo on several backgrounds",
-        (IMAGE_URL, CATEGORIES, STYLES, REMOVE_BG, *PICTURE_OPTIONS, LOGS),
+        (
+            IMAGE,
+            IMAGE_URL,
+            CATEGORIES,
+            STYLES,
+            REMOVE_BG,
+            *PICTURE_OPTIONS,
+            SAVE_DIR._replace(help="a folder to save the pictures in (default: not saved)"),
+            LOGS,
+        ),
         "generate_multiple_backgrounds",
-        _failed_when_empty,
+        handler=_several_pictures("generate-multiple-bg"),
         when_failed=_NO_PICTURES,
         result="BackgroundsDocument",
     ),
@@ -285,9 +366,14 @@ COMMANDS: Mapping[str, Command] = {
     "workflow": Command(
         "the whole workflow: upload, categories, pictures, description",
         (
-            Option("image", "path", "the photo: a local path or a URL", required=True),
+            IMAGE._replace(instead=""),
             STYLES,
             Option("language", "text", "the language of the description (default: Turkish)"),
+            Option(
+                "cutout",
+                "path",
+                "the product's cut-out that is there already: a path or a URL; nothing is cut out (default: none)",
+            ),
             SHRINK,
             *PICTURE_OPTIONS,
             Option("save_dir", "path", "a folder to save the original and the pictures in (default: not saved)"),
@@ -297,11 +383,93 @@ COMMANDS: Mapping[str, Command] = {
                 "also write an HTML page with the results into --save_dir (default: false)",
                 needs="save_dir",
             ),
+            Option(
+                "packshot",
+                "flag",
+                "also make a packshot of the cut-out for each place (default: false)",
+                needs="save_dir",
+            ),
+            Option(
+                "listing",
+                "flag",
+                "also write the texts for the places, in the language of the description (default: false)",
+            ),
+            PLACES,
             LOGS,
         ),
-        handler=_workflow,
+        "product_workflow",
+        handler=_several_pictures("workflow"),
         when_failed={"image_url": "", "categories": {}, "description": "", **_NO_PICTURES},
         result="WorkflowDocument",
+    ),
+    "packshot": Command(
+        "the product's own pixels on white or another background, in the size and format that places ask for",
+        (
+            IMAGE._replace(instead="cutout"),
+            PLACES,
+            Option("save_dir", "path", "the folder for the pictures (default: the current folder)"),
+            Option(
+                "cutout",
+                "path",
+                "the product's cut-out that is there already, a PNG or WebP: nothing is paid (default: none)",
+            ),
+            Option("background", "path", "a colour such as #F4F1EC, or the path of a picture (default: #FFFFFF)"),
+            Option("size", "text", "width and height in pixels, such as 2000x2000 (default: the place's)"),
+            Option(
+                "fill",
+                "number",
+                "the part of the frame that the product takes, 0.05 to 1 (default: the place's, or 0.85)",
+            ),
+            Option(
+                "margin",
+                "number",
+                "the part that stays free on each side, 0 to 0.475, in place of --fill (default: by --fill)",
+            ),
+            Option("format", "text", "JPEG or PNG (default: the place's, or JPEG)"),
+            Option("shadow", "flag", "with a soft shadow below the product (default: false)"),
+            Option("check", "flag", "hold each picture against the rules of its place (default: false)"),
+            Option("name", "text", "what the files are named after (default: the photo's own name)"),
+        ),
+        handler=_packshot,
+        when_failed={"images": []},
+        result="PackshotDocument",
+    ),
+    "check-image": Command(
+        "hold a picture file against the rules of places; fails when it breaks a hard one",
+        (
+            Option("image", "path", "the picture file", required=True, first=True),
+            PLACES._replace(required=True),
+            Option("on", "text", "the day whose rules hold, such as 2027-01-31 (default: today)"),
+        ),
+        local=_check_image,
+        when_failed={"checks": []},
+        result="CheckDocument",
+    ),
+    "listing": Command(
+        "write the texts of a product for places, in one language or several",
+        (
+            Option(
+                "image",
+                "path",
+                "the photo, which is analysed: a local path or a URL",
+                required=True,
+                first=True,
+                instead="categories",
+            ),
+            CATEGORIES._replace(
+                required=False, help="the categories, as analyze-product prints them (default: read from the photo)"
+            ),
+            Option("title", "text", "a working title (default: none)"),
+            FACTS,
+            PLACES,
+            Option("languages", "text", "the languages, such as Turkish,English (default: Turkish)"),
+            Option("tone", "text", "the tone, in your own words (default: none)"),
+            Option("length", "integer", "about how many words the description has, 10 to 2,000 (default: 80)"),
+            MODEL,
+        ),
+        handler=_listing,
+        when_failed={"image_url": None, "categories": {}, "places": [], "listings": [], "asks": []},
+        result="ListingDocument",
     ),
     "doctor": Command(
         "versions, settings and reachability, for a request for help; with --live, whether fal is as it is taken to be",

@@ -25,6 +25,10 @@ EXAMPLES: Mapping[str, str] = {
   --styles '["Studio", {{"name": "Beach", "description": "Pale sand and sea"}}]'""",
     "upload-file": "--file_path backend/examples/coffee.jpg",
     "workflow": "--image backend/examples/coffee.jpg --language German --save_dir out --report",
+    "packshot": "backend/examples/coffee.jpg --for amazon,trendyol --save_dir out --check",
+    "check-image": "backend/examples/coffee.jpg --for shopify",
+    "listing": f"""--categories {_CATEGORIES} \\
+  --facts '{{"material": "leather"}}' --for trendyol,amazon --languages Turkish,English""",
     "doctor": "",
     "schema": "upload-file",
     "serve": "--concurrency 16",

@@ -65,6 +65,7 @@ class Made:
     KEPT: Mapping[str, tuple[str, ...]] = {
         "upload": ("image_url",),
         "analysis": ("categories",),
+        "cutout": ("cutout",),
         "description": ("description",),
     }
 

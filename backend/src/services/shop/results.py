@@ -1,0 +1,68 @@
+"""What the worker prints of a shop's jobs: their results, with the `error` that every document has."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from services.fal.results import Failed, Kept, UnusableAnalysis, WorkflowFiles, WorkflowResult
+from services.shop.listing import ListingResult
+from services.shop.listing_writer import Ask, Incomplete, Listing
+from services.shop.picture_check import PictureCheck, Verdict
+from services.shop.shop import PackshotImage, PackshotResult
+
+
+class PackshotDocument(PackshotResult):
+    """Of `packshot`."""
+
+    error: Failed[str] | None
+
+
+class CheckDocument(TypedDict):
+    """Of `check-image`."""
+
+    image: Kept[str]
+    """The file that was checked."""
+    verdict: Kept[Verdict]
+    """The worst of all places."""
+    checks: list[PictureCheck]
+    """One per place, in their order."""
+    error: Failed[str] | None
+    """Set when the picture breaks a hard rule of a place, or cannot be checked."""
+
+
+class IncompleteListings(TypedDict, total=False):
+    incomplete: Failed[list[Incomplete]]
+    """The languages whose texts cannot all be used."""
+    raw_output: Failed[str]
+    """What the model wrote in place of categories."""
+    raw: Failed[dict[str, Any]]
+    """fal's answer with it."""
+
+
+class ListingDocument(ListingResult, IncompleteListings):
+    """Of `listing`."""
+
+    error: Failed[str] | None
+
+
+class ShopTexts(TypedDict):
+    """The texts of `workflow --listing`."""
+
+    listings: list[Listing]
+    """One, in the language of the description; none when it failed."""
+    asks: list[Ask]
+    """What was paid for."""
+
+
+class WorkflowExtras(TypedDict, total=False):
+    packshots: Kept[list[PackshotImage]]
+    """With --packshot: one per place, in their order."""
+    listing: Kept[ShopTexts]
+    """With --listing."""
+
+
+class WorkflowDocument(WorkflowResult, WorkflowFiles, UnusableAnalysis, WorkflowExtras):
+    """Of `workflow`."""
+
+    error: Failed[str] | None
+    """Set when no picture was made, or when the upload or the analysis failed."""
