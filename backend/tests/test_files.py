@@ -51,13 +51,15 @@ def sku(photo_path: Path) -> str:
 
 @pytest.mark.parametrize("as_path", [str, Path])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_local_photo_is_uploaded_and_used(name, as_path, client, box, photo_path):
+def test_a_local_photo_is_uploaded_and_used(
+    name: str, as_path: Any, client: FalClient, box: Sandbox, photo_path: Path
+) -> None:
     CALLS[name](client, as_path(photo_path))
     assert box.file(inputs(box)[0]) == photo_path.read_bytes()
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_url_may_be_given_in_either_way(name, client, box, photo_url):
+def test_a_url_may_be_given_in_either_way(name: str, client: FalClient, box: Sandbox, photo_url: str) -> None:
     CALLS[name](client, photo_url)
     CALLS[name](client, image=photo_url)
     CALLS[name](client, image_url=photo_url)
@@ -66,7 +68,7 @@ def test_a_url_may_be_given_in_either_way(name, client, box, photo_url):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_an_image_url_is_never_read_from_the_disk(name, client, box, photo_path):
+def test_an_image_url_is_never_read_from_the_disk(name: str, client: FalClient, box: Sandbox, photo_path: Path) -> None:
     with pytest.raises(InvalidInput, match="image_url must be an http"):
         CALLS[name](client, image_url=str(photo_path))
     assert box.journal() == []
@@ -76,14 +78,16 @@ def test_an_image_url_is_never_read_from_the_disk(name, client, box, photo_path)
     "photo", ["ftp://example.com/x.jpg", "file:///etc/hosts", "data:text/html,x", "no-such.jpg", ""]
 )
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_neither_a_url_nor_a_picture_file_is_refused(name, photo, client, box):
+def test_what_is_neither_a_url_nor_a_picture_file_is_refused(
+    name: str, photo: str, client: FalClient, box: Sandbox
+) -> None:
     with pytest.raises(InvalidInput, match="image"):
         CALLS[name](client, photo)
     assert box.journal() == []
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_one_photo_is_wanted(name, client, box, photo_url):
+def test_one_photo_is_wanted(name: str, client: FalClient, box: Sandbox, photo_url: str) -> None:
     with pytest.raises(InvalidInput, match="not both"):
         CALLS[name](client, photo_url, image_url=photo_url)
     with pytest.raises(InvalidInput):
@@ -91,7 +95,7 @@ def test_one_photo_is_wanted(name, client, box, photo_url):
     assert box.journal() == []
 
 
-def test_commands_take_a_path_by_name_or_bare_and_no_path_as_a_url(run: Run, box, sku):
+def test_commands_take_a_path_by_name_or_bare_and_no_path_as_a_url(run: Run, box: Sandbox, sku: str) -> None:
     for words in (["--image", sku], [sku], ["--with_logs", "true", sku]):
         assert run("remove-background", *words)[0] == 0
     code, document = run("remove-background", "--image_url", sku)
@@ -105,7 +109,7 @@ def test_commands_take_a_path_by_name_or_bare_and_no_path_as_a_url(run: Run, box
 # Saved by the worker
 
 
-def test_a_cutout_is_saved_under_the_name_of_its_photo(run: Run, box, sku):
+def test_a_cutout_is_saved_under_the_name_of_its_photo(run: Run, box: Sandbox, sku: str) -> None:
     code, document = run("remove-background", sku, "--save_dir", "out")
     assert (code, os.listdir("out")) == (0, ["SKU_0042-A-cutout.png"])
     assert_told(document["image"], box.file(document["image"]["url"]))
@@ -128,7 +132,9 @@ def assert_told(picture: dict[str, Any], data: bytes) -> None:
         ("Ürün.PNG", "Ürün.png"),
     ],
 )
-def test_a_file_gets_its_name_as_given_and_the_extension_of_what_it_is(run: Run, box, sku, out, file):
+def test_a_file_gets_its_name_as_given_and_the_extension_of_what_it_is(
+    run: Run, box: Sandbox, sku: str, out: str, file: str
+) -> None:
     code, document = run("background", "--image", sku, "--prompt", "oak table", "--out", out)
     assert (code, document["image"]["path"]) == (0, file)
     assert_told(document["image"], box.file(document["image"]["url"]))
@@ -143,14 +149,14 @@ def test_a_file_gets_its_name_as_given_and_the_extension_of_what_it_is(run: Run,
         (["--save_dir", "/proc/no"], "cannot be written to"),
     ],
 )
-def test_a_place_that_takes_no_file_costs_nothing(run: Run, box, sku, argv, said):
+def test_a_place_that_takes_no_file_costs_nothing(run: Run, box: Sandbox, sku: str, argv: list[str], said: str) -> None:
     code, document = run("remove-background", sku, *argv)
     assert (code, document["error_type"]) == (1, "invalid_input")
     assert said in document["error"]
     assert box.journal() == []
 
 
-def test_pictures_of_several_styles_are_saved_beside_each_other(run: Run, box, sku):
+def test_pictures_of_several_styles_are_saved_beside_each_other(run: Run, box: Sandbox, sku: str) -> None:
     argv = ("--categories", '{"a": "mug"}', "--styles", '["Studio", "Premium"]', "--save_dir", "out")
     code, document = run("generate-multiple-bg", sku, *argv)
     assert (code, document["errors"]) == (0, None)
@@ -162,7 +168,7 @@ def test_pictures_of_several_styles_are_saved_beside_each_other(run: Run, box, s
         assert_told(image, box.file(image["image_url"]))
 
 
-def test_a_picture_that_cannot_be_saved_is_still_told(run: Run, box, sku):
+def test_a_picture_that_cannot_be_saved_is_still_told(run: Run, box: Sandbox, sku: str) -> None:
     url = box.put_file(b"<html>", "x.png", "image/png")
     box.fault("job", endpoint=CUTOUT, output={"image": {"url": url}})
     code, document = run("remove-background", sku, "--save_dir", "out")
@@ -174,7 +180,7 @@ def test_a_picture_that_cannot_be_saved_is_still_told(run: Run, box, sku):
 # Saved by the client
 
 
-def test_save_keeps_names_and_tells_the_files(client: FalClient, box, photo_url, tmp_path):
+def test_save_keeps_names_and_tells_the_files(client: FalClient, box: Sandbox, photo_url: str, tmp_path: Path) -> None:
     result = client.remove_background(photo_url)
     saved = client.save(result, tmp_path / "out", name="SKU_0042-A")
     assert "path" not in result["image"]
@@ -185,7 +191,9 @@ def test_save_keeps_names_and_tells_the_files(client: FalClient, box, photo_url,
     assert [Path(path).name for path in paths] == ["1-Studio.png", "2-Premium.png"]
 
 
-def test_save_saves_what_it_can_and_tells_it_with_the_error(client: FalClient, box, photo_url, tmp_path):
+def test_save_saves_what_it_can_and_tells_it_with_the_error(
+    client: FalClient, box: Sandbox, photo_url: str, tmp_path: Path
+) -> None:
     gone = {"image_url": box.put_file(b"<html>", "x.png", "image/png"), "style_name": "A"}
     there = {"image_url": photo_url, "style_name": "B"}
     with pytest.raises(BadOutput) as caught:
@@ -198,7 +206,7 @@ def test_save_saves_what_it_can_and_tells_it_with_the_error(client: FalClient, b
     "options", [{}, {"progressive": True}, {"lossless": True}, {"exif": b"Exif\0\0" + bytes(3000)}]
 )
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_the_size_of_a_picture_is_in_its_header(kind, options):
+def test_the_size_of_a_picture_is_in_its_header(kind: str, options: dict[Any, Any] | dict[str, Any]) -> None:
     for size in ((1, 1), (300, 2), (1023, 777)):
         buffer = io.BytesIO()
         Image.new("RGB", size, "red").save(buffer, kind, **options)
@@ -209,7 +217,7 @@ def test_the_size_of_a_picture_is_in_its_header(kind, options):
 # The cut-out
 
 
-def test_the_cutout_is_in_the_result_and_in_the_folder(run: Run, box, sku):
+def test_the_cutout_is_in_the_result_and_in_the_folder(run: Run, box: Sandbox, sku: str) -> None:
     code, document = run("workflow", sku, "--styles", '["Studio"]', "--save_dir", "out")
     assert (code, document["errors"]) == (0, None)
     assert sorted(os.listdir("out")) == ["1-studio.png", "cutout.png", "original.jpg"]
@@ -219,7 +227,9 @@ def test_the_cutout_is_in_the_result_and_in_the_folder(run: Run, box, sku):
     assert document["cutout"]["url"] in inputs(box)
 
 
-def test_a_cutout_that_is_there_is_used_and_not_paid_again(run: Run, box, sku, client, tmp_path):
+def test_a_cutout_that_is_there_is_used_and_not_paid_again(
+    run: Run, box: Sandbox, sku: str, client: FalClient, tmp_path: Path
+) -> None:
     cutout = client.save(client.remove_background(sku), tmp_path)["image"]["path"]
     box.reset()
     code, document = run("workflow", sku, "--styles", '["Studio"]', "--cutout", cutout, "--save_dir", "out")
@@ -231,14 +241,14 @@ def test_a_cutout_that_is_there_is_used_and_not_paid_again(run: Run, box, sku, c
     assert sorted(os.listdir("out")) == ["1-studio.png", "original.jpg"]
 
 
-def test_a_cutout_that_is_no_picture_costs_nothing(run: Run, box, sku):
+def test_a_cutout_that_is_no_picture_costs_nothing(run: Run, box: Sandbox, sku: str) -> None:
     Path("cutout.png").write_text("<html>")
     code, document = run("workflow", sku, "--cutout", "cutout.png")
     assert (code, document["error_type"]) == (1, "invalid_input")
     assert box.journal() == []
 
 
-def test_the_cutout_is_kept_when_every_picture_fails(run: Run, box, sku):
+def test_the_cutout_is_kept_when_every_picture_fails(run: Run, box: Sandbox, sku: str) -> None:
     box.fault("job", endpoint=PHOTOKIT, fail={"error": "Runner disconnected"}, times=None)
     for number, argv in enumerate(
         (["workflow", sku, "--styles", '["Studio"]'], ["background", sku, "--prompt", "oak"])
@@ -249,14 +259,14 @@ def test_the_cutout_is_kept_when_every_picture_fails(run: Run, box, sku):
     assert os.listdir("out1") == ["SKU_0042-A-cutout.png"]
 
 
-def test_a_background_keeps_its_cutout_beside_the_picture(run: Run, box, sku):
+def test_a_background_keeps_its_cutout_beside_the_picture(run: Run, box: Sandbox, sku: str) -> None:
     code, document = run("background", sku, "--prompt", "oak table", "--save_dir", "out")
     assert (code, sorted(os.listdir("out"))) == (0, ["SKU_0042-A-background.png", "SKU_0042-A-cutout.png"])
     for picture in (document["image"], document["cutout"]):
         assert_told(picture, box.file(picture["url"]))
 
 
-def test_what_was_made_is_saved_when_time_is_up(run: Run, box, sku):
+def test_what_was_made_is_saved_when_time_is_up(run: Run, box: Sandbox, sku: str) -> None:
     box.fault("job", endpoint=PHOTOKIT, stuck="IN_PROGRESS", times=None)
     code, document = run("background", sku, "--prompt", "oak table", "--save_dir", "out", "--timeout", "3")
     assert (code, document["error_type"]) == (1, "timeout")

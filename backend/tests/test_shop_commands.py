@@ -38,7 +38,9 @@ def endpoints(box: Sandbox) -> list[str]:
     return [job["endpoint"] for job in box.ledger()["jobs"]]
 
 
-def test_a_packshot_of_a_photo_costs_one_cutout_and_its_files_stand_in_the_folder(run: Run, box, photo_path):
+def test_a_packshot_of_a_photo_costs_one_cutout_and_its_files_stand_in_the_folder(
+    run: Run, box: Sandbox, photo_path: Path
+) -> None:
     code, document = run("packshot", str(photo_path), "--for", "amazon,trendyol", "--save_dir", "out", "--check")
     assert (code, document["error"]) == (0, None)
     assert endpoints(box) == [CUTOUT]
@@ -47,7 +49,7 @@ def test_a_packshot_of_a_photo_costs_one_cutout_and_its_files_stand_in_the_folde
     assert all(image["check"]["rules"] for image in document["images"])
 
 
-def test_a_packshot_of_a_cutout_that_is_there_costs_nothing(run: Run, box, cutout_path):
+def test_a_packshot_of_a_cutout_that_is_there_costs_nothing(run: Run, box: Sandbox, cutout_path: Path) -> None:
     argv = ("--cutout", str(cutout_path), "--size", "640x480", "--margin", "0.1", "--format", "png")
     code, document = run("packshot", *argv, "--background", "#102030", "--save_dir", "out")
     assert (code, endpoints(box)) == (0, [])
@@ -58,7 +60,7 @@ def test_a_packshot_of_a_cutout_that_is_there_costs_nothing(run: Run, box, cutou
     assert sorted(os.listdir("out")) == ["SKU_0042-A-cutout.png", "SKU_0042-A-packshot.png"]
 
 
-def test_a_flag_may_stand_before_the_photo(run: Run, box, cutout_path, photo_path):
+def test_a_flag_may_stand_before_the_photo(run: Run, box: Sandbox, cutout_path: Path, photo_path: Path) -> None:
     for flag in (["--shadow"], ["--shadow", "true"], ["--shadow=false"]):
         code, document = run("packshot", *flag, str(photo_path), "--cutout", str(cutout_path), "--save_dir", "out")
         assert (code, document["error"]) == (0, None), flag
@@ -77,19 +79,23 @@ def test_a_flag_may_stand_before_the_photo(run: Run, box, cutout_path, photo_pat
         (["--save_dir", "/proc/no"], "cannot be written to"),
     ],
 )
-def test_wrong_options_of_a_packshot_cost_nothing(run: Run, box, photo_path, argv, said):
+def test_wrong_options_of_a_packshot_cost_nothing(
+    run: Run, box: Sandbox, photo_path: Path, argv: list[str], said: str
+) -> None:
     code, document = run("packshot", str(photo_path), *argv)
     assert (code, document["error_type"]) == (1, "invalid_input")
     assert said in document["error"]
     assert box.journal() == []
 
 
-def test_a_packshot_needs_a_photo_or_a_cutout(run: Run):
+def test_a_packshot_needs_a_photo_or_a_cutout(run: Run) -> None:
     code, document = run("packshot", "--for", "amazon")
     assert (code, document["error"]) == (1, "The command requires --image or --cutout. See fal-worker packshot --help.")
 
 
-def test_a_paid_cutout_is_told_when_no_packshot_can_be_made_of_it(run: Run, box, photo_path, photo_url):
+def test_a_paid_cutout_is_told_when_no_packshot_can_be_made_of_it(
+    run: Run, box: Sandbox, photo_path: Path, photo_url: str
+) -> None:
     box.fault("job", endpoint=CUTOUT, output={"image": {"url": photo_url}})
     code, document = run("packshot", str(photo_path), "--save_dir", "out")
     assert (code, document["images"]) == (1, [])
@@ -98,7 +104,9 @@ def test_a_paid_cutout_is_told_when_no_packshot_can_be_made_of_it(run: Run, box,
     assert Path(document["cutout"]["path"]).read_bytes() == photo_path.read_bytes()
 
 
-def test_a_picture_that_keeps_the_rules_passes_without_a_key(run: Run, box, tmp_path, monkeypatch):
+def test_a_picture_that_keeps_the_rules_passes_without_a_key(
+    run: Run, box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("FAL_KEY")
     code, document = run("check-image", white(tmp_path / "mug.jpg", 2000), "--for", "amazon,shopify")
     assert (code, document["error"]) == (0, None)
@@ -107,7 +115,7 @@ def test_a_picture_that_keeps_the_rules_passes_without_a_key(run: Run, box, tmp_
     assert box.journal() == []
 
 
-def test_a_picture_that_breaks_a_hard_rule_fails_the_command_which_tells_all_of_it(run: Run, tmp_path):
+def test_a_picture_that_breaks_a_hard_rule_fails_the_command_which_tells_all_of_it(run: Run, tmp_path: Path) -> None:
     code, document = run("check-image", "--for", "amazon,shopify", white(tmp_path / "mug.jpg", 499))
     assert (code, document["verdict"], document["error_type"]) == (1, "fail", "invalid_input")
     assert document["error"].startswith("The picture breaks 1 rule of amazon: It is 499 px")
@@ -116,7 +124,7 @@ def test_a_picture_that_breaks_a_hard_rule_fails_the_command_which_tells_all_of_
     assert (broken["rule"], broken["measured"]) == ("longest_side", 499)
 
 
-def test_rules_are_those_of_the_day_that_is_named(run: Run, tmp_path):
+def test_rules_are_those_of_the_day_that_is_named(run: Run, tmp_path: Path) -> None:
     photo = white(tmp_path / "mug.jpg", 499)
     assert run("check-image", photo, "--for", "google", "--on", "2027-01-30")[0] == 0
     assert run("check-image", photo, "--for", "google", "--on", "2027-01-31")[0] == 1
@@ -126,20 +134,20 @@ def test_rules_are_those_of_the_day_that_is_named(run: Run, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["hepsiburada", "n11"])
-def test_sizes_that_no_place_publishes_are_not_checked(run: Run, tmp_path, place):
+def test_sizes_that_no_place_publishes_are_not_checked(run: Run, tmp_path: Path, place: str) -> None:
     document = run("check-image", white(tmp_path / "mug.jpg", 100), "--for", place)[1]
     sizes = [rule["verdict"] for rule in document["checks"][0]["rules"] if rule["rule"] == "size"]
     assert sizes == ["not_checked"]
 
 
-def test_what_is_no_picture_cannot_be_checked(run: Run, tmp_path):
+def test_what_is_no_picture_cannot_be_checked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mug.jpg").write_text("<html>")
     code, document = run("check-image", "mug.jpg", "--for", "amazon")
     assert (code, document["checks"], document["error_type"]) == (1, [], "invalid_input")
     assert run("check-image", "https://example.com/mug.jpg", "--for", "amazon")[0] == 1
 
 
-def test_a_listing_is_written_from_a_photo_in_every_language(run: Run, box, photo_path):
+def test_a_listing_is_written_from_a_photo_in_every_language(run: Run, box: Sandbox, photo_path: Path) -> None:
     argv = ("--languages", "Turkish,English", "--for", "trendyol", "--facts", '{"material": "ceramic"}')
     code, document = run("listing", str(photo_path), *argv)
     assert (code, document["error"]) == (0, None)
@@ -149,7 +157,7 @@ def test_a_listing_is_written_from_a_photo_in_every_language(run: Run, box, phot
     assert len(document["categories"]) == 9
 
 
-def test_a_listing_takes_a_photo_or_categories(run: Run, box, photo_path):
+def test_a_listing_takes_a_photo_or_categories(run: Run, box: Sandbox, photo_path: Path) -> None:
     code, document = run("listing", str(photo_path), "--categories", '{"a": "b"}')
     assert (code, document["error_type"], document["listings"]) == (1, "invalid_input", [])
     assert "not both" in document["error"]
@@ -158,7 +166,7 @@ def test_a_listing_takes_a_photo_or_categories(run: Run, box, photo_path):
     assert box.journal() == []
 
 
-def test_a_listing_that_stays_bad_keeps_its_good_texts(run: Run, box):
+def test_a_listing_that_stays_bad_keeps_its_good_texts(run: Run, box: Sandbox) -> None:
     answer = json.dumps({"title": "Mug", "description": "A mug of 925 silver."})
     box.fault("job", endpoint="openrouter/router", output={"output": answer}, times=None)
     code, document = run("listing", "--categories", '{"a": "mug"}', "--languages", "English")
@@ -177,7 +185,7 @@ def test_the_page_of_packshots_lists_every_place_with_its_layout() -> None:
     ]
 
 
-def test_a_workflow_makes_packshots_and_texts_of_what_it_has_paid_for(run: Run, box, photo_path):
+def test_a_workflow_makes_packshots_and_texts_of_what_it_has_paid_for(run: Run, box: Sandbox, photo_path: Path) -> None:
     argv = ("--packshot", "--listing", "--for", "amazon,trendyol", "--language", "English")
     code, document = run("workflow", str(photo_path), "--styles", '["Studio"]', "--save_dir", "out", *argv)
     assert (code, document["errors"]) == (0, None)
@@ -190,7 +198,9 @@ def test_a_workflow_makes_packshots_and_texts_of_what_it_has_paid_for(run: Run, 
     assert endpoints(box).count(VISION) == 1
 
 
-def test_a_workflow_keeps_its_pictures_when_no_packshot_and_no_texts_can_be_made(run: Run, box, photo_path):
+def test_a_workflow_keeps_its_pictures_when_no_packshot_and_no_texts_can_be_made(
+    run: Run, box: Sandbox, photo_path: Path
+) -> None:
     url = box.put_file(photo_path.read_bytes(), "x.jpg", "image/jpeg")
     box.fault("job", endpoint=CUTOUT, output={"image": {"url": url}})
     box.fault("job", endpoint="openrouter/router", output={"output": "no"}, times=None)
@@ -201,7 +211,9 @@ def test_a_workflow_keeps_its_pictures_when_no_packshot_and_no_texts_can_be_made
 
 
 @pytest.mark.parametrize("argv", [["--packshot"], ["--packshot", "--save_dir", "out", "--for", "amazom"]])
-def test_a_workflow_without_a_place_for_its_packshots_costs_nothing(run: Run, box, photo_path, argv):
+def test_a_workflow_without_a_place_for_its_packshots_costs_nothing(
+    run: Run, box: Sandbox, photo_path: Path, argv: list[str]
+) -> None:
     code, document = run("workflow", str(photo_path), *argv)
     assert (code, document["error_type"]) == (1, "invalid_input")
     assert box.journal() == []
