@@ -316,7 +316,10 @@ def test_a_workflow_saves_every_variant(
     code, document = run("workflow", "--image", str(photo_path), *argv)
     assert (code, document["total_generated"], document["total_requested"]) == (0, 4, 4)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["1-studio.png", "2-studio.png", "3-premium.png", "4-premium.png", "original.jpg", "report.html"]
+    assert names == [
+        *("1-studio.png", "2-studio.png", "3-premium.png", "4-premium.png"),
+        *("cutout.png", "original.jpg", "report.html"),
+    ]
     for image in document["images"]:
         with open(image["path"], "rb") as file:
             assert file.read() == box.file(image["image_url"])
