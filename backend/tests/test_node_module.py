@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,18 @@ MODULE = BACKEND / "node"
 TESTS = sorted((MODULE / "test").glob("*.test.mjs"))
 
 
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python without this package, which is installed where `make setup` was run."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    return str(folder / "bin" / "python")
+
+
 @pytest.fixture
-def run_node(box: Sandbox, node: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_node(
+    box: Sandbox, node: str, bare_python: str, tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run Node with the sandbox in its environment, and this Python as the worker's."""
 
     def run(*argv: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +45,7 @@ def run_node(box: Sandbox, node: str, tmp_path: Path) -> Callable[..., subproces
             encoding="utf-8",
             timeout=300,
             cwd=cwd,
-            env={**os.environ, "SANDBOX_URL": box.url, "FAL_PYTHON": sys.executable, **env},
+            env={**os.environ, "SANDBOX_URL": box.url, "FAL_PYTHON": sys.executable, "BARE_PYTHON": bare_python, **env},
             check=False,
         )
 
@@ -99,9 +110,9 @@ def test_an_installed_copy_runs_the_worker_of_its_python(
 
 @pytest.mark.usefixtures("installed_copy")
 def test_an_installed_copy_is_told_where_the_worker_is(
-    run_node: Callable[..., subprocess.CompletedProcess[str]],
+    run_node: Callable[..., subprocess.CompletedProcess[str]], bare_python: str
 ) -> None:
-    lost = run_node("app.mjs")
+    lost = run_node("app.mjs", FAL_PYTHON=bare_python)
     assert lost.returncode == 1
     assert "has no services.fal_worker" in lost.stderr
     assert "pip install" in lost.stderr
@@ -120,6 +131,7 @@ def test_a_commonjs_bundle_of_it_works(
     esbuild: Any,
     run_node: Callable[..., subprocess.CompletedProcess[str]],
     node: str,
+    bare_python: str,
     tmp_path: Path,
 ) -> None:
     """As esbuild makes it by default for Node, and as Electron and Lambda take it; there is no `import.meta` there."""
@@ -138,7 +150,7 @@ def test_a_commonjs_bundle_of_it_works(
         done = run_node("app.cjs", **place)
         assert (done.stderr, done.returncode) == ("", 0)
         assert json.loads(done.stdout) == ["sandbox:echo installed", "sandbox:echo once"]
-    assert "has no services.fal_worker" in run_node("app.cjs").stderr
+    assert "has no services.fal_worker" in run_node("app.cjs", FAL_PYTHON=bare_python).stderr
 
 
 def test_the_python_of_the_projects_own_environment_is_found(

@@ -83,7 +83,8 @@ test('without a worker beside it the Python package is run, also in a folder wit
   const worker = await FalWorker.start(settings);
   assert.equal((await worker.call('any-llm-complete', { prompt: 'sandbox:echo kept' })).output, 'sandbox:echo kept');
   await worker.close();
-  for (const start of [() => runFal('doctor', {}, {}), () => FalWorker.start({ onStderr: () => {} })]) {
+  const python = process.env.BARE_PYTHON;
+  for (const start of [() => runFal('doctor', {}, { python }), () => FalWorker.start({ python, onStderr: () => {} })]) {
     const error = await failure(start());
     assert.equal(error.errorType, 'start_failed');
     assert.match(error.message, /has no services\.fal_worker\. Nothing was sent/);
