@@ -307,7 +307,7 @@ def test_a_failed_picture_is_made_once_more_and_the_better_one_is_taken(
     assert (image["verdict"], image["locked"], image["attempts"]) == ("pass", True, 2)
     assert pictures_paid(box) == 2
     kept = sorted(path.name for path in (cutout_path.parent / "out").glob("*generated*"))
-    assert kept == ["x-studio-2-generated.png", "x-studio-generated.png"]
+    assert kept == ["x-Studio-2-generated.png", "x-Studio-generated.png"]
 
 
 @pytest.mark.parametrize(("options", "paid"), [({"fidelity": "lock"}, 1), ({"fidelity": "check"}, 1), ({}, 2)])
@@ -370,7 +370,7 @@ def test_a_picture_is_on_file_before_anything_else_is_done_with_it(
     monkeypatch.setattr("services.shop.backgrounds.locked", broken)
     with pytest.raises(MemoryError):
         one(shop, cutout_path)
-    assert (cutout_path.parent / "out" / "x-studio-generated.png").stat().st_size > 0
+    assert (cutout_path.parent / "out" / "x-Studio-generated.png").stat().st_size > 0
 
 
 KILLED = """
