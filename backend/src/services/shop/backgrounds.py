@@ -21,7 +21,7 @@ from services.fal.product import style_error
 from services.fal.results import StyledImage, StyleError
 from services.fal_service import FalClient
 from services.shop.fidelity import Fidelity, FidelityVerdict, measured
-from services.shop.packshot import file_format, opened_cutout, written
+from services.shop.packshot import EXTENSIONS, file_format, opened_cutout, written
 from services.shop.picture_file import Pixels, in_srgb, opened
 from services.shop.pixel_lock import Lock, locked
 from services.shop.places import place_named
@@ -29,7 +29,6 @@ from services.shop.product_files import ProductFiles, SavedPicture
 from services.shop.source_type import COMPOSITE
 
 Mode = Literal["check", "lock", "retry"]
-EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
 GRACE_S = 20.0
 """For the download of a picture that is paid for, when the call's own time is over."""
 ORDER = ("fail", "warn", "pass")

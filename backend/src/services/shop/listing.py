@@ -85,7 +85,7 @@ def source(product: object, title: str | None, facts: object) -> Source:
         if not (_told(categories) or known):
             raise InvalidInput("Nothing is known of the product. Give its categories, a title or facts.")
         return Source(categories, None, known)
-    if isinstance(product, str) and product.lower().startswith(("http://", "https://", "data:")):
+    if arguments.is_url(product):
         return Source(None, arguments.image_url(product, "product"), known)
     if not isinstance(product, str | os.PathLike):
         raise InvalidInput("product must be categories (an object of texts), or the path or the URL of a photo.")
@@ -117,8 +117,7 @@ def written(client: FalClient, call: Call, source: Source, brief: Brief) -> List
 
 
 def _analyse(client: FalClient, call: Call, photo: str | os.PathLike[str], made: ListingResult) -> None:
-    is_url = isinstance(photo, str) and photo.lower().startswith(("http://", "https://", "data:"))
-    url = str(photo) if is_url else client.upload_file(photo, timeout=call.check())
+    url = str(photo) if arguments.is_url(photo) else client.upload_file(photo, timeout=call.check())
     made["image_url"] = url
     answer = client.analyze_product_image(url, timeout=call.check())
     raise_reported(answer)

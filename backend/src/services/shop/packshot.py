@@ -24,6 +24,8 @@ from services.shop.source_type import saved
 WHITE = (255, 255, 255)
 MIN_SIDE, MAX_SIDE = 16, 10_000
 JPEG_QUALITY = 95
+EXTENSIONS = {"JPEG": "jpg", "PNG": "png"}
+"""The formats that are written, with the extensions of their files."""
 VISIBLE = 8
 """An alpha below leaves no trace on 8 bits that anybody sees; the product's box begins here."""
 SHADOW_STRENGTH = 0.35

@@ -210,7 +210,7 @@ class Shop:
     def _cut_out(self, image: str | os.PathLike[str], files: ProductFiles, timeout_s: float) -> _Cutout:
         """Cut the product out at fal, and save it before anything else."""
         ends_at = time.monotonic() + timeout_s
-        url = image if _is_url(image) else self._client.upload_file(image, timeout=_left(ends_at))
+        url = image if arguments.is_url(image) else self._client.upload_file(image, timeout=_left(ends_at))
         found = self._client.remove_background(str(url), timeout=_left(ends_at))
         saved = files.take(self._client.save_picture(found["image"]["url"], files.folder, files.named("cutout")))
         return _Cutout(saved, found.get("request_id"), found.get("billable_units"), found["image"]["url"])
@@ -251,7 +251,7 @@ def _packshot(
 
     product = packshot.opened_cutout(Path(cutout).read_bytes())
     made = packshot.packshot(product, layout, behind, shadow=shadow, source_type=source_type)
-    extension = {"JPEG": "jpg", "PNG": "png"}[made.format]
+    extension = packshot.EXTENSIONS[made.format]
     saved = files.write(made.data, place.name if place else "packshot", extension)
     return {
         **saved,
@@ -270,17 +270,13 @@ def _source_type(image: str | os.PathLike[str], cutout: str, behind: tuple[int, 
     from services.shop.picture_file import opened
     from services.shop.source_type import passed_on, source_type_of
 
-    sources = [cutout] if _is_url(image) or not os.path.isfile(image) else [image, cutout]
+    sources = [cutout] if arguments.is_url(image) or not os.path.isfile(image) else [image, cutout]
     known = [source_type_of(opened(Path(source).read_bytes())) for source in sources]
     return passed_on(*known, behind=source_type_of(behind) if isinstance(behind, Image.Image) else None)
 
 
 def _left(ends_at: float) -> float:
     return max(0.01, ends_at - time.monotonic())
-
-
-def _is_url(image: object) -> bool:
-    return isinstance(image, str) and image.lower().startswith(("http://", "https://", "data:"))
 
 
 def _read(image: object) -> tuple[bytes, str]:
