@@ -3,12 +3,16 @@
 Waiting listens to the status stream, and polls when that is not to be had
 (https://fal.ai/docs/documentation/model-apis/inference/queue). Which endpoint a job goes to comes from the chains of
 `endpoints.py`; what its output means is known to `text_models.py` and `picture_models.py`.
+
+A call may carry a *journal*, which remembers its jobs beyond this process. It is asked before every submit, may answer
+in place of fal, and is told what became of the job. A job that a journal knows is not cancelled when its call ends: it
+is picked up by its id the next time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from services.fal.call import Call, Slots, ctrl_c_waits_for_submit
 from services.fal.endpoints import Endpoint, Endpoints
@@ -63,6 +67,63 @@ class Result(NamedTuple):
     """fal's own count of what is billed, when it says so."""
     inference_s: float | None = None
     """fal's own figure for the model's run."""
+
+
+class JobKey(NamedTuple):
+    """Which job of a call this is: the same one each time that the call is made again.
+
+    Not a hash of its arguments: the URL of an upload, a model and an endpoint may be others the next time, and then the
+    job would be paid for twice.
+    """
+
+    step: str
+    """What it is for, such as "cutout" or "analysis"."""
+    style: str | None = None
+    """The name of the style that it is for."""
+    ordinal: int = 0
+    """Which one of several for the same: the second analysis, the third variant."""
+
+
+class Accepted(NamedTuple):
+    """A job that fal accepted earlier, and whose end nobody has seen."""
+
+    endpoint: str
+    request_id: str
+
+
+class Later(NamedTuple):
+    """No submit now: ask again after so many seconds."""
+
+    seconds: float
+
+
+class Journal(Protocol):
+    """Remembers the jobs of one call beyond this process. Its methods are called from several threads at once.
+
+    Each of them returns when what it was told is on disk.
+    """
+
+    def begin(self, key: JobKey, endpoint: str, arguments: Mapping[str, Any]) -> Result | Accepted | Later | None:
+        """What is known of a job before it is submitted. None: nothing, and the intent to submit it is on record.
+
+        Raises a FalError for a job that must not be submitted: Cancelled when no job may be for now, AmbiguousSubmit
+        when this one may be running at fal under an id that nobody knows.
+        """
+
+    def sent(self, key: JobKey, request_id: str) -> None:
+        """fal accepted the job."""
+
+    def refused(self, key: JobKey, error: FalError) -> bool:
+        """The job surely does not run. True: call `begin` again, `error` has passed by then."""
+
+    def in_doubt(self, key: JobKey, error: AmbiguousSubmit) -> None:
+        """The submit went out, and whether fal took the job is not known."""
+
+    def done(self, key: JobKey, result: Result) -> None:
+        """The job ended, and this is what it left."""
+
+    def failed(self, key: JobKey, error: FalError) -> None:
+        """The job ended without a result."""
 
 
 class Jobs:
