@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from services.fal.errors import FalError
-from services.fal.jobs import JobKey, Later
+from services.fal.journal import JobKey, Later
 
 VERSION = 1
 """Of the tables. A journal of another version is refused."""
