@@ -229,13 +229,8 @@ def may_be(value: Any, name: str) -> bool:
 )
 def test_settings_of_wrong_types_are_invalid_input(name: str) -> None:
     for value in WRONG[1:]:
-        if (name, value) in (
-            ("timeout", 5),
-            ("max_concurrency", 5),
-            ("expires_in", 5),
-            ("store_io", True),
-            ("max_usd", 5),
-        ):
+        numbers = [(setting, 5) for setting in ("timeout", "max_concurrency", "expires_in", "max_usd")]
+        if (name, value) in (*numbers, ("store_io", True)):
             continue
         with pytest.raises(InvalidInput):
             FalClient(**{"key": "an-id:a-secret", name: value})
