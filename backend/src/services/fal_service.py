@@ -225,19 +225,24 @@ class FalClient:
         For a program that goes on after a call, and is to be refused before it if `max_usd` does not allow for both.
         """
         view = copy.copy(self)
-        view._beside = jobs
+        view._beside = arguments.jobs(jobs)
         return view
 
-    @contextlib.contextmanager
-    def one_call(self, timeout: float | None = None, *, jobs: Mapping[str, int] | None = None) -> Iterator[FalClient]:
+    def one_call(
+        self, timeout: float | None = None, *, jobs: Mapping[str, int] | None = None
+    ) -> contextlib.AbstractContextManager[FalClient]:
         """A view of this client whose methods are parts of one call: one deadline, and one sum of what it costs.
 
         - jobs: how many jobs the call is expected to submit, by role, such as `{"cutout": 1, "text": 2}`
 
         Raises BudgetExceeded, before anything is sent, if they would cost more than `max_usd` leaves.
         """
-        with self._call(timeout, several=True) as call:
-            self._afford(call, jobs=jobs or {})
+        return self._one_call(self._timeout_s(timeout), {} if jobs is None else arguments.jobs(jobs))
+
+    @contextlib.contextmanager
+    def _one_call(self, timeout_s: float, jobs: Mapping[str, int]) -> Iterator[FalClient]:
+        with self._call(timeout_s, several=True) as call:
+            self._afford(call, jobs=jobs)
             yield self.within(call)
 
     # Text
@@ -828,8 +833,9 @@ class FalClient:
         not known ahead; then `unknown` says why. Failures and second questions are not counted. Raises a FalError if
         fal's prices cannot be read.
         """
-        if method not in STAND_INS:
+        if not isinstance(method, str) or method not in STAND_INS:
             raise InvalidInput(f"method must be one of {', '.join(STAND_INS)}, not {str(method)[:100]!r}.")
+        arguments.known(options, getattr(self, method))
         return self.estimate_of(lambda view: getattr(view, method)(**{**stand_ins(method, options), **options}))
 
     def estimate_of(self, action: Callable[[FalClient], object]) -> Estimate:
@@ -837,6 +843,8 @@ class FalClient:
 
         - action: calls one method that costs money, such as `lambda view: Shop(view).listing(categories)`
         """
+        if not callable(action):
+            raise InvalidInput(f"action must be callable with a client, not {action!r}.")
         view = copy.copy(self)
         view._estimates = True
         try:
@@ -968,7 +976,6 @@ class _Shared:
             self._closed = True
             parts, self._made = self._made, None
         if parts is not None:
-            parts.prices.stop()
             parts.api.close()
 
     def forget_parent_process(self) -> None:
