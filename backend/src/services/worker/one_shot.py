@@ -13,7 +13,7 @@ from services.fal_service import FalClient
 from services.worker import early_signals
 from services.worker.commands import COMMANDS, ENV_FILE, PROGRESS, TIMEOUT, TRACE, Document, Values
 from services.worker.output import JsonStdout, rendered, stderr_is_terminal
-from services.worker.supervisor import ALL_OVER, Invocation, Supervisor, on_signal
+from services.worker.supervisor import ALL_OVER, NOBODY_READS, Invocation, Supervisor, on_signal
 
 if TYPE_CHECKING:
     from services.worker.terminal import Steps
@@ -29,7 +29,12 @@ def run(name: str, values: Values, out: JsonStdout) -> int:
         with on_signal(supervisor.ends.put):
             early_signals.disarm()
             supervisor.start(invocation)
-            if supervisor.watch() != ALL_OVER:
+            reason = supervisor.watch()
+            if reason not in (ALL_OVER, NOBODY_READS) and COMMANDS[name].resumes:
+                # What it began may end; the next signal ends it at once.
+                invocation.within().winds_down = True
+                reason = supervisor.watch()
+            if reason != ALL_OVER:
                 supervisor.close()
     return 0 if invocation.succeeded else 1
 
