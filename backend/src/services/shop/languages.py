@@ -43,15 +43,22 @@ _KNOWN = (
     ("cs", "Czech", "čeština"),
     ("da", "Danish", "dansk"),
     ("el", "Greek", "ελληνικά"),
+    ("fa", "Persian", "فارسی"),
     ("fi", "Finnish", "suomi"),
+    ("he", "Hebrew", "עברית"),
+    ("hi", "Hindi", "हिन्दी"),
     ("hu", "Hungarian", "magyar"),
+    ("id", "Indonesian", "bahasa indonesia"),
     ("ja", "Japanese", "日本語"),
     ("ko", "Korean", "한국어"),
+    ("ku", "Kurdish", "kurdî"),
     ("no", "Norwegian", "norsk"),
     ("ro", "Romanian", "română"),
     ("ru", "Russian", "русский"),
     ("sv", "Swedish", "svenska"),
     ("uk", "Ukrainian", "українська"),
+    ("ur", "Urdu", "اردو"),
+    ("vi", "Vietnamese", "tiếng việt"),
     ("zh", "Chinese", "中文"),
 )
 """Code, English name, and other names. The first of a code is what the code alone means."""
@@ -66,7 +73,17 @@ def language_named(value: object) -> Language:
     name = arguments.text(value, "language").strip()
     if len(name) > MAX_NAME or "\n" in name:
         raise InvalidInput(f"language must be the name of one language, such as Turkish or tr, not {name[:100]!r}.")
-    return _BY_NAME.get(folded(name.replace("_", "-")), Language("", name))
+    return _known(name) or Language("", name)
+
+
+def language_code(value: object) -> str:
+    """The code of a language that a result names; empty when it is not known here."""
+    known = _known(str(value).strip())
+    return known.code if known else ""
+
+
+def _known(name: str) -> Language | None:
+    return _BY_NAME.get(folded(name.replace("_", "-")))
 
 
 def languages_named(value: str | Sequence[str]) -> list[Language]:
