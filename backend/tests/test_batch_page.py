@@ -229,7 +229,7 @@ def test_a_folder_that_is_moved_without_its_pages_says_so(
     assert opened().run(TOLD) == 'pages/1.js cannot be loaded. Keep the folder "pages" beside this page.'
 
 
-def entries(folder: Path, name: str = "1") -> list[dict[str, Any]]:
+def entries(folder: Path, name: str = "1") -> Any:
     text = (folder / "pages" / f"{name}.js").read_text(encoding="utf-8")
     return json.loads(text.removeprefix(f'arrived("{name}", ').removesuffix(");\n"))
 

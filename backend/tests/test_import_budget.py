@@ -64,7 +64,10 @@ LISTEN = {
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
+SERVE = {*SAVED, "page_look", "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.version"} - {
+    *AHEAD,
+    "worker.one_shot",
+}
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")

@@ -22,7 +22,7 @@ from string import Template
 
 from services.batch.page_entry import Entry, entry_of
 from services.fal.downloads import replacing
-from services.shop.page_look import LOOK, SANDBOX, html_text
+from services.page_look import LOOK, SANDBOX, html_text
 
 RESULTS_NAME, PAGE_NAME, FILES_NAME = "results.jsonl", "index.html", "pages"
 PER_FILE = 50

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypedDict
 from urllib.parse import quote
 
 from services.fal.categories import UNKNOWN
+from services.page_look import legible
 from services.shop.languages import language_code
-from services.shop.page_look import legible
 
 MAX_TEXT = 4000
 """Characters of one text; results.jsonl has all."""

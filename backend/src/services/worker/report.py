@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
 from services.fal.errors import InvalidInput
 from services.fal.image_files import local_image
-from services.shop.languages import language_code
-from services.shop.page_look import SANDBOX, html_text
+from services.page_look import SANDBOX, html_text
 from services.worker.report_page import PAGE, STYLE
 
 STAGES = {
@@ -39,6 +39,16 @@ LABELS = {
     "industrial_type": "Industry",
 }
 """Categories whose label is not just their key."""
+LANGUAGES: Mapping[str, str] = dict(
+    re.findall(
+        r"(\w+):(\w+)",
+        "arabic:ar azerbaijani:az bulgarian:bg chinese:zh czech:cs danish:da dutch:nl english:en finnish:fi french:fr "
+        "german:de greek:el hebrew:he hindi:hi hungarian:hu indonesian:id italian:it japanese:ja korean:ko "
+        "kurdish:ku norwegian:no persian:fa polish:pl portuguese:pt romanian:ro russian:ru spanish:es swedish:sv "
+        "turkish:tr türkçe:tr ukrainian:uk urdu:ur vietnamese:vi",
+    )
+)
+"""The codes of common languages, by the names that users give them."""
 NOT_SHOWN = ("image/tiff", "image/heic", "image/heif")
 """Picture formats that most browsers do not show."""
 BESIDE_ORIGINAL = 3
@@ -167,7 +177,8 @@ def _description(document: Mapping[str, Any]) -> str:
     if not text:
         return '<p class="note">No description was written.</p>'
     # An unknown language is told by an empty lang: without it the text would count as English.
-    code = language_code(language)
+    name = language.strip().casefold()
+    code = LANGUAGES.get(name, name if name in LANGUAGES.values() else "")
     return f'<blockquote lang="{code}" dir="auto"><p>{html_text(text)}</p></blockquote>{_about([language])}'
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
-from services.shop.page_look import LOOK
+from services.page_look import LOOK
 
 PAGE = Template("""\
 <!doctype html>
