@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from chromium import CONTRASTS, WIDER, Chromium
+from services.batch.keys import folder_of
 from services.batch.page import PER_FILE, Page
 from services.fal import redaction
 
@@ -78,6 +79,7 @@ def opened(browser: Chromium, folder: Path) -> Iterator[Callable[..., Chromium]]
 
 def whole(number: int, picture: Callable[[str], str]) -> dict[str, Any]:
     """A product of `workflow --packshot --listing`, with one style that failed and a packshot that breaks a rule."""
+    own = f"SKU-{number:04}"
     rules = [{"rule": "width", "verdict": "fail", "reason": "It is 60 px; at least 500 px is asked."}]
     image = {"width": 60, "height": 40}
     listing = {
@@ -87,14 +89,14 @@ def whole(number: int, picture: Callable[[str], str]) -> dict[str, Any]:
         "description": "Für abends.",
     }
     result = {
-        "original_path": picture("lamp/original.png"),
+        "original_path": picture(f"{own}/original.png"),
         "categories": {"main_product_type": "Lighting", "subcategory": "Unknown"},
-        "cutout": {"path": picture("lamp/cutout.png"), **image},
-        "images": [{"style_name": "Studio", "path": picture("lamp/1-stüdyo #1.png"), **image}],
+        "cutout": {"path": picture(f"{own}/cutout.png"), **image},
+        "images": [{"style_name": "Studio", "path": picture(f"{own}/1-stüdyo #1.png"), **image}],
         "packshots": [
             {
                 "place": "amazon",
-                "path": picture("lamp/lamp-amazon.png"),
+                "path": picture(f"{own}/lamp-amazon.png"),
                 "check": {"place": "amazon", "verdict": "fail", "rules": rules},
             }
         ],
@@ -180,9 +182,11 @@ def test_it_can_be_read_on_a_phone(
 def test_hostile_texts_stay_texts_and_no_file_outside_the_folder_is_shown(
     folder: Path, append: Callable[..., None], picture: Callable[[str], str], opened: Callable[..., Chromium]
 ) -> None:
-    (folder.parent / "secret.png").write_bytes(PNG)
-    paths = ["../secret.png", str(folder.parent / "secret.png"), "/etc/passwd", "javascript:hacked=3", HOSTILE, 7]
-    images = [{"style_name": HOSTILE, "path": path} for path in [picture("a/javascript:b#?%2e.png"), *paths]]
+    key = "../javascript:\"'><script>hacked = 1</script>"
+    own = folder_of(key)
+    picture("other/secret.png")
+    paths = [f"{own}/..", f"{own}/../../secret.png", "other/secret.png", "/etc/passwd", "javascript:x", HOSTILE, 7]
+    images = [{"style_name": HOSTILE, "path": path} for path in [picture(f"{own}/javascript:b#?%2e.png"), *paths]]
     listing = {"language": HOSTILE, "title": HOSTILE, "bullets": [HOSTILE], "description": HOSTILE}
     error = {"stage": HOSTILE, "style": HOSTILE, "error": HOSTILE, "hint": HOSTILE}
     result = {
@@ -191,9 +195,9 @@ def test_hostile_texts_stay_texts_and_no_file_outside_the_folder_is_shown(
         "categories": {"main_product_type": HOSTILE, "__proto__": HOSTILE},
         "listings": [listing],
         "errors": [error],
-        "report_path": "javascript:hacked=4",
+        "report_path": f"{own}/javascript:hacked=4\0",
     }
-    append(product(1, key=HOSTILE, result=result), failed(2, error=HOSTILE, hint=HOSTILE))
+    append(product(1, key=key, result=result), failed(2, error=HOSTILE, hint=HOSTILE))
     Page(folder).update()
     page = opened()
     page.wait_for(f"{SEEN}.length === 1")
@@ -225,12 +229,12 @@ def test_a_folder_that_is_moved_without_its_pages_says_so(
 ) -> None:
     append(product(1))
     Page(folder).update()
-    (folder / "pages" / "1.js").unlink()
-    assert opened().run(TOLD) == 'pages/1.js cannot be loaded. Keep the folder "pages" beside this page.'
+    (folder / "index.pages" / "1.js").unlink()
+    assert opened().run(TOLD) == 'index.pages/1.js cannot be loaded. Keep the folder "index.pages" beside this page.'
 
 
 def entries(folder: Path, name: str = "1") -> Any:
-    text = (folder / "pages" / f"{name}.js").read_text(encoding="utf-8")
+    text = (folder / "index.pages" / f"{name}.js").read_text(encoding="utf-8")
     return json.loads(text.removeprefix(f'arrived("{name}", ').removesuffix(");\n"))
 
 
@@ -242,21 +246,32 @@ def test_only_new_lines_are_read_and_one_that_is_still_being_written_is_left(
     assert "0 products" in (folder / "index.html").read_text()
     append(*(product(number) for number in range(1, PER_FILE + 2)))
     page.update()
-    whole_script = os.stat(folder / "pages" / "1.js").st_ino
+    whole_script = os.stat(folder / "index.pages" / "1.js").st_ino
     results = folder / "results.jsonl"
     results.write_bytes(results.read_bytes() + b'{"key": "SKU-')
     page.update()
     results.write_bytes(results.read_bytes() + b'cut off\n{"status": "what"}\n')
     append(product(99))
     page.update()
-    assert os.stat(folder / "pages" / "1.js").st_ino == whole_script
+    assert os.stat(folder / "index.pages" / "1.js").st_ino == whole_script
     assert [entry["key"] for entry in entries(folder, "2")] == ["SKU-0051", "SKU-0099"]
     assert entries(folder, "keys-1") == {"states": "d" * 52, "keys": [*(e["key"] for e in entries(folder)), *KEYS_ON_2]}
     assert "52 products · $13.00 · 2 lines of results.jsonl cannot be read" in (folder / "index.html").read_text()
-    assert sorted(os.listdir(folder / "pages")) == ["1.js", "2.js", "keys-1.js"]
+    assert sorted(os.listdir(folder / "index.pages")) == ["1.js", "2.js", "keys-1.js"]
 
 
 KEYS_ON_2 = ["SKU-0051", "SKU-0099"]
+
+
+def test_results_that_are_made_anew_make_the_page_anew(folder: Path, append: Callable[..., None]) -> None:
+    page = Page(folder)
+    append(failed(1), failed(2))
+    page.update()
+    (folder / "results.jsonl").rename(folder / "before")
+    append(product(2), product(1))
+    page.update()
+    assert [(entry["key"], entry["state"]) for entry in entries(folder)] == [("SKU-0002", "done"), ("SKU-0001", "done")]
+    assert "2 products · $0.50" in (folder / "index.html").read_text()
 
 
 def test_the_page_of_a_batch_that_has_nothing_to_do_is_not_written_again(

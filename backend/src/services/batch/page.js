@@ -1,4 +1,4 @@
-/* The list of products: what is looked for stands in the address, what is shown is loaded from `pages/`. */
+/* The list of products: what is looked for stands in the address, what is shown is loaded from `index.pages/`. */
 'use strict';
 
 const NAMES = { done: 'Done', incomplete: 'Done, with problems', failed: 'Failed', ambiguous: 'Ambiguous' };
@@ -22,7 +22,7 @@ function element(name, properties = {}, ...children) {
 const data = new Map();
 const loading = new Map();
 
-/** Called by each script in `pages/`. */
+/** Called by each script in `index.pages/`. */
 function arrived(name, value) {
   data.set(name, value);
   for (const old of [...data.keys()].filter((key) => !key.startsWith('keys')).slice(0, -KEPT)) data.delete(old);
@@ -32,8 +32,8 @@ function load(name) {
   if (data.has(name)) return Promise.resolve(data.get(name));
   if (!loading.has(name)) {
     const ended = new Promise((resolve, reject) => {
-      const src = `pages/${name}.js?${facts.written}`;
-      const onerror = () => reject(new Error(`pages/${name}.js cannot be loaded. Keep the folder "pages" beside this page.`));
+      const src = `index.pages/${name}.js?${facts.written}`;
+      const onerror = () => reject(new Error(`index.pages/${name}.js cannot be loaded. Keep the folder "index.pages" beside this page.`));
       document.head.append(element('script', { src, onload: () => resolve(data.get(name)), onerror }));
     });
     loading.set(name, ended.finally(() => loading.delete(name)));

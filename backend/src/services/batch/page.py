@@ -1,9 +1,9 @@
-"""The page of a batch: `index.html` in its folder, and `pages/` with what it shows, from `results.jsonl`.
+"""The page of a batch: `index.html` in its folder, and `index.pages/` with what it shows, from `results.jsonl`.
 
 It opens from the folder itself, where a browser lets a page load scripts, but fetch nothing. So the products stand in
-scripts of PER_FILE (`pages/1.js`), which are loaded when somebody looks at them, and the keys and states of many stand
-in one (`pages/keys-1.js`), which is loaded when somebody looks for some of them. A policy in the head of the page holds
-it to the files beside it; `page.js` sets every text as text.
+scripts of PER_FILE (`index.pages/1.js`), which are loaded when somebody looks at them, and the keys and states of
+KEYS_PER_FILE in one (`index.pages/keys-1.js`), which is loaded when somebody looks for some of them. A policy in the
+head of the page holds it to the files beside it; `page.js` sets every text as text.
 
 Written while the batch runs: each `update` reads only the lines that are new, and holds no more than a part of them.
 """
@@ -21,10 +21,13 @@ from pathlib import Path
 from string import Template
 
 from services.batch.page_entry import Entry, entry_of
+from services.batch.results_file import FILE_NAME
 from services.fal.downloads import replacing
 from services.page_look import LOOK, SANDBOX, html_text
 
-RESULTS_NAME, PAGE_NAME, FILES_NAME = "results.jsonl", "index.html", "pages"
+PAGE_NAME = "index.html"
+PAGES_NAME = "index.pages"
+"""No product's folder has such a name, since `keys.py` keeps it for the batch."""
 PER_FILE = 50
 """Products on one screen, and in one script."""
 KEYS_PER_FILE = 10_000
@@ -38,6 +41,11 @@ class Page:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
+        self._begin(None)
+
+    def _begin(self, inode: int | None) -> None:
+        self._inode = inode
+        """Of results.jsonl: when it was made anew from the journal, so is the page."""
         self._read = 0
         """Bytes of results.jsonl that are on the page."""
         self._entries: list[Entry] = []
@@ -58,7 +66,7 @@ class Page:
         """
         if not self._read and self._is_current():
             return self._folder / PAGE_NAME
-        (self._folder / FILES_NAME).mkdir(exist_ok=True)
+        (self._folder / PAGES_NAME).mkdir(exist_ok=True)
         for line in self._new_lines():
             self._add(line)
         if self._entries:
@@ -70,17 +78,19 @@ class Page:
     def _is_current(self) -> bool:
         """Whether the page is later than the last line: a batch that has nothing to do does not write it again."""
         try:
-            page, results = (os.stat(self._folder / name) for name in (PAGE_NAME, RESULTS_NAME))
+            page, results = (os.stat(self._folder / name) for name in (PAGE_NAME, FILE_NAME))
         except FileNotFoundError:
             return False
         return page.st_mtime_ns > results.st_mtime_ns
 
     def _new_lines(self) -> Iterator[bytes]:
         try:
-            results = open(self._folder / RESULTS_NAME, "rb")  # noqa: SIM115
+            results = open(self._folder / FILE_NAME, "rb")  # noqa: SIM115
         except FileNotFoundError:
             return  # nothing has ended yet
         with results:
+            if (inode := os.fstat(results.fileno()).st_ino) != self._inode:
+                self._begin(inode)
             results.seek(self._read)
             for line in results:
                 if not line.endswith(b"\n"):
@@ -91,7 +101,7 @@ class Page:
     def _add(self, line: bytes) -> None:
         try:
             row = json.loads(line)
-            entry = entry_of(row, str(self._folder))
+            entry = entry_of(row)
         except (ValueError, RecursionError, AttributeError):
             self._unreadable += 1
             return
@@ -119,7 +129,7 @@ class Page:
 
     def _write_script(self, name: str, data: object) -> None:
         # Escaped to ASCII, it is the same in every encoding that a server may claim for it.
-        self._write(self._folder / FILES_NAME / f"{name}.js", f"arrived({json.dumps(name)}, {json.dumps(data)});\n")
+        self._write(self._folder / PAGES_NAME / f"{name}.js", f"arrived({json.dumps(name)}, {json.dumps(data)});\n")
 
     def _write_frame(self, total: int | None) -> Path:
         count = self._counts.total()
@@ -154,7 +164,7 @@ class Page:
             spent = f"at least {spent}: the cost of {self._without_cost:,} is not known"
         parts.append(spent)
         if self._unreadable:
-            parts.append(f"{_plural(self._unreadable, 'line')} of {RESULTS_NAME} cannot be read")
+            parts.append(f"{_plural(self._unreadable, 'line')} of {FILE_NAME} cannot be read")
         return " · ".join(parts)
 
     def _write(self, path: Path, text: str) -> None:

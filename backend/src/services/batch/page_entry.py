@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any, Literal, TypedDict
 from urllib.parse import quote
 
+from services.batch.keys import folder_of
 from services.fal.categories import UNKNOWN
 from services.page_look import legible
 from services.shop.languages import language_code
@@ -82,8 +83,9 @@ class Entry(TypedDict):
     """The link to the product's own page."""
 
 
-def entry_of(row: Mapping[str, Any], folder: str) -> Entry:
-    """For one line of results.jsonl in `folder`. A picture outside of the folder is not shown."""
+def entry_of(row: Mapping[str, Any]) -> Entry:
+    """For one line of results.jsonl. A picture that is not in the product's own folder is not shown."""
+    folder = folder_of(str(row.get("key")))
     result = _mapping(row.get("result"))
     pictures, texts, problems = [*_pictures(result, folder)], [*_texts(result)], [*_problems(row, result)]
     remarks = [remark for part in (*pictures, *texts) for remark in part["remarks"]]
@@ -178,13 +180,14 @@ def _problems(row: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[Pro
 
 
 def _link(path: object, folder: str) -> str | None:
-    """The file as a URL relative to the page; None for one that is not in the folder, which no page should open."""
-    if not isinstance(path, str) or not path or "\0" in path:
+    """The URL, relative to the page, of a file in the product's folder; None for others, which no page should open.
+
+    By the two last parts of its path: the rest depends on where the batch was started from.
+    """
+    parts = PurePath(path).parts if isinstance(path, str) else ()
+    if len(parts) < 2 or parts[-2] != folder or parts[-1] == os.pardir or "\0" in parts[-1]:
         return None
-    inside = os.path.relpath(path, folder)
-    if inside == os.curdir or inside.split(os.sep)[0] == os.pardir or os.path.isabs(inside):
-        return None
-    return quote(PurePath(inside).as_posix(), errors="surrogateescape")
+    return quote(f"{folder}/{parts[-1]}", errors="replace")
 
 
 def _text(value: object) -> str:
