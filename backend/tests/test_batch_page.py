@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from chromium import CONTRASTS, WIDER, Chromium
+from services.batch import Batch
 from services.batch.keys import folder_of
 from services.batch.page import PER_FILE, Page
 from services.fal import redaction
@@ -236,6 +237,17 @@ def test_a_folder_that_is_moved_without_its_pages_says_so(
 def entries(folder: Path, name: str = "1") -> Any:
     text = (folder / "index.pages" / f"{name}.js").read_text(encoding="utf-8")
     return json.loads(text.removeprefix(f'arrived("{name}", ').removesuffix(");\n"))
+
+
+@pytest.mark.usefixtures("box")
+def test_a_batch_leaves_its_page(folder: Path, photo_path: Path, opened: Callable[..., Chromium]) -> None:
+    rows = [{"key": "cup", "image": str(photo_path)}, {"key": "gone", "image": str(photo_path) + "x"}]
+    with Batch(rows, folder, options={"styles": ["Studio"]}) as batch:
+        assert sorted(line["status"] for line in batch) == ["done", "failed"]
+    page = opened("#key=cup")
+    page.wait_for(f"{SEEN}.length === 3")
+    assert page.run(SEEN) == ["cup, Original", "cup, Cut-out", "cup, Studio"]
+    assert "2 products" in page.text()
 
 
 def test_only_new_lines_are_read_and_one_that_is_still_being_written_is_left(

@@ -14,6 +14,7 @@ import base64
 import hashlib
 import json
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -37,10 +38,11 @@ HERE = Path(__file__).parent
 
 
 class Page:
-    """The page of one folder. Not for several threads at once."""
+    """The page of one folder."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder)
+        self._updating = threading.Lock()
         self._begin(None)
 
     def _begin(self, inode: int | None) -> None:
@@ -64,8 +66,12 @@ class Page:
 
         Returns the page's path. Raises OSError when it cannot be written; what was there stays.
         """
-        if not self._read and self._is_current():
-            return self._folder / PAGE_NAME
+        with self._updating:
+            if not self._read and self._is_current():
+                return self._folder / PAGE_NAME
+            return self._written(total)
+
+    def _written(self, total: int | None) -> Path:
         (self._folder / PAGES_NAME).mkdir(exist_ok=True)
         for line in self._new_lines():
             self._add(line)
