@@ -49,7 +49,7 @@ class Meter(Display):
         if not self._state:
             return
         if self.moves and self._bar is not None:
-            self.draw(self._bar(_ended(self._state), _total(self._state), self._text()))
+            self.draw(self._bar(_ended(self._state), self._state["total"], self._text()))
         elif self._clock() >= self._next_line:
             self._next_line = self._clock() + LINE_EVERY_S
             log.show(f"batch: {self._text()}")
@@ -63,11 +63,10 @@ class Meter(Display):
 
     def _text(self, *, is_over: bool = False) -> str:
         state = self._state
-        products, jobs = state["products"], _at_fal(state)
-        parts = [f"{products['done']:,} of {_total(state):,} done"]
-        parts += [f"{products[name]:,} {name}" for name in ("failed", "ambiguous") if products[name]]
+        parts = [f"{state['done']:,} of {state['total']:,} done"]
+        parts += [f"{state[name]:,} {name}" for name in ("failed", "ambiguous") if state[name]]
         if not is_over:
-            parts.append(f"{jobs:,} {'job' if jobs == 1 else 'jobs'}")
+            parts.append(f"{state['jobs']:,} {'job' if state['jobs'] == 1 else 'jobs'}")
         parts.append(f"${state['cost_usd']:,.2f}")
         left = None if is_over else self._seconds_left()
         parts += [f"{_duration(left)} left"] if left is not None else []
@@ -81,21 +80,12 @@ class Meter(Display):
         ended = _ended(self._state)
         if ended == ended_before:
             return None
-        remaining = _total(self._state) - ended
+        remaining = int(self._state["total"]) - ended
         return remaining * (self._clock() - began) / (ended - ended_before)
 
 
 def _ended(state: Mapping[str, Any]) -> int:
-    return sum(int(state["products"][name]) for name in ("done", "failed", "ambiguous"))
-
-
-def _total(state: Mapping[str, Any]) -> int:
-    return sum(map(int, state["products"].values()))
-
-
-def _at_fal(state: Mapping[str, Any]) -> int:
-    """Jobs that are being submitted, or that fal has."""
-    return sum(int(state["jobs"].get(name, 0)) for name in ("intent", "sent"))
+    return int(state["done"] + state["failed"] + state["ambiguous"])
 
 
 def _duration(seconds: float) -> str:
