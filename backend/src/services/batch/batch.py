@@ -28,6 +28,7 @@ from services.batch.brake import Brake
 from services.batch.journal import COUNTED, NewProduct, Product, ProductState, Store, check_recipe
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
+from services.batch.page import Page
 from services.batch.product_journal import ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
@@ -37,6 +38,7 @@ from services.batch.sqlite_journal import SqliteStore
 from services.fal.arguments import folder
 from services.fal.call import Call
 from services.fal.errors import Cancelled, FalError, InvalidInput, as_fal_error
+from services.fal.log import logger
 from services.fal.progress import Progress
 from services.fal_service import FalClient
 
@@ -53,6 +55,8 @@ TELL_S = 1.0
 """How often it is told how far the batch is."""
 LOOK_S = 0.25
 """How often it is looked whether the batch was stopped or paused."""
+SHOW_EVERY_S = 10.0
+"""How often index.html is brought up to date."""
 
 Source = Union[str, "os.PathLike[str]", Iterable[Mapping[str, Any]]]
 OnProgress = Callable[[dict[str, Any]], object]
@@ -126,6 +130,8 @@ class Batch:
         except BaseException:
             self._store.close()
             raise
+        self._index = Page(self.output)
+        self._show_at = self._began + SHOW_EVERY_S
         self._page: deque[Product] = deque()
         self._paging = threading.Lock()
         self._ended: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=MOST_PRODUCTS)
@@ -217,6 +223,7 @@ class Batch:
         finally:
             for product in self._page:
                 self._store.put_back(product.id, 0.0)
+            self._show()
             self._results.close()
             self._store.close()
             self._client.close()
@@ -301,9 +308,19 @@ class Batch:
             self.drain()
         elif self._brake.reason is None and self._store.batch().paused:
             self._brake.stop(Cancelled("The batch was paused.", hint=self.how_to_resume))
+        if self._show_at <= time.monotonic():
+            self._show_at = time.monotonic() + SHOW_EVERY_S
+            self._show()
         if self._on_progress is not None and self._told_at + TELL_S <= time.monotonic():
             self._told_at = time.monotonic()
             self._on_progress(self.counts())
+
+    def _show(self) -> None:
+        """Bring index.html up to date. Where it cannot be written, what is paid for goes on."""
+        try:
+            self._index.update(total=sum(self.counts()["products"].values()))
+        except (OSError, FalError) as error:
+            logger.warning(f"index.html cannot be written: {error}")
 
 
 def counts_of(store: Store) -> dict[str, Any]:
