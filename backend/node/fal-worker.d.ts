@@ -1577,9 +1577,9 @@ export type BatchFailure = ErrorDocument & {
   /** By their state: sent, done, failed, ambiguous. */
   jobs?: Record<string, number>;
   /** US dollars, as far as they are known, over all runs. */
-  cost_usd?: number | null;
+  cost_usd?: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
-  committed_usd?: number | null;
+  committed_usd?: number;
   max_usd?: number | null;
   /** Of this run. */
   seconds?: number;
