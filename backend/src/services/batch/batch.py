@@ -29,9 +29,11 @@ from services.batch.journal import COUNTED, NewProduct, Product, ProductState, S
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
 from services.batch.page import Page
-from services.batch.product_journal import Prices, ProductJournal
+from services.batch.product_journal import ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
+from services.batch.settle import Settled
+from services.batch.settle import settle as settle_jobs
 from services.batch.sqlite_journal import SqliteStore
 from services.fal.arguments import folder
 from services.fal.call import Call
@@ -49,7 +51,9 @@ MOST_PRODUCTS = 64
 """Products that are made at once: more would only wait for the same places."""
 DRAIN_S = 10.0
 """How long jobs may still run when a batch ends early. After it they go on at fal, and the next run picks them up."""
-LOOK_S = 0.5
+TELL_S = 1.0
+"""How often it is told how far the batch is."""
+LOOK_S = 0.25
 """How often it is looked whether the batch was stopped or paused."""
 SHOW_EVERY_S = 10.0
 """How often index.html is brought up to date."""
@@ -72,12 +76,13 @@ class Batch:
         max_usd: float | None = None,
         retry_failed: bool = False,
         retry_ambiguous: bool = False,
+        settle: bool = False,
         timeout: float | None = None,
         env_file: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
+        confirm: Callable[[int], object] | None = None,
         within: Call | None = None,
         recipe_of: RecipeOf = of_method,
-        prices: Prices | None = None,
         store: Store | None = None,
     ) -> None:
         """
@@ -90,26 +95,34 @@ class Batch:
         - max_usd: what the batch may spend, in US dollars
         - retry_failed: make products again that failed; jobs that are done are not paid again
         - retry_ambiguous: submit jobs again of which nobody knows whether fal runs and bills them
+        - settle: first ask fal for these jobs, among its past requests
         - timeout: seconds for one product (default: 900)
-        - on_progress: called with the counts, twice a second
+        - on_progress: called with `counts()` every second
+        - confirm: called with the number of products that are new, before anything is begun; may raise
         - within: a call that another thread may cancel
+        - recipe_of: makes the recipe of a command and its options
+        - store: what keeps the journal (default: SQLite in the output's folder)
 
         Raises InvalidInput and MissingKey before anything is sent, and JournalError.
         """
         self.output = folder(output, "output")
         self._timeout_s = DEFAULT_TIMEOUT_S if timeout is None else timeout
         self._retry_ambiguous = retry_ambiguous
-        self._prices = prices or Prices(lambda endpoint, arguments: 0.0, lambda endpoint, arguments, result: None)
         self._brake = Brake()
         self._call = Call(math.inf, parent=within, progress=Progress())
         self._around = within
         self._on_progress = on_progress
+        self._confirm = confirm
         self.bad_lines: list[BadLine] = []
         """Lines of the manifest that were left out."""
+        self.settled: Settled | None = None
+        """What came of asking fal for the jobs that were in doubt."""
         self._store = store or SqliteStore(self.output)
         self._began = time.monotonic()
         try:
             self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
+            if settle:
+                self.settled = settle_jobs(self._store, self._client.settings)
             wanted: dict[ProductState, bool] = {"failed": retry_failed, "ambiguous": retry_ambiguous}
             if again := [state for state, is_wanted in wanted.items() if is_wanted]:
                 self._store.again(again)
@@ -125,6 +138,7 @@ class Batch:
         self._threads: list[threading.Thread] = []
         self._drained_at = math.inf
         """When the jobs that still run have had their time, by the monotonic clock."""
+        self._told_at = -math.inf
         self._closed = False
 
     def _open(
@@ -148,6 +162,8 @@ class Batch:
             manifest = Manifest(source, recipe.read)
             products = manifest.products()
             self.bad_lines = manifest.bad_lines
+            if self._confirm is not None and not self._store.is_there():
+                self._confirm(len(products))
         make_folder(self.output)
         named = recipe and {"command": recipe.command, "options": dict(recipe.options), **fixed}
         row = self._store.open(named, max_jobs, max_usd)
@@ -155,6 +171,7 @@ class Batch:
         self._recipe = recipe or recipe_of(row.recipe["command"], row.recipe["options"])
         self._store.add(products)
         self.max_jobs = row.max_jobs
+        self._has_limit = row.max_usd is not None
         self._client = FalClient(timeout=self._timeout_s, max_concurrency=row.max_jobs, env_file=env_file)
 
     # The run
@@ -216,16 +233,8 @@ class Batch:
         return f"It goes on where it was when it is run again with --output {shlex.quote(str(self.output))} alone."
 
     def counts(self) -> dict[str, Any]:
-        """How far it is: products by their state, jobs that are at fal, US dollars, and seconds."""
-        counts, row = self._store.counts(), self._store.batch()
-        return {
-            "products": {state: getattr(counts, state) for state in COUNTED},
-            "jobs": dict(counts.jobs),
-            "cost_usd": round(counts.cost_usd, 6),
-            "committed_usd": round(row.committed, 6),
-            "max_usd": row.max_usd,
-            "seconds": round(time.monotonic() - self._began, 3),
-        }
+        """How far it is: products by their state, jobs by theirs, US dollars, and seconds."""
+        return {**counts_of(self._store), "seconds": round(time.monotonic() - self._began, 3)}
 
     # Threads
 
@@ -265,7 +274,11 @@ class Batch:
 
     def _make(self, product: Product) -> None:
         journal = ProductJournal(
-            self._store, product.id, self._brake, self._prices, retry_ambiguous=self._retry_ambiguous
+            self._store,
+            product.id,
+            self._brake,
+            has_limit=self._has_limit,
+            retry_ambiguous=self._retry_ambiguous,
         )
         call = Call(self._timeout_s, parent=self._call, progress=Progress(), journal=journal)
         outcome = attempt(self._client, call, journal, self._recipe, product, self.output / folder_of(product.key))
@@ -298,7 +311,8 @@ class Batch:
         if self._show_at <= time.monotonic():
             self._show_at = time.monotonic() + SHOW_EVERY_S
             self._show()
-        if self._on_progress is not None:
+        if self._on_progress is not None and self._told_at + TELL_S <= time.monotonic():
+            self._told_at = time.monotonic()
             self._on_progress(self.counts())
 
     def _show(self) -> None:
@@ -307,6 +321,18 @@ class Batch:
             self._index.update(total=sum(self.counts()["products"].values()))
         except (OSError, FalError) as error:
             logger.warning(f"index.html cannot be written: {error}")
+
+
+def counts_of(store: Store) -> dict[str, Any]:
+    """How far a batch is, by its journal."""
+    counts, row = store.counts(), store.batch()
+    return {
+        "products": {state: getattr(counts, state) for state in COUNTED},
+        "jobs": dict(counts.jobs),
+        "cost_usd": round(counts.cost_usd, 6),
+        "committed_usd": round(row.committed, 6),
+        "max_usd": row.max_usd,
+    }
 
 
 def make_folder(path: Path) -> None:

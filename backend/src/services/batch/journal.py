@@ -13,7 +13,7 @@ The truth about money is one row per job, and one number per batch:
     job.state:     intent -> sent -> done | failed, or ambiguous
 
 `batch.committed` is what the batch may have spent: the actual cost of jobs that ended, and the estimate of those that
-run, are in doubt, or whose cost is not known. It never exceeds `max_usd`.
+run, are in doubt, or whose cost is not known. No job begins that would take it above `max_usd`.
 
 A method is one transaction, which is on disk when it returns. All of them may be called from several threads at once.
 They wait for the database, never for fal.
@@ -26,7 +26,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from services.fal.errors import FalError
+from services.fal.costs import shown_usd
+from services.fal.errors import BudgetExceeded, FalError
 from services.fal.journal import JobKey, Later
 from services.fal.redaction import shown
 
@@ -47,18 +48,10 @@ class JournalError(FalError):
     error_type = "journal"
 
 
-class OverBudget(FalError):
-    """`max_usd` does not cover the next job. Nothing was submitted."""
+class BatchIncomplete(FalError):
+    """Not every product of the batch is done."""
 
-    error_type = "over_budget"
-
-    @classmethod
-    def of(cls, batch: BatchRow, estimate: float) -> OverBudget:
-        return cls(
-            f"The next job may cost ${estimate:.4f}, and of the ${batch.max_usd:.2f} that the batch may spend "
-            f"${batch.committed:.4f} are spent or reserved.",
-            hint="Resume with a higher --max_usd.",
-        )
+    error_type = "batch_incomplete"
 
 
 class OwnerMayLive(FalError):
@@ -68,6 +61,15 @@ class OwnerMayLive(FalError):
     default_retryable = True
     wait_s: float = OWNER_GONE_S
     """After how long it is its owner's no more."""
+
+
+def over_budget(batch: BatchRow, estimate: float) -> BudgetExceeded:
+    """The error for a job that `max_usd` does not cover."""
+    return BudgetExceeded(
+        f"The next job may cost ${shown_usd(estimate)}, and of the ${batch.max_usd:.2f} that the batch may spend "
+        f"${shown_usd(batch.committed)} are spent or reserved.",
+        hint="Resume with a higher --max_usd.",
+    )
 
 
 class BatchRow(NamedTuple):
@@ -152,6 +154,10 @@ class Store(ABC):
     # The batch
 
     @abstractmethod
+    def is_there(self) -> bool:
+        """Whether the batch was begun before. Opens nothing that is not closed again."""
+
+    @abstractmethod
     def open(self, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None) -> BatchRow:
         """Begin a new batch with `recipe`, or take up the one that is there; then what is not None is set anew.
 
@@ -231,7 +237,7 @@ class Store(ABC):
         - intent, of an owner that is gone: it becomes ambiguous, then as that
         - intent, of one that may live: raises OwnerMayLive
 
-        Raises OverBudget when the reserve would exceed `max_usd`.
+        Raises BudgetExceeded (`over_budget`) when the reserve would exceed `max_usd`.
         """
 
     @abstractmethod
@@ -272,6 +278,10 @@ class Store(ABC):
     @abstractmethod
     def drop(self, product: int, step: str) -> None:
         """ambiguous -> no row, the estimate given back: fal surely never had it. The product waits again."""
+
+    @abstractmethod
+    def knows(self, request_id: str) -> bool:
+        """Whether a job has this id."""
 
     # Pictures
 

@@ -26,7 +26,6 @@ from services.batch.journal import (
     JobRow,
     JournalError,
     NewProduct,
-    OverBudget,
     PictureRow,
     Product,
     ProductState,
@@ -35,6 +34,7 @@ from services.batch.journal import (
     check_recipe,
     check_version,
     other_input,
+    over_budget,
 )
 
 FILE_NAME = "batch.sqlite"
@@ -84,6 +84,9 @@ class SqliteStore(Store):
         self._sql: sqlite3.Connection | None = None
 
     # The batch
+
+    def is_there(self) -> bool:
+        return self._path.exists()
 
     def open(self, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None) -> BatchRow:
         self._take_lock()
@@ -222,7 +225,7 @@ class SqliteStore(Store):
                 {"estimate": estimate, "slack": SUM_USD},
             ).rowcount
             if not reserved:
-                raise OverBudget.of(self._row(sql), estimate)
+                raise over_budget(self._row(sql), estimate)
             sql.execute(
                 "INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at) "
                 "VALUES (?, ?, 'intent', ?, ?, ?, ?) ON CONFLICT (product, step) DO UPDATE SET state = 'intent', "
@@ -278,6 +281,11 @@ class SqliteStore(Store):
         with self._transaction() as sql:
             self._give_back(sql, product, step)
             self._let_wait(sql, product)
+
+    def knows(self, request_id: str) -> bool:
+        with self._reading() as sql:
+            wanted = "SELECT EXISTS (SELECT 1 FROM job WHERE request_id = ? AND state != 'ambiguous')"
+            return bool(sql.execute(wanted, (request_id,)).fetchone()[0])
 
     # Pictures
 

@@ -13,13 +13,10 @@ from services.fal_service import FalClient
 from services.worker import early_signals
 from services.worker.commands import COMMANDS, ENV_FILE, PROGRESS, TIMEOUT, TRACE, Document, Values
 from services.worker.output import JsonStdout, rendered, stderr_is_terminal
-from services.worker.supervisor import ALL_OVER, Invocation, Supervisor, on_signal
+from services.worker.supervisor import ALL_OVER, NOBODY_READS, Invocation, Supervisor, on_signal
 
 if TYPE_CHECKING:
     from services.worker.terminal import Display
-
-BATCH = "batch"
-"""The command that is long enough to be told of on a pipe too."""
 
 
 def run(name: str, values: Values, out: JsonStdout) -> int:
@@ -32,7 +29,12 @@ def run(name: str, values: Values, out: JsonStdout) -> int:
         with on_signal(supervisor.ends.put):
             early_signals.disarm()
             supervisor.start(invocation)
-            if supervisor.watch() != ALL_OVER:
+            reason = supervisor.watch()
+            if reason not in (ALL_OVER, NOBODY_READS) and COMMANDS[name].resumes:
+                # What it began may end; the next signal ends it at once.
+                invocation.within().winds_down = True
+                reason = supervisor.watch()
+            if reason != ALL_OVER:
                 supervisor.close()
     return 0 if invocation.succeeded else 1
 
@@ -44,7 +46,7 @@ def _nothing() -> None:
 @contextlib.contextmanager
 def _display(name: str, values: Values, out: JsonStdout) -> Iterator[Display | None]:
     """What tells a person of the command, if there is one and it takes long enough."""
-    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, name == BATCH or stderr_is_terminal()):
+    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, _is_long(name) or stderr_is_terminal()):
         yield None
         return
     display = _made(name, tells_error=not out.is_terminal)
@@ -52,8 +54,13 @@ def _display(name: str, values: Values, out: JsonStdout) -> Iterator[Display | N
         yield display
 
 
+def _is_long(name: str) -> bool:
+    """Whether a command takes so long that it is told of on a pipe too."""
+    return COMMANDS[name].resumes
+
+
 def _made(name: str, *, tells_error: bool) -> Display:
-    if name == BATCH:
+    if _is_long(name):
         from services.worker.batch_meter import Meter
 
         return Meter(tells_error=tells_error)
