@@ -19,6 +19,8 @@ from services.worker.supervisor import ALL_OVER, NOBODY_READS, Invocation, Super
 if TYPE_CHECKING:
     from services.worker.terminal import Display
 
+WINDS_DOWN = "Ending: no more jobs are sent, and those that run have 10 s. Once more, and it ends at once."
+
 
 def run(name: str, values: Values, out: JsonStdout) -> int:
     """Run the command; 0 when its whole document is printed and carries no error, else 1."""
@@ -34,6 +36,8 @@ def run(name: str, values: Values, out: JsonStdout) -> int:
             if reason not in (ALL_OVER, NOBODY_READS) and COMMANDS[name].resumes:
                 # What it began may end; the next signal ends it at once.
                 invocation.within().winds_down = True
+                if display is not None:
+                    log.show(WINDS_DOWN)
                 reason = supervisor.watch()
             if reason != ALL_OVER:
                 supervisor.close()
