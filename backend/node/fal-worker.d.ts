@@ -1220,7 +1220,7 @@ export interface EstimateOptions {
   /** The command; may also be given without --name. */
   name: Command;
   /** Its options, as --json takes them; the photo, prompt and categories may be left out (default: none). */
-  options?: unknown | null;
+  options?: Record<string, unknown> | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */

@@ -169,7 +169,7 @@ def assert_strict(name: str, part: str, document: dict[str, Any]) -> None:
     for key, value in document.items():
         if key in check.schema.get("required", ()):
             assert not check.is_valid({other: document[other] for other in document if other != key}), key
-        wrong: Any = 1.5 if isinstance(value, str | dict | list | bool | None) else "text"
+        wrong: Any = [[]] if value is None else 1.5 if isinstance(value, str | dict | list | bool) else "text"
         assert not check.is_valid({**document, key: wrong}), key
 
 
@@ -242,7 +242,8 @@ ASKS_FAL = [name for name in DESCRIBED if COMMANDS[name].local is None]
 WAITS = [
     name
     for name in ASKS_FAL
-    if name not in ("any-llm-submit", "upload-file", "doctor") and "--request_id" not in example(name)
+    if name not in ("any-llm-submit", "upload-file", "prices", "estimate", "doctor")
+    and "--request_id" not in example(name)
 ]
 CRASH = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
 

@@ -219,24 +219,33 @@ class FalClient:
         return view
 
     def beside(self, jobs: Mapping[str, int]) -> FalClient:
-        """A view of this client that counts `jobs` (numbers by role) in what its calls are expected to cost.
+        """A view of this client that counts `jobs` in what its calls are expected to cost.
+
+        - jobs: how many jobs are to follow the call, by role, such as `{"text": 1}`
 
         For a program that goes on after a call, and is to be refused before it if `max_usd` does not allow for both.
         """
         view = copy.copy(self)
-        view._beside = jobs
+        view._beside = arguments.jobs(jobs)
         return view
 
-    @contextlib.contextmanager
-    def one_call(self, timeout: float | None = None, *, jobs: Mapping[str, int] | None = None) -> Iterator[FalClient]:
+    def one_call(
+        self, timeout: float | None = None, *, jobs: Mapping[str, int] | None = None
+    ) -> contextlib.AbstractContextManager[FalClient]:
         """A view of this client whose methods are parts of one call: one deadline, and one sum of what it costs.
 
         - jobs: how many jobs the call is expected to submit, by role, such as `{"cutout": 1, "text": 2}`
 
         Raises BudgetExceeded, before anything is sent, if they would cost more than `max_usd` leaves.
         """
-        with self._call(timeout, several=True) as call:
-            self._afford(call, jobs=jobs or {})
+        return self._one_call(self._timeout_s(timeout), {} if jobs is None else arguments.jobs(jobs))
+
+    @contextlib.contextmanager
+    def _one_call(self, timeout_s: float, jobs: Mapping[str, int]) -> Iterator[FalClient]:
+        # What the caller's own block raises is passed on as it is.
+        with self._noted(timeout_s, several=True) as call:
+            with _border():
+                self._afford(call, jobs=jobs)
             yield self.within(call)
 
     # Text
@@ -828,8 +837,9 @@ class FalClient:
         not known ahead; then `unknown` says why. Failures and second questions are not counted. Raises a FalError if
         fal's prices cannot be read.
         """
-        if method not in STAND_INS:
+        if not isinstance(method, str) or method not in STAND_INS:
             raise InvalidInput(f"method must be one of {', '.join(STAND_INS)}, not {str(method)[:100]!r}.")
+        arguments.known(options, vars(FalClient)[method])
         return self.estimate_of(lambda view: getattr(view, method)(**{**stand_ins(method, options), **options}))
 
     def estimate_of(self, action: Callable[[FalClient], object]) -> Estimate:
@@ -837,6 +847,8 @@ class FalClient:
 
         - action: calls one method that costs money, such as `lambda view: Shop(view).listing(categories)`
         """
+        if not callable(action):
+            raise InvalidInput(f"action must be callable with a client, not {action!r}.")
         view = copy.copy(self)
         view._estimates = True
         try:
@@ -884,17 +896,30 @@ class FalClient:
         several: bool = False,
     ) -> Iterator[Call]:
         """One call: its deadline, its progress, its costs, and our errors only. `several` jobs are told one by one."""
+        with self._noted(timeout, with_logs=with_logs, on_progress=on_progress, several=several) as call, _border():
+            yield call
+
+    @contextlib.contextmanager
+    def _noted(
+        self,
+        timeout: float | None,
+        *,
+        with_logs: bool = False,
+        on_progress: OnProgress | None = None,
+        several: bool = False,
+    ) -> Iterator[Call]:
+        """`_call` with whatever errors there are; ours tell what was spent."""
         timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
         if on_progress is not None and not callable(on_progress):
             raise InvalidInput(f"on_progress must be callable with one event, not {on_progress!r}.")
         around = None if self._around is None else self._around.progress
         progress = Progress(on_progress, with_logs=with_logs, parent=around)
         costs = self._costs()
-        with Call(timeout_s, parent=self._around, progress=progress, costs=costs) as call, _border():
+        with Call(timeout_s, parent=self._around, progress=progress, costs=costs) as call:
             try:
                 yield call
             except FalError as error:
-                if costs.are_known:
+                if costs.has_jobs:
                     error.partial = {**error.partial, **(costs.told() if several else {"cost_usd": costs.total()})}
                 raise
             finally:
@@ -968,7 +993,6 @@ class _Shared:
             self._closed = True
             parts, self._made = self._made, None
         if parts is not None:
-            parts.prices.stop()
             parts.api.close()
 
     def forget_parent_process(self) -> None:
