@@ -156,6 +156,16 @@ EXAMPLES = {
         {TEXT: {"model": "openai/gpt-4o-mini"}},
         frozenset({"image"}),
     ),
+    "batch": Example(
+        [
+            *("--input", "{manifest}", "--output", "{out}", "--command", "analyze-product", "--options", "{}"),
+            *("--max_jobs", "2", "--max_usd", "1", "--yes", "true", "--retry_failed", "true"),
+            *("--retry_ambiguous", "true", "--settle", "true", "--status", "false", "--pause", "false"),
+            *("--dry_run", "false"),
+        ],
+        {"output", "products", "jobs", "cost_usd", "committed_usd", "max_usd", "left_out", "settled", "error"},
+        {VISION: {"model": "openai/gpt-4o-mini"}},
+    ),
     "prices": Example(["--endpoints", f"{PHOTOKIT},{CUTOUT}"], {"prices", "error"}),
     "estimate": Example(
         ["--name", "workflow", "--options", '{"num_images": 2}'],
@@ -184,6 +194,7 @@ KEPT_KEYS = {
     "workflow": {*MANY_KEYS, "image_url", "categories", "description"},
     "packshot": {"images"},
     "listing": {"image_url", "categories", "places", "listings", "asks"},
+    "batch": {"output", "products", "jobs", "left_out"},
     "prices": {"prices"},
     "doctor": {"versions", "settings", "hosts", "endings", "warnings"},
 }
@@ -195,7 +206,10 @@ def call(box: Sandbox, photo_url: str, photo_path: Any, tmp_path: Any, capfd: An
     """Run a command's example; its exit code and the last line of its JSON."""
     env_file = tmp_path / "fal.env"
     env_file.write_text("FAL_MAX_CONCURRENCY=3\n")
+    manifest = tmp_path / "shop.jsonl"
+    manifest.write_text(json.dumps({"key": "mug", "image_url": photo_url, "model": "openai/gpt-4o-mini"}))
     places = {"photo_url": photo_url, "photo_path": photo_path, "out": tmp_path / "out", "env_file": env_file}
+    places["manifest"] = manifest
 
     def run_example(name: str, request_id: str = "none", change: Callable[[str], str] = str) -> tuple[int, Any]:
         filled = {**places, "request_id": request_id}

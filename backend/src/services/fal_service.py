@@ -38,6 +38,7 @@ from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, 
 from services.fal.estimates import STAND_INS, Estimates, stand_ins
 from services.fal.image_files import LocalImage, local_image, shrunk
 from services.fal.jobs import Jobs
+from services.fal.journal import JobKey
 from services.fal.picture_models import PictureModels
 from services.fal.prices import Prices, as_rows
 from services.fal.product import ProductModels, Workflow, uploaded
@@ -274,7 +275,7 @@ class FalClient:
 
         def ask(call: Call) -> dict[str, Any]:
             self._afford(call, jobs={"text": 1})
-            return _text_result(self._parts().text.ask(call, "text", request))
+            return _text_result(self._parts().text.ask(call, "text", request, JobKey("text")))
 
         return cast("TextResult", self._reported(ask, timeout, _NO_TEXT, with_logs=with_logs))
 
@@ -309,7 +310,7 @@ class FalClient:
 
         def ask(call: Call) -> dict[str, Any]:
             self._afford(call, jobs={"vision" if images else "enterprise": 1})
-            answer = self._parts().text.ask(call, "enterprise", request)
+            answer = self._parts().text.ask(call, "enterprise", request, JobKey("enterprise"))
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
         return cast("EnterpriseResult", self._reported(ask, timeout, _NO_ANSWER, with_logs=with_logs))
@@ -563,10 +564,10 @@ class FalClient:
             url = uploaded(call, parts.api, fitted)
             cutout = parts.product.cut_out(call, url) if remove_bg else None
             kept: dict[str, Any] = {} if cutout is None else {"cutout": cutout}
-            product_url, part = cutout["url"] if cutout else url, call.part("picture")
+            product_url = cutout["url"] if cutout else url
             try:
                 made = call.progress.step(
-                    "picture", lambda: parts.pictures.replace_background(part, product_url, prompt, options).all_made()
+                    "picture", lambda: parts.pictures.replace_background(call, product_url, prompt, options).all_made()
                 )
             except FalError as error:
                 raise error.but(partial={**error.partial, **kept}) from error
@@ -589,9 +590,8 @@ class FalClient:
         with self._call(timeout, with_logs=with_logs) as call:
             self._afford(call, jobs={"cutout": 1})
             url, pictures = uploaded(call, self._parts().api, source), self._parts().pictures
-            part = call.part("cutout")
             picture = call.progress.step(
-                "cutout", lambda: pictures.cut_out(part, url), lambda made: {"image_url": made.image["url"]}
+                "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
             )
         return cast("PictureResult", {**picture.as_result(call.progress.total()), "cost_usd": call.costs.total()})
 
@@ -654,7 +654,7 @@ class FalClient:
 
         def write(call: Call) -> dict[str, Any]:
             self._afford(call, jobs={"enterprise": 1})
-            answer = self._parts().product.background_prompt(call, known, style, model)
+            answer = self._parts().product.background_prompt(call, known, style, JobKey("prompt"), model)
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}
