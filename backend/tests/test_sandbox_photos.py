@@ -20,6 +20,7 @@ from fal_sandbox.phrases import NOUNS, PRODUCT_WORDS
 from fal_sandbox.pictures import cutout, light, saliency, surfaces
 from fal_sandbox.pictures.colours import look
 from fal_sandbox.pictures.cutout import cut_out
+from fal_sandbox.pictures.mask import search_for
 from fal_sandbox.pictures.scene import replace_background
 from fal_sandbox.samples import sample_photo
 from fal_sandbox.server import Sandbox
@@ -239,9 +240,11 @@ def test_the_network_is_loaded_with_the_first_photo_and_not_before() -> None:
 @pytest.fixture
 def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    saliency._load.cache_clear()
+    for kept in (saliency._load, search_for):
+        kept.cache_clear()
     yield
-    saliency._load.cache_clear()
+    for kept in (saliency._load, search_for):
+        kept.cache_clear()
 
 
 def test_without_onnxruntime_colours_and_edges_find_the_product(without_onnxruntime: None) -> None:
