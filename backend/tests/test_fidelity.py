@@ -90,9 +90,9 @@ def picture(product: Pixels, x: float = 0, y: float = 0, scale: float = 1.0) -> 
     return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 
 
-def small(values: Pixels) -> Pixels:
-    """Half as wide and high: a search takes its time by the pixel."""
-    return cv2.resize(values, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
+def small(values: Pixels, parts: int = 2) -> Pixels:
+    """A half as wide and high, or another part: a search takes its time by the pixel."""
+    return cv2.resize(values, (SIDE // parts, SIDE // parts), interpolation=cv2.INTER_AREA)
 
 
 def photo(product: Pixels, x: float = 0, y: float = 0, scale: float = 1.0) -> Pixels:
@@ -247,6 +247,13 @@ def cutout_path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def tiny_cutout_path(cutout_path: Path) -> Path:
+    """For what is not about pixels."""
+    Image.fromarray(small(cutout(), 4), "RGBA").save(cutout_path)
+    return cutout_path
+
+
 def pixels_of(path: str) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(Path(path).read_bytes())).convert("RGB"))
 
@@ -309,41 +316,41 @@ def test_what_cannot_be_locked_is_measured_instead(
 
 
 def test_a_failed_picture_is_made_once_more_and_the_better_one_is_taken(
-    shop: Shop, box: Sandbox, cutout_path: Path
+    shop: Shop, box: Sandbox, tiny_cutout_path: Path
 ) -> None:
     box.configure(misbehave="redraw=1", in_place=True)
-    image = one(shop, cutout_path, fidelity="retry")
+    image = one(shop, tiny_cutout_path, fidelity="retry")
     assert (image["verdict"], image["locked"], image["attempts"]) == ("pass", True, 2)
     assert pictures_paid(box) == 2
-    kept = sorted(path.name for path in (cutout_path.parent / "out").glob("*generated*"))
+    kept = sorted(path.name for path in (tiny_cutout_path.parent / "out").glob("*generated*"))
     assert kept == ["x-Studio-2-generated.png", "x-Studio-generated.png"]
 
 
 @pytest.mark.parametrize(("options", "paid"), [({"fidelity": "lock"}, 1), ({"fidelity": "check"}, 1), ({}, 2)])
 def test_no_more_pictures_are_paid_for_than_were_asked(
-    shop: Shop, box: Sandbox, cutout_path: Path, options: dict[str, Any], paid: int
+    shop: Shop, box: Sandbox, tiny_cutout_path: Path, options: dict[str, Any], paid: int
 ) -> None:
     box.configure(misbehave="redraw")
     made = shop.backgrounds(
         "x.jpg",
-        cutout_path.parent,
+        tiny_cutout_path.parent,
         CATEGORIES,
         styles=["Studio"],
-        cutout=cutout_path,
+        cutout=tiny_cutout_path,
         **{"fidelity": "retry", **options},
     )
     assert made["images"][0]["verdict"] == "fail"
     assert made["paid_pictures"] == pictures_paid(box) == paid
 
 
-def test_the_maximum_holds_for_all_styles_together(shop: Shop, box: Sandbox, cutout_path: Path) -> None:
+def test_the_maximum_holds_for_all_styles_together(shop: Shop, box: Sandbox, tiny_cutout_path: Path) -> None:
     box.configure(misbehave="redraw")
     made = shop.backgrounds(
         "x.jpg",
-        cutout_path.parent,
+        tiny_cutout_path.parent,
         CATEGORIES,
         styles=["Studio", "Premium"],
-        cutout=cutout_path,
+        cutout=tiny_cutout_path,
         fidelity="retry",
         max_pictures=3,
     )
@@ -351,11 +358,11 @@ def test_the_maximum_holds_for_all_styles_together(shop: Shop, box: Sandbox, cut
     assert made["paid_pictures"] == pictures_paid(box) == 3
 
 
-def test_a_picture_whose_replacement_cannot_be_made_is_kept(shop: Shop, box: Sandbox, cutout_path: Path) -> None:
+def test_a_picture_whose_replacement_cannot_be_made_is_kept(shop: Shop, box: Sandbox, tiny_cutout_path: Path) -> None:
     box.configure(misbehave="redraw")
     box.fault("job", endpoint=PHOTOKIT, skip=1, fail={"error": "The model ran out of memory."})
     made = shop.backgrounds(
-        "x.jpg", cutout_path.parent, CATEGORIES, styles=["Studio"], cutout=cutout_path, fidelity="retry"
+        "x.jpg", tiny_cutout_path.parent, CATEGORIES, styles=["Studio"], cutout=tiny_cutout_path, fidelity="retry"
     )
     (image,) = made["images"]
     assert image["verdict"] == "fail"
@@ -364,8 +371,9 @@ def test_a_picture_whose_replacement_cannot_be_made_is_kept(shop: Shop, box: San
     assert [error["stage"] for error in made["errors"]] == ["picture"]
 
 
-def test_pictures_of_an_earlier_call_are_not_overwritten(shop: Shop, box: Sandbox, cutout_path: Path) -> None:
-    first, second = one(shop, cutout_path), one(shop, cutout_path)
+def test_pictures_of_an_earlier_call_are_not_overwritten(shop: Shop, box: Sandbox, tiny_cutout_path: Path) -> None:
+    box.configure(in_place=True)
+    first, second = one(shop, tiny_cutout_path), one(shop, tiny_cutout_path)
     assert first["generated"]["path"] != second["generated"]["path"]
     assert Path(first["generated"]["path"]).exists()
 
