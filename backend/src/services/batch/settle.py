@@ -94,8 +94,7 @@ class _Past:
         if endpoint.startswith("https://"):
             return  # a service of the user's own, of which fal knows nothing
         start = datetime.fromtimestamp(since - MARGIN_S, timezone.utc).isoformat(timespec="seconds")
-        end = datetime.fromtimestamp(time.time() + MARGIN_S, timezone.utc).isoformat(timespec="seconds")
-        query = {"endpoint_id": endpoint, "start": start, "end": end, "limit": "100", "expand": "payloads"}
+        query = {"endpoint_id": endpoint, "start": start, "limit": "100", "expand": "payloads"}
         for _ in range(MOST_PAGES):
             page = self._page(query)
             yield from page["items"]
