@@ -199,6 +199,15 @@ def test_a_job_in_doubt_is_never_submitted_again_unless_asked_for(quick: Sandbox
     assert len(accepted(quick, PHOTOKIT)) == 6
 
 
+def test_a_picture_waits_for_the_prompt_that_may_yet_be_found(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=ENTERPRISE, drop="after")
+    [line] = made(rows[:1], out)
+    assert (line["status"], line["error_type"], line["result"]["images"]) == ("ambiguous", "ambiguous_submit", [])
+    [line] = made(None, out, settle=True)
+    assert (line["status"], line["result"]["images"][0]["prompt"]) == ("done", "A mug.")
+    assert len(accepted(quick)) == JOBS
+
+
 def test_settling_picks_up_what_fal_has_and_drops_what_it_never_had(quick: Sandbox, rows: Any, out: Path) -> None:
     quick.fault("submit", endpoint=PHOTOKIT, drop="after")
     quick.fault("submit", endpoint=CUTOUT, drop="before")
