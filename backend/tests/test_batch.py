@@ -65,7 +65,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def made(source: Any, out: Path, **options: Any) -> list[dict[str, Any]]:
-    with Batch(source, out, **{"options": ONE_STYLE, **options} if source else options) as batch:
+    with Batch(source, out, **options if source is None else {"options": ONE_STYLE, **options}) as batch:
         return list(batch)
 
 
@@ -170,6 +170,15 @@ def test_an_answer_that_nobody_can_use_is_asked_for_again_by_a_retry(box: Sandbo
     [line] = made(None, out, retry_failed=True)
     assert line["status"] == "done"
     assert len(accepted(box)) == 3 + (line["result"]["raw_output"] == "")
+
+
+def test_a_batch_without_products_is_no_success(quick: Sandbox, rows: Any, out: Path) -> None:
+    """A run that was killed before it had read its input leaves one."""
+    made([], out, command="product_workflow")
+    with pytest.raises(InvalidInput, match="no products"):
+        made(None, out)
+    made(rows, out)
+    assert states(out) == {"done": 4}
 
 
 # What is in doubt
@@ -423,7 +432,7 @@ def test_a_photo_that_is_gone_fails_its_product_alone(quick: Sandbox, rows: Any,
 
 def read(source: Any) -> tuple[list[Any], list[Any]]:
     manifest = Manifest(source, dict)
-    return [(one.key, one.line, dict(one.input)) for one in manifest.products()], list(manifest.bad_lines)
+    return [(one.key, one.line, dict(one.input)) for one in manifest], list(manifest.bad_lines)
 
 
 def test_a_csv_as_excel_writes_it_is_read(tmp_path: Path) -> None:
