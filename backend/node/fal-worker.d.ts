@@ -1380,6 +1380,11 @@ export type AnyLlmStreamFailure = ErrorDocument & {
   cost_usd?: number | null;
 };
 
+export type AnyLlmSubmitFailure = ErrorDocument & {
+  /** Null: fal may be running the job, and bill it. */
+  cost_usd?: number | null;
+};
+
 export type AnyLlmStatusFailure = ErrorDocument | FailedStatus;
 
 export type AnyLlmResultFailure = ErrorDocument & {
@@ -1676,7 +1681,7 @@ export interface Failures {
   "any-llm-complete": AnyLlmCompleteFailure;
   "any-llm-enterprise": AnyLlmEnterpriseFailure;
   "any-llm-stream": AnyLlmStreamFailure;
-  "any-llm-submit": ErrorDocument;
+  "any-llm-submit": AnyLlmSubmitFailure;
   "any-llm-status": AnyLlmStatusFailure;
   "any-llm-result": AnyLlmResultFailure;
   "any-llm-cancel": ErrorDocument;

@@ -180,7 +180,12 @@ class StreamLine(StreamLineExtras):
     """False on the last line."""
 
 
-class SubmitResult(TypedDict):
+class SpentInVain(TypedDict, total=False):
+    cost_usd: Failed[float | None]
+    """Null: fal may be running the job, and bill it."""
+
+
+class SubmitResult(SpentInVain):
     """Of `submit_job`."""
 
     request_id: str
