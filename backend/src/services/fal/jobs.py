@@ -3,6 +3,10 @@
 Waiting listens to the status stream, and polls when that is not to be had
 (https://fal.ai/docs/documentation/model-apis/inference/queue). Which endpoint a job goes to comes from the chains of
 `endpoints.py`; what its output means is known to `text_models.py` and `picture_models.py`.
+
+A call may carry a *journal*, which remembers its jobs beyond this process. It is asked before every submit, may answer
+in place of fal, and is told what became of the job. A job that a journal knows is not cancelled when its call ends: it
+is picked up by its id the next time.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from services.fal.errors import (
     Unreachable,
 )
 from services.fal.hosts import is_run_host, parse
+from services.fal.journal import Result
 from services.fal.log import logger, outline
 from services.fal.redaction import shown
 from services.fal.responses import job_error, usable_id
@@ -52,17 +57,6 @@ class Job(NamedTuple):
     status_url: str
     result_url: str
     cancel_url: str
-
-
-class Result(NamedTuple):
-    """What a finished job left."""
-
-    request_id: str | None
-    output: dict[str, Any]
-    billable_units: float | None = None
-    """fal's own count of what is billed, when it says so."""
-    inference_s: float | None = None
-    """fal's own figure for the model's run."""
 
 
 class Jobs:

@@ -19,7 +19,8 @@ from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, FalError, JobFailed
 from services.fal.hosts import parse
 from services.fal.image_files import LocalImage, for_bria
-from services.fal.jobs import Jobs, Result
+from services.fal.jobs import Jobs
+from services.fal.journal import Result
 from services.fal.responses import as_text, as_whole, from_sandbox
 
 if TYPE_CHECKING:

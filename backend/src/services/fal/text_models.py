@@ -30,7 +30,8 @@ from services.fal.errors import (
     StreamTruncated,
     Unreachable,
 )
-from services.fal.jobs import Job, Jobs, Result
+from services.fal.jobs import Job, Jobs
+from services.fal.journal import Result
 from services.fal.log import logger
 from services.fal.responses import as_whole, usage_of
 
