@@ -1,0 +1,536 @@
+"""The journal of a batch that several machines make: on PostgreSQL, with PgQueuer handing out the products.
+
+PgQueuer's queue holds a row for each product that waits or runs, and its `concurrency_limit` holds over all machines.
+A machine that takes a row shows by a heartbeat that it lives; a row whose heartbeat stops is handed to another machine
+(https://pgqueuer.readthedocs.io). Then two machines may believe that a product is theirs, one of them wrongly: what
+keeps money safe is not the queue but the key of the table of jobs, under which nobody submits twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from services.batch.journal import (
+    OWNER_GONE_S,
+    VERSION,
+    BatchRow,
+    Counts,
+    JobRow,
+    JobState,
+    JournalError,
+    NewProduct,
+    OverBudget,
+    OwnerMayLive,
+    PictureRow,
+    Product,
+    ProductState,
+    Store,
+)
+from services.batch.postgres import Connection, Server
+from services.batch.postgres_tables import TABLES
+from services.fal.journal import Later
+
+if TYPE_CHECKING:
+    from pgqueuer.models import Job
+    from pgqueuer.queries import Queries
+
+T = TypeVar("T")
+
+QUEUE = "product"
+"""PgQueuer's name for what a row is about: its entrypoint."""
+HEARTBEAT_S = 30.0
+"""A machine that has not been heard of for so long is dead: its products go to others."""
+BEATS = 4
+"""Heartbeats in that time."""
+FORGOTTEN_S = 120.0
+"""For so long a job may run at fal that nobody waits for."""
+LATER_S = 0.02
+"""Times `max_jobs`: how long who found all places taken waits, so that all who wait ask some 50 times a second."""
+PAGE = 1000
+"""Rows that are read or written at once."""
+COUNT_SHARE = 20
+"""Counting takes at most one part in so many of the time: a million products take a second to count."""
+
+
+class PostgresJournal(Store):
+    """One process's hold on the journal; see `Store` for what its methods do and raise."""
+
+    def __init__(self, url: str) -> None:
+        """Raises InvalidInput for a URL that cannot be one, and when the extra `cluster` is not installed."""
+        self._server = Server(url)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._machine = uuid.uuid4()
+        self._claimed: dict[int, Job] = {}
+        """The queue's rows of the products that this process works on."""
+        self._max_jobs = 1
+        self._counted: tuple[float, Counts] | None = None
+        """Until when the last count is good enough."""
+        self._queries: Queries | None = None
+
+    # The batch
+
+    def open(self, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None) -> BatchRow:
+        self._server.connect()
+        try:
+            row = self._server.run(lambda connection: self._open(connection, recipe, max_jobs, max_usd))
+        except BaseException:
+            self._server.close()
+            raise
+        self._max_jobs = row.max_jobs
+        self._server.every(HEARTBEAT_S / BEATS, self._beat)
+        return row
+
+    async def _open(
+        self, connection: Connection, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None
+    ) -> BatchRow:
+        schema = self._server.address.schema
+        # Of two machines that begin at once, one makes the tables.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"fal batch {schema}")
+        if await connection.fetchval("SELECT to_regclass('batch')") is None:
+            if recipe is None:
+                raise JournalError(
+                    f"There is no batch in the journal at {self._server.address.shown}.", hint="Begin one with --input."
+                )
+            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+            await connection.execute(TABLES)
+            await self._queue(connection).install()
+            await connection.execute(
+                "INSERT INTO batch (id, version, recipe, max_jobs) VALUES (1, $1, $2, $3)",
+                VERSION,
+                json.dumps(recipe),
+                max_jobs or 1,
+            )
+        version = await connection.fetchval("SELECT version FROM batch")
+        if version != VERSION:
+            raise JournalError(
+                f"The journal at {self._server.address.shown} is of version {version}, and this program writes "
+                f"version {VERSION}.",
+                hint="Use the version of this project that began the batch, or begin another batch in a schema of its "
+                "own: add ?search_path=NAME to the URL.",
+            )
+        known = json.loads(await connection.fetchval("SELECT recipe FROM batch"))
+        if recipe is not None:
+            _same_recipe(known, recipe)
+        await connection.execute(
+            "UPDATE batch SET max_jobs = coalesce($1, max_jobs), max_usd = coalesce($2, max_usd)",
+            max_jobs,
+            _exact(max_usd),
+        )
+        return await self._batch(connection)
+
+    def batch(self) -> BatchRow:
+        row = self._server.run(self._batch)
+        self._max_jobs = row.max_jobs
+        return row
+
+    async def _batch(self, connection: Connection) -> BatchRow:
+        row = await connection.fetchrow("SELECT recipe, max_jobs, max_usd, committed, paused FROM batch")
+        return BatchRow(
+            json.loads(row["recipe"]),
+            row["max_jobs"],
+            _dollars(row["max_usd"]),
+            float(row["committed"]),
+            row["paused"],
+        )
+
+    def set_paused(self, paused: bool) -> None:
+        self._server.fetch("UPDATE batch SET paused = $1", paused)
+
+    def close(self) -> None:
+        async def put_all_back(connection: Connection) -> None:
+            for product in list(self._claimed):
+                await self._put_back(connection, product, 0.0)
+
+        # Others need not wait until the heartbeat is missed.
+        with contextlib.suppress(JournalError):
+            self._server.run(put_all_back, patience_s=0.0)
+        self._server.close()
+
+    # Products
+
+    def add(self, products: Iterable[NewProduct]) -> int:
+        rows = list(products)  # a lost connection begins anew
+        return self._server.run(lambda connection: self._add(connection, rows))
+
+    async def _add(self, connection: Connection, rows: Sequence[NewProduct]) -> int:
+        await connection.execute("SELECT FROM batch FOR UPDATE")
+        added, rest = 0, iter(rows)
+        while page := list(islice(rest, PAGE)):
+            known = await connection.fetch(
+                "SELECT key, input FROM product WHERE key = ANY($1)", [product.key for product in page]
+            )
+            inputs = {row["key"]: json.loads(row["input"]) for row in known}
+            for product in page:
+                if product.key in inputs and inputs[product.key] != dict(product.input):
+                    raise JournalError(
+                        f"The product {product.key!r} (line {product.line}) is in the journal with another input.",
+                        hint="Give it another key, or begin another batch.",
+                    )
+            new = [product for product in page if product.key not in inputs]
+            ids = await connection.fetch(
+                "INSERT INTO product (key, line, input) "
+                "SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[]) RETURNING id",
+                [product.key for product in new],
+                [product.line for product in new],
+                [json.dumps(dict(product.input)) for product in new],
+            )
+            await self._enqueue(connection, [row["id"] for row in ids])
+            added += len(ids)
+        return added
+
+    def claim(self, limit: int) -> Sequence[Product]:
+        return self._server.run(lambda connection: self._claim(connection, limit))
+
+    async def _claim(self, connection: Connection, limit: int) -> Sequence[Product]:
+        from pgqueuer.queries import EntrypointExecutionParameter
+
+        jobs = await self._queue(connection).dequeue(
+            batch_size=limit,
+            entrypoints={QUEUE: EntrypointExecutionParameter(self._max_jobs)},
+            queue_manager_id=self._machine,
+            global_concurrency_limit=None,
+            heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
+        )
+        if not jobs:
+            return []
+        taken = {int(job.payload or b""): job for job in jobs}
+        # After a while without heartbeats the queue may hand us what is ours already.
+        ids = [product for product in taken if product not in self._claimed]
+        rows = await connection.fetch(
+            "UPDATE product SET state = 'running', owner = $2, attempts = attempts + 1 "
+            "WHERE id = ANY($1) AND state IN ('waiting', 'running') RETURNING id, key, line, input, attempts",
+            ids,
+            self._owner,
+        )
+        self._claimed.update({row["id"]: taken[row["id"]] for row in rows})
+        return [
+            Product(row["id"], row["key"], row["line"], json.loads(row["input"]), row["attempts"])
+            for row in sorted(rows, key=lambda row: int(row["id"]))
+        ]
+
+    def unfinished(self) -> bool:
+        return bool(
+            self._value("SELECT EXISTS (SELECT FROM product WHERE state IN ('waiting', 'running'))")
+        )
+
+    def put_back(self, product: int, delay_s: float) -> None:
+        self._server.run(lambda connection: self._put_back(connection, product, delay_s))
+        self._claimed.pop(product, None)
+
+    async def _put_back(self, connection: Connection, product: int, delay_s: float) -> None:
+        still_ours = await connection.fetchval(
+            "UPDATE product SET state = 'waiting', owner = NULL, attempts = attempts - 1 "
+            "WHERE id = $1 AND owner = $2 AND state = 'running' RETURNING id",
+            product,
+            self._owner,
+        )
+        if still_ours is not None:
+            await self._queue(connection).retry_job(self._claimed[product], timedelta(seconds=delay_s), None)
+
+    def finish(self, product: int, state: ProductState, line: bytes) -> None:
+        async def act(connection: Connection) -> None:
+            # A machine that was taken for dead may bring what it made: it is paid for. Its failures are not wanted.
+            await connection.execute(
+                "UPDATE product SET state = $3, result = $4, owner = NULL, ended = nextval('ended') "
+                "WHERE id = $1 AND state IN ('waiting', 'running') AND (owner = $2 OR $3 = 'done')",
+                product,
+                self._owner,
+                state,
+                line,
+            )
+            open_now = await connection.fetchval("SELECT state IN ('waiting', 'running') FROM product WHERE id = $1", product)
+            if not open_now:
+                await self._queue(connection).log_jobs([(self._claimed[product], "successful", None)])
+
+        self._server.run(act)
+        self._claimed.pop(product, None)
+
+    def again(self, states: Sequence[ProductState]) -> int:
+        async def act(connection: Connection) -> int:
+            return await self._wait_again(connection, "state = ANY($1)", list(states))
+
+        return self._server.run(act)
+
+    async def _wait_again(self, connection: Connection, which: str, *values: object) -> int:
+        rows = await connection.fetch(
+            f"UPDATE product SET state = 'waiting', result = NULL, ended = NULL WHERE {which} RETURNING id", *values
+        )
+        await self._enqueue(connection, [row["id"] for row in rows])
+        return len(rows)
+
+    def counts(self) -> Counts:
+        now = time.monotonic()
+        if self._counted is None or now >= self._counted[0]:
+            counts = self._server.run(self._count)
+            took = time.monotonic() - now
+            self._counted = now + COUNT_SHARE * took, counts
+        return self._counted[1]
+
+    async def _count(self, connection: Connection) -> Counts:
+        products = dict(await connection.fetch("SELECT state, count(*) FROM product GROUP BY state"))
+        jobs = await connection.fetch("SELECT state, count(*), sum(cost) FROM job GROUP BY state")
+        states = ("waiting", "running", "done", "failed", "ambiguous")
+        return Counts(
+            *(products.get(state, 0) for state in states),
+            {state: count for state, count, _ in jobs},
+            float(sum(cost or 0 for _, _, cost in jobs)),
+        )
+
+    def results(self) -> Iterator[bytes]:
+        last = 0
+        while rows := self._server.fetch(
+            "SELECT ended, result FROM product WHERE ended > $1 ORDER BY ended LIMIT $2", last, PAGE
+        ):
+            for row in rows:
+                yield row["result"]
+            last = rows[-1]["ended"]
+
+    def result_bytes(self) -> int:
+        return int(self._value("SELECT coalesce(sum(octet_length(result) + 1), 0) FROM product WHERE ended IS NOT NULL"))
+
+    # Jobs
+
+    def begin(
+        self, product: int, step: str, endpoint: str, args_hash: str, estimate: float, *, retry_ambiguous: bool
+    ) -> JobRow | Later | None:
+        tries = 0
+
+        async def act(connection: Connection) -> JobRow | Later | None:
+            nonlocal tries
+            tries += 1
+            # Of all machines one begins a job at a time: what is counted and read here stays so until the commit.
+            room = await connection.fetchrow("SELECT max_jobs, max_usd, committed FROM batch FOR UPDATE")
+            row = await connection.fetchrow(f"{_JOB} WHERE product = $1 AND step = $2", product, step)
+            if row is not None and row["state"] == "intent":
+                if row["owner"] == self._owner and tries > 1:
+                    return None  # recorded by the try whose end was not seen
+                if row["age_s"] < OWNER_GONE_S:
+                    raise OwnerMayLive(
+                        f"The job {step!r} may be on its way from another machine.", hint="It is looked at again later."
+                    )
+                await connection.execute(
+                    "UPDATE job SET state = 'ambiguous' WHERE product = $1 AND step = $2", product, step
+                )
+                row = {**row, "state": "ambiguous"}
+            if row is not None and row["state"] != "failed" and not (row["state"] == "ambiguous" and retry_ambiguous):
+                return _job_row(row)
+            if await connection.fetchval(_RUNNING, timedelta(seconds=FORGOTTEN_S)) >= room["max_jobs"]:
+                return Later(max(0.1, LATER_S * room["max_jobs"]))
+            if room["max_usd"] is not None and room["committed"] + _exact(estimate) > room["max_usd"]:
+                raise OverBudget(
+                    f"The next job may cost ${estimate:g}, and ${room['committed']:f} of the ${room['max_usd']:f} are "
+                    "committed.",
+                    hint="Raise --max_usd to go on.",
+                )
+            await connection.execute(
+                _RESERVE, product, step, endpoint, args_hash, _exact(estimate), self._owner
+            )
+            return None
+
+        return self._server.run(act)
+
+    def sent(self, product: int, step: str, request_id: str) -> None:
+        # Also when others have given it up meanwhile: now its id is known.
+        self._server.fetch(
+            "UPDATE job SET state = 'sent', request_id = $3 "
+            "WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous') AND owner = $4",
+            product,
+            step,
+            request_id,
+            self._owner,
+        )
+
+    def refused(self, product: int, step: str) -> None:
+        self._server.fetch(
+            """
+            WITH gone AS (
+                DELETE FROM job WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous') AND owner = $3
+                AND cost IS NULL RETURNING estimate
+            ), kept AS (
+                UPDATE job SET state = 'failed' WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous')
+                AND owner = $3 AND cost IS NOT NULL RETURNING estimate
+            )
+            UPDATE batch SET committed = committed - back.estimate
+            FROM (SELECT * FROM gone UNION ALL SELECT * FROM kept) AS back
+            """,
+            product,
+            step,
+            self._owner,
+        )
+
+    def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
+        self._server.fetch(
+            "UPDATE job SET state = 'ambiguous', request_id = coalesce($3, request_id) "
+            "WHERE product = $1 AND step = $2 AND state = 'intent' AND owner = $4",
+            product,
+            step,
+            request_id,
+            self._owner,
+        )
+
+    def done(self, product: int, step: str, result: Mapping[str, Any], cost: float | None) -> None:
+        self._end(product, step, "done", json.dumps(dict(result)), cost)
+
+    def failed(self, product: int, step: str, cost: float | None) -> None:
+        self._end(product, step, "failed", None, cost)
+
+    def _end(self, product: int, step: str, state: JobState, result: str | None, cost: float | None) -> None:
+        self._server.fetch(
+            """
+            WITH ended AS (
+                UPDATE job SET state = $3, result = $4, cost = coalesce(cost + $5, $5, cost)
+                WHERE product = $1 AND step = $2 AND state IN ('intent', 'sent', 'ambiguous')
+                RETURNING coalesce($5 - estimate, 0) AS difference
+            )
+            UPDATE batch SET committed = committed + ended.difference FROM ended
+            """,
+            product,
+            step,
+            state,
+            result,
+            _exact(cost),
+        )
+
+    def unusable(self, product: int, request_ids: Sequence[str]) -> None:
+        self._server.fetch(
+            "UPDATE job SET state = 'failed', result = NULL "
+            "WHERE product = $1 AND request_id = ANY($2) AND state = 'done'",
+            product,
+            list(request_ids),
+        )
+
+    # Settling what is in doubt
+
+    def in_doubt_rows(self) -> Sequence[JobRow]:
+        return [_job_row(row) for row in self._server.fetch(f"{_JOB} WHERE state = 'ambiguous' ORDER BY intent_at")]
+
+    def adopt(self, product: int, step: str, request_id: str) -> None:
+        async def act(connection: Connection) -> None:
+            await connection.execute(
+                "UPDATE job SET state = 'sent', request_id = $3 "
+                "WHERE product = $1 AND step = $2 AND state = 'ambiguous'",
+                product,
+                step,
+                request_id,
+            )
+            await self._wait_again(connection, "id = $1 AND state = 'ambiguous'", product)
+
+        self._server.run(act)
+
+    def drop(self, product: int, step: str) -> None:
+        async def act(connection: Connection) -> None:
+            estimate = await connection.fetchval(
+                "DELETE FROM job WHERE product = $1 AND step = $2 AND state = 'ambiguous' RETURNING estimate",
+                product,
+                step,
+            )
+            if estimate is not None:
+                await connection.execute("UPDATE batch SET committed = committed - $1", estimate)
+            await self._wait_again(connection, "id = $1 AND state = 'ambiguous'", product)
+
+        self._server.run(act)
+
+    # Pictures
+
+    def picture(self, product: int, name: str) -> PictureRow | None:
+        rows = self._server.fetch(
+            "SELECT name, url, path, bytes FROM picture WHERE product = $1 AND name = $2", product, name
+        )
+        return PictureRow(**rows[0]) if rows else None
+
+    def saved(self, product: int, picture: PictureRow) -> None:
+        self._server.fetch(
+            "INSERT INTO picture (product, name, url, path, bytes) VALUES ($1, $2, $3, $4, $5) "
+            "ON CONFLICT (product, name) DO UPDATE SET url = excluded.url, path = excluded.path, bytes = excluded.bytes",
+            product,
+            *picture,
+        )
+
+    # Below
+
+    def _queue(self, connection: Connection) -> Queries:
+        """PgQueuer's statements, on this connection and so in its transaction."""
+        from pgqueuer.db import AsyncpgDriver
+        from pgqueuer.queries import Queries
+
+        driver = AsyncpgDriver(connection)
+        if self._queries is None:
+            self._queries = Queries(driver)
+        # What builds its statements, and keeps them, is made once.
+        return dataclasses.replace(self._queries, driver=driver)
+
+    async def _enqueue(self, connection: Connection, products: Sequence[int]) -> None:
+        if products:
+            names = [str(product) for product in products]
+            await self._queue(connection).enqueue(
+                [QUEUE] * len(names),
+                [name.encode() for name in names],
+                [0] * len(names),
+                dedupe_key=list(names),
+                on_conflict="skip",
+            )
+
+    async def _beat(self, connection: Connection) -> None:
+        if rows := [job.id for job in list(self._claimed.values())]:
+            await self._queue(connection).update_heartbeat(rows)
+
+    def _value(self, statement: str, *values: object) -> Any:
+        return self._server.fetch(statement, *values)[0][0]
+
+
+_JOB = """
+SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost, owner,
+    extract(epoch FROM intent_at)::float8 AS intent_at,
+    extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s
+FROM job
+"""
+_RUNNING = """
+SELECT count(*) FROM job JOIN product ON product.id = job.product
+WHERE job.state IN ('intent', 'sent', 'ambiguous') AND (
+    (product.state = 'running' AND job.state <> 'ambiguous') OR job.intent_at > clock_timestamp() - $1::interval
+)
+"""
+"""Jobs that may be at fal. One that nobody waits for counts for a while only: nobody will tell that it ended."""
+_RESERVE = """
+WITH reserved AS (UPDATE batch SET committed = committed + $5)
+INSERT INTO job (product, step, state, endpoint, args_hash, estimate, owner, intent_at)
+VALUES ($1, $2, 'intent', $3, $4, $5, $6, clock_timestamp())
+ON CONFLICT (product, step) DO UPDATE SET
+    state = 'intent', endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate,
+    owner = excluded.owner, intent_at = excluded.intent_at, request_id = NULL, result = NULL
+"""
+
+
+def _job_row(row: Mapping[str, Any]) -> JobRow:
+    return JobRow(
+        row["product"],
+        row["step"],
+        row["state"],
+        row["endpoint"],
+        row["args_hash"],
+        row["request_id"],
+        None if row["result"] is None else json.loads(row["result"]),
+        float(row["estimate"]),
+        _dollars(row["cost"]),
+        row["intent_at"],
+    )
+
+
+def _exact(dollars: float) -> Decimal:
+    """As it is written, so that sums are exact: ten times 0.1 is 1."""
+    return Decimal(str(dollars))
+
+
+def _dollars(exact: Decimal | None) -> float | None:
+    return None if exact is None else float(exact)
