@@ -36,6 +36,7 @@ from services.fal.endpoints import Endpoints
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
 from services.fal.image_files import LocalImage, local_image, shrunk
 from services.fal.jobs import Jobs
+from services.fal.journal import JobKey
 from services.fal.picture_models import PictureModels
 from services.fal.product import ProductModels, Workflow, uploaded
 from services.fal.progress import Progress
@@ -228,7 +229,7 @@ class FalClient:
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
 
         def ask(call: Call) -> dict[str, Any]:
-            return _text_result(self._parts().text.ask(call, "text", request))
+            return _text_result(self._parts().text.ask(call, "text", request, JobKey("text")))
 
         return cast("TextResult", self._reported(ask, timeout, _NO_TEXT, with_logs=with_logs))
 
@@ -262,7 +263,7 @@ class FalClient:
         request = request._replace(image_urls=tuple(images))
 
         def ask(call: Call) -> dict[str, Any]:
-            answer = self._parts().text.ask(call, "enterprise", request)
+            answer = self._parts().text.ask(call, "enterprise", request, JobKey("enterprise"))
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
         return cast("EnterpriseResult", self._reported(ask, timeout, _NO_ANSWER, with_logs=with_logs))
@@ -595,7 +596,7 @@ class FalClient:
         model = arguments.optional_text(model, "model")
 
         def write(call: Call) -> dict[str, Any]:
-            answer = self._parts().product.background_prompt(call, known, style, model)
+            answer = self._parts().product.background_prompt(call, known, style, JobKey("prompt"), model)
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}

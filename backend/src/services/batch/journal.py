@@ -235,6 +235,11 @@ class Store(ABC):
     def failed(self, product: int, step: str, cost: float | None) -> None:
         """sent -> failed; money as for `done`."""
 
+    @abstractmethod
+    def unusable(self, product: int, request_ids: Sequence[str]) -> None:
+        """done -> failed, for results that could not be used: a retry of the product submits them anew. They stay
+        paid for."""
+
     # Settling what is in doubt
 
     @abstractmethod

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from services.fal.errors import Cancelled, DeadlineExceeded, InvalidInput
+from services.fal.journal import JobKey, Journal
 from services.fal.progress import Progress
 
 T = TypeVar("T")
@@ -46,12 +47,26 @@ DEADLINE_SLACK_S = 0.005
 class Call:
     """A deadline and a stop button, shared by everything that one user call does."""
 
-    def __init__(self, timeout_s: float, *, parent: Call | None = None, progress: Progress | None = None) -> None:
-        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress."""
+    def __init__(
+        self,
+        timeout_s: float,
+        *,
+        parent: Call | None = None,
+        progress: Progress | None = None,
+        journal: Journal | None = None,
+        part: str = "",
+    ) -> None:
+        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress.
+
+        `journal` remembers the jobs of the call, by default where its parent's are remembered. There, `part` tells the
+        jobs of this part from those of others that do the same, such as texts in another language.
+        """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
             raise InvalidInput(f"timeout_s must be a number of seconds, not {timeout_s!r}.")
         inherited = Progress() if parent is None else parent.progress
         self.progress: Progress = progress if progress is not None else inherited
+        self.journal: Journal | None = parent.journal if journal is None and parent is not None else journal
+        self._part: str = ("" if parent is None else parent._part) + (f"{part}/" if part else "")
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         if parent is not None and parent.deadline < self.deadline:
@@ -80,6 +95,10 @@ class Call:
 
     def __exit__(self, *exc: object) -> None:
         _open.discard(self)
+
+    def key_of(self, key: JobKey) -> JobKey:
+        """What the journal knows a job of this call by."""
+        return key._replace(step=self._part + key.step)
 
     def remaining(self) -> float:
         """Seconds until the deadline, never negative."""

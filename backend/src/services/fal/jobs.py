@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from services.fal.call import Call, Slots, ctrl_c_waits_for_submit
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import (
+    AmbiguousSubmit,
+    AuthError,
     BadOutput,
     Cancelled,
     DeadlineExceeded,
@@ -31,7 +33,7 @@ from services.fal.errors import (
     Unreachable,
 )
 from services.fal.hosts import is_run_host, parse
-from services.fal.journal import Result
+from services.fal.journal import Accepted, JobKey, Journal, Later, Result
 from services.fal.log import logger, outline
 from services.fal.redaction import shown
 from services.fal.responses import job_error, usable_id
@@ -68,9 +70,9 @@ class Jobs:
         self.slots = Slots(max_concurrency)
         """The client's places for running model calls."""
 
-    def run(self, call: Call, role: str, arguments: Callable[[Endpoint], Mapping[str, Any]]) -> Result:
+    def run(self, call: Call, role: str, arguments: Callable[[Endpoint], Mapping[str, Any]], key: JobKey) -> Result:
         """One job for `role` to its end, on the first endpoint of its chain that fal still offers."""
-        return self.on_chain(role, lambda endpoint: self.run_on(call, endpoint, arguments(endpoint)))
+        return self.on_chain(role, lambda endpoint: self.run_on(call, endpoint, arguments(endpoint), key))
 
     def on_chain(self, role: str, action: Callable[[Endpoint], T]) -> T:
         """`action` on the endpoint in use for `role`; when fal says it is gone, on the next one."""
@@ -81,10 +83,83 @@ class Jobs:
             except EndpointGone as gone:
                 endpoint = self._endpoints.move_on(role, endpoint, gone)
 
-    def run_on(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
-        """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated."""
+    def run_on(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any], key: JobKey) -> Result:
+        """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated.
+
+        `key` is what the call's journal, if it has one, knows the job by.
+        """
         with self.slots.one(call):
+            if call.journal is not None:
+                return self._on_record(call, call.journal, call.key_of(key), endpoint, arguments)
+            if endpoint.is_own_url:
+                return self._post_to_own(call, endpoint, arguments)
             return self._finish(call, self.submit(call, endpoint, arguments))
+
+    def _post_to_own(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
+        """Send one request to the user's own service. Raises AmbiguousSubmit when it was sent and not answered."""
+        answer = self._api.post_once(call, parse(endpoint.path), arguments, "photokit")
+        try:
+            output = answer.json()
+        except BadOutput as error:
+            # It has made, and may bill, the picture: the same once more could cost twice.
+            raise error.but(retryable=False, hint=None) from error
+        return Result(answer.request_id, output, answer.billable_units)
+
+    def _on_record(
+        self, call: Call, journal: Journal, key: JobKey, endpoint: Endpoint, arguments: Mapping[str, Any]
+    ) -> Result:
+        """One job that a journal knows: its result from there, or from fal, where it may have been submitted before."""
+        while True:
+            call.check()
+            known = journal.begin(key, endpoint.path, arguments)
+            if known is None:
+                known = self._start_on_record(call, journal, key, endpoint, arguments)
+            if isinstance(known, Result):
+                return known
+            if isinstance(known, Accepted):
+                return self._collect(call, journal, key, known)
+            call.sleep(known.seconds)
+
+    def _start_on_record(
+        self, call: Call, journal: Journal, key: JobKey, endpoint: Endpoint, arguments: Mapping[str, Any]
+    ) -> Result | Accepted | Later:
+        """Submit a job whose intent is on record, and put on record what became of that."""
+        try:
+            if endpoint.is_own_url:
+                result = self._post_to_own(call, endpoint, arguments)
+                journal.done(key, result)
+                return result
+            # Nobody waits for it in vain: a job that starts late is picked up later.
+            handle = self._api.submit(call, endpoint.path, arguments, webhook_url=None, start_within_s=None)
+        except AmbiguousSubmit as error:
+            journal.in_doubt(key, error)
+            raise
+        except BadOutput as error:  # of a service of the user's own: it has run
+            journal.failed(key, error)
+            raise
+        except FalError as error:
+            if journal.refused(key, error):
+                return Later(0.0)
+            raise
+        journal.sent(key, handle.request_id)
+        return Accepted(endpoint.path, handle.request_id)
+
+    def _collect(self, call: Call, journal: Journal, key: JobKey, accepted: Accepted) -> Result:
+        """The result of a job whose id is on record: when the call ends before the job does, it goes on at fal."""
+        job = self.job(call, Endpoint(accepted.endpoint), accepted.request_id)
+        try:
+            status = self._wait(call, job)
+            result = self._fetch_when_there(call, job, status if _is_of(status, job) else {"status": "COMPLETED"})
+        except FalError as error:
+            if not (_stopped(call, error) or isinstance(error, _NO_END)):
+                journal.failed(key, error)
+            raise error.but(request_id=job.request_id) from error
+        if result.output.get("error"):
+            # Whoever reads it raises that. On record it is a failure, since the next model may be asked the same.
+            journal.failed(key, JobFailed("The model failed.", request_id=job.request_id))
+        else:
+            journal.done(key, result)
+        return result
 
     def _finish(self, call: Call, job: Job) -> Result:
         ended = False
@@ -258,6 +333,8 @@ class Jobs:
         return Result(job.request_id, answer.json(), answer.billable_units, inference_s)
 
 
+_NO_END = (AuthError, FalUnavailable, NotReady, RateLimited, Unreachable)
+"""Errors of asking for a job, which say nothing of the job itself."""
 _MAY_RUN_HINT = (
     "Its job could not be cancelled: fal may be running and billing it. Look at https://fal.ai/dashboard/requests "
     "before you repeat the call."

@@ -16,6 +16,7 @@ from PIL import Image
 
 from services.fal import arguments
 from services.fal.arguments import Style
+from services.fal.call import Call
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
 from services.fal.results import StyledImage, StyleError
@@ -218,7 +219,9 @@ class Session:
         self._paid += 1
         try:
             # The model draws another seed by itself; a seed of one's own would be one more argument here.
-            again = self._client.background_replace(url, prompt=first["prompt"], remove_bg=False, timeout=self._left())
+            call = Call(self._left(), parent=self._client.call, part=f"again:{first['style_name']}")
+            client = self._client.within(call)
+            again = client.background_replace(url, prompt=first["prompt"], remove_bg=False, timeout=call.timeout_s)
         except Cancelled as error:
             result = self._result([*before, first], {})
             raise Cancelled("The call was cancelled.", partial={**result}) from error
