@@ -50,7 +50,9 @@ class Postgres:
     def __enter__(self) -> Postgres:
         (password := self._folder / "password").write_text(PASSWORD)
         password.chmod(0o644)
-        self._run("initdb", "--no-sync", "--auth=scram-sha-256", "--username=shop", f"--pwfile={password}", "-E", "UTF8")
+        self._run(
+            "initdb", "--no-sync", "--auth=scram-sha-256", "--username=shop", f"--pwfile={password}", "-E", "UTF8"
+        )
         self.start()
         return self
 
@@ -81,21 +83,21 @@ class Postgres:
         return self._run("psql", *settings, *server, "--command", statement).strip()
 
     def _run(self, program: str, *arguments: str) -> str:
-        ran = subprocess.run(
-            [self._programs / program, *arguments],
-            env={**os.environ, "PGDATA": str(self._data), "PGPASSWORD": PASSWORD, "LC_ALL": "C"},
-            cwd=self._folder,
-            user=self._user,
-            group=None if self._user is None else pwd.getpwnam(self._user).pw_gid,
-            extra_groups=None if self._user is None else [],
-            stdin=subprocess.DEVNULL,
-            # A file: pg_ctl leaves the server behind, which would keep a pipe open.
-            stdout=(out := tempfile.TemporaryFile("w+")),
-            stderr=subprocess.STDOUT,
-            timeout=WITHIN_S,
-            check=False,
-        )
-        with out:
+        # A file: pg_ctl leaves the server behind, which would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as out:
+            ran = subprocess.run(
+                [self._programs / program, *arguments],
+                env={**os.environ, "PGDATA": str(self._data), "PGPASSWORD": PASSWORD, "LC_ALL": "C"},
+                cwd=self._folder,
+                user=self._user,
+                group=None if self._user is None else pwd.getpwnam(self._user).pw_gid,
+                extra_groups=None if self._user is None else [],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=WITHIN_S,
+                check=False,
+            )
             out.seek(0)
             said = out.read()
         assert ran.returncode == 0, f"{program} {' '.join(arguments)}: {said}"

@@ -269,3 +269,8 @@ def step_of(key: JobKey) -> str:
     """The key of a job as one text: `analysis`, `analysis#1`, `picture:Studio`, `picture:Studio#2`."""
     style = "" if key.style is None else f":{key.style}"
     return f"{key.step}{style}{f'#{key.ordinal}' if key.ordinal else ''}"
+
+
+def difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
+    """TEMP"""
+    return None if dict(known) == dict(given) else "x"

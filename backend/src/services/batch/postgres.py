@@ -95,13 +95,14 @@ class Server:
         try:
             self._pool = await asyncpg.create_pool(
                 self.address.url,
-                min_size=1,
+                min_size=0,
                 max_size=CONNECTIONS,
                 timeout=CONNECT_S,
                 command_timeout=STATEMENT_S,
                 reset=_leave_as_is,
                 server_settings={"search_path": self.address.schema, "application_name": "fal-batch"},
             )
+            await self._statement("SELECT 1", ())
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
             raise self._unreachable(error) from None
 
@@ -133,18 +134,20 @@ class Server:
                 pause = min(FIRST_PAUSE_S, seconds)
             await asyncio.sleep(pause)
 
-    def run(self, action: Action[T], *, patience_s: float = AWAY_S) -> T:
+    def run(self, action: Action[T], *, locks: str = "", patience_s: float | None = None) -> T:
         """`action` in one transaction, which is on the server's disk when this returns. Raises JournalError.
 
-        It may be run again when the connection is lost, even after the server has committed it.
+        It begins when it has what the statement `locks` locks. It may be run again when the connection is lost, even
+        after the server has committed it.
         """
-        return self.wait(self._patiently(lambda: self._transaction(action), patience_s))
+        return self.wait(self._patiently(lambda: self._transaction(action, locks), patience_s))
 
     def fetch(self, statement: str, *values: object) -> list[Any]:
         """The rows of one statement, which is a transaction of its own. May be run again, as `run`."""
-        return self.wait(self._patiently(lambda: self._statement(statement, values), AWAY_S))
+        return self.wait(self._patiently(lambda: self._statement(statement, values)))
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]], patience_s: float | None = None) -> T:
+        patience_s = AWAY_S if patience_s is None else patience_s
         gives_up_at, pause = time.monotonic() + patience_s, FIRST_PAUSE_S
         while True:
             try:
@@ -162,12 +165,12 @@ class Server:
         async with self._connection() as connection:
             return list(await connection.fetch(statement, *values))
 
-    async def _transaction(self, action: Action[T]) -> T:
+    async def _transaction(self, action: Action[T], locks: str = "") -> T:
         import asyncpg
 
         async with self._connection() as connection:
-            await connection.execute("BEGIN")
             try:
+                await connection.execute(f"BEGIN; {locks}")
                 value = await action(connection)
             except (asyncpg.PostgresError, FalError):
                 if not connection.is_closed():
@@ -212,7 +215,7 @@ class Server:
 
     def _unreachable(self, error: BaseException) -> JournalError:
         return JournalError(
-            f"The journal's database at {self.address.shown} cannot be reached: {_reason(error)}.",
+            f"The journal's database at {self.address.shown} cannot be used: {_reason(error)}.",
             hint="Start it, look at the URL, the user and the password (PGPASSWORD, ~/.pgpass), and run the same "
             "command again: nothing is lost.",
             retryable=True,

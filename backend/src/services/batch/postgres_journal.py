@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from itertools import islice
@@ -36,6 +36,7 @@ from services.batch.journal import (
     Product,
     ProductState,
     Store,
+    difference,
 )
 from services.batch.postgres import Connection, Server
 from services.batch.postgres_tables import TABLES
@@ -55,6 +56,7 @@ BEATS = 4
 """Heartbeats in that time."""
 FORGOTTEN_S = 120.0
 """For so long a job may run at fal that nobody waits for."""
+SOONEST_S = 0.1
 LATER_S = 0.02
 """Times `max_jobs`: how long who found all places taken waits, so that all who wait ask some 50 times a second."""
 PAGE = 1000
@@ -69,6 +71,7 @@ class PostgresJournal(Store):
     def __init__(self, url: str) -> None:
         """Raises InvalidInput for a URL that cannot be one, and when the extra `cluster` is not installed."""
         self._server = Server(url)
+        self._shown, self._schema = self._server.address.shown, self._server.address.schema
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._machine = uuid.uuid4()
         self._claimed: dict[int, Job] = {}
@@ -94,40 +97,41 @@ class PostgresJournal(Store):
     async def _open(
         self, connection: Connection, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None
     ) -> BatchRow:
-        schema = self._server.address.schema
         # Of two machines that begin at once, one makes the tables.
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"fal batch {schema}")
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"fal batch {self._schema}")
         if await connection.fetchval("SELECT to_regclass('batch')") is None:
-            if recipe is None:
-                raise JournalError(
-                    f"There is no batch in the journal at {self._server.address.shown}.", hint="Begin one with --input."
-                )
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-            await connection.execute(TABLES)
-            await self._queue(connection).install()
-            await connection.execute(
-                "INSERT INTO batch (id, version, recipe, max_jobs) VALUES (1, $1, $2, $3)",
-                VERSION,
-                json.dumps(recipe),
-                max_jobs or 1,
-            )
-        version = await connection.fetchval("SELECT version FROM batch")
-        if version != VERSION:
+            await self._create(connection, recipe)
+        await self._require_version(connection)
+        known = await self._batch(connection)
+        if recipe is not None and (differs := difference(known.recipe, recipe)):
             raise JournalError(
-                f"The journal at {self._server.address.shown} is of version {version}, and this program writes "
-                f"version {VERSION}.",
-                hint="Use the version of this project that began the batch, or begin another batch in a schema of its "
-                "own: add ?search_path=NAME to the URL.",
+                f"The journal at {self._shown} is of another batch: {differs}.",
+                hint=f"Repeat its options, or {_ANOTHER}.",
             )
-        known = json.loads(await connection.fetchval("SELECT recipe FROM batch"))
-        if recipe is not None:
-            _same_recipe(known, recipe)
         await connection.execute(
             "UPDATE batch SET max_jobs = coalesce($1, max_jobs), max_usd = coalesce($2, max_usd)",
             max_jobs,
-            _exact(max_usd),
+            None if max_usd is None else _exact(max_usd),
         )
         return await self._batch(connection)
+
+    async def _create(self, connection: Connection, recipe: Mapping[str, Any] | None) -> None:
+        if recipe is None:
+            raise JournalError(f"There is no batch in the journal at {self._shown}.", hint="Begin one with --input.")
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
+        await connection.execute(TABLES)
+        await self._queue(connection).install()
+        await connection.execute(
+            "INSERT INTO batch (id, version, recipe, max_jobs) VALUES (1, $1, $2, 1)", VERSION, json.dumps(dict(recipe))
+        )
+
+    async def _require_version(self, connection: Connection) -> None:
+        version = await connection.fetchval("SELECT version FROM batch")
+        if version != VERSION:
+            raise JournalError(
+                f"The journal at {self._shown} is of version {version}, and this program reads version {VERSION}.",
+                hint=f"Go on with the version of this project that began the batch, or {_ANOTHER}.",
+            )
 
     def batch(self) -> BatchRow:
         row = self._server.run(self._batch)
@@ -161,10 +165,9 @@ class PostgresJournal(Store):
 
     def add(self, products: Iterable[NewProduct]) -> int:
         rows = list(products)  # a lost connection begins anew
-        return self._server.run(lambda connection: self._add(connection, rows))
+        return self._server.run(lambda connection: self._add(connection, rows), locks=_LOCK)
 
     async def _add(self, connection: Connection, rows: Sequence[NewProduct]) -> int:
-        await connection.execute("SELECT FROM batch FOR UPDATE")
         added, rest = 0, iter(rows)
         while page := list(islice(rest, PAGE)):
             known = await connection.fetch(
@@ -193,12 +196,13 @@ class PostgresJournal(Store):
         return self._server.run(lambda connection: self._claim(connection, limit))
 
     async def _claim(self, connection: Connection, limit: int) -> Sequence[Product]:
+        from pgqueuer.models import QueueEntrypoint, QueueManagerId
         from pgqueuer.queries import EntrypointExecutionParameter
 
         jobs = await self._queue(connection).dequeue(
             batch_size=limit,
-            entrypoints={QUEUE: EntrypointExecutionParameter(self._max_jobs)},
-            queue_manager_id=self._machine,
+            entrypoints={QueueEntrypoint(QUEUE): EntrypointExecutionParameter(self._max_jobs)},
+            queue_manager_id=QueueManagerId(self._machine),
             global_concurrency_limit=None,
             heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
         )
@@ -220,9 +224,7 @@ class PostgresJournal(Store):
         ]
 
     def unfinished(self) -> bool:
-        return bool(
-            self._value("SELECT EXISTS (SELECT FROM product WHERE state IN ('waiting', 'running'))")
-        )
+        return bool(self._value("SELECT EXISTS (SELECT FROM product WHERE state IN ('waiting', 'running'))"))
 
     def put_back(self, product: int, delay_s: float) -> None:
         self._server.run(lambda connection: self._put_back(connection, product, delay_s))
@@ -249,7 +251,9 @@ class PostgresJournal(Store):
                 state,
                 line,
             )
-            open_now = await connection.fetchval("SELECT state IN ('waiting', 'running') FROM product WHERE id = $1", product)
+            open_now = await connection.fetchval(
+                "SELECT state IN ('waiting', 'running') FROM product WHERE id = $1", product
+            )
             if not open_now:
                 await self._queue(connection).log_jobs([(self._claimed[product], "successful", None)])
 
@@ -280,11 +284,14 @@ class PostgresJournal(Store):
     async def _count(self, connection: Connection) -> Counts:
         products = dict(await connection.fetch("SELECT state, count(*) FROM product GROUP BY state"))
         jobs = await connection.fetch("SELECT state, count(*), sum(cost) FROM job GROUP BY state")
-        states = ("waiting", "running", "done", "failed", "ambiguous")
         return Counts(
-            *(products.get(state, 0) for state in states),
-            {state: count for state, count, _ in jobs},
-            float(sum(cost or 0 for _, _, cost in jobs)),
+            waiting=products.get("waiting", 0),
+            running=products.get("running", 0),
+            done=products.get("done", 0),
+            failed=products.get("failed", 0),
+            ambiguous=products.get("ambiguous", 0),
+            jobs={state: count for state, count, _ in jobs},
+            cost_usd=float(sum(cost or 0 for _, _, cost in jobs)),
         )
 
     def results(self) -> Iterator[bytes]:
@@ -297,7 +304,9 @@ class PostgresJournal(Store):
             last = rows[-1]["ended"]
 
     def result_bytes(self) -> int:
-        return int(self._value("SELECT coalesce(sum(octet_length(result) + 1), 0) FROM product WHERE ended IS NOT NULL"))
+        return int(
+            self._value("SELECT coalesce(sum(octet_length(result) + 1), 0) FROM product WHERE ended IS NOT NULL")
+        )
 
     # Jobs
 
@@ -309,36 +318,33 @@ class PostgresJournal(Store):
         async def act(connection: Connection) -> JobRow | Later | None:
             nonlocal tries
             tries += 1
-            # Of all machines one begins a job at a time: what is counted and read here stays so until the commit.
-            room = await connection.fetchrow("SELECT max_jobs, max_usd, committed FROM batch FOR UPDATE")
-            row = await connection.fetchrow(f"{_JOB} WHERE product = $1 AND step = $2", product, step)
-            if row is not None and row["state"] == "intent":
-                if row["owner"] == self._owner and tries > 1:
-                    return None  # recorded by the try whose end was not seen
-                if row["age_s"] < OWNER_GONE_S:
-                    raise OwnerMayLive(
-                        f"The job {step!r} may be on its way from another machine.", hint="It is looked at again later."
-                    )
-                await connection.execute(
-                    "UPDATE job SET state = 'ambiguous' WHERE product = $1 AND step = $2", product, step
-                )
-                row = {**row, "state": "ambiguous"}
-            if row is not None and row["state"] != "failed" and not (row["state"] == "ambiguous" and retry_ambiguous):
-                return _job_row(row)
-            if await connection.fetchval(_RUNNING, timedelta(seconds=FORGOTTEN_S)) >= room["max_jobs"]:
-                return Later(max(0.1, LATER_S * room["max_jobs"]))
-            if room["max_usd"] is not None and room["committed"] + _exact(estimate) > room["max_usd"]:
-                raise OverBudget(
-                    f"The next job may cost ${estimate:g}, and ${room['committed']:f} of the ${room['max_usd']:f} are "
-                    "committed.",
-                    hint="Raise --max_usd to go on.",
-                )
-            await connection.execute(
-                _RESERVE, product, step, endpoint, args_hash, _exact(estimate), self._owner
-            )
+            row = await connection.fetchrow(_STANDING, product, step, timedelta(seconds=FORGOTTEN_S))
+            state = row["state"]
+            if state == "intent":
+                if tries > 1 and row["owner"] == self._owner:
+                    return None  # recorded by a try whose end was not seen
+                state = await self._old_intent(connection, row)
+            if not (state in (None, "failed") or (state == "ambiguous" and retry_ambiguous)):
+                return _job_row({**row, "state": state})
+            if row["running"] >= row["max_jobs"]:
+                return Later(max(SOONEST_S, LATER_S * row["max_jobs"]))
+            _require_budget(row, estimate)
+            await connection.execute(_RESERVE, product, step, endpoint, args_hash, _exact(estimate), self._owner)
             return None
 
-        return self._server.run(act)
+        # Of all machines one begins a job at a time: what is counted and read stays so until the commit.
+        return self._server.run(act, locks=_LOCK)
+
+    async def _old_intent(self, connection: Connection, row: Mapping[str, Any]) -> JobState:
+        """The state of an intent whose owner is gone: in doubt."""
+        if row["age_s"] < OWNER_GONE_S:
+            raise OwnerMayLive(
+                f"The job {row['step']!r} may be on its way from another machine.", hint="It is looked at again later."
+            )
+        await connection.execute(
+            "UPDATE job SET state = 'ambiguous' WHERE product = $1 AND step = $2", row["product"], row["step"]
+        )
+        return "ambiguous"
 
     def sent(self, product: int, step: str, request_id: str) -> None:
         # Also when others have given it up meanwhile: now its id is known.
@@ -399,7 +405,7 @@ class PostgresJournal(Store):
             step,
             state,
             result,
-            _exact(cost),
+            None if cost is None else _exact(cost),
         )
 
     def unusable(self, product: int, request_ids: Sequence[str]) -> None:
@@ -452,7 +458,8 @@ class PostgresJournal(Store):
     def saved(self, product: int, picture: PictureRow) -> None:
         self._server.fetch(
             "INSERT INTO picture (product, name, url, path, bytes) VALUES ($1, $2, $3, $4, $5) "
-            "ON CONFLICT (product, name) DO UPDATE SET url = excluded.url, path = excluded.path, bytes = excluded.bytes",
+            "ON CONFLICT (product, name) "
+            "DO UPDATE SET (url, path, bytes) = (excluded.url, excluded.path, excluded.bytes)",
             product,
             *picture,
         )
@@ -489,19 +496,28 @@ class PostgresJournal(Store):
         return self._server.fetch(statement, *values)[0][0]
 
 
+_ANOTHER = "begin another batch in a schema of its own: add ?search_path=NAME to the URL"
+_LOCK = "SELECT FROM batch FOR UPDATE"
 _JOB = """
 SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost, owner,
     extract(epoch FROM intent_at)::float8 AS intent_at,
     extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s
 FROM job
 """
-_RUNNING = """
-SELECT count(*) FROM job JOIN product ON product.id = job.product
-WHERE job.state IN ('intent', 'sent', 'ambiguous') AND (
-    (product.state = 'running' AND job.state <> 'ambiguous') OR job.intent_at > clock_timestamp() - $1::interval
+_STANDING = f"""
+WITH asked AS ({_JOB} WHERE product = $1 AND step = $2), open AS (
+    SELECT count(*) AS running FROM job JOIN product ON product.id = job.product
+    WHERE job.state IN ('intent', 'sent', 'ambiguous') AND (
+        (product.state = 'running' AND job.state <> 'ambiguous') OR job.intent_at > clock_timestamp() - $3::interval
+    )
 )
+SELECT batch.max_jobs, batch.max_usd, batch.committed, open.running, asked.*
+FROM batch CROSS JOIN open LEFT JOIN asked ON true
 """
-"""Jobs that may be at fal. One that nobody waits for counts for a while only: nobody will tell that it ended."""
+"""What decides on a job: the batch, the jobs that may be at fal, and the job's own row, if there is one.
+
+A job that nobody waits for counts for a while only: nobody will tell that it ended.
+"""
 _RESERVE = """
 WITH reserved AS (UPDATE batch SET committed = committed + $5)
 INSERT INTO job (product, step, state, endpoint, args_hash, estimate, owner, intent_at)
@@ -525,6 +541,15 @@ def _job_row(row: Mapping[str, Any]) -> JobRow:
         _dollars(row["cost"]),
         row["intent_at"],
     )
+
+
+def _require_budget(batch: Mapping[str, Any], estimate: float) -> None:
+    limit, committed = batch["max_usd"], batch["committed"]
+    if limit is not None and committed + _exact(estimate) > limit:
+        raise OverBudget(
+            f"The next job may cost ${estimate:g}, and of --max_usd ${limit:f} are ${committed:f} spent or committed.",
+            hint="Raise --max_usd to go on.",
+        )
 
 
 def _exact(dollars: float) -> Decimal:
