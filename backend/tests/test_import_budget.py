@@ -33,7 +33,7 @@ START = {
     *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""
-SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.log", "fal.progress"}
+SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.journal", "fal.log", "fal.progress"}
 SERVICE = {
     *SUPERVISED,
     *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
@@ -42,7 +42,7 @@ SERVICE = {
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
-SAVED = {*CLIENT, "worker.saved_files"}
+SAVED = {*CLIENT, "saved_files"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),

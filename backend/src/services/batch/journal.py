@@ -21,19 +21,23 @@ They wait for the database, never for fal.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from services.fal.errors import FalError
 from services.fal.journal import JobKey, Later
+from services.fal.redaction import shown
 
+DEFAULT_JOBS = 10
 VERSION = 1
 """Of the tables. A journal of another version is refused."""
 OWNER_GONE_S = 60.0
 """An intent that is older than this is not its owner's any more, where owners are on several machines."""
 
 ProductState = Literal["waiting", "running", "done", "failed", "ambiguous"]
+COUNTED: tuple[ProductState, ...] = ("waiting", "running", "done", "failed", "ambiguous")
 JobState = Literal["intent", "sent", "done", "failed", "ambiguous"]
 
 
@@ -48,12 +52,22 @@ class OverBudget(FalError):
 
     error_type = "over_budget"
 
+    @classmethod
+    def of(cls, batch: BatchRow, estimate: float) -> OverBudget:
+        return cls(
+            f"The next job may cost ${estimate:.4f}, and of the ${batch.max_usd:.2f} that the batch may spend "
+            f"${batch.committed:.4f} are spent or reserved.",
+            hint="Resume with a higher --max_usd.",
+        )
+
 
 class OwnerMayLive(FalError):
     """The intent is younger than OWNER_GONE_S and another owner's: put the product back with a delay."""
 
     error_type = "busy"
     default_retryable = True
+    wait_s: float = OWNER_GONE_S
+    """After how long it is its owner's no more."""
 
 
 class BatchRow(NamedTuple):
@@ -146,6 +160,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def look(self) -> None:
+        """Open it beside whoever works on it, for `batch`, `counts` and `set_paused`. Raises JournalError."""
+
+    @abstractmethod
     def batch(self) -> BatchRow:
         """The batch as it is now. Called often, `paused` is read from it."""
 
@@ -170,7 +188,8 @@ class Store(ABC):
 
     @abstractmethod
     def unfinished(self) -> bool:
-        """Whether any product, of any owner, waits or runs."""
+        """Whether `claim` may give more later, though it gave none now: products wait out their delay, or are another
+        machine's, which may die. Always False where one process has the journal."""
 
     @abstractmethod
     def put_back(self, product: int, delay_s: float) -> None:
@@ -271,6 +290,40 @@ def step_of(key: JobKey) -> str:
     return f"{key.step}{style}{f'#{key.ordinal}' if key.ordinal else ''}"
 
 
-def difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
-    """TEMP"""
-    return None if dict(known) == dict(given) else "x"
+def as_text(value: Mapping[str, Any]) -> str:
+    """JSON that is the same for the same value, so that it can be compared."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def check_version(found: object) -> None:
+    """Raises JournalError for a journal whose tables are others."""
+    if found != VERSION:
+        raise JournalError(
+            f"The journal is of version {found}, and this library reads version {VERSION}.",
+            hint="Finish the batch with the version of the library that began it.",
+        )
+
+
+def check_recipe(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> None:
+    """Raises JournalError when a batch is to go on with something else than it began with."""
+    if now is None or as_text(before) == as_text(now):
+        return
+    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    said = "; ".join(f"{name} was {_shown(before.get(name))}, and is {_shown(now.get(name))}" for name in names)
+    raise JournalError(
+        f"The batch was begun with something else: {said}.",
+        hint="Resume with --output alone, or begin a new batch in another folder.",
+    )
+
+
+def other_input(product: NewProduct, before: Mapping[str, Any]) -> JournalError:
+    """The error for a known key that has other options now."""
+    names = [name for name in sorted({*before, *product.input}) if before.get(name) != product.input.get(name)]
+    return JournalError(
+        f"Line {product.line}: the product {product.key!r} is in the batch already, with another {', '.join(names)}.",
+        hint="Give it another key, or begin a new batch in another folder.",
+    )
+
+
+def _shown(value: object) -> str:
+    return shown(json.dumps(value, ensure_ascii=False), 200)

@@ -73,6 +73,8 @@ class Call:
             self.deadline, self.timeout_s = parent.deadline, parent.timeout_s
         self.began: float = time.monotonic() if parent is None else parent.began
         """When the outermost call around it began."""
+        self.winds_down = False
+        """Whether it is asked to begin nothing more, and to end what runs. Only a batch of many calls looks at it."""
         self._stopped = threading.Event()
         self._stopped_at: float | None = None
         self._lock = threading.Lock()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from services.fal.errors import AmbiguousSubmit, FalError
@@ -77,3 +78,9 @@ class Journal(Protocol):
 
     def failed(self, key: JobKey, error: FalError) -> None:
         """The job ended without a result."""
+
+    def saved_picture(self, url: str, folder: Path, name: str) -> Path | None:
+        """Where the picture at `url` was saved whole in `folder` as `name`, if it is still there."""
+
+    def picture_saved(self, url: str, path: Path, name: str) -> None:
+        """The picture at `url` was saved whole at `path`, as `name`."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from services.fal.errors import FalError
 from services.worker.options import Option
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from services.fal_service import FalClient
 
 Values = Mapping[str, Any]
@@ -147,7 +148,7 @@ def _one_picture(name: str) -> Handler:
         arguments = COMMANDS[name].arguments(values)
         if not {"save_dir", "out"} & set(arguments):
             return dict(getattr(client, COMMANDS[name].method)(**arguments))
-        from services.worker.saved_files import SavedPicture
+        from services.saved_files import SavedPicture
 
         return SavedPicture(client, name, arguments).of(COMMANDS[name].method, arguments)
 
@@ -159,24 +160,22 @@ def _several_pictures(name: str) -> Handler:
 
     def make(client: FalClient, values: Values) -> Document:
         arguments = COMMANDS[name].arguments(values)
-        method = getattr(client, COMMANDS[name].method)
+        method = COMMANDS[name].method
         save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
         add = _shop_extras(client, arguments, save_dir)
         if save_dir is None:
-            return _failed_when_empty(add(dict(method(**arguments))))
-        from services.worker.saved_files import SavedFiles
+            return _failed_when_empty(add(dict(getattr(client, method)(**arguments))))
+        from services.saved_files import made_and_saved
 
-        files = SavedFiles(client, save_dir, arguments, keeps_original=name == "workflow")
-        try:
-            document: Document = dict(method(**arguments, on_progress=files.on_progress))
-        except FalError as error:
-            if "images" in error.partial:
-                files.finish(error.partial, report=False)
-            raise
-        files.finish(document, report=report)
-        return _failed_when_empty(add(document))
+        return _failed_when_empty(add(made_and_saved(client, method, arguments, save_dir, _page if report else None)))
 
     return make
+
+
+def _page(document: Mapping[str, Any], original: Path | None) -> str:
+    from services.worker.report import page
+
+    return page(document, original)
 
 
 def _shop_extras(client: FalClient, arguments: Document, save_dir: str | None) -> Callable[[Document], Document]:

@@ -49,7 +49,7 @@ END_OF_INPUT = "end of input"
 METHODS = {name: row for name, row in COMMANDS.items() if not row.is_program}
 HEAVY = (
     "services.fal.fal_api",
-    "services.worker.saved_files",
+    "services.saved_files",
     "services.worker.report",
     "traceback",
 )

@@ -1,0 +1,207 @@
+"""The journal of one product while it is made: what the core asks and tells, kept in the batch's store.
+
+It also remembers what the product's state will be: whether a job of it is in doubt, and whether one was held back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from services.batch.brake import Brake, Held
+from services.batch.journal import JobRow, JournalError, OverBudget, OwnerMayLive, PictureRow, Store, as_text, step_of
+from services.fal.errors import AmbiguousSubmit, AuthError, FalError, InvalidInput, RateLimited
+from services.fal.journal import Accepted, JobKey, Later, Result
+from services.fal.log import logger
+
+_URL = re.compile(r"(?:https?://|data:)[^\s\"']+")
+
+
+class Prices(NamedTuple):
+    """What jobs cost, in US dollars."""
+
+    estimate: Callable[[str, Mapping[str, Any]], float]
+    """The most that a job on an endpoint with these arguments may cost."""
+    cost: Callable[[str, Mapping[str, Any], Result], float | None]
+    """What a job did cost; None when that is not known."""
+
+
+class ProductJournal:
+    """Implements `services.fal.journal.Journal` for one attempt at one product."""
+
+    def __init__(self, store: Store, product: int, brake: Brake, prices: Prices, *, retry_ambiguous: bool) -> None:
+        self._store = store
+        self._product = product
+        self._brake = brake
+        self._prices = prices
+        self._retry_ambiguous = retry_ambiguous
+        self._lock = threading.Lock()
+        self._begun: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        """The endpoint and the arguments of the jobs of this attempt that were not refused and have not failed."""
+        self._costs: dict[str, float | None] = {}
+        self.held = False
+        """Whether a job was not submitted because the run ends: the product is not over."""
+        self.later_s: float | None = None
+        """After how long the product may be tried again, when another machine may still work on it."""
+        self.in_doubt_steps: list[str] = []
+        """Jobs that fal may be running, and that nobody can pick up."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """All that the jobs of this product have cost, over all attempts; None when a part is not known."""
+        with self._lock:
+            known = [cost for cost in self._costs.values() if cost is not None]
+            return round(sum(known), 9) if len(known) == len(self._costs) else None
+
+    # What the core asks and tells
+
+    def begin(self, key: JobKey, endpoint: str, arguments: Mapping[str, Any]) -> Result | Accepted | Later | None:
+        step = step_of(key)
+        try:
+            self._brake.check()
+            if pause_s := self._brake.pause_s():
+                return Later(pause_s)
+            with self._lock:
+                if step in self._begun:
+                    why = f"Two jobs of one product are called {step}."
+                    raise InvalidInput(why, hint="Give each style a name of its own.")
+                self._begun[step] = endpoint, arguments
+            return self._begin(step, endpoint, arguments)
+        except Held:
+            self.held = True
+            raise
+
+    def _begin(self, step: str, endpoint: str, arguments: Mapping[str, Any]) -> Result | Accepted | Later | None:
+        args_hash = hash_of(arguments)
+        try:
+            estimate = self._prices.estimate(endpoint, arguments)
+            row = self._store.begin(
+                self._product, step, endpoint, args_hash, estimate, retry_ambiguous=self._retry_ambiguous
+            )
+        except OwnerMayLive as error:
+            self.later_s = error.wait_s
+            raise Held(str(error)) from error
+        except (OverBudget, JournalError) as error:
+            self._brake.stop(error)
+            raise Held(str(error)) from error
+        if isinstance(row, Later):
+            self._forget(step)
+            return row
+        with self._lock:
+            self._begun[step] = (endpoint if row is None else row.endpoint, arguments)
+            self._costs[step] = None if row is None else row.cost
+        return None if row is None else self._known(row, args_hash)
+
+    def _known(self, row: JobRow, args_hash: str) -> Result | Accepted:
+        if row.state == "ambiguous":
+            self._doubt(row.step)
+            raise in_doubt(row)
+        if row.args_hash != args_hash:
+            logger.info("%s goes on with the job %s, which was asked something else", row.step, row.request_id)
+        if row.state == "sent":
+            return Accepted(row.endpoint, str(row.request_id))
+        assert row.result is not None
+        return Result(**row.result)
+
+    def sent(self, key: JobKey, request_id: str) -> None:
+        self._brake.accepted()
+        with self._fatal(f" The job {request_id} runs at fal."):
+            self._store.sent(self._product, step_of(key), request_id)
+
+    def refused(self, key: JobKey, error: FalError) -> bool:
+        with self._fatal():
+            self._store.refused(self._product, step_of(key))
+        self._forget(step_of(key))
+        if isinstance(error, AuthError):
+            self._brake.stop(error)
+            self.held = True
+        if isinstance(error, RateLimited):
+            self._brake.rate_limited()
+        return isinstance(error, RateLimited)
+
+    def in_doubt(self, key: JobKey, error: AmbiguousSubmit) -> None:
+        self._doubt(step_of(key))
+        with self._fatal():
+            self._store.in_doubt(self._product, step_of(key), error.request_id)
+
+    def done(self, key: JobKey, result: Result) -> None:
+        step = step_of(key)
+        cost = self._prices.cost(*self._begun[step], result)
+        with self._fatal():
+            self._store.done(self._product, step, result._asdict(), cost)
+        with self._lock:
+            self._costs[step] = cost
+
+    def failed(self, key: JobKey, error: FalError) -> None:
+        with self._fatal():
+            self._store.failed(self._product, step_of(key), None)
+        # The next model may be asked the same. What the failure has cost stays unknown.
+        with self._lock:
+            self._begun.pop(step_of(key), None)
+
+    # Pictures
+
+    def saved_picture(self, url: str, folder: Path, name: str) -> Path | None:
+        row = self._store.picture(self._product, name)
+        if row is None or row.url != url:
+            return None
+        path = folder / row.path
+        try:
+            return path if path.stat().st_size == row.bytes else None
+        except OSError:
+            return None
+
+    def picture_saved(self, url: str, path: Path, name: str) -> None:
+        with self._fatal():
+            self._store.saved(self._product, PictureRow(name, url, path.name, path.stat().st_size))
+
+    def _forget(self, step: str) -> None:
+        with self._lock:
+            self._begun.pop(step, None)
+            self._costs.pop(step, None)
+
+    def _doubt(self, step: str) -> None:
+        with self._lock:
+            self.in_doubt_steps.append(step)
+
+    def _fatal(self, more: str = "") -> _Fatal:
+        return _Fatal(self, self._brake, more)
+
+
+class _Fatal:
+    """A journal that cannot be written ends the run: what cannot be put on record must not be paid for."""
+
+    def __init__(self, journal: ProductJournal, brake: Brake, more: str) -> None:
+        self._journal = journal
+        self._brake = brake
+        self._more = more
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, JournalError):
+            told = JournalError(f"{error.args[0]}{self._more}", hint=error.hint)
+            self._brake.stop(told)
+            self._journal.held = True
+            raise Held(str(told)) from error
+
+
+def in_doubt(row: JobRow) -> AmbiguousSubmit:
+    """The error for a job that may be running at fal, and is not submitted again."""
+    return AmbiguousSubmit(
+        f"Whether fal took the job {row.step} on {row.endpoint} is not known. It was not submitted again.",
+        request_id=row.request_id,
+        hint="Resume with --settle to ask fal for it, or with --retry_ambiguous to pay for it once more.",
+    )
+
+
+def hash_of(arguments: Mapping[str, Any]) -> str:
+    """What tells whether a job is asked the same as before; without URLs, which are others after each upload."""
+    text = _URL.sub("", as_text(json.loads(json.dumps(arguments, default=str))))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
