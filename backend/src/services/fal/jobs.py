@@ -88,12 +88,20 @@ class Jobs:
 
         `key` is what the call's journal, if it has one, knows the job by.
         """
-        with self.slots.one(call):
-            if call.journal is not None:
-                return self._on_record(call, call.journal, call.key_of(key), endpoint, arguments)
-            if endpoint.is_own_url:
-                return self._post_to_own(call, endpoint, arguments)
-            return self._finish(call, self.submit(call, endpoint, arguments))
+        while True:
+            with self.slots.one(call):
+                ended = self._once(call, endpoint, arguments, key)
+            if isinstance(ended, Result):
+                return ended
+            # Without the place: a job that was submitted earlier, and is waited for, may need it.
+            call.sleep(ended.seconds)
+
+    def _once(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any], key: JobKey) -> Result | Later:
+        if call.journal is not None:
+            return self._on_record(call, call.journal, call.key_of(key), endpoint, arguments)
+        if endpoint.is_own_url:
+            return self._post_to_own(call, endpoint, arguments)
+        return self._finish(call, self.submit(call, endpoint, arguments))
 
     def _post_to_own(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
         """Send one request to the user's own service. Raises AmbiguousSubmit when it was sent and not answered."""
@@ -107,18 +115,13 @@ class Jobs:
 
     def _on_record(
         self, call: Call, journal: Journal, key: JobKey, endpoint: Endpoint, arguments: Mapping[str, Any]
-    ) -> Result:
+    ) -> Result | Later:
         """One job that a journal knows: its result from there, or from fal, where it may have been submitted before."""
-        while True:
-            call.check()
-            known = journal.begin(key, endpoint.path, arguments)
-            if known is None:
-                known = self._start_on_record(call, journal, key, endpoint, arguments)
-            if isinstance(known, Result):
-                return known
-            if isinstance(known, Accepted):
-                return self._collect(call, journal, key, known)
-            call.sleep(known.seconds)
+        call.check()
+        known = journal.begin(key, endpoint.path, arguments)
+        if known is None:
+            known = self._start_on_record(call, journal, key, endpoint, arguments)
+        return self._collect(call, journal, key, known) if isinstance(known, Accepted) else known
 
     def _start_on_record(
         self, call: Call, journal: Journal, key: JobKey, endpoint: Endpoint, arguments: Mapping[str, Any]
