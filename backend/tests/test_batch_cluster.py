@@ -57,8 +57,9 @@ def server() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def machine(server: Postgres) -> Iterator[Callable[..., PostgresJournal]]:
+def machine(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., PostgresJournal]]:
     """Opens the journal of one new database as one more machine would."""
+    monkeypatch.setattr(postgres_journal, "NONE_S", 0.0)
     url, machines = server.database(), []
 
     def join(**batch: Any) -> PostgresJournal:
@@ -79,21 +80,35 @@ def begin(journal: PostgresJournal, product: int, step: str = "analysis", *, ret
     return journal.begin(product, step, "fal-ai/any", "hash", 0.1, retry_ambiguous=retry_ambiguous)
 
 
+def claim(journal: PostgresJournal, number: int) -> list[int]:
+    """As so many threads of one machine would."""
+    return [product.id for _ in range(number) for product in journal.claim(32)]
+
+
+def take_over(journal: PostgresJournal, number: int) -> list[tuple[int, int]]:
+    """The products that come to a machine after a while, each with the number of times that it was begun."""
+    taken: list[Product] = []
+    until = time.monotonic() + 60
+    while len(taken) < number:
+        assert time.monotonic() < until, taken
+        taken += journal.claim(32)
+    return sorted((product.id, product.attempts) for product in taken)
+
+
 def test_the_limit_of_products_and_jobs_is_the_batchs_and_not_a_machines(
     machine: Callable[..., PostgresJournal],
 ) -> None:
     one = machine(recipe=RECIPE, max_jobs=3)
     assert one.add(products(5)) == 5
     other = machine()
-    first, second = one.claim(2), other.claim(5)
-    assert [product.key for product in [*first, *second]] == ["mug-1", "mug-2", "mug-3"]
+    assert [product.key for product in one.claim(32)] == ["mug-1"]
+    assert claim(other, 5) == [2, 3]
     assert begin(one, 1) is begin(one, 1, "description") is begin(other, 3) is None
     assert isinstance(begin(other, 3, "description"), Later)
     one.refused(1, "description")
     assert begin(other, 3, "description") is None
     one.finish(1, "done", b'{"key": "mug-1"}')
-    assert [product.key for product in other.claim(5)] == ["mug-4"]
-    assert not one.claim(1)
+    assert claim(other, 2) == [4]
 
 
 def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_again(
@@ -102,20 +117,16 @@ def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_a
     monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 0.5)
     dead, alive = machine(recipe=RECIPE, max_jobs=8), machine()
     dead.add(products(4))
-    assert [product.id for product in dead.claim(3)] == [1, 2, 3]
-    assert [product.id for product in alive.claim(1)] == [4]
+    assert claim(dead, 3) == [1, 2, 3]
+    assert claim(alive, 1) == [4]
     assert begin(dead, 1) is begin(dead, 2) is begin(dead, 3) is None
     dead.sent(1, "analysis", "known")
     dead.sent(2, "analysis", "done")
     dead.done(2, "analysis", {"output": {}}, 0.05)
     dead._server.close()
 
-    taken: list[Product] = []
-    until = time.monotonic() + 60
-    while len(taken) < 3 and time.monotonic() < until:
-        taken += alive.claim(3)
     # Not 4, which is its own, and whose heart beats.
-    assert [(product.id, product.attempts) for product in taken] == [(1, 2), (2, 2), (3, 2)]
+    assert take_over(alive, 3) == [(1, 2), (2, 2), (3, 2)]
     assert begin(alive, 1).request_id == "known"
     assert begin(alive, 2).result == {"output": {}}
     with pytest.raises(OwnerMayLive):
@@ -123,9 +134,7 @@ def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_a
     alive.put_back(3, 0.2)
     assert not alive.claim(1)
     monkeypatch.setattr(postgres_journal, "OWNER_GONE_S", 0.0)
-    while not (again := alive.claim(1)):
-        assert time.monotonic() < until
-    assert [(product.id, product.attempts) for product in again] == [(3, 2)]
+    assert take_over(alive, 1) == [(3, 2)]
     assert begin(alive, 3).state == "ambiguous"
     assert begin(alive, 3, retry_ambiguous=True) is None
     # One job at its cost, two at the estimate, and the one in doubt stays reserved too.
@@ -137,11 +146,11 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
 ) -> None:
     frozen, other = machine(recipe=RECIPE, max_jobs=8), machine()
     frozen.add(products(2))
-    frozen.claim(2)
+    claim(frozen, 2)
     assert begin(frozen, 1) is begin(frozen, 2) is None
     monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 0.0)
     monkeypatch.setattr(postgres_journal, "OWNER_GONE_S", 0.0)
-    assert [product.id for product in other.claim(2)] == [1, 2]
+    assert take_over(other, 2) == [(1, 2), (2, 2)]
     assert begin(other, 1).state == "ambiguous"
     frozen.sent(1, "analysis", "late")
     assert begin(other, 1).request_id == "late"
@@ -167,7 +176,7 @@ def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
     assert [spender.wait(120) for spender in spenders] == [0, 0]
     assert journal.counts().jobs == {"sent": 40}
     assert journal.batch().committed == 2.8
-    with pytest.raises(OverBudget, match=r"\$2\.8.*--max_usd"):
+    with pytest.raises(OverBudget, match=r"\$2\.80.*--max_usd"):
         begin(journal, 1)
 
 
@@ -210,10 +219,10 @@ def test_a_journal_of_another_batch_or_version_is_refused(
     with pytest.raises(JournalError, match=r"no batch in the journal.*--input"):
         machine()
     journal = machine(recipe=RECIPE, max_jobs=2)
-    with pytest.raises(JournalError, match="another batch"):
+    with pytest.raises(JournalError, match=r"command was .workflow., and is .packshot."):
         machine(recipe={"command": "packshot"})
     journal._server.fetch("UPDATE batch SET version = 99")
-    with pytest.raises(JournalError, match=r"version 99.*search_path"):
+    with pytest.raises(JournalError, match="version 99"):
         machine()
 
 
@@ -223,7 +232,7 @@ def test_an_input_that_changed_is_refused_and_one_that_did_not_is_known(
     journal = machine(recipe=RECIPE)
     assert journal.add(products(2)) == 2
     assert machine().add(products(3)) == 1
-    with pytest.raises(JournalError, match=r"'mug-1' \(line 7\)"):
+    with pytest.raises(JournalError, match=r"Line 7: the product 'mug-1'.*another image"):
         journal.add([NewProduct("mug-4", 6, {}), NewProduct("mug-1", 7, {"image": "other.jpg"})])
     assert journal.counts().waiting == 3
 

@@ -22,6 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.batch.journal import (
+    DEFAULT_JOBS,
     OWNER_GONE_S,
     VERSION,
     BatchRow,
@@ -36,7 +37,9 @@ from services.batch.journal import (
     Product,
     ProductState,
     Store,
-    difference,
+    check_recipe,
+    check_version,
+    other_input,
 )
 from services.batch.postgres import Connection, Server
 from services.batch.postgres_tables import TABLES
@@ -54,6 +57,8 @@ HEARTBEAT_S = 30.0
 """A machine that has not been heard of for so long is dead: its products go to others."""
 BEATS = 4
 """Heartbeats in that time."""
+NONE_S = 0.25
+"""How long a machine that found nothing to claim does not ask again."""
 FORGOTTEN_S = 120.0
 """For so long a job may run at fal that nobody waits for."""
 SOONEST_S = 0.1
@@ -71,12 +76,14 @@ class PostgresJournal(Store):
     def __init__(self, url: str) -> None:
         """Raises InvalidInput for a URL that cannot be one, and when the extra `cluster` is not installed."""
         self._server = Server(url)
-        self._shown, self._schema = self._server.address.shown, self._server.address.schema
+        self._schema = self._server.address.schema
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._machine = uuid.uuid4()
         self._claimed: dict[int, Job] = {}
         """The queue's rows of the products that this process works on."""
         self._max_jobs = 1
+        self._none_until = 0.0
+        """Until when there is nothing to claim, as far as is known."""
         self._counted: tuple[float, Counts] | None = None
         """Until when the last count is good enough."""
         self._queries: Queries | None = None
@@ -99,39 +106,46 @@ class PostgresJournal(Store):
     ) -> BatchRow:
         # Of two machines that begin at once, one makes the tables.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"fal batch {self._schema}")
-        if await connection.fetchval("SELECT to_regclass('batch')") is None:
+        if not await self._is_there(connection):
             await self._create(connection, recipe)
-        await self._require_version(connection)
-        known = await self._batch(connection)
-        if recipe is not None and (differs := difference(known.recipe, recipe)):
-            raise JournalError(
-                f"The journal at {self._shown} is of another batch: {differs}.",
-                hint=f"Repeat its options, or {_ANOTHER}.",
-            )
+        check_recipe((await self._batch(connection)).recipe, recipe)
         await connection.execute(
-            "UPDATE batch SET max_jobs = coalesce($1, max_jobs), max_usd = coalesce($2, max_usd)",
+            "UPDATE batch SET max_jobs = coalesce($1, max_jobs), max_usd = coalesce($2, max_usd), paused = false",
             max_jobs,
             None if max_usd is None else _exact(max_usd),
         )
         return await self._batch(connection)
 
+    async def _is_there(self, connection: Connection) -> bool:
+        """Raises JournalError for a batch of another version."""
+        if await connection.fetchval("SELECT to_regclass('batch')") is None:
+            return False
+        check_version(await connection.fetchval("SELECT version FROM batch"))
+        return True
+
     async def _create(self, connection: Connection, recipe: Mapping[str, Any] | None) -> None:
         if recipe is None:
-            raise JournalError(f"There is no batch in the journal at {self._shown}.", hint="Begin one with --input.")
+            raise self._none_there()
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
         await connection.execute(TABLES)
         await self._queue(connection).install()
         await connection.execute(
-            "INSERT INTO batch (id, version, recipe, max_jobs) VALUES (1, $1, $2, 1)", VERSION, json.dumps(dict(recipe))
+            "INSERT INTO batch (id, version, recipe, max_jobs) VALUES (1, $1, $2, $3)",
+            VERSION,
+            json.dumps(dict(recipe)),
+            DEFAULT_JOBS,
         )
 
-    async def _require_version(self, connection: Connection) -> None:
-        version = await connection.fetchval("SELECT version FROM batch")
-        if version != VERSION:
-            raise JournalError(
-                f"The journal at {self._shown} is of version {version}, and this program reads version {VERSION}.",
-                hint=f"Go on with the version of this project that began the batch, or {_ANOTHER}.",
-            )
+    def _none_there(self) -> JournalError:
+        return JournalError(
+            f"There is no batch in the journal at {self._server.address.shown}.",
+            hint="Begin one with --input, or correct --journal.",
+        )
+
+    def look(self) -> None:
+        self._server.connect()
+        if not self._server.run(self._is_there):
+            raise self._none_there()
 
     def batch(self) -> BatchRow:
         row = self._server.run(self._batch)
@@ -176,10 +190,7 @@ class PostgresJournal(Store):
             inputs = {row["key"]: json.loads(row["input"]) for row in known}
             for product in page:
                 if product.key in inputs and inputs[product.key] != dict(product.input):
-                    raise JournalError(
-                        f"The product {product.key!r} (line {product.line}) is in the journal with another input.",
-                        hint="Give it another key, or begin another batch.",
-                    )
+                    raise other_input(product, inputs[product.key])
             new = [product for product in page if product.key not in inputs]
             ids = await connection.fetch(
                 "INSERT INTO product (key, line, input) "
@@ -193,42 +204,50 @@ class PostgresJournal(Store):
         return added
 
     def claim(self, limit: int) -> Sequence[Product]:
-        return self._server.run(lambda connection: self._claim(connection, limit))
+        """One at a time: what waits in a machine's page would keep its place from the other machines."""
+        now = time.monotonic()
+        if limit < 1 or now < self._none_until:
+            return []
+        claimed = self._server.run(self._claim)
+        if not claimed:
+            self._none_until = now + NONE_S
+        return claimed
 
-    async def _claim(self, connection: Connection, limit: int) -> Sequence[Product]:
+    async def _claim(self, connection: Connection) -> Sequence[Product]:
         from pgqueuer.models import QueueEntrypoint, QueueManagerId
         from pgqueuer.queries import EntrypointExecutionParameter
 
         jobs = await self._queue(connection).dequeue(
-            batch_size=limit,
+            batch_size=1,
             entrypoints={QueueEntrypoint(QUEUE): EntrypointExecutionParameter(self._max_jobs)},
             queue_manager_id=QueueManagerId(self._machine),
             global_concurrency_limit=None,
             heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
         )
-        if not jobs:
-            return []
-        taken = {int(job.payload or b""): job for job in jobs}
         # After a while without heartbeats the queue may hand us what is ours already.
-        ids = [product for product in taken if product not in self._claimed]
+        mine = {int(job.payload or b""): job for job in jobs}
+        new = [product for product in mine if product not in self._claimed]
+        if not new:
+            return []
         rows = await connection.fetch(
             "UPDATE product SET state = 'running', owner = $2, attempts = attempts + 1 "
             "WHERE id = ANY($1) AND state IN ('waiting', 'running') RETURNING id, key, line, input, attempts",
-            ids,
+            new,
             self._owner,
         )
-        self._claimed.update({row["id"]: taken[row["id"]] for row in rows})
-        return [
-            Product(row["id"], row["key"], row["line"], json.loads(row["input"]), row["attempts"])
-            for row in sorted(rows, key=lambda row: int(row["id"]))
-        ]
+        self._claimed.update({row["id"]: mine[row["id"]] for row in rows})
+        return [Product(row["id"], row["key"], row["line"], json.loads(row["input"]), row["attempts"]) for row in rows]
 
     def unfinished(self) -> bool:
         return bool(self._value("SELECT EXISTS (SELECT FROM product WHERE state IN ('waiting', 'running'))"))
 
     def put_back(self, product: int, delay_s: float) -> None:
         self._server.run(lambda connection: self._put_back(connection, product, delay_s))
+        self._let_go(product)
+
+    def _let_go(self, product: int) -> None:
         self._claimed.pop(product, None)
+        self._none_until = 0.0  # its place is free
 
     async def _put_back(self, connection: Connection, product: int, delay_s: float) -> None:
         still_ours = await connection.fetchval(
@@ -258,7 +277,7 @@ class PostgresJournal(Store):
                 await self._queue(connection).log_jobs([(self._claimed[product], "successful", None)])
 
         self._server.run(act)
-        self._claimed.pop(product, None)
+        self._let_go(product)
 
     def again(self, states: Sequence[ProductState]) -> int:
         async def act(connection: Connection) -> int:
@@ -328,7 +347,8 @@ class PostgresJournal(Store):
                 return _job_row({**row, "state": state})
             if row["running"] >= row["max_jobs"]:
                 return Later(max(SOONEST_S, LATER_S * row["max_jobs"]))
-            _require_budget(row, estimate)
+            if row["max_usd"] is not None and row["committed"] + _exact(estimate) > row["max_usd"]:
+                raise OverBudget.of(await self._batch(connection), estimate)
             await connection.execute(_RESERVE, product, step, endpoint, args_hash, _exact(estimate), self._owner)
             return None
 
@@ -338,9 +358,9 @@ class PostgresJournal(Store):
     async def _old_intent(self, connection: Connection, row: Mapping[str, Any]) -> JobState:
         """The state of an intent whose owner is gone: in doubt."""
         if row["age_s"] < OWNER_GONE_S:
-            raise OwnerMayLive(
-                f"The job {row['step']!r} may be on its way from another machine.", hint="It is looked at again later."
-            )
+            error = OwnerMayLive(f"The job {row['step']} may be on its way from another machine.")
+            error.wait_s = OWNER_GONE_S - row["age_s"]
+            raise error
         await connection.execute(
             "UPDATE job SET state = 'ambiguous' WHERE product = $1 AND step = $2", row["product"], row["step"]
         )
@@ -386,26 +406,28 @@ class PostgresJournal(Store):
         )
 
     def done(self, product: int, step: str, result: Mapping[str, Any], cost: float | None) -> None:
-        self._end(product, step, "done", json.dumps(dict(result)), cost)
+        self._end(product, step, "done", cost, result)
 
     def failed(self, product: int, step: str, cost: float | None) -> None:
-        self._end(product, step, "failed", None, cost)
+        self._end(product, step, "failed", cost, {})
 
-    def _end(self, product: int, step: str, state: JobState, result: str | None, cost: float | None) -> None:
+    def _end(self, product: int, step: str, state: JobState, cost: float | None, result: Mapping[str, Any]) -> None:
         self._server.fetch(
             """
             WITH ended AS (
-                UPDATE job SET state = $3, result = $4, cost = coalesce(cost + $5, $5, cost)
+                UPDATE job SET state = $3, cost = coalesce(cost + $4, $4, cost), result = $5,
+                    request_id = coalesce($6, request_id)
                 WHERE product = $1 AND step = $2 AND state IN ('intent', 'sent', 'ambiguous')
-                RETURNING coalesce($5 - estimate, 0) AS difference
+                RETURNING coalesce($4 - estimate, 0) AS difference
             )
             UPDATE batch SET committed = committed + ended.difference FROM ended
             """,
             product,
             step,
             state,
-            result,
             None if cost is None else _exact(cost),
+            json.dumps(dict(result)) if result else None,
+            result.get("request_id"),
         )
 
     def unusable(self, product: int, request_ids: Sequence[str]) -> None:
@@ -496,7 +518,6 @@ class PostgresJournal(Store):
         return self._server.fetch(statement, *values)[0][0]
 
 
-_ANOTHER = "begin another batch in a schema of its own: add ?search_path=NAME to the URL"
 _LOCK = "SELECT FROM batch FOR UPDATE"
 _JOB = """
 SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost, owner,
@@ -541,15 +562,6 @@ def _job_row(row: Mapping[str, Any]) -> JobRow:
         _dollars(row["cost"]),
         row["intent_at"],
     )
-
-
-def _require_budget(batch: Mapping[str, Any], estimate: float) -> None:
-    limit, committed = batch["max_usd"], batch["committed"]
-    if limit is not None and committed + _exact(estimate) > limit:
-        raise OverBudget(
-            f"The next job may cost ${estimate:g}, and of --max_usd ${limit:f} are ${committed:f} spent or committed.",
-            hint="Raise --max_usd to go on.",
-        )
 
 
 def _exact(dollars: float) -> Decimal:
