@@ -273,6 +273,10 @@ class Store(ABC):
     def drop(self, product: int, step: str) -> None:
         """ambiguous -> no row, the estimate given back: fal surely never had it. The product waits again."""
 
+    @abstractmethod
+    def knows(self, request_id: str) -> bool:
+        """Whether a job has this id."""
+
     # Pictures
 
     @abstractmethod

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,8 +17,6 @@ from services.batch.journal import JobRow, JournalError, OverBudget, OwnerMayLiv
 from services.fal.errors import AmbiguousSubmit, AuthError, FalError, InvalidInput, RateLimited
 from services.fal.journal import Accepted, JobKey, Later, Result
 from services.fal.log import logger
-
-_URL = re.compile(r"(?:https?://|data:)[^\s\"']+")
 
 
 class Prices(NamedTuple):
@@ -77,7 +74,7 @@ class ProductJournal:
             raise
 
     def _begin(self, step: str, endpoint: str, arguments: Mapping[str, Any]) -> Result | Accepted | Later | None:
-        args_hash = hash_of(arguments)
+        args_hash = input_hash(arguments)
         try:
             estimate = self._prices.estimate(endpoint, arguments)
             row = self._store.begin(
@@ -201,7 +198,7 @@ def in_doubt(row: JobRow) -> AmbiguousSubmit:
     )
 
 
-def hash_of(arguments: Mapping[str, Any]) -> str:
-    """What tells whether a job is asked the same as before; without URLs, which are others after each upload."""
-    text = _URL.sub("", as_text(json.loads(json.dumps(arguments, default=str))))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def input_hash(arguments: Mapping[str, Any]) -> str:
+    """What a job was given, in short, to find it among fal's past requests and to notice that it is asked otherwise."""
+    text = as_text(json.loads(json.dumps(arguments, default=list)))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -279,6 +279,11 @@ class SqliteStore(Store):
             self._give_back(sql, product, step)
             self._let_wait(sql, product)
 
+    def knows(self, request_id: str) -> bool:
+        with self._reading() as sql:
+            wanted = "SELECT EXISTS (SELECT 1 FROM job WHERE request_id = ? AND state != 'ambiguous')"
+            return bool(sql.execute(wanted, (request_id,)).fetchone()[0])
+
     # Pictures
 
     def picture(self, product: int, name: str) -> PictureRow | None:
