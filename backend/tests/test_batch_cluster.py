@@ -16,7 +16,7 @@ from conftest import BACKEND
 from postgres import PASSWORD, Postgres, find_postgres
 from services.batch import postgres, postgres_journal
 from services.batch.journal import JournalError, NewProduct, OverBudget, OwnerMayLive, PictureRow, Product
-from services.batch.postgres_journal import PostgresJournal
+from services.batch.postgres_journal import PostgresStore
 from services.fal.errors import InvalidInput
 from services.fal.journal import Later
 
@@ -24,9 +24,9 @@ RECIPE = {"command": "workflow"}
 SPENDER = """
 import sys, threading
 from services.batch.journal import OverBudget
-from services.batch.postgres_journal import PostgresJournal
+from services.batch.postgres_journal import PostgresStore
 
-journal = PostgresJournal(sys.argv[1])
+journal = PostgresStore(sys.argv[1])
 journal.open(None, None, None)
 
 def spend(number):
@@ -57,13 +57,13 @@ def server() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def machine(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., PostgresJournal]]:
+def machine(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., PostgresStore]]:
     """Opens the journal of one new database as one more machine would."""
     monkeypatch.setattr(postgres_journal, "NONE_S", 0.0)
     url, machines = server.database(), []
 
-    def join(**batch: Any) -> PostgresJournal:
-        machines.append(PostgresJournal(url))
+    def join(**batch: Any) -> PostgresStore:
+        machines.append(PostgresStore(url))
         machines[-1].open(**{"recipe": None, "max_jobs": None, "max_usd": None, **batch})
         return machines[-1]
 
@@ -76,16 +76,16 @@ def products(number: int) -> list[NewProduct]:
     return [NewProduct(f"mug-{line}", line, {"image": f"{line}.jpg"}) for line in range(1, number + 1)]
 
 
-def begin(journal: PostgresJournal, product: int, step: str = "analysis", *, retry_ambiguous: bool = False) -> Any:
+def begin(journal: PostgresStore, product: int, step: str = "analysis", *, retry_ambiguous: bool = False) -> Any:
     return journal.begin(product, step, "fal-ai/any", "hash", 0.1, retry_ambiguous=retry_ambiguous)
 
 
-def claim(journal: PostgresJournal, number: int) -> list[int]:
+def claim(journal: PostgresStore, number: int) -> list[int]:
     """As so many threads of one machine would."""
     return [product.id for _ in range(number) for product in journal.claim(32)]
 
 
-def take_over(journal: PostgresJournal, number: int) -> list[tuple[int, int]]:
+def take_over(journal: PostgresStore, number: int) -> list[tuple[int, int]]:
     """The products that come to a machine after a while, each with the number of times that it was begun."""
     taken: list[Product] = []
     until = time.monotonic() + 60
@@ -96,7 +96,7 @@ def take_over(journal: PostgresJournal, number: int) -> list[tuple[int, int]]:
 
 
 def test_the_limit_of_products_and_jobs_is_the_batchs_and_not_a_machines(
-    machine: Callable[..., PostgresJournal],
+    machine: Callable[..., PostgresStore],
 ) -> None:
     one = machine(recipe=RECIPE, max_jobs=3)
     assert one.add(products(5)) == 5
@@ -112,7 +112,7 @@ def test_the_limit_of_products_and_jobs_is_the_batchs_and_not_a_machines(
 
 
 def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_again(
-    machine: Callable[..., PostgresJournal], monkeypatch: pytest.MonkeyPatch
+    machine: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 0.5)
     dead, alive = machine(recipe=RECIPE, max_jobs=8), machine()
@@ -142,7 +142,7 @@ def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_a
 
 
 def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
-    machine: Callable[..., PostgresJournal], monkeypatch: pytest.MonkeyPatch
+    machine: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen, other = machine(recipe=RECIPE, max_jobs=8), machine()
     frozen.add(products(2))
@@ -166,7 +166,7 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
 
 
 def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
-    server: Postgres, machine: Callable[..., PostgresJournal]
+    server: Postgres, machine: Callable[..., PostgresStore]
 ) -> None:
     journal = machine(recipe=RECIPE, max_jobs=1000, max_usd=2.8)
     journal.add(products(1))
@@ -181,7 +181,7 @@ def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
 
 
 def test_a_restart_of_the_database_is_waited_for_and_nothing_is_lost_or_doubled(
-    server: Postgres, machine: Callable[..., PostgresJournal]
+    server: Postgres, machine: Callable[..., PostgresStore]
 ) -> None:
     journal = machine(recipe=RECIPE, max_jobs=8)
     journal.add(products(1))
@@ -200,7 +200,7 @@ def test_a_restart_of_the_database_is_waited_for_and_nothing_is_lost_or_doubled(
 
 
 def test_a_database_that_stays_away_ends_in_one_sentence(
-    server: Postgres, machine: Callable[..., PostgresJournal], monkeypatch: pytest.MonkeyPatch
+    server: Postgres, machine: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = machine(recipe=RECIPE)
     monkeypatch.setattr(postgres, "AWAY_S", 0.0)
@@ -214,7 +214,7 @@ def test_a_database_that_stays_away_ends_in_one_sentence(
 
 
 def test_a_journal_of_another_batch_or_version_is_refused(
-    server: Postgres, machine: Callable[..., PostgresJournal]
+    server: Postgres, machine: Callable[..., PostgresStore]
 ) -> None:
     with pytest.raises(JournalError, match=r"no batch in the journal.*--input"):
         machine()
@@ -227,7 +227,7 @@ def test_a_journal_of_another_batch_or_version_is_refused(
 
 
 def test_an_input_that_changed_is_refused_and_one_that_did_not_is_known(
-    machine: Callable[..., PostgresJournal],
+    machine: Callable[..., PostgresStore],
 ) -> None:
     journal = machine(recipe=RECIPE)
     assert journal.add(products(2)) == 2
@@ -255,7 +255,7 @@ def test_the_password_may_stand_elsewhere_than_in_the_url(
         )
         monkeypatch.setenv("PGSERVICEFILE", str(file))
         url = "postgresql://?service=catalogue"
-    journal = PostgresJournal(url)
+    journal = PostgresStore(url)
     journal.open(RECIPE, None, None)
     journal.close()
 
@@ -265,5 +265,5 @@ def test_the_password_may_stand_elsewhere_than_in_the_url(
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        PostgresJournal(url.format(PASSWORD))
+        PostgresStore(url.format(PASSWORD))
     assert PASSWORD not in str(caught.value)

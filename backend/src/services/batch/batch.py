@@ -25,9 +25,10 @@ from typing import Any, Union
 
 from services.batch.attempt import attempt
 from services.batch.brake import Brake
-from services.batch.journal import COUNTED, NewProduct, Product, ProductState, Store, check_recipe
+from services.batch.journal import COUNTED, JournalError, NewProduct, Product, ProductState, Store, check_recipe
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
+from services.batch.postgres_journal import PostgresStore
 from services.batch.product_journal import Prices, ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
@@ -74,6 +75,7 @@ class Batch:
         within: Call | None = None,
         recipe_of: RecipeOf = of_method,
         prices: Prices | None = None,
+        journal: str | None = None,
         store: Store | None = None,
     ) -> None:
         """
@@ -89,6 +91,8 @@ class Batch:
         - timeout: seconds for one product (default: 900)
         - on_progress: called with the counts, twice a second
         - within: a call that another thread may cancel
+        - journal: the URL of a PostgreSQL database for a batch that several machines make; without `input` this one
+          takes part in the batch that is there (needs the extra `cluster`)
 
         Raises InvalidInput and MissingKey before anything is sent, and JournalError.
         """
@@ -102,7 +106,8 @@ class Batch:
         self._on_progress = on_progress
         self.bad_lines: list[BadLine] = []
         """Lines of the manifest that were left out."""
-        self._store = store or SqliteStore(self.output)
+        self._is_shared = journal is not None
+        self._store = store or (SqliteStore(self.output) if journal is None else PostgresStore(journal))
         self._began = time.monotonic()
         try:
             self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
@@ -171,6 +176,8 @@ class Batch:
                 over += 1
             else:
                 yield line
+        if not isinstance(self._brake.reason, JournalError):
+            self._results.make_whole()
         if self._brake.reason is not None:
             raise self._brake.reason
 
@@ -206,7 +213,11 @@ class Batch:
 
     @property
     def how_to_resume(self) -> str:
-        return f"It goes on where it was when it is run again with --output {shlex.quote(str(self.output))} alone."
+        # The journal's URL may hold a password.
+        where = "the same --journal and " if self._is_shared else ""
+        return (
+            f"It goes on where it was when it is run again with {where}--output {shlex.quote(str(self.output))} alone."
+        )
 
     def counts(self) -> dict[str, Any]:
         """How far it is: products by their state, jobs that are at fal, US dollars, and seconds."""

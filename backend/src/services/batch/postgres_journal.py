@@ -70,7 +70,7 @@ COUNT_SHARE = 20
 """Counting takes at most one part in so many of the time: a million products take a second to count."""
 
 
-class PostgresJournal(Store):
+class PostgresStore(Store):
     """One process's hold on the journal; see `Store` for what its methods do and raise."""
 
     def __init__(self, url: str) -> None:
@@ -442,6 +442,9 @@ class PostgresJournal(Store):
 
     def in_doubt_rows(self) -> Sequence[JobRow]:
         return [_job_row(row) for row in self._server.fetch(f"{_JOB} WHERE state = 'ambiguous' ORDER BY intent_at")]
+
+    def knows(self, request_id: str) -> bool:
+        return bool(self._value("SELECT EXISTS (SELECT FROM job WHERE request_id = $1)", request_id))
 
     def adopt(self, product: int, step: str, request_id: str) -> None:
         async def act(connection: Connection) -> None:

@@ -42,6 +42,7 @@ CREATE TABLE job (
     PRIMARY KEY (product, step)
 );
 CREATE INDEX job_open ON job (intent_at) WHERE state IN ('intent', 'sent', 'ambiguous');
+CREATE INDEX job_request ON job (request_id);
 CREATE TABLE picture (
     product     bigint NOT NULL REFERENCES product,
     name        text NOT NULL,
