@@ -15,15 +15,15 @@ import pytest
 from conftest import BACKEND
 from postgres import PASSWORD, Postgres, find_postgres
 from services.batch import postgres, postgres_journal
-from services.batch.journal import JournalError, NewProduct, OverBudget, OwnerMayLive, PictureRow, Product
+from services.batch.journal import JournalError, NewProduct, OwnerMayLive, PictureRow, Product
 from services.batch.postgres_journal import PostgresStore
-from services.fal.errors import InvalidInput
+from services.fal.errors import BudgetExceeded, InvalidInput
 from services.fal.journal import Later
 
 RECIPE = {"command": "workflow"}
 SPENDER = """
 import sys, threading
-from services.batch.journal import OverBudget
+from services.fal.errors import BudgetExceeded
 from services.batch.postgres_journal import PostgresStore
 
 journal = PostgresStore(sys.argv[1])
@@ -34,7 +34,7 @@ def spend(number):
         try:
             while journal.begin(1, f"{sys.argv[2]}-{number}-{job}", "endpoint", "hash", 0.07, retry_ambiguous=False):
                 pass
-        except OverBudget:
+        except BudgetExceeded:
             return
         journal.sent(1, f"{sys.argv[2]}-{number}-{job}", "id")
 
@@ -176,7 +176,7 @@ def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
     assert [spender.wait(120) for spender in spenders] == [0, 0]
     assert journal.counts().jobs == {"sent": 40}
     assert journal.batch().committed == 2.8
-    with pytest.raises(OverBudget, match=r"\$2\.80.*--max_usd"):
+    with pytest.raises(BudgetExceeded, match=r"\$2\.80.*--max_usd"):
         begin(journal, 1)
 
 

@@ -29,7 +29,7 @@ from services.batch.journal import COUNTED, JournalError, NewProduct, Product, P
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
 from services.batch.postgres_journal import PostgresStore
-from services.batch.product_journal import Prices, ProductJournal
+from services.batch.product_journal import ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
 from services.batch.sqlite_journal import SqliteStore
@@ -74,7 +74,6 @@ class Batch:
         on_progress: OnProgress | None = None,
         within: Call | None = None,
         recipe_of: RecipeOf = of_method,
-        prices: Prices | None = None,
         journal: str | None = None,
         store: Store | None = None,
     ) -> None:
@@ -99,7 +98,6 @@ class Batch:
         self.output = folder(output, "output")
         self._timeout_s = DEFAULT_TIMEOUT_S if timeout is None else timeout
         self._retry_ambiguous = retry_ambiguous
-        self._prices = prices or Prices(lambda endpoint, arguments: 0.0, lambda endpoint, arguments, result: None)
         self._brake = Brake()
         self._call = Call(math.inf, parent=within, progress=Progress())
         self._around = within
@@ -154,6 +152,7 @@ class Batch:
         self._recipe = recipe or recipe_of(row.recipe["command"], row.recipe["options"])
         self._store.add(products)
         self.max_jobs = row.max_jobs
+        self._has_limit = row.max_usd is not None
         self._client = FalClient(timeout=self._timeout_s, max_concurrency=row.max_jobs, env_file=env_file)
 
     # The run
@@ -269,7 +268,11 @@ class Batch:
 
     def _make(self, product: Product) -> None:
         journal = ProductJournal(
-            self._store, product.id, self._brake, self._prices, retry_ambiguous=self._retry_ambiguous
+            self._store,
+            product.id,
+            self._brake,
+            has_limit=self._has_limit,
+            retry_ambiguous=self._retry_ambiguous,
         )
         call = Call(self._timeout_s, parent=self._call, progress=Progress(), journal=journal)
         outcome = attempt(self._client, call, journal, self._recipe, product, self.output / folder_of(product.key))

@@ -13,7 +13,7 @@ The truth about money is one row per job, and one number per batch:
     job.state:     intent -> sent -> done | failed, or ambiguous
 
 `batch.committed` is what the batch may have spent: the actual cost of jobs that ended, and the estimate of those that
-run, are in doubt, or whose cost is not known. It never exceeds `max_usd`.
+run, are in doubt, or whose cost is not known. No job begins that would take it above `max_usd`.
 
 A method is one transaction, which is on disk when it returns. All of them may be called from several threads at once.
 They wait for the database, never for fal.
@@ -26,7 +26,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from services.fal.errors import FalError
+from services.fal.costs import shown_usd
+from services.fal.errors import BudgetExceeded, FalError
 from services.fal.journal import JobKey, Later
 from services.fal.redaction import shown
 
@@ -47,20 +48,6 @@ class JournalError(FalError):
     error_type = "journal"
 
 
-class OverBudget(FalError):
-    """`max_usd` does not cover the next job. Nothing was submitted."""
-
-    error_type = "over_budget"
-
-    @classmethod
-    def of(cls, batch: BatchRow, estimate: float) -> OverBudget:
-        return cls(
-            f"The next job may cost ${estimate:.4f}, and of the ${batch.max_usd:.2f} that the batch may spend "
-            f"${batch.committed:.4f} are spent or reserved.",
-            hint="Resume with a higher --max_usd.",
-        )
-
-
 class OwnerMayLive(FalError):
     """The intent is younger than OWNER_GONE_S and another owner's: put the product back with a delay."""
 
@@ -68,6 +55,15 @@ class OwnerMayLive(FalError):
     default_retryable = True
     wait_s: float = OWNER_GONE_S
     """After how long it is its owner's no more."""
+
+
+def over_budget(batch: BatchRow, estimate: float) -> BudgetExceeded:
+    """The error for a job that `max_usd` does not cover."""
+    return BudgetExceeded(
+        f"The next job may cost ${shown_usd(estimate)}, and of the ${batch.max_usd:.2f} that the batch may spend "
+        f"${shown_usd(batch.committed)} are spent or reserved.",
+        hint="Resume with a higher --max_usd.",
+    )
 
 
 class BatchRow(NamedTuple):
@@ -231,7 +227,7 @@ class Store(ABC):
         - intent, of an owner that is gone: it becomes ambiguous, then as that
         - intent, of one that may live: raises OwnerMayLive
 
-        Raises OverBudget when the reserve would exceed `max_usd`.
+        Raises BudgetExceeded (`over_budget`) when the reserve would exceed `max_usd`.
         """
 
     @abstractmethod

@@ -31,7 +31,6 @@ from services.batch.journal import (
     JobState,
     JournalError,
     NewProduct,
-    OverBudget,
     OwnerMayLive,
     PictureRow,
     Product,
@@ -40,6 +39,7 @@ from services.batch.journal import (
     check_recipe,
     check_version,
     other_input,
+    over_budget,
 )
 from services.batch.postgres import Connection, Server
 from services.batch.postgres_tables import TABLES
@@ -348,7 +348,7 @@ class PostgresStore(Store):
             if row["running"] >= row["max_jobs"]:
                 return Later(max(SOONEST_S, LATER_S * row["max_jobs"]))
             if row["max_usd"] is not None and row["committed"] + _exact(estimate) > row["max_usd"]:
-                raise OverBudget.of(await self._batch(connection), estimate)
+                raise over_budget(await self._batch(connection), estimate)
             await connection.execute(_RESERVE, product, step, endpoint, args_hash, _exact(estimate), self._owner)
             return None
 

@@ -10,36 +10,28 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from services.batch.brake import Brake, Held
-from services.batch.journal import JobRow, JournalError, OverBudget, OwnerMayLive, PictureRow, Store, as_text, step_of
-from services.fal.errors import AmbiguousSubmit, AuthError, FalError, InvalidInput, RateLimited
+from services.batch.journal import JobRow, JournalError, OwnerMayLive, PictureRow, Store, as_text, step_of
+from services.fal.errors import AmbiguousSubmit, AuthError, BudgetExceeded, FalError, InvalidInput, RateLimited
 from services.fal.journal import Accepted, JobKey, Later, Result
 from services.fal.log import logger
-
-
-class Prices(NamedTuple):
-    """What jobs cost, in US dollars."""
-
-    estimate: Callable[[str, Mapping[str, Any]], float]
-    """The most that a job on an endpoint with these arguments may cost."""
-    cost: Callable[[str, Mapping[str, Any], Result], float | None]
-    """What a job did cost; None when that is not known."""
 
 
 class ProductJournal:
     """Implements `services.fal.journal.Journal` for one attempt at one product."""
 
-    def __init__(self, store: Store, product: int, brake: Brake, prices: Prices, *, retry_ambiguous: bool) -> None:
+    def __init__(self, store: Store, product: int, brake: Brake, *, has_limit: bool, retry_ambiguous: bool) -> None:
+        """`has_limit`: whether the batch has a `max_usd`, so that jobs must be estimated."""
         self._store = store
         self._product = product
         self._brake = brake
-        self._prices = prices
+        self._has_limit = has_limit
         self._retry_ambiguous = retry_ambiguous
         self._lock = threading.Lock()
-        self._begun: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        """The endpoint and the arguments of the jobs of this attempt that were not refused and have not failed."""
+        self._begun: set[str] = set()
+        """The jobs of this attempt that were not refused and have not failed."""
         self._costs: dict[str, float | None] = {}
         self.held = False
         """Whether a job was not submitted because the run ends: the product is not over."""
@@ -57,7 +49,9 @@ class ProductJournal:
 
     # What the core asks and tells
 
-    def begin(self, key: JobKey, endpoint: str, arguments: Mapping[str, Any]) -> Result | Accepted | Later | None:
+    def begin(
+        self, key: JobKey, endpoint: str, arguments: Mapping[str, Any], expected_usd: Callable[[], float]
+    ) -> Result | Accepted | Later | None:
         step = step_of(key)
         try:
             self._brake.check()
@@ -67,30 +61,30 @@ class ProductJournal:
                 if step in self._begun:
                     why = f"Two jobs of one product are called {step}."
                     raise InvalidInput(why, hint="Give each style a name of its own.")
-                self._begun[step] = endpoint, arguments
-            return self._begin(step, endpoint, arguments)
+                self._begun.add(step)
+            return self._begin(step, endpoint, input_hash(arguments), expected_usd)
         except Held:
             self.held = True
             raise
 
-    def _begin(self, step: str, endpoint: str, arguments: Mapping[str, Any]) -> Result | Accepted | Later | None:
-        args_hash = input_hash(arguments)
+    def _begin(
+        self, step: str, endpoint: str, args_hash: str, expected_usd: Callable[[], float]
+    ) -> Result | Accepted | Later | None:
         try:
-            estimate = self._prices.estimate(endpoint, arguments)
+            estimate = expected_usd() if self._has_limit else 0.0
             row = self._store.begin(
                 self._product, step, endpoint, args_hash, estimate, retry_ambiguous=self._retry_ambiguous
             )
         except OwnerMayLive as error:
             self.later_s = error.wait_s
             raise Held(str(error)) from error
-        except (OverBudget, JournalError) as error:
+        except (BudgetExceeded, JournalError) as error:
             self._brake.stop(error)
             raise Held(str(error)) from error
         if isinstance(row, Later):
             self._forget(step)
             return row
         with self._lock:
-            self._begun[step] = (endpoint if row is None else row.endpoint, arguments)
             self._costs[step] = None if row is None else row.cost
         return None if row is None else self._known(row, args_hash)
 
@@ -128,18 +122,17 @@ class ProductJournal:
 
     def done(self, key: JobKey, result: Result) -> None:
         step = step_of(key)
-        cost = self._prices.cost(*self._begun[step], result)
         with self._fatal():
-            self._store.done(self._product, step, result._asdict(), cost)
+            self._store.done(self._product, step, result._asdict(), result.cost_usd)
         with self._lock:
-            self._costs[step] = cost
+            self._costs[step] = result.cost_usd
 
-    def failed(self, key: JobKey, error: FalError) -> None:
+    def failed(self, key: JobKey, error: FalError, cost_usd: float | None) -> None:
         with self._fatal():
-            self._store.failed(self._product, step_of(key), None)
-        # The next model may be asked the same. What the failure has cost stays unknown.
+            self._store.failed(self._product, step_of(key), cost_usd)
         with self._lock:
-            self._begun.pop(step_of(key), None)
+            self._begun.discard(step_of(key))  # the next model may be asked the same
+            self._costs[step_of(key)] = cost_usd
 
     # Pictures
 
@@ -159,7 +152,7 @@ class ProductJournal:
 
     def _forget(self, step: str) -> None:
         with self._lock:
-            self._begun.pop(step, None)
+            self._begun.discard(step)
             self._costs.pop(step, None)
 
     def _doubt(self, step: str) -> None:

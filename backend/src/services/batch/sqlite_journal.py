@@ -26,7 +26,6 @@ from services.batch.journal import (
     JobRow,
     JournalError,
     NewProduct,
-    OverBudget,
     PictureRow,
     Product,
     ProductState,
@@ -35,6 +34,7 @@ from services.batch.journal import (
     check_recipe,
     check_version,
     other_input,
+    over_budget,
 )
 
 FILE_NAME = "batch.sqlite"
@@ -222,7 +222,7 @@ class SqliteStore(Store):
                 {"estimate": estimate, "slack": SUM_USD},
             ).rowcount
             if not reserved:
-                raise OverBudget.of(self._row(sql), estimate)
+                raise over_budget(self._row(sql), estimate)
             sql.execute(
                 "INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at) "
                 "VALUES (?, ?, 'intent', ?, ?, ?, ?) ON CONFLICT (product, step) DO UPDATE SET state = 'intent', "

@@ -1,4 +1,4 @@
-"""One call of a user's: how long it may still take, how it is stopped, what is told of it.
+"""One call of a user's: how long it may still take, how it is stopped, what is told of it, what it may cost.
 
 A call is made at the door (a public method of FalClient, or the worker) and handed on to everything that waits: a
 read, a write, a pause, a place in the queue of model calls. So one deadline covers all of it. It is stopped from
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from services.fal.costs import Costs, check_max_usd
 from services.fal.errors import Cancelled, DeadlineExceeded, InvalidInput
 from services.fal.journal import JobKey, Journal
 from services.fal.progress import Progress
@@ -53,18 +54,24 @@ class Call:
         *,
         parent: Call | None = None,
         progress: Progress | None = None,
+        costs: Costs | None = None,
+        max_usd: float | None = None,
         journal: Journal | None = None,
         part: str = "",
     ) -> None:
-        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress.
+        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress and costs.
 
-        `journal` remembers the jobs of the call, by default where its parent's are remembered. There, `part` tells the
-        jobs of this part from those of others that do the same, such as texts in another language.
+        `max_usd` is what it may cost, in US dollars. `journal` remembers the jobs of the call, by default where its
+        parent's are remembered. There, `part` tells the jobs of this part from those of others that do the same, such
+        as texts in another language.
         """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
             raise InvalidInput(f"timeout_s must be a number of seconds, not {timeout_s!r}.")
         inherited = Progress() if parent is None else parent.progress
         self.progress: Progress = progress if progress is not None else inherited
+        if costs is None:
+            costs = Costs() if parent is None else parent.costs
+        self.costs: Costs = costs if max_usd is None else Costs(costs, max_usd=check_max_usd(max_usd))
         self.journal: Journal | None = parent.journal if journal is None and parent is not None else journal
         self._part: str = ("" if parent is None else parent._part) + (f"{part}/" if part else "")
         self.timeout_s = timeout_s
@@ -326,13 +333,13 @@ class Slots:
 class Task(Generic[T]):
     """One step that runs beside others."""
 
-    def __init__(self, action: Callable[[], T]) -> None:
+    def __init__(self, action: Callable[[], T], *, name: str = "fal-task") -> None:
         self._action = action
         self._value: T
         self._error: BaseException | None = None
         self._begun = threading.Lock()
         self._over = threading.Event()
-        thread = threading.Thread(target=self._begin, name="fal-task", daemon=True)
+        thread = threading.Thread(target=self._begin, name=name, daemon=True)
         self._thread: threading.Thread | None = thread
         try:
             thread.start()

@@ -12,6 +12,7 @@ is picked up by its id the next time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from services.fal.call import Call, Slots, ctrl_c_waits_for_submit
@@ -32,6 +33,7 @@ from services.fal.errors import (
     RateLimited,
     Unreachable,
 )
+from services.fal.estimates import Bill, Estimates
 from services.fal.hosts import is_run_host, parse
 from services.fal.journal import Accepted, JobKey, Journal, Later, Result
 from services.fal.log import logger, outline
@@ -64,15 +66,17 @@ class Job(NamedTuple):
 class Jobs:
     """Runs jobs for one client, at most `max_concurrency` at a time."""
 
-    def __init__(self, api: FalApi, endpoints: Endpoints, max_concurrency: int) -> None:
+    def __init__(self, api: FalApi, endpoints: Endpoints, estimates: Estimates, max_concurrency: int) -> None:
         self._api = api
         self._endpoints = endpoints
+        self.estimates = estimates
+        """Knows what jobs may cost, and notes what they did."""
         self.slots = Slots(max_concurrency)
         """The client's places for running model calls."""
 
     def run(self, call: Call, role: str, arguments: Callable[[Endpoint], Mapping[str, Any]], key: JobKey) -> Result:
         """One job for `role` to its end, on the first endpoint of its chain that fal still offers."""
-        return self.on_chain(role, lambda endpoint: self.run_on(call, endpoint, arguments(endpoint), key))
+        return self.on_chain(role, lambda endpoint: self.run_on(call, role, endpoint, arguments(endpoint), key))
 
     def on_chain(self, role: str, action: Callable[[Endpoint], T]) -> T:
         """`action` on the endpoint in use for `role`; when fal says it is gone, on the next one."""
@@ -83,27 +87,27 @@ class Jobs:
             except EndpointGone as gone:
                 endpoint = self._endpoints.move_on(role, endpoint, gone)
 
-    def run_on(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any], key: JobKey) -> Result:
+    def run_on(self, call: Call, role: str, endpoint: Endpoint, arguments: Mapping[str, Any], key: JobKey) -> Result:
         """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated.
 
         `key` is what the call's journal, if it has one, knows the job by.
         """
-        while True:
+        with self.estimates.job(call, role, endpoint, arguments, key) as bill:
+            if call.journal is not None:
+                expected_usd = partial(self.estimates.of_job, call, role, endpoint, arguments)
+                return _OnRecord(self, call, call.journal, call.key_of(key), bill).run(
+                    endpoint, arguments, expected_usd
+                )
             with self.slots.one(call):
-                ended = self._once(call, endpoint, arguments, key)
-            if isinstance(ended, Result):
-                return ended
-            # Without the place: a job that was submitted earlier, and is waited for, may need it.
-            call.sleep(ended.seconds)
+                if endpoint.is_own_url:
+                    result = self.post_to_own(call, endpoint, arguments)
+                else:
+                    job = self.submit(call, endpoint, arguments)
+                    bill.is_accepted = True
+                    result = self._finish(call, job)
+            return result._replace(cost_usd=bill.settled(result.output, result.billable_units))
 
-    def _once(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any], key: JobKey) -> Result | Later:
-        if call.journal is not None:
-            return self._on_record(call, call.journal, call.key_of(key), endpoint, arguments)
-        if endpoint.is_own_url:
-            return self._post_to_own(call, endpoint, arguments)
-        return self._finish(call, self.submit(call, endpoint, arguments))
-
-    def _post_to_own(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
+    def post_to_own(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
         """Send one request to the user's own service. Raises AmbiguousSubmit when it was sent and not answered."""
         answer = self._api.post_once(call, parse(endpoint.path), arguments, "photokit")
         try:
@@ -113,56 +117,15 @@ class Jobs:
             raise error.but(retryable=False, hint=None) from error
         return Result(answer.request_id, output, answer.billable_units)
 
-    def _on_record(
-        self, call: Call, journal: Journal, key: JobKey, endpoint: Endpoint, arguments: Mapping[str, Any]
-    ) -> Result | Later:
-        """One job that a journal knows: its result from there, or from fal, where it may have been submitted before."""
-        call.check()
-        known = journal.begin(key, endpoint.path, arguments)
-        if known is None:
-            known = self._start_on_record(call, journal, key, endpoint, arguments)
-        return self._collect(call, journal, key, known) if isinstance(known, Accepted) else known
+    def submit_once(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> str:
+        """The request id of a job that is not cancelled when its call ends, and may start at any time."""
+        handle = self._api.submit(call, endpoint.path, arguments, webhook_url=None, start_within_s=None)
+        return handle.request_id
 
-    def _start_on_record(
-        self, call: Call, journal: Journal, key: JobKey, endpoint: Endpoint, arguments: Mapping[str, Any]
-    ) -> Result | Accepted | Later:
-        """Submit a job whose intent is on record, and put on record what became of that."""
-        try:
-            if endpoint.is_own_url:
-                result = self._post_to_own(call, endpoint, arguments)
-                journal.done(key, result)
-                return result
-            # Nobody waits for it in vain: a job that starts late is picked up later.
-            handle = self._api.submit(call, endpoint.path, arguments, webhook_url=None, start_within_s=None)
-        except AmbiguousSubmit as error:
-            journal.in_doubt(key, error)
-            raise
-        except BadOutput as error:  # of a service of the user's own: it has run
-            journal.failed(key, error)
-            raise
-        except FalError as error:
-            if journal.refused(key, error):
-                return Later(0.0)
-            raise
-        journal.sent(key, handle.request_id)
-        return Accepted(endpoint.path, handle.request_id)
-
-    def _collect(self, call: Call, journal: Journal, key: JobKey, accepted: Accepted) -> Result:
-        """The result of a job whose id is on record: when the call ends before the job does, it goes on at fal."""
-        job = self.job(call, Endpoint(accepted.endpoint), accepted.request_id)
-        try:
-            status = self._wait(call, job)
-            result = self._fetch_when_there(call, job, status if _is_of(status, job) else {"status": "COMPLETED"})
-        except FalError as error:
-            if not (_stopped(call, error) or isinstance(error, _NO_END)):
-                journal.failed(key, error)
-            raise error.but(request_id=job.request_id) from error
-        if result.output.get("error"):
-            # Whoever reads it raises that. On record it is a failure, since the next model may be asked the same.
-            journal.failed(key, JobFailed("The model failed.", request_id=job.request_id))
-        else:
-            journal.done(key, result)
-        return result
+    def outcome(self, call: Call, job: Job) -> Result:
+        """Wait for a job to end, and fetch its result."""
+        status = self._wait(call, job)
+        return self._fetch_when_there(call, job, status if _is_of(status, job) else {"status": "COMPLETED"})
 
     def _finish(self, call: Call, job: Job) -> Result:
         ended = False
@@ -328,12 +291,88 @@ class Jobs:
         except FalError as error:
             if not _says_less(error):
                 raise
-            raise failure.but(said=f"{failure.said}. {error.said}") from error
+            said = f"{failure.said}. {error.said}"
+            raise failure.but(said=said, billable_units=error.billable_units) from error
         raise failure
 
     def _fetch(self, call: Call, job: Job, inference_s: float | None, attempts: int | None = None) -> Result:
         answer = self._api.ask(call, "GET", job.result_url, "result", attempts=attempts)
         return Result(job.request_id, answer.json(), answer.billable_units, inference_s)
+
+
+class _OnRecord:
+    """One job that a journal knows: its result comes from there, or from fal, where it may have been submitted before.
+
+    When its call ends before the job does, the job goes on at fal.
+    """
+
+    def __init__(self, jobs: Jobs, call: Call, journal: Journal, key: JobKey, bill: Bill) -> None:
+        self._jobs = jobs
+        self._call = call
+        self._journal = journal
+        self._key = key
+        self._bill = bill
+
+    def run(self, endpoint: Endpoint, arguments: Mapping[str, Any], expected_usd: Callable[[], float]) -> Result:
+        while True:
+            self._call.check()
+            with self._jobs.slots.one(self._call):
+                known = self._journal.begin(self._key, endpoint.path, arguments, expected_usd)
+                if known is None:
+                    known = self._start(endpoint, arguments)
+                elif isinstance(known, Result):
+                    self._bill.close(known.cost_usd)
+                if isinstance(known, Accepted):
+                    known = self._collect(known)
+            if isinstance(known, Result):
+                return known
+            # Without the place: a job that was submitted earlier, and is waited for, may need it.
+            self._call.sleep(known.seconds)
+
+    def _start(self, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result | Accepted | Later:
+        """Submit the job, whose intent is on record, and put on record what became of that."""
+        made: Result | str
+        try:
+            if endpoint.is_own_url:
+                made = self._jobs.post_to_own(self._call, endpoint, arguments)
+            else:
+                made = self._jobs.submit_once(self._call, endpoint, arguments)
+        except AmbiguousSubmit as error:
+            self._journal.in_doubt(self._key, error)
+            raise
+        except BadOutput as error:  # of a service of the user's own: it has run
+            self._journal.failed(self._key, error, self._bill.cost_of_failure(error))
+            raise
+        except FalError as error:
+            if self._journal.refused(self._key, error):
+                return Later(0.0)
+            raise
+        self._bill.is_accepted = True
+        if isinstance(made, Result):
+            return self._done(made)
+        self._journal.sent(self._key, made)
+        return Accepted(endpoint.path, made)
+
+    def _collect(self, accepted: Accepted) -> Result:
+        self._bill.is_accepted = True
+        job = self._jobs.job(self._call, Endpoint(accepted.endpoint), accepted.request_id)
+        try:
+            result = self._jobs.outcome(self._call, job)
+        except FalError as error:
+            if not (_stopped(self._call, error) or isinstance(error, _NO_END)):
+                self._journal.failed(self._key, error, self._bill.cost_of_failure(error))
+            raise error.but(request_id=job.request_id) from error
+        return self._done(result)
+
+    def _done(self, result: Result) -> Result:
+        result = result._replace(cost_usd=self._bill.settled(result.output, result.billable_units))
+        if result.output.get("error"):
+            # Whoever reads it raises that. On record it is a failure, since the next model may be asked the same.
+            error = JobFailed("The model failed.", request_id=result.request_id)
+            self._journal.failed(self._key, error, result.cost_usd)
+        else:
+            self._journal.done(self._key, result)
+        return result
 
 
 _NO_END = (AuthError, FalUnavailable, NotReady, RateLimited, Unreachable)

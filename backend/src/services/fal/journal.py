@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +21,8 @@ class Result(NamedTuple):
     """fal's own count of what is billed, when it says so."""
     inference_s: float | None = None
     """fal's own figure for the model's run."""
+    cost_usd: float | None = None
+    """US dollars, when they are known."""
 
 
 class JobKey(NamedTuple):
@@ -57,8 +59,12 @@ class Journal(Protocol):
     Each of them returns when what it was told is on disk.
     """
 
-    def begin(self, key: JobKey, endpoint: str, arguments: Mapping[str, Any]) -> Result | Accepted | Later | None:
+    def begin(
+        self, key: JobKey, endpoint: str, arguments: Mapping[str, Any], expected_usd: Callable[[], float]
+    ) -> Result | Accepted | Later | None:
         """What is known of a job before it is submitted. None: nothing, and the intent to submit it is on record.
+
+        `expected_usd` tells what the job is expected to cost. It raises BudgetExceeded when that cannot be known.
 
         Raises a FalError for a job that must not be submitted: Cancelled when no job may be for now, AmbiguousSubmit
         when this one may be running at fal under an id that nobody knows.
@@ -76,8 +82,8 @@ class Journal(Protocol):
     def done(self, key: JobKey, result: Result) -> None:
         """The job ended, and this is what it left."""
 
-    def failed(self, key: JobKey, error: FalError) -> None:
-        """The job ended without a result."""
+    def failed(self, key: JobKey, error: FalError, cost_usd: float | None) -> None:
+        """The job ended without a result. Its cost is None when it is not known."""
 
     def saved_picture(self, url: str, folder: Path, name: str) -> Path | None:
         """Where the picture at `url` was saved whole in `folder` as `name`, if it is still there."""

@@ -166,8 +166,11 @@ def read_pictures(result: Result, wanted: int) -> list[Picture]:
     if len(pictures) < 2:
         return pictures or [read_picture(result)]
     # So that the sum over the pictures is what the job cost.
-    units = result.billable_units
-    share = result._replace(billable_units=None if units is None else units / len(pictures))
+    units, cost_usd = result.billable_units, result.cost_usd
+    share = result._replace(
+        billable_units=None if units is None else units / len(pictures),
+        cost_usd=None if cost_usd is None else round(cost_usd / len(pictures), 9),
+    )
     return [picture._replace(result=share) for picture in pictures]
 
 

@@ -359,6 +359,7 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "file_size": image.get("file_size"),
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
+        "cost_usd": picture.result.cost_usd,
         **({} if picture.seed is None else {"seed": picture.seed}),
         **from_sandbox(picture.result.output),
     }
