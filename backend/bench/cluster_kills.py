@@ -87,8 +87,7 @@ class Round:
 
     def jobs(self, what: str) -> int:
         """A figure of the journal's jobs."""
-        name = self.url.partition("@/")[2].partition("?")[0]
-        return int(self.server.sql(f"SELECT count(*) FROM fal_batch.job WHERE {what}", name))
+        return int(self.server.sql(f"SELECT count(*) FROM fal_batch.job WHERE {what}", self.url))
 
 
 def main() -> None:

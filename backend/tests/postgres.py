@@ -77,7 +77,7 @@ class Postgres:
         return f"postgresql://shop:{PASSWORD}@/{name}?host={self._folder}"
 
     def sql(self, statement: str, database: str) -> str:
-        """What psql prints of one statement: bare values, a line for each row."""
+        """What psql prints of one statement in a database, or the one of a URL: bare values, a line for each row."""
         settings = "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"
         server = "--host", str(self._folder), "--username", "shop", "--dbname", database
         return self._run("psql", *settings, *server, "--command", statement).strip()

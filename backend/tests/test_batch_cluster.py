@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import threading
@@ -13,8 +15,9 @@ from typing import Any
 import pytest
 
 from conftest import BACKEND
+from fal_sandbox.server import Sandbox
 from postgres import PASSWORD, Postgres, find_postgres
-from services.batch import postgres, postgres_journal
+from services.batch import Batch, postgres, postgres_journal
 from services.batch.journal import JournalError, NewProduct, OwnerMayLive, PictureRow, Product
 from services.batch.postgres_journal import PostgresStore
 from services.fal.errors import BudgetExceeded, InvalidInput
@@ -42,6 +45,16 @@ threads = [threading.Thread(target=spend, args=(number,)) for number in range(8)
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 journal.close()
+"""
+FIRST_MACHINE = """
+import sys
+from services.batch import Batch, postgres_journal
+postgres_journal.HEARTBEAT_S = 1.0
+url, output, photo = sys.argv[1:]
+rows = [{"key": f"mug-{number}", "image_url": photo, "prompt": "oak", "remove_bg": False} for number in range(5)]
+with Batch(rows, output, command="background_replace", max_jobs=2, journal=url) as batch:
+    for line in batch:
+        pass
 """
 
 
@@ -178,6 +191,36 @@ def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
     assert journal.batch().committed == 2.8
     with pytest.raises(BudgetExceeded, match=r"\$2\.80.*--max_usd"):
         begin(journal, 1)
+
+
+def test_what_a_killed_machine_has_begun_is_ended_by_another_and_paid_once(
+    box: Sandbox, server: Postgres, photo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 1.0)
+    ready = {"image": {"url": photo_url, "width": 240, "height": 160}}
+    box.fault("job", times=2, output=ready, delay=4)
+    box.fault("job", times=None, output=ready)
+    url = server.database()
+    script = [sys.executable, "-c", FIRST_MACHINE, url, str(tmp_path / "first"), photo_url]
+    first = subprocess.Popen(script, env={**os.environ, "PYTHONPATH": str(BACKEND / "src")})
+    box.wait_for(lambda ledger: ledger["accepted"] >= 2)
+    wait_until(lambda: server.sql("SELECT count(request_id) FROM fal_batch.job", url) >= "2")
+    # It takes part while the first one lives, finds all places taken, and is told neither input nor limits.
+    with Batch(None, tmp_path / "second", journal=url) as second:
+        first.kill()
+        first.wait()
+        lines = list(second)
+    assert sorted(line["key"] for line in lines) == [f"mug-{number}" for number in range(5)]
+    assert [json.loads(line) for line in (tmp_path / "second" / "results.jsonl").read_text().splitlines()] == lines
+    ledger = box.ledger()
+    assert (ledger["accepted"], ledger["billable"], ledger["most_running"]) == (5, 5, 2)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_restart_of_the_database_is_waited_for_and_nothing_is_lost_or_doubled(
