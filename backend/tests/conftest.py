@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import chromium
 import shop_server
 from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
@@ -94,7 +95,8 @@ def sandbox_server() -> Iterator[Sandbox]:
         yield box
 
 
-# Here, so that all test files share one server.
+# Here, so that all test files share one browser and one server.
+browser = chromium.browser
 packages, one_shop = shop_server.packages, shop_server.one_shop
 
 

@@ -44,6 +44,7 @@ SERVICE = {
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
 SAVED = {*CLIENT, "saved_files"}
+REPORTED = {*SAVED, "page_look", "worker.report_page"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
@@ -65,7 +66,7 @@ LISTEN = {
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
+SERVE = {*REPORTED, "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
@@ -87,7 +88,7 @@ BUDGETS = {
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --progress": {*CLIENT, "worker.terminal"},
-    "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
+    "workflow --report": {*REPORTED, "worker.report"},
     "packshot": {*SERVICE, *PACKSHOT},
     "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
     "listing": {*CLIENT, *SHOP, *LISTING},

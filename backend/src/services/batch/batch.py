@@ -28,14 +28,18 @@ from services.batch.brake import Brake
 from services.batch.journal import COUNTED, JournalError, NewProduct, Product, ProductState, Store, check_recipe
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
+from services.batch.page import Page
 from services.batch.postgres_journal import PostgresStore
 from services.batch.product_journal import ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
+from services.batch.settle import Settled
+from services.batch.settle import settle as settle_jobs
 from services.batch.sqlite_journal import SqliteStore
 from services.fal.arguments import folder
 from services.fal.call import Call
 from services.fal.errors import Cancelled, FalError, InvalidInput, as_fal_error
+from services.fal.log import logger
 from services.fal.progress import Progress
 from services.fal_service import FalClient
 
@@ -48,8 +52,12 @@ MOST_PRODUCTS = 64
 """Products that are made at once: more would only wait for the same places."""
 DRAIN_S = 10.0
 """How long jobs may still run when a batch ends early. After it they go on at fal, and the next run picks them up."""
-LOOK_S = 0.5
+TELL_S = 1.0
+"""How often it is told how far the batch is."""
+LOOK_S = 0.25
 """How often it is looked whether the batch was stopped or paused."""
+SHOW_EVERY_S = 10.0
+"""How often index.html is brought up to date."""
 
 Source = Union[str, "os.PathLike[str]", Iterable[Mapping[str, Any]]]
 OnProgress = Callable[[dict[str, Any]], object]
@@ -69,13 +77,14 @@ class Batch:
         max_usd: float | None = None,
         retry_failed: bool = False,
         retry_ambiguous: bool = False,
+        settle: bool = False,
         timeout: float | None = None,
         env_file: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
+        confirm: Callable[[int], object] | None = None,
         within: Call | None = None,
         recipe_of: RecipeOf = of_method,
         journal: str | None = None,
-        store: Store | None = None,
     ) -> None:
         """
         - input: a manifest (JSON Lines or CSV), a folder of photos, or mappings with `key` and the options of a
@@ -87,11 +96,14 @@ class Batch:
         - max_usd: what the batch may spend, in US dollars
         - retry_failed: make products again that failed; jobs that are done are not paid again
         - retry_ambiguous: submit jobs again of which nobody knows whether fal runs and bills them
+        - settle: first ask fal for these jobs, among its past requests
         - timeout: seconds for one product (default: 900)
-        - on_progress: called with the counts, twice a second
+        - on_progress: called with `counts()` every second
+        - confirm: called with the number of products that are new, before anything is begun; may raise
         - within: a call that another thread may cancel
-        - journal: the URL of a PostgreSQL database for a batch that several machines make; without `input` this one
-          takes part in the batch that is there (needs the extra `cluster`)
+        - recipe_of: makes the recipe of a command and its options
+        - journal: the URL of a PostgreSQL database, for a batch that several machines make (the extra `cluster`);
+          with `input` it begins there, without it this machine takes part (default: SQLite in the output's folder)
 
         Raises InvalidInput and MissingKey before anything is sent, and JournalError.
         """
@@ -102,13 +114,18 @@ class Batch:
         self._call = Call(math.inf, parent=within, progress=Progress())
         self._around = within
         self._on_progress = on_progress
+        self._confirm = confirm
         self.bad_lines: list[BadLine] = []
         """Lines of the manifest that were left out."""
+        self.settled: Settled | None = None
+        """What came of asking fal for the jobs that were in doubt."""
         self._is_shared = journal is not None
-        self._store = store or (SqliteStore(self.output) if journal is None else PostgresStore(journal))
+        self._store = store_of(journal, self.output)
         self._began = time.monotonic()
         try:
             self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
+            if settle:
+                self.settled = settle_jobs(self._store, self._client.settings)
             wanted: dict[ProductState, bool] = {"failed": retry_failed, "ambiguous": retry_ambiguous}
             if again := [state for state, is_wanted in wanted.items() if is_wanted]:
                 self._store.again(again)
@@ -116,12 +133,15 @@ class Batch:
         except BaseException:
             self._store.close()
             raise
+        self._index = Page(self.output)
+        self._show_at = self._began + SHOW_EVERY_S
         self._page: deque[Product] = deque()
         self._paging = threading.Lock()
         self._ended: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=MOST_PRODUCTS)
         self._threads: list[threading.Thread] = []
         self._drained_at = math.inf
         """When the jobs that still run have had their time, by the monotonic clock."""
+        self._told_at = -math.inf
         self._closed = False
 
     def _open(
@@ -145,6 +165,8 @@ class Batch:
             manifest = Manifest(source, recipe.read)
             products = manifest.products()
             self.bad_lines = manifest.bad_lines
+            if self._confirm is not None and not self._store.is_there():
+                self._confirm(len(products))
         make_folder(self.output)
         named = recipe and {"command": recipe.command, "options": dict(recipe.options), **fixed}
         row = self._store.open(named, max_jobs, max_usd)
@@ -206,6 +228,7 @@ class Batch:
         finally:
             for product in self._page:
                 self._store.put_back(product.id, 0.0)
+            self._show()
             self._results.close()
             self._store.close()
             self._client.close()
@@ -219,16 +242,8 @@ class Batch:
         )
 
     def counts(self) -> dict[str, Any]:
-        """How far it is: products by their state, jobs that are at fal, US dollars, and seconds."""
-        counts, row = self._store.counts(), self._store.batch()
-        return {
-            "products": {state: getattr(counts, state) for state in COUNTED},
-            "jobs": dict(counts.jobs),
-            "cost_usd": round(counts.cost_usd, 6),
-            "committed_usd": round(row.committed, 6),
-            "max_usd": row.max_usd,
-            "seconds": round(time.monotonic() - self._began, 3),
-        }
+        """How far it is: products by their state, jobs by theirs, US dollars, and seconds."""
+        return {**counts_of(self._store), "seconds": round(time.monotonic() - self._began, 3)}
 
     # Threads
 
@@ -302,8 +317,36 @@ class Batch:
             self.drain()
         elif self._brake.reason is None and self._store.batch().paused:
             self._brake.stop(Cancelled("The batch was paused.", hint=self.how_to_resume))
-        if self._on_progress is not None:
+        if self._show_at <= time.monotonic():
+            self._show_at = time.monotonic() + SHOW_EVERY_S
+            self._show()
+        if self._on_progress is not None and self._told_at + TELL_S <= time.monotonic():
+            self._told_at = time.monotonic()
             self._on_progress(self.counts())
+
+    def _show(self) -> None:
+        """Bring index.html up to date. Where it cannot be written, what is paid for goes on."""
+        try:
+            self._index.update(total=sum(self.counts()["products"].values()))
+        except (OSError, FalError) as error:
+            logger.warning(f"index.html cannot be written: {error}")
+
+
+def store_of(journal: str | None, output: Path) -> Store:
+    """What keeps the journal: the database at a URL, or a file in the output's folder."""
+    return SqliteStore(output) if journal is None else PostgresStore(journal)
+
+
+def counts_of(store: Store) -> dict[str, Any]:
+    """How far a batch is, by its journal."""
+    counts, row = store.counts(), store.batch()
+    return {
+        "products": {state: getattr(counts, state) for state in COUNTED},
+        "jobs": dict(counts.jobs),
+        "cost_usd": round(counts.cost_usd, 6),
+        "committed_usd": round(row.committed, 6),
+        "max_usd": row.max_usd,
+    }
 
 
 def make_folder(path: Path) -> None:

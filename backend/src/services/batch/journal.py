@@ -48,6 +48,12 @@ class JournalError(FalError):
     error_type = "journal"
 
 
+class BatchIncomplete(FalError):
+    """Not every product of the batch is done."""
+
+    error_type = "batch_incomplete"
+
+
 class OwnerMayLive(FalError):
     """The intent is younger than OWNER_GONE_S and another owner's: put the product back with a delay."""
 
@@ -146,6 +152,10 @@ class Store(ABC):
     """What keeps the journal of one batch."""
 
     # The batch
+
+    @abstractmethod
+    def is_there(self) -> bool:
+        """Whether the batch was begun before. Opens nothing that is not closed again."""
 
     @abstractmethod
     def open(self, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None) -> BatchRow:

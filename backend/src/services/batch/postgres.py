@@ -87,7 +87,8 @@ class Server:
 
     def connect(self) -> None:
         """Raises JournalError at once when the server is not there or does not let us in."""
-        self.wait(self._connect())
+        if self._pool is None:
+            self.wait(self._connect())
 
     async def _connect(self) -> None:
         import asyncpg

@@ -90,6 +90,10 @@ class PostgresStore(Store):
 
     # The batch
 
+    def is_there(self) -> bool:
+        self._server.connect()
+        return self._server.run(self._is_there)
+
     def open(self, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None) -> BatchRow:
         self._server.connect()
         try:
@@ -143,8 +147,7 @@ class PostgresStore(Store):
         )
 
     def look(self) -> None:
-        self._server.connect()
-        if not self._server.run(self._is_there):
+        if not self.is_there():
             raise self._none_there()
 
     def batch(self) -> BatchRow:
@@ -294,7 +297,8 @@ class PostgresStore(Store):
 
     def counts(self) -> Counts:
         now = time.monotonic()
-        if self._counted is None or now >= self._counted[0]:
+        # Exact before this process has begun and after its last product has ended.
+        if self._counted is None or now >= self._counted[0] or not self._claimed:
             counts = self._server.run(self._count)
             took = time.monotonic() - now
             self._counted = now + COUNT_SHARE * took, counts

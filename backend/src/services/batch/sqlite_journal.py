@@ -85,6 +85,9 @@ class SqliteStore(Store):
 
     # The batch
 
+    def is_there(self) -> bool:
+        return self._path.exists()
+
     def open(self, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None) -> BatchRow:
         self._take_lock()
         try:

@@ -123,6 +123,10 @@ class Command(NamedTuple):
     """Whether it may submit jobs that cost money."""
     tells_jobs: bool = False
     """Whether its document tells the cost of each of its jobs."""
+    common: tuple[Option, ...] = COMMON
+    """Options that it has beside its own."""
+    resumes: bool = False
+    """Whether it goes on where it was when it is run again: it has no deadline, and a signal lets it end in peace."""
     is_program: bool = False
     """Whether it takes standard input and output for itself; `fal_worker.py` knows how it is run."""
     when_failed: Mapping[str, Any] = MappingProxyType({})
@@ -271,6 +275,12 @@ def _with_stand_ins(command: Command, values: Document) -> Document:
     if not command.method and {"image", "cutout", "categories"} & set(values):
         return values
     return {**stand_ins(command.method or "remove_background", values), **values}
+
+
+def _batch(client: FalClient, values: Values) -> Document:
+    from services.worker.batch_command import run
+
+    return run(client, values)
 
 
 def _schema(values: Values) -> Document:
@@ -544,6 +554,55 @@ COMMANDS: Mapping[str, Command] = {
         is_paid=True,
         tells_jobs=True,
         result="ListingDocument",
+    ),
+    "batch": Command(
+        "another command over a whole catalogue; resumes where it was, and pays for no job twice",
+        (
+            Option(
+                "input",
+                "path",
+                "the products: JSON Lines or CSV with a key, an image and options of the command, or a folder of "
+                "photos (default: those that the batch has)",
+            ),
+            Option("output", "path", "the folder for the results, the pictures and the journal", required=True),
+            Option("command", "text", "the command that makes a product (default: workflow)"),
+            Option("options", "json", "its options for all products, as --json takes them (default: none)"),
+            Option("max_jobs", "integer", "how many jobs run at fal at once (default: 10)"),
+            Option("max_usd", "number", "US dollars that the batch may spend, over all runs (default: no limit)"),
+            Option("retry_failed", "flag", "make products again that failed (default: false)"),
+            Option(
+                "retry_ambiguous",
+                "flag",
+                "submit jobs again that fal may have run and billed already (default: false)",
+            ),
+            Option(
+                "journal",
+                "text",
+                "the URL of a PostgreSQL database, for a batch that several machines make (default: a file in the "
+                "output's folder)",
+            ),
+            Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
+            Option("status", "flag", "only tell how far the batch is (default: false)"),
+            Option("pause", "flag", "only have the process that works on it end in peace (default: false)"),
+            Option("dry_run", "flag", "only tell the calls and what they would cost (default: false)"),
+            Option("yes", "flag", "begin more than 50 products without a question (default: false)"),
+        ),
+        handler=_batch,
+        common=(TIMEOUT._replace(help="seconds that one product may take (default: 900)"), ENV_FILE),
+        resumes=True,
+        when_failed={
+            "output": None,
+            "products": None,
+            "jobs": {},
+            "cost_usd": None,
+            "committed_usd": None,
+            "max_usd": None,
+            "seconds": 0.0,
+            "left_out": [],
+            "settled": None,
+            "planned": None,
+        },
+        result="BatchDocument",
     ),
     "prices": Command(
         "what one unit of each endpoint costs at fal",
