@@ -20,8 +20,10 @@ from postgres import PASSWORD, Postgres, find_postgres
 from services.batch import Batch, postgres, postgres_journal
 from services.batch.journal import JournalError, NewProduct, OwnerMayLive, PictureRow, Product
 from services.batch.postgres_journal import PostgresStore
+from services.fal import redaction
 from services.fal.errors import BudgetExceeded, InvalidInput
 from services.fal.journal import Later
+from services.fal_worker import main
 
 RECIPE = {"command": "workflow"}
 SPENDER = """
@@ -310,3 +312,26 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
     with pytest.raises(InvalidInput) as caught:
         PostgresStore(url.format(PASSWORD))
     assert PASSWORD not in str(caught.value)
+
+
+def test_no_output_shows_the_password(
+    box: Sandbox, server: Postgres, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAL_LOG", "debug")
+    url = server.database()
+    wrong = url.replace(PASSWORD, "wrong-password-1")
+    for argv in (
+        ["--journal", wrong, "--output", "out"],
+        ["--jornal", wrong, "--output", "out"],
+        ["--journal", wrong, "--output", "out", "--max_usd", "many"],
+        ["--output", "out", wrong],
+        ["--output", "out", "--", wrong],
+        ["--journal", url, "--output", "out"],
+    ):
+        # Nothing else may know it: what was seen once is masked for ever.
+        monkeypatch.setattr(redaction, "_secrets", set())
+        assert main(["batch", *argv]) == 1
+        said = capfd.readouterr()
+        assert "error" in said.out
+        for password in (PASSWORD, "wrong-password-1"):
+            assert password not in said.out + said.err
