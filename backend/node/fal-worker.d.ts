@@ -1297,7 +1297,7 @@ export interface BatchOptions {
   dry_run?: boolean | null;
   /** Begin more than 50 products without a question (default: false). */
   yes?: boolean | null;
-  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  /** Seconds that one product may take (default: 900). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
   env_file?: string | null;

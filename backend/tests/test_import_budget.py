@@ -30,7 +30,15 @@ WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.
 
 START = {
     *("fal", "fal.errors", "fal.redaction"),
-    *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
+    *(
+        "worker",
+        "worker.command",
+        "worker.command_line",
+        "worker.commands",
+        "worker.early_signals",
+        "worker.options",
+        "worker.output",
+    ),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""
 SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.costs", "fal.journal", "fal.log", "fal.progress"}

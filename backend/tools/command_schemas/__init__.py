@@ -16,7 +16,8 @@ from services.fal.arguments import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
 from services.fal.responses import REQUEST_ID
 from services.fal.settings import MAX_TIMEOUT_S
 from services.live.budget import MAX_SPEND_USD
-from services.worker.commands import COMMANDS, Command
+from services.worker.command import Command
+from services.worker.commands import COMMANDS
 from services.worker.options import Option
 
 DESCRIBED = [name for name, command in COMMANDS.items() if command.result]

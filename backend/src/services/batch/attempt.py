@@ -16,7 +16,7 @@ from services.batch.journal import Product, ProductState
 from services.batch.product_journal import ProductJournal
 from services.batch.recipe import Recipe
 from services.fal.call import Call
-from services.fal.errors import as_fal_error, summary
+from services.fal.errors import FalError, as_fal_error, summary
 from services.fal_service import FalClient
 
 UNUSABLE = ("bad_output", "not_found")
@@ -32,6 +32,8 @@ class Outcome(NamedTuple):
     line: dict[str, Any]
     unusable: list[str]
     """The request ids of jobs whose results cannot be used."""
+    error: FalError | None = None
+    """What was raised."""
 
     def as_bytes(self) -> bytes:
         return json.dumps(self.line, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
@@ -44,6 +46,7 @@ def attempt(
     began = time.monotonic()
     document: Mapping[str, Any] | None = None
     failure: dict[str, Any] = {}
+    failed: FalError | None = None
     try:
         with call:
             document = recipe.make(client.within(call), {**recipe.options, **product.input}, folder)
@@ -68,7 +71,7 @@ def attempt(
         "seconds": round(time.monotonic() - began, 3),
         "cost_usd": journal.cost_usd,
     }
-    return Outcome(state, line, list(_unusable(found, failure)))
+    return Outcome(state, line, list(_unusable(found, failure)), failed)
 
 
 def _failure_in(document: Mapping[str, Any]) -> dict[str, Any]:

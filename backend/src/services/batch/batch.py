@@ -30,7 +30,7 @@ from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
 from services.batch.page import Page
 from services.batch.postgres_journal import PostgresStore
-from services.batch.product_journal import ProductJournal
+from services.batch.product_journal import PASSING, ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
 from services.batch.settle import Settled
@@ -271,6 +271,9 @@ class Batch:
     def _next(self) -> Product | None:
         """The next product; None when there is none, or the run ends."""
         while self._brake.reason is None:
+            if pause_s := self._brake.pause_s():
+                self._brake.wait(pause_s)
+                continue
             with self._paging:
                 if not self._page:
                     self._page.extend(self._store.claim(PAGE))
@@ -294,6 +297,9 @@ class Batch:
         if outcome is None:
             self._store.put_back(product.id, journal.later_s or 0.0)
             return
+        if isinstance(outcome.error, PASSING):
+            # So that an outage, of the network here too, does not go through the whole catalogue.
+            self._brake.trouble(outcome.error)
         if outcome.unusable:
             self._store.unusable(product.id, outcome.unusable)
         line = outcome.as_bytes()

@@ -11,7 +11,9 @@ LONGEST_LOOK_S = 0.5
 """How long a thread waits for the brake before it looks again."""
 FIRST_PAUSE_S = 2.0
 MOST_PAUSE_S = 60.0
-"""Of a pause because fal limits the rate; it doubles until fal accepts a job again."""
+"""Of a pause because fal limits the rate, or is not to be had; it doubles until fal takes a job again."""
+MOST_PAUSES = 8
+"""About four minutes: whoever resumes the batch later loses nothing."""
 
 
 class Held(Cancelled):
@@ -25,7 +27,8 @@ class Brake:
         self._lock = threading.Lock()
         self._reason: FalError | None = None
         self._stopped = threading.Event()
-        self._pause_s = FIRST_PAUSE_S
+        self._pauses = 0
+        """One after the other, without a job that fal took between them."""
         self._paused_until = 0.0
 
     @property
@@ -52,14 +55,21 @@ class Brake:
         """How long to wait before the next look, 0.0 when jobs may be submitted."""
         return min(max(self._paused_until - time.monotonic(), 0.0), LONGEST_LOOK_S)
 
-    def rate_limited(self) -> None:
-        """fal refused a job for the rate. Jobs that were refused in the same moment make one pause."""
+    def trouble(self, error: FalError) -> None:
+        """fal refuses jobs for the rate, or is not to be had: pause, and stop when that does not help.
+
+        What fails in the same moment makes one pause.
+        """
         with self._lock:
             now = time.monotonic()
-            if now >= self._paused_until:
-                self._paused_until = now + self._pause_s
-                self._pause_s = min(self._pause_s * 2, MOST_PAUSE_S)
+            if now < self._paused_until:
+                return
+            self._pauses += 1
+            self._paused_until = now + min(FIRST_PAUSE_S * 2.0 ** (self._pauses - 1), MOST_PAUSE_S)
+            is_over = self._pauses > MOST_PAUSES
+        if is_over:
+            self.stop(error)
 
     def accepted(self) -> None:
         """fal took a job."""
-        self._pause_s = FIRST_PAUSE_S
+        self._pauses = 0

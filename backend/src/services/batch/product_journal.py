@@ -8,15 +8,29 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from services.batch.brake import Brake, Held
 from services.batch.journal import JobRow, JournalError, OwnerMayLive, PictureRow, Store, as_text, step_of
-from services.fal.errors import AmbiguousSubmit, AuthError, BudgetExceeded, FalError, InvalidInput, RateLimited
+from services.fal.errors import (
+    AmbiguousSubmit,
+    AuthError,
+    BudgetExceeded,
+    FalError,
+    FalUnavailable,
+    InvalidInput,
+    RateLimited,
+    Unreachable,
+)
 from services.fal.journal import Accepted, JobKey, Later, Result
 from services.fal.log import logger
+
+PASSING = (RateLimited, FalUnavailable, Unreachable)
+"""Why fal did not take a job, when that passes."""
+MOST_ASKED = 6
 
 
 class ProductJournal:
@@ -32,6 +46,8 @@ class ProductJournal:
         self._lock = threading.Lock()
         self._begun: set[str] = set()
         """The jobs of this attempt that were not refused and have not failed."""
+        self._asked: Counter[str] = Counter()
+        """How often a job was refused for something that passes."""
         self._costs: dict[str, float | None] = {}
         self.held = False
         """Whether a job was not submitted because the run ends: the product is not over."""
@@ -111,9 +127,12 @@ class ProductJournal:
         if isinstance(error, AuthError):
             self._brake.stop(error)
             self.held = True
-        if isinstance(error, RateLimited):
-            self._brake.rate_limited()
-        return isinstance(error, RateLimited)
+        if not isinstance(error, PASSING):
+            return False
+        self._brake.trouble(error)
+        with self._lock:
+            self._asked[step_of(key)] += 1
+            return self._asked[step_of(key)] < MOST_ASKED
 
     def in_doubt(self, key: JobKey, error: AmbiguousSubmit) -> None:
         self._doubt(step_of(key))

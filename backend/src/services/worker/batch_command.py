@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, Any
 from services.batch.batch import Batch, counts_of, store_of
 from services.batch.journal import COUNTED, BatchIncomplete, NewProduct, as_text
 from services.batch.manifest import Manifest
-from services.batch.recipe import Recipe
+from services.batch.recipe import Recipe, RecipeOf
 from services.fal import log
 from services.fal.call import LOOK_S, Call
 from services.fal.costs import total_usd
 from services.fal.errors import Cancelled, FalError, InvalidInput, report
-from services.worker.commands import COMMANDS, ENV_FILE, TIMEOUT, Command
+from services.worker.command import ENV_FILE, TIMEOUT, Command, Document, Values
 from services.worker.options import Option, parse_value, require, values_of
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
-
-Values = Mapping[str, Any]
-Document = dict[str, Any]
 
 DEFAULT_COMMAND = "workflow"
 ASK_ABOVE = 50
@@ -39,11 +36,11 @@ TEXTS = ("text", "path")
 """Kinds of options whose values are texts in a CSV and elsewhere."""
 
 
-def run(client: FalClient, values: Values) -> Document:
-    """The document of the command."""
-    output = Path(values["output"])
+def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Document:
+    """The document of the command, which runs another one of the `table`."""
+    output, recipe_of = Path(values["output"]), partial(_recipe_of, table)
     if values.get("dry_run"):
-        return _planned(client, values, output)
+        return _planned(client, values, output, recipe_of)
     if values.get("status") or values.get("pause"):
         return _looked(output, values.get("journal"), pause=bool(values.get("pause")))
     assert client.call is not None
@@ -135,7 +132,7 @@ def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
         store.close()
 
 
-def _planned(client: FalClient, values: Values, output: Path) -> Document:
+def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeOf) -> Document:
     """The calls of a batch, and what they would cost. Nothing is sent to a model, and nothing is written."""
     if values.get("input") is None:
         raise InvalidInput("--dry_run requires --input.", hint="What a batch has cost so far tells --status.")
@@ -171,10 +168,10 @@ def _add(calls: dict[str, Document], rows: Sequence[Mapping[str, Any]], times: i
         known["cost_usd"] = total_usd([known["cost_usd"], row["cost_usd"] and row["cost_usd"] * times])
 
 
-def recipe_of(name: str, options: Values) -> Recipe:
+def _recipe_of(table: Mapping[str, Command], name: str, options: Values) -> Recipe:
     """What a command of the table makes of a product. Raises InvalidInput."""
-    command = COMMANDS.get(name)
-    known = [other for other, row in COMMANDS.items() if row.is_paid and not row.streams and other != NOT_WAITED_FOR]
+    command = table.get(name)
+    known = [other for other, row in table.items() if row.is_paid and not row.streams and other != NOT_WAITED_FOR]
     if command is None or name not in known:
         raise InvalidInput(f"{name[:100]!r} cannot be run over a manifest. Commands that can: {', '.join(known)}.")
     if not isinstance(options, Mapping):

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from services.fal.errors import InvalidInput
 from services.fal.redaction import shown
 from services.worker import early_signals
-from services.worker.commands import COMMANDS, ENV_FILE, TIMEOUT, Command
+from services.worker.command import ENV_FILE, TIMEOUT, Command
+from services.worker.commands import COMMANDS
 from services.worker.options import FALSE, TRUE, Option, parse_value, read_json_options, require, utf8
 
 _MARK = "\0"

@@ -11,7 +11,8 @@ from services.fal import log
 from services.fal.progress import Progress
 from services.fal_service import FalClient
 from services.worker import early_signals
-from services.worker.commands import COMMANDS, ENV_FILE, PROGRESS, TIMEOUT, TRACE, Document, Values
+from services.worker.command import ENV_FILE, PROGRESS, TIMEOUT, TRACE, Document, Values
+from services.worker.commands import COMMANDS
 from services.worker.output import JsonStdout, rendered, stderr_is_terminal
 from services.worker.supervisor import ALL_OVER, NOBODY_READS, Invocation, Supervisor, on_signal
 

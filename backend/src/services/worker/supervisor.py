@@ -29,7 +29,7 @@ from services.fal.errors import Cancelled, DeadlineExceeded, FalError, InternalE
 from services.fal.progress import Progress
 from services.fal.settings import MAX_TIMEOUT_S, check_timeout
 from services.worker import early_signals
-from services.worker.commands import MAX_USD, TIMEOUT, Command, Document, Values
+from services.worker.command import MAX_USD, TIMEOUT, Command, Document, Values
 from services.worker.output import JsonStdout
 
 if TYPE_CHECKING:
