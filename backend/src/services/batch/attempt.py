@@ -16,11 +16,26 @@ from services.batch.journal import Product, ProductState
 from services.batch.product_journal import ProductJournal
 from services.batch.recipe import Recipe
 from services.fal.call import Call
-from services.fal.errors import FalError, as_fal_error, summary
+from services.fal.errors import (
+    AuthError,
+    BalanceExhausted,
+    BudgetExceeded,
+    FalError,
+    FalUnavailable,
+    RateLimited,
+    Unreachable,
+    as_fal_error,
+    summary,
+)
 from services.fal_service import FalClient
 
 UNUSABLE = ("bad_output", "not_found")
 """Errors of a result that is there and of no use: a retry of the product makes it anew."""
+CONCERN_ALL = {
+    kind.error_type: kind
+    for kind in (AuthError, BalanceExhausted, BudgetExceeded, FalUnavailable, RateLimited, Unreachable)
+}
+"""Errors that the next product would meet too."""
 HARMLESS_STAGES = ("prompt",)
 """A prompt that failed is replaced by a plain one, and the picture is made."""
 
@@ -32,8 +47,8 @@ class Outcome(NamedTuple):
     line: dict[str, Any]
     unusable: list[str]
     """The request ids of jobs whose results cannot be used."""
-    error: FalError | None = None
-    """What was raised."""
+    error: FalError | None
+    """What kept it from being done."""
 
     def as_bytes(self) -> bytes:
         return json.dumps(self.line, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
@@ -46,13 +61,12 @@ def attempt(
     began = time.monotonic()
     document: Mapping[str, Any] | None = None
     failure: dict[str, Any] = {}
-    failed: FalError | None = None
     try:
         with call:
             document = recipe.make(client.within(call), {**recipe.options, **product.input}, folder)
     except Exception as error:
-        failed = as_fal_error(error)
-        document, failure = failed.partial or None, summary(failed)
+        raised = as_fal_error(error)
+        document, failure = raised.partial or None, summary(raised)
     found = dict(document or {})
     found.pop("trace", None)
     failure = failure or _failure_in(found)
@@ -71,7 +85,7 @@ def attempt(
         "seconds": round(time.monotonic() - began, 3),
         "cost_usd": journal.cost_usd,
     }
-    return Outcome(state, line, list(_unusable(found, failure)), failed)
+    return Outcome(state, line, list(_unusable(found, failure)), _error_in(failure))
 
 
 def _failure_in(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +94,12 @@ def _failure_in(document: Mapping[str, Any]) -> dict[str, Any]:
         return dict(document)
     rows = [row for row in document.get("errors") or () if row["stage"] not in HARMLESS_STAGES]
     return {"hint": None, **rows[0]} if rows else {}
+
+
+def _error_in(failure: Mapping[str, Any]) -> FalError | None:
+    """A failure as the error that it was, for those kinds that concern the whole run."""
+    kind = CONCERN_ALL.get(failure.get("error_type", ""))
+    return None if kind is None else kind(str(failure["error"]))
 
 
 def _unusable(document: Mapping[str, Any], failure: Mapping[str, Any]) -> Iterator[str]:

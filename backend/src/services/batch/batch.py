@@ -38,7 +38,7 @@ from services.batch.settle import settle as settle_jobs
 from services.batch.sqlite_journal import SqliteStore
 from services.fal.arguments import folder
 from services.fal.call import Call
-from services.fal.errors import Cancelled, FalError, InvalidInput, as_fal_error
+from services.fal.errors import AuthError, BudgetExceeded, Cancelled, FalError, InvalidInput, as_fal_error
 from services.fal.log import logger
 from services.fal.progress import Progress
 from services.fal_service import FalClient
@@ -294,6 +294,9 @@ class Batch:
         )
         call = Call(self._timeout_s, parent=self._call, progress=Progress(), journal=journal)
         outcome = attempt(self._client, call, journal, self._recipe, product, self.output / folder_of(product.key))
+        if outcome is not None and isinstance(outcome.error, AuthError | BudgetExceeded):
+            self._brake.stop(outcome.error)
+            outcome = None
         if outcome is None:
             self._store.put_back(product.id, journal.later_s or 0.0)
             return

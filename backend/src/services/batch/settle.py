@@ -48,7 +48,8 @@ def settle(store: Store, settings: Settings, *, safe_s: float = SAFE_S) -> Settl
     counts = {"adopted": 0, "dropped": 0, "open": 0}
     if not rows:
         return Settled(**counts)
-    taken: set[str] = set()
+    # Two jobs may have been asked the same: what is surely of one of them is not another's.
+    taken = {row.request_id for row in rows if row.request_id is not None}
     with contextlib.closing(Asker(settings)) as asker:
         past = _Past(asker, Call(ASK_S))
         for endpoint in {row.endpoint: None for row in rows}:
@@ -62,7 +63,8 @@ def settle(store: Store, settings: Settings, *, safe_s: float = SAFE_S) -> Settl
 def _settle(store: Store, row: JobRow, items: Sequence[Mapping[str, Any]], taken: set[str], safe_s: float) -> str:
     for item in items:
         request_id = item["request_id"]
-        if request_id in taken or not _is_of(item, row) or store.knows(request_id):
+        is_free = request_id not in taken and not store.knows(request_id)
+        if not (request_id == row.request_id or (row.request_id is None and is_free and _was_given(item, row))):
             continue
         taken.add(request_id)
         store.adopt(row.product, row.step, request_id)
@@ -75,9 +77,7 @@ def _settle(store: Store, row: JobRow, items: Sequence[Mapping[str, Any]], taken
     return "dropped"
 
 
-def _is_of(item: Mapping[str, Any], row: JobRow) -> bool:
-    if row.request_id is not None:
-        return bool(item["request_id"] == row.request_id)
+def _was_given(item: Mapping[str, Any], row: JobRow) -> bool:
     given = item.get("json_input")
     return isinstance(given, dict) and input_hash(given) == row.args_hash
 
@@ -94,8 +94,7 @@ class _Past:
         if endpoint.startswith("https://"):
             return  # a service of the user's own, of which fal knows nothing
         start = datetime.fromtimestamp(since - MARGIN_S, timezone.utc).isoformat(timespec="seconds")
-        end = datetime.fromtimestamp(time.time() + MARGIN_S, timezone.utc).isoformat(timespec="seconds")
-        query = {"endpoint_id": endpoint, "start": start, "end": end, "limit": "100", "expand": "payloads"}
+        query = {"endpoint_id": endpoint, "start": start, "limit": "100", "expand": "payloads"}
         for _ in range(MOST_PAGES):
             page = self._page(query)
             yield from page["items"]

@@ -284,7 +284,7 @@ class SqliteStore(Store):
 
     def knows(self, request_id: str) -> bool:
         with self._reading() as sql:
-            wanted = "SELECT EXISTS (SELECT 1 FROM job WHERE request_id = ? AND state != 'ambiguous')"
+            wanted = "SELECT EXISTS (SELECT 1 FROM job WHERE request_id = ?)"
             return bool(sql.execute(wanted, (request_id,)).fetchone()[0])
 
     # Pictures
