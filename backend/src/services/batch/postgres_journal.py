@@ -42,7 +42,7 @@ from services.batch.journal import (
     over_budget,
 )
 from services.batch.postgres import Connection, Server
-from services.batch.postgres_tables import TABLES
+from services.batch.postgres_tables import BEGIN_JOB, TABLES
 from services.fal.journal import Later
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class PostgresStore(Store):
             raise self._none_there()
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
         await connection.execute(TABLES)
+        await connection.execute(BEGIN_JOB)
         await self._queue(connection).install()
         await connection.execute(
             "INSERT INTO batch (id, version, recipe, max_jobs) VALUES (1, $1, $2, $3)",
@@ -336,39 +337,27 @@ class PostgresStore(Store):
     def begin(
         self, product: int, step: str, endpoint: str, args_hash: str, estimate: float, *, retry_ambiguous: bool
     ) -> JobRow | Later | None:
-        tries = 0
-
-        async def act(connection: Connection) -> JobRow | Later | None:
-            nonlocal tries
-            tries += 1
-            row = await connection.fetchrow(_STANDING, product, step, timedelta(seconds=FORGOTTEN_S))
-            state = row["state"]
-            if state == "intent":
-                if tries > 1 and row["owner"] == self._owner:
-                    return None  # recorded by a try whose end was not seen
-                state = await self._old_intent(connection, row)
-            if not (state in (None, "failed") or (state == "ambiguous" and retry_ambiguous)):
-                return _job_row({**row, "state": state})
-            if row["running"] >= row["max_jobs"]:
-                return Later(max(SOONEST_S, LATER_S * row["max_jobs"]))
-            if row["max_usd"] is not None and row["committed"] + _exact(estimate) > row["max_usd"]:
-                raise over_budget(await self._batch(connection), estimate)
-            await connection.execute(_RESERVE, product, step, endpoint, args_hash, _exact(estimate), self._owner)
-            return None
-
-        # Of all machines one begins a job at a time: what is counted and read stays so until the commit.
-        return self._server.run(act, locks=_LOCK)
-
-    async def _old_intent(self, connection: Connection, row: Mapping[str, Any]) -> JobState:
-        """The state of an intent whose owner is gone: in doubt."""
-        if row["age_s"] < OWNER_GONE_S:
-            error = OwnerMayLive(f"The job {row['step']} may be on its way from another machine.")
-            error.wait_s = OWNER_GONE_S - row["age_s"]
-            raise error
-        await connection.execute(
-            "UPDATE job SET state = 'ambiguous' WHERE product = $1 AND step = $2", row["product"], row["step"]
-        )
-        return "ambiguous"
+        call = uuid.uuid4().hex
+        while True:
+            verdict = self._value(
+                "SELECT begin_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                *(product, step, endpoint, args_hash, _exact(estimate), self._owner, call, retry_ambiguous),
+                *(timedelta(seconds=OWNER_GONE_S), timedelta(seconds=FORGOTTEN_S)),
+            )
+            if verdict == "recorded":
+                return None
+            if verdict == "later":
+                return Later(max(SOONEST_S, LATER_S * self._max_jobs))
+            if verdict == "over budget":
+                raise over_budget(self.batch(), estimate)
+            rows = self._server.fetch(f"{_JOB} WHERE product = $1 AND step = $2", product, step)
+            if not rows:
+                continue  # another machine was refused it in this moment
+            if verdict == "owner may live":
+                error = OwnerMayLive(f"The job {step} may be on its way from another machine.")
+                error.wait_s = max(0.0, OWNER_GONE_S - rows[0]["age_s"])
+                raise error
+            return _job_row(rows[0])
 
     def sent(self, product: int, step: str, request_id: str) -> None:
         # Also when others have given it up meanwhile: now its id is known.
@@ -527,32 +516,10 @@ class PostgresStore(Store):
 
 _LOCK = "SELECT FROM batch FOR UPDATE"
 _JOB = """
-SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost, owner,
+SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost,
     extract(epoch FROM intent_at)::float8 AS intent_at,
     extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s
 FROM job
-"""
-_STANDING = f"""
-WITH asked AS ({_JOB} WHERE product = $1 AND step = $2), open AS (
-    SELECT count(*) AS running FROM job JOIN product ON product.id = job.product
-    WHERE job.state IN ('intent', 'sent', 'ambiguous') AND (
-        (product.state = 'running' AND job.state <> 'ambiguous') OR job.intent_at > clock_timestamp() - $3::interval
-    )
-)
-SELECT batch.max_jobs, batch.max_usd, batch.committed, open.running, asked.*
-FROM batch CROSS JOIN open LEFT JOIN asked ON true
-"""
-"""What decides on a job: the batch, the jobs that may be at fal, and the job's own row, if there is one.
-
-A job that nobody waits for counts for a while only: nobody will tell that it ended.
-"""
-_RESERVE = """
-WITH reserved AS (UPDATE batch SET committed = committed + $5)
-INSERT INTO job (product, step, state, endpoint, args_hash, estimate, owner, intent_at)
-VALUES ($1, $2, 'intent', $3, $4, $5, $6, clock_timestamp())
-ON CONFLICT (product, step) DO UPDATE SET
-    state = 'intent', endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate,
-    owner = excluded.owner, intent_at = excluded.intent_at, request_id = NULL, result = NULL
 """
 
 
