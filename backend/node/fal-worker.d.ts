@@ -1276,7 +1276,7 @@ export interface BatchOptions {
   /** The command that makes a product (default: workflow). */
   command?: string | null;
   /** Its options for all products, as --json takes them (default: none). */
-  options?: unknown | null;
+  options?: Record<string, unknown> | null;
   /** How many jobs run at fal at once (default: 10). */
   max_jobs?: number | null;
   /** US dollars that the batch may spend, over all runs (default: no limit). */
@@ -1316,7 +1316,7 @@ export interface EstimateOptions {
   /** The command; may also be given without --name. */
   name: Command;
   /** Its options, as --json takes them; the photo, prompt and categories may be left out (default: none). */
-  options?: unknown | null;
+  options?: Record<string, unknown> | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1579,9 +1579,9 @@ export type BatchFailure = ErrorDocument & {
   /** By their state: sent, done, failed, ambiguous. */
   jobs?: Record<string, number>;
   /** US dollars, as far as they are known, over all runs. */
-  cost_usd?: number | null;
+  cost_usd?: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
-  committed_usd?: number | null;
+  committed_usd?: number;
   max_usd?: number | null;
   /** Of this run. */
   seconds?: number;

@@ -65,7 +65,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def made(source: Any, out: Path, **options: Any) -> list[dict[str, Any]]:
-    with Batch(source, out, **{"options": ONE_STYLE, **options} if source else options) as batch:
+    with Batch(source, out, **options if source is None else {"options": ONE_STYLE, **options}) as batch:
         return list(batch)
 
 
@@ -170,6 +170,15 @@ def test_an_answer_that_nobody_can_use_is_asked_for_again_by_a_retry(box: Sandbo
     [line] = made(None, out, retry_failed=True)
     assert line["status"] == "done"
     assert len(accepted(box)) == 3 + (line["result"]["raw_output"] == "")
+
+
+def test_a_batch_without_products_is_no_success(quick: Sandbox, rows: Any, out: Path) -> None:
+    """A run that was killed before it had read its input leaves one."""
+    made([], out, command="product_workflow")
+    with pytest.raises(InvalidInput, match="no products"):
+        made(None, out)
+    made(rows, out)
+    assert states(out) == {"done": 4}
 
 
 # What is in doubt

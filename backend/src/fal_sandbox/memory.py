@@ -18,10 +18,10 @@ from fal_sandbox.bell import TowerBell
 from fal_sandbox.faults import Faults
 from fal_sandbox.files import Files
 from fal_sandbox.job_store import Jobs
-from fal_sandbox.journal import Journal
 from fal_sandbox.ledger import Ledger
 from fal_sandbox.options import Options, options_of
 from fal_sandbox.refusals import is_gone_model
+from fal_sandbox.request_journal import Journal
 from fal_sandbox.script import Script
 
 THREADS = 2

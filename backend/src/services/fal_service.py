@@ -220,7 +220,9 @@ class FalClient:
         return view
 
     def beside(self, jobs: Mapping[str, int]) -> FalClient:
-        """A view of this client that counts `jobs` (numbers by role) in what its calls are expected to cost.
+        """A view of this client that counts `jobs` in what its calls are expected to cost.
+
+        - jobs: how many jobs are to follow the call, by role, such as `{"text": 1}`
 
         For a program that goes on after a call, and is to be refused before it if `max_usd` does not allow for both.
         """
@@ -241,8 +243,10 @@ class FalClient:
 
     @contextlib.contextmanager
     def _one_call(self, timeout_s: float, jobs: Mapping[str, int]) -> Iterator[FalClient]:
-        with self._call(timeout_s, several=True) as call:
-            self._afford(call, jobs=jobs)
+        # What the caller's own block raises is passed on as it is.
+        with self._noted(timeout_s, several=True) as call:
+            with _border():
+                self._afford(call, jobs=jobs)
             yield self.within(call)
 
     # Text
@@ -835,7 +839,7 @@ class FalClient:
         """
         if not isinstance(method, str) or method not in STAND_INS:
             raise InvalidInput(f"method must be one of {', '.join(STAND_INS)}, not {str(method)[:100]!r}.")
-        arguments.known(options, getattr(self, method))
+        arguments.known(options, vars(FalClient)[method])
         return self.estimate_of(lambda view: getattr(view, method)(**{**stand_ins(method, options), **options}))
 
     def estimate_of(self, action: Callable[[FalClient], object]) -> Estimate:
@@ -892,17 +896,30 @@ class FalClient:
         several: bool = False,
     ) -> Iterator[Call]:
         """One call: its deadline, its progress, its costs, and our errors only. `several` jobs are told one by one."""
+        with self._noted(timeout, with_logs=with_logs, on_progress=on_progress, several=several) as call, _border():
+            yield call
+
+    @contextlib.contextmanager
+    def _noted(
+        self,
+        timeout: float | None,
+        *,
+        with_logs: bool = False,
+        on_progress: OnProgress | None = None,
+        several: bool = False,
+    ) -> Iterator[Call]:
+        """`_call` with whatever errors there are; ours tell what was spent."""
         timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
         if on_progress is not None and not callable(on_progress):
             raise InvalidInput(f"on_progress must be callable with one event, not {on_progress!r}.")
         around = None if self._around is None else self._around.progress
         progress = Progress(on_progress, with_logs=with_logs, parent=around)
         costs = self._costs()
-        with Call(timeout_s, parent=self._around, progress=progress, costs=costs) as call, _border():
+        with Call(timeout_s, parent=self._around, progress=progress, costs=costs) as call:
             try:
                 yield call
             except FalError as error:
-                if costs.are_known:
+                if costs.has_jobs:
                     error.partial = {**error.partial, **(costs.told() if several else {"cost_usd": costs.total()})}
                 raise
             finally:

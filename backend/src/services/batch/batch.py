@@ -173,6 +173,9 @@ class Batch:
         check_recipe(row.recipe, {**row.recipe, **fixed})
         self._recipe = recipe or recipe_of(row.recipe["command"], row.recipe["options"])
         self._store.add(products)
+        if source is None and not self._store.has_products():
+            # Its first run was ended before it had read its input.
+            raise InvalidInput(f"The batch in {str(self.output)!r} has no products.", hint="Run it again with --input.")
         self.max_jobs = row.max_jobs
         self._has_limit = row.max_usd is not None
         self._client = FalClient(timeout=self._timeout_s, max_concurrency=row.max_jobs, env_file=env_file)

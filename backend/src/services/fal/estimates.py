@@ -153,6 +153,8 @@ class Estimates:
             estimate = self.of(within, plan)
         except FalError as error:
             call.check()
+            if error.status_code == 401:
+                raise  # no job would get further with this key
             raise BudgetExceeded(
                 f"What it costs is not known, since fal's prices cannot be read, and max_usd does not guess: "
                 f"{error.args[0]}",

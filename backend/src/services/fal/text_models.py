@@ -117,7 +117,6 @@ class TextAnswer(NamedTuple):
             "usage": usage_of(self.result.output),
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
-            "cost_usd": self.result.cost_usd,
         }
 
 

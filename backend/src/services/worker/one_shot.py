@@ -19,8 +19,7 @@ from services.worker.supervisor import ALL_OVER, NOBODY_READS, Invocation, Super
 if TYPE_CHECKING:
     from services.worker.terminal import Display
 
-BATCH = "batch"
-"""The command that is long enough to be told of on a pipe too."""
+WINDS_DOWN = "Ending: no more jobs are sent, and those that run have 10 s. Once more, and it ends at once."
 
 
 def run(name: str, values: Values, out: JsonStdout) -> int:
@@ -37,6 +36,8 @@ def run(name: str, values: Values, out: JsonStdout) -> int:
             if reason not in (ALL_OVER, NOBODY_READS) and COMMANDS[name].resumes:
                 # What it began may end; the next signal ends it at once.
                 invocation.within().winds_down = True
+                if display is not None:
+                    log.show(WINDS_DOWN)
                 reason = supervisor.watch()
             if reason != ALL_OVER:
                 supervisor.close()
@@ -50,7 +51,7 @@ def _nothing() -> None:
 @contextlib.contextmanager
 def _display(name: str, values: Values, out: JsonStdout) -> Iterator[Display | None]:
     """What tells a person of the command, if there is one and it takes long enough."""
-    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, name == BATCH or stderr_is_terminal()):
+    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, _is_long(name) or stderr_is_terminal()):
         yield None
         return
     display = _made(name, tells_error=not out.is_terminal)
@@ -58,8 +59,13 @@ def _display(name: str, values: Values, out: JsonStdout) -> Iterator[Display | N
         yield display
 
 
+def _is_long(name: str) -> bool:
+    """Whether a command takes so long that it is told of on a pipe too."""
+    return COMMANDS[name].resumes
+
+
 def _made(name: str, *, tells_error: bool) -> Display:
-    if name == BATCH:
+    if _is_long(name):
         from services.worker.batch_meter import Meter
 
         return Meter(tells_error=tells_error)

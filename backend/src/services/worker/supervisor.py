@@ -145,7 +145,7 @@ class Invocation(ABC):
     def spent(self) -> Document:
         """What its jobs have cost so far, when there were any, as its result tells it."""
         costs = None if self.call is None else self.call.costs
-        if costs is None or not costs.are_known:
+        if costs is None or not costs.has_jobs:
             return {}
         return costs.told() if self.command.tells_jobs else {"cost_usd": costs.total()}
 
