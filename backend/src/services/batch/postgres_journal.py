@@ -207,6 +207,9 @@ class PostgresStore(Store):
             added += len(ids)
         return added
 
+    def has_products(self) -> bool:
+        return bool(self._value("SELECT EXISTS (SELECT FROM product)"))
+
     def claim(self, limit: int) -> Sequence[Product]:
         """One at a time: what waits in a machine's page would keep its place from the other machines."""
         now = time.monotonic()
