@@ -47,6 +47,8 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"stage": "submit", "status": 429, "retry_after": "0.01"},
     {"stage": "submit", "drop": "before"},
     {"stage": "submit", "drop": "after"},
+    # Long enough to be killed in the middle of.
+    *({"stage": "submit", "delay": 1.0, "accept": True} for _ in range(4)),
     {"stage": "status_stream", "cut": 0},
     {"stage": "result", "status": 502},
     {"stage": "result", "drop": "half"},

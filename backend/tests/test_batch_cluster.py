@@ -123,6 +123,8 @@ def test_the_limit_of_products_and_jobs_is_the_batchs_and_not_a_machines(
     one.refused(1, "description")
     assert begin(other, 3, "description") is None
     one.finish(1, "done", b'{"key": "mug-1"}')
+    assert claim(one, 2) == [4]
+    one.close()  # which gives back what it has not ended
     assert claim(other, 2) == [4]
 
 
