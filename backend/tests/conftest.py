@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -47,6 +48,14 @@ for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
 BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
 COFFEE = BACKEND / "examples" / "coffee.jpg"
+
+# Thousands of tests are made and kept: to look through them again and again is a fifth of the work.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 MEASURED = (

@@ -432,7 +432,7 @@ def test_a_photo_that_is_gone_fails_its_product_alone(quick: Sandbox, rows: Any,
 
 def read(source: Any) -> tuple[list[Any], list[Any]]:
     manifest = Manifest(source, dict)
-    return [(one.key, one.line, dict(one.input)) for one in manifest.products()], list(manifest.bad_lines)
+    return [(one.key, one.line, dict(one.input)) for one in manifest], list(manifest.bad_lines)
 
 
 def test_a_csv_as_excel_writes_it_is_read(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from services.batch.settle import settle as settle_jobs
 from services.batch.sqlite_journal import SqliteStore
 from services.fal.arguments import folder
 from services.fal.call import Call
+from services.fal.costs import check_max_usd
 from services.fal.errors import AuthError, BudgetExceeded, Cancelled, FalError, InvalidInput, as_fal_error
 from services.fal.log import logger
 from services.fal.progress import Progress
@@ -155,18 +156,20 @@ class Batch:
         env_file: str | os.PathLike[str] | None,
     ) -> None:
         """The client, the journal, and the products in it; what is wrong with them is told before anything is sent."""
-        settings = FalClient(env_file=env_file).settings
+        # Settings that make no sense are refused before the journal has them.
+        settings = FalClient(timeout=self._timeout_s, max_concurrency=max_jobs, env_file=env_file).settings
+        if max_usd is not None:
+            check_max_usd(max_usd)
         fixed = {"endpoints": dict(settings.endpoints), "models": {k: list(v) for k, v in settings.models.items()}}
         recipe: Recipe | None = None
-        products: list[NewProduct] = []
+        products: Iterable[NewProduct] = ()
         if source is not None or command is not None or options is not None:
             recipe = recipe_of(command or DEFAULT_COMMAND, options or {})
         if source is not None and recipe is not None:
-            manifest = Manifest(source, recipe.read)
-            products = manifest.products()
+            products = manifest = Manifest(source, recipe.read)
             self.bad_lines = manifest.bad_lines
             if self._confirm is not None and not self._store.is_there():
-                self._confirm(len(products))
+                self._confirm(manifest.count)
         make_folder(self.output)
         named = recipe and {"command": recipe.command, "options": dict(recipe.options), **fixed}
         row = self._store.open(named, max_jobs, max_usd)
