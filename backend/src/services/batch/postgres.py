@@ -40,6 +40,8 @@ STATEMENT_S = 30.0
 AWAY_S = 60.0
 """How long a server that was there is waited for: a restart, a failover."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+SOON_S = 1.0
+"""After how long what is done regularly is tried again when it failed."""
 
 
 class Address:
@@ -87,6 +89,8 @@ class Server:
         self._thread = threading.Thread(target=self._loop.run_forever, name="fal-journal", daemon=True)
         self._thread.start()
         self._pool: asyncpg.Pool | None = None
+        self._is_away = False
+        """Whether the server was waited for in vain: then nobody else waits for it until it answers."""
 
     def connect(self) -> None:
         """Raises JournalError at once when the server is not there or does not let us in."""
@@ -134,8 +138,8 @@ class Server:
             try:
                 await self._patiently(lambda: self._transaction(action), 0.0)
             except FalError as error:
-                logger.warning("the journal: %s", error)
-                pause = min(FIRST_PAUSE_S, seconds)
+                logger.info("the journal: %s", error)
+                pause = min(SOON_S, seconds)
             await asyncio.sleep(pause)
 
     def run(self, action: Action[T], *, locks: str = "", patience_s: float | None = None) -> T:
@@ -155,11 +159,14 @@ class Server:
         gives_up_at, pause = time.monotonic() + patience_s, FIRST_PAUSE_S
         while True:
             try:
-                return await attempt()
+                value = await attempt()
+                self._is_away = False
+                return value
             except Exception as error:
                 if not _is_lost(error):
                     raise self._refused(error) from error
-                if time.monotonic() + pause > gives_up_at:
+                if self._is_away or time.monotonic() + pause > gives_up_at:
+                    self._is_away = self._is_away or patience_s == AWAY_S
                     raise self._unreachable(error) from None
                 logger.info("waiting for the journal at %s: %s", self.address.shown, type(error).__name__)
             await asyncio.sleep(pause)
