@@ -79,6 +79,11 @@ LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
 }
+BATCH = {
+    *("batch", "live", "live.asking", "page_look", "worker.batch_command", "worker.batch_meter", "worker.terminal"),
+    *(f"batch.{name}" for name in ("attempt", "batch", "brake", "journal", "keys", "manifest", "page", "page_entry")),
+    *(f"batch.{name}" for name in ("product_journal", "recipe", "results_file", "settle", "sqlite_journal")),
+}
 BUDGETS = {
     "any-llm-complete": CLIENT,
     "any-llm-enterprise": CLIENT,
@@ -102,6 +107,7 @@ BUDGETS = {
     "listing": {*CLIENT, *SHOP, *LISTING},
     "prices": CLIENT,
     "estimate": CLIENT,
+    "batch": {*SAVED, *BATCH, *SHOP} - {"worker.shop_commands"},
     "doctor": CLIENT,
     "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
@@ -124,6 +130,8 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
     box.fault("job", endpoint="openrouter/router/vision", times=None, output={"output": categories})
     prompt, image = ["--prompt", "A mug."], ["--image_url", url]
     job = ["--request_id", client.any_llm_submit("A mug.")]
+    manifest = tmp_path / "shop.jsonl"
+    manifest.write_text(json.dumps({"key": "mug", "image_url": url}))
     styles, whole = ["--styles", '["Studio"]'], ["--image", str(photo), "--styles", '["Studio"]']
     return {
         "any-llm-complete": prompt,
@@ -133,6 +141,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
         "prices": [],
         "estimate": ["workflow"],
+        "batch": ["--input", str(manifest), "--output", str(tmp_path / "batch"), "--command", "remove-background"],
         "doctor": [],
         "doctor --live": ["--live"],
         "schema": [],
