@@ -1285,6 +1285,8 @@ export interface BatchOptions {
   retry_failed?: boolean | null;
   /** Submit jobs again that fal may have run and billed already (default: false). */
   retry_ambiguous?: boolean | null;
+  /** The URL of a PostgreSQL database, for a batch that several machines make (default: a file in the output's folder). */
+  journal?: string | null;
   /** First look for these jobs among fal's past requests (default: false). */
   settle?: boolean | null;
   /** Only tell how far the batch is (default: false). */

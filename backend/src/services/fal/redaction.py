@@ -22,6 +22,7 @@ _SHORTEST_SECRET = 6
 
 _secrets: set[str] = set()
 """Every spelling of every key."""
+_URL_PASSWORD = re.compile(r"(://[^\s/:@]*):[^\s/@]+@")
 _QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+")
 
 
@@ -73,8 +74,8 @@ def redact(text: str) -> str:
 
 
 def shown(text: object, limit: int) -> str:
-    """The beginning of `text`, for a message."""
-    return redact(str(text))[:limit]
+    """The beginning of `text`, for a message; without the password in a URL."""
+    return redact(_URL_PASSWORD.sub(rf"\1:{MASK}@", str(text)))[:limit]
 
 
 def redacted(value: Any) -> Any:

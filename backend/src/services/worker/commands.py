@@ -512,6 +512,12 @@ COMMANDS: Mapping[str, Command] = {
                 "flag",
                 "submit jobs again that fal may have run and billed already (default: false)",
             ),
+            Option(
+                "journal",
+                "text",
+                "the URL of a PostgreSQL database, for a batch that several machines make (default: a file in the "
+                "output's folder)",
+            ),
             Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
             Option("status", "flag", "only tell how far the batch is (default: false)"),
             Option("pause", "flag", "only have the process that works on it end in peace (default: false)"),
