@@ -69,9 +69,9 @@ def test_no_place_fails_a_packshot_that_was_made_for_it(shop: Shop, place: str, 
     width, height = PLACES[place].size
     pixels = np.full((height + 40, width + 40, 4), (30, 90, 160, 255), np.uint8)
     pixels[:20] = pixels[-20:] = pixels[:, :20] = pixels[:, -20:] = 0
-    Image.fromarray(pixels, "RGBA").save(tmp_path / "cutout.png", compress_level=1)
-    options = {"places": [place], "cutout": tmp_path / "cutout.png", "check": True}
-    (image,) = shop.packshot("photo.jpg", tmp_path / "out", **options)["images"]
+    path = tmp_path / "cutout.png"
+    Image.fromarray(pixels, "RGBA").save(path, compress_level=1)
+    (image,) = shop.packshot("photo.jpg", tmp_path, places=[place], cutout=path, check=True)["images"]
     assert image["check"] is not None
     failed = [rule for rule in image["check"]["rules"] if rule["verdict"] == "fail"]
     warned = [rule for rule in image["check"]["rules"] if rule["verdict"] == "warn"]
