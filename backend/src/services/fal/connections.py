@@ -68,7 +68,7 @@ NETWORK_ERRORS = (
 )
 """What a connection raises; httpcore's errors have no base of their own."""
 
-_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
+_HASHED = r"[0-9a-f]{8}\.\d+"
 """How OpenSSL names the files of a folder, so that it reads only the one it needs."""
 _PEM_SUFFIXES = (".pem", ".crt", ".cer")
 
@@ -530,8 +530,8 @@ def _load(context: ssl.SSLContext, name: str, place: Path) -> None:
         if not place.is_dir():
             context.load_verify_locations(cafile=place)
             return
-        files = sorted(file.name for file in place.iterdir())
-        if any(_HASHED.fullmatch(file) for file in files):
+        files = sorted(os.listdir(place))
+        if any(re.fullmatch(_HASHED, file) for file in files):
             context.load_verify_locations(capath=place)
             return
         certificates = [file for file in files if file.lower().endswith(_PEM_SUFFIXES)]
