@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.request import getproxies
 
 from services.fal import arguments, log
-from services.fal.call import Call
+from services.fal.call import Call, Task
+from services.fal.certificates import tls_context
 from services.fal.doctor import examine
 from services.fal.downloads import Downloads
 from services.fal.endpoints import Endpoints
@@ -814,14 +815,18 @@ class _Shared:
         _in_use.add(self)
 
     def parts(self) -> _Parts:
-        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
+        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second.
+
+        Meanwhile OpenSSL reads the certificates, for which it does not need Python's lock.
+        """
         with self._lock:
             if self._closed:
                 raise InvalidInput("This FalClient is closed. Create a new one.")
             if self._made is None:
+                tls = Task(tls_context)
                 from services.fal.fal_api import FalApi
 
-                self._made = _Parts(self._settings, FalApi(self._settings))
+                self._made = _Parts(self._settings, FalApi(self._settings, tls.result()))
             return self._made
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ LIMITS: Mapping[str, Schema] = {
     "timeout": {"exclusiveMinimum": 0, "maximum": int(MAX_TIMEOUT_S)},
     "spend": {"exclusiveMinimum": 0, "maximum": int(MAX_SPEND_USD)},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
-    "request_id": {"pattern": f"^{REQUEST_ID.pattern}$".replace(r"\w", "A-Za-z0-9_")},
+    "request_id": {"pattern": f"^{REQUEST_ID}$"},
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},
     "image_url": {"pattern": rf"^\s*(?:{WEB_URL}\s*$|data:image/)"},
     "styles": STYLES,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from services.fal.call import CLEANUP_S, PAUSED_S, Call, Slots
-from services.fal.connections import tls_context
 from services.fal.errors import BadOutput, FalError, InvalidInput, NotFound, ServiceError
 from services.fal.hosts import WebUrl, fault_of, is_fal_host, parse
 from services.fal.log import logger, outline
@@ -82,12 +82,12 @@ DRAIN_S = 0.05
 class FalApi:
     """One client's way to fal: one TLS context, one set of connections, one upload token."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: ssl.SSLContext) -> None:
         # (0, 0, …) is a checkout whose version nobody knows.
         if version_tuple[:2] > (0, 0) and version_tuple[:3] < LEAST_FAL_CLIENT:
             raise _fault_of_fal_client(ImportError())
         keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
-        self._transport = Transport(tls_context(), keep, settings.key, self._withdraw)
+        self._transport = Transport(tls, keep, settings.key, self._withdraw)
         self._token = _UploadToken()
         self._treatment = _treatment(settings)
         self._priority = (
