@@ -3,8 +3,11 @@
 
 /** Tokens and cost as the model's provider counts them. */
 export interface Usage {
+  /** Tokens of the question. */
   prompt_tokens?: number;
+  /** Tokens of the answer. */
   completion_tokens?: number;
+  /** Both together. */
   total_tokens?: number;
   /** US dollars. */
   cost?: number;
@@ -55,7 +58,9 @@ export interface ErrorDocument {
 
 /** Of `any-llm-status`, for a job that failed: not an error document, since asking did not fail. */
 export interface FailedStatus {
+  /** fal's id of the job. */
   request_id: string;
+  /** Where the job is: it waits, it runs, or it has ended (completed or failed). */
   status: "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED";
   /** Jobs ahead of this one, from 0, while it is IN_QUEUE. */
   queue_position: number | null;
@@ -70,11 +75,13 @@ export interface FailedStatus {
 }
 
 export interface Image {
+  /** Where fal keeps it. */
   url: string;
   /** Pixels. */
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** Its media type, such as image/png. */
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
@@ -86,11 +93,13 @@ export interface Image {
 
 /** One of several pictures of one prompt. */
 export interface Variant {
+  /** Where fal keeps it. */
   url: string;
   /** Pixels. */
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** Its media type, such as image/png. */
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
@@ -106,20 +115,32 @@ export interface Variant {
 
 /** The nine categories of a product. */
 export interface Categories {
+  /** What kind of product it is, such as Footwear. */
   main_product_type: string;
+  /** Which one of that kind, such as Sneakers. */
   subcategory: string;
+  /** Whom it is for, such as Men. */
   target_audience: string;
+  /** How expensive it looks, such as Mid-range. */
   price_range: string;
+  /** What it is used for, such as Casual Lifestyle. */
   use_case: string;
+  /** How it is designed, such as Streetwear. */
   style_design: string;
+  /** When it is used, such as All Season. */
   season_occasion: string;
+  /** Which industry makes it, such as Footwear Manufacturing. */
   industrial_type: string;
+  /** The mood that suits it, such as Urban/Street. */
   vibe: string;
 }
 
 export interface StyledImage {
+  /** The name of its style. */
   style_name: string;
+  /** The description of its style. */
   style_description: string;
+  /** Where fal keeps it. */
   image_url: string;
   /** What the picture model was asked for. */
   prompt: string;
@@ -135,9 +156,13 @@ export interface StyledImage {
   path?: string;
   /** Of the file, in hexadecimal digits. */
   sha256?: string;
+  /** Its media type, such as image/png. */
   content_type?: string | null;
+  /** Bytes. */
   file_size?: number | null;
+  /** fal's id of the job that made it. */
   request_id?: string | null;
+  /** fal's own count of what is billed for it. */
   billable_units?: number | null;
   /** With `num_images` above 1: what it was made with, when its job made no other picture. */
   seed?: number;
@@ -148,15 +173,21 @@ export interface StyleError {
   style: string | null;
   /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
   stage: "cutout" | "prompt" | "picture" | "description" | "download" | "report" | "packshot" | "listing";
+  /** What went wrong, and what to do next. */
   error: string;
+  /** Stable name of this kind of failure. */
   error_type: ErrorType;
+  /** Whether the same call may succeed later without paying twice for one result. */
   retryable: boolean;
+  /** fal's id of the job, when it is known. */
   request_id: string | null;
 }
 
 /** One rule, held against one picture. */
 export interface RuleResult {
+  /** The name of the rule. */
   rule: string;
+  /** Fail when a hard rule is broken, warn when an advice is. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
   /** The number or word that was measured; None when nothing was. */
   measured: unknown;
@@ -166,26 +197,34 @@ export interface RuleResult {
   reason: string;
   /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found. */
   sureness: string;
+  /** Where the rule was read. */
   source: string;
+  /** The day on which it was read. */
   read_on: string;
 }
 
 /** One picture against one place. */
 export interface PictureCheck {
+  /** The marketplace. */
   place: string;
   /** The day whose rules were used. */
   date: string;
   /** Fail when a hard rule is broken, warn when an advice is, else pass. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** Every rule of the place, with what was measured. */
   rules: RuleResult[];
 }
 
 export interface PackshotImage {
+  /** Where it was saved. */
   path: string;
+  /** Of the file, in hexadecimal digits. */
   sha256: string;
   /** In pixels. */
   width: number;
+  /** In pixels. */
   height: number;
+  /** Its media type, such as image/jpeg. */
   content_type: string;
   /** In bytes. */
   file_size: number;
@@ -205,7 +244,9 @@ export interface PackshotImage {
 export interface TextRuleResult {
   /** The text: title, bullets, ...; `listing` when it is about all of them. */
   field: string;
+  /** The name of the rule. */
   rule: string;
+  /** Fail when a hard rule is broken, warn when an advice is. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
   /** The number or the words that were measured; None when nothing was. */
   measured: unknown;
@@ -218,7 +259,9 @@ export interface TextRuleResult {
   /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found, own: this
     library's own rule. */
   sureness: string;
+  /** Where the rule was read. */
   source: string;
+  /** The day on which it was read. */
   read_on: string;
 }
 
@@ -230,16 +273,23 @@ export interface TextCheck {
   date: string;
   /** Fail when a hard rule is broken, warn when an advice is, not_checked when nothing could be checked. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** Every rule of the place, with what was measured. */
   rules: TextRuleResult[];
 }
 
 /** The texts of one product in one language; one set that fits every place. */
 export interface Listing {
+  /** The language of all texts. */
   language: string;
+  /** The product's title. */
   title: string;
+  /** The selling points. */
   bullets: string[];
+  /** The description of the product. */
   description: string;
+  /** The page's title for search engines. */
   seo_title: string;
+  /** The page's summary for search engines. */
   seo_description: string;
   /** Search terms. */
   tags: string[];
@@ -247,6 +297,7 @@ export interface Listing {
   hashtags: string[];
   /** For social media, without hashtags. */
   captions: string[];
+  /** What the photo shows, for who cannot see it. */
   alt_text: string;
   /** The title for a URL, in ASCII; empty for a script that is not Latin. */
   slug: string;
@@ -260,9 +311,13 @@ export interface Listing {
 export interface Ask {
   /** `analysis`, `listing` or `mending`. */
   purpose: string;
+  /** The language that was asked for; null for an analysis. */
   language: string | null;
+  /** fal's id of the job. */
   request_id: string | null;
+  /** fal's own count of what is billed. */
   billable_units: number | null;
+  /** Tokens and cost, when the endpoint tells them. */
   usage: Usage | null;
 }
 
@@ -276,11 +331,15 @@ export interface ShopTexts {
 
 /** A picture in a file. */
 export interface SavedPicture {
+  /** Where it was saved. */
   path: string;
+  /** Of the file, in hexadecimal digits. */
   sha256: string;
   /** In pixels. */
   width: number;
+  /** In pixels. */
   height: number;
+  /** Its media type, such as image/jpeg. */
   content_type: string;
   /** In bytes. */
   file_size: number;
@@ -288,6 +347,7 @@ export interface SavedPicture {
 
 /** A language whose texts cannot all be used; in the `partial` of an error. */
 export interface Incomplete {
+  /** The language of the texts. */
   language: string;
   /** Those without a hard fault. */
   texts: Record<string, unknown>;
@@ -300,14 +360,19 @@ export interface Incomplete {
 export interface ResolvedSettings {
   /** Masked. */
   key: string;
+  /** Total seconds that a call may take. */
   timeout_s: number;
+  /** How many model calls run at once. */
   max_concurrency: number;
+  /** From which level the log is written to stderr: off, info or debug. */
   log: string;
   /** Whether fal keeps the inputs and outputs of jobs. */
   store_io: boolean;
   /** Seconds after which fal deletes files; null leaves it to the account. */
   expires_in_s: number | null;
+  /** Normal, or low for jobs that may wait behind others. */
   queue_priority: string;
+  /** The first `.env` file that applies; null when there is none. */
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -316,14 +381,17 @@ export interface ResolvedSettings {
 }
 
 export interface Host {
+  /** Whether it answered. */
   reachable: boolean;
   /** HTTP status of the answer; a 404 is an answer too. */
   status: number | null;
+  /** How long that took. */
   seconds: number;
 }
 
 /** A default model that ends. */
 export interface Ending {
+  /** Its name at OpenRouter. */
   model: string;
   /** The day, as YYYY-MM-DD, from which its provider no longer offers it. */
   ends_on: string;
@@ -335,8 +403,11 @@ export interface Ending {
 
 /** What fal's catalogue says of an endpoint, compared with what this library knows of it. */
 export interface CheckedEndpoint {
+  /** Its id at fal. */
   endpoint: string;
+  /** Whether its inputs are those that this library knows; unread when the catalogue could not be read. */
   verdict: "same" | "differs" | "gone" | "unread";
+  /** What is different, a sentence each. */
   differences: string[];
   /** Inputs that fal takes and this library does not use. */
   also: string[];
@@ -344,11 +415,13 @@ export interface CheckedEndpoint {
   matters: boolean;
   /** Of one unit. */
   price_usd: number | null;
+  /** What one unit is, such as an image. */
   unit: string | null;
 }
 
 /** A default model. */
 export interface CheckedModel {
+  /** Its name at OpenRouter. */
   model: string;
   /** Whether OpenRouter lists it; null when its list cannot be read. */
   listed: boolean | null;
@@ -358,12 +431,15 @@ export interface CheckedModel {
 
 /** How fal answers, compared with how it is documented. */
 export interface CheckedFact {
+  /** What was looked at. */
   fact: string;
+  /** What fal's documents say. */
   documented: string;
   /** `same`, or what the sandbox answers where the documents leave a choice. */
   sandbox: string;
   /** `same`, what differs, or why it was not seen. */
   live: string;
+  /** Whether it was looked at on fal itself. */
   seen: boolean;
   /** Whether the library relies on what differs. */
   matters: boolean;
@@ -373,8 +449,11 @@ export interface CheckedFact {
 
 /** What `doctor --live` found. */
 export interface LiveReport {
+  /** Every endpoint that this library knows. */
   endpoints: CheckedEndpoint[];
+  /** Every default model. */
   models: CheckedModel[];
+  /** What was looked at of how fal answers. */
   facts: CheckedFact[];
   /** What one of each was expected to cost at most; null when nothing was to be spent. */
   needed_usd: number | null;
@@ -388,6 +467,7 @@ export interface LiveReport {
 
 /** JSON Schemas (2020-12) of one command, each complete in itself. */
 export interface CommandSchemas {
+  /** What the command does. */
   description: string;
   /** What --json takes. */
   options: Record<string, unknown>;
@@ -399,7 +479,9 @@ export interface CommandSchemas {
 
 /** A step of a call begins. */
 export interface StepStarted {
+  /** The step that begins. */
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  /** Tells this event from the others of a step. */
   status: "started";
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -407,8 +489,11 @@ export interface StepStarted {
 
 /** A step is over; with what it made. */
 export interface StepDone {
+  /** The step that is over. */
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  /** Tells this event from the others of a step. */
   status: "done";
+  /** How long the step took. */
   seconds: number;
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -444,7 +529,9 @@ export interface StepFailed {
   request_id: string | null;
   /** What to do next. */
   hint: string | null;
+  /** The step that failed. */
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  /** Tells this event from the others of a step. */
   status: "failed";
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -454,6 +541,7 @@ export interface StepFailed {
 
 /** A job's place in fal's queue, when it is another than before. */
 export interface QueueEvent {
+  /** Tells this event from others. */
   step: "queue";
   /** Jobs ahead of it; 0 also when it runs. */
   queue_position: number;
@@ -463,8 +551,11 @@ export interface QueueEvent {
 
 /** With `with_logs`: a line of a job's log. */
 export interface LogEvent {
+  /** Tells this event from others. */
   step: "log";
+  /** When it was written, by fal's clock. */
   timestamp: string;
+  /** The line. */
   message: string;
   /** fal's id of the job. */
   request_id: string;
@@ -526,7 +617,9 @@ export interface SubmitResult {
 
 /** Of any-llm-status. */
 export interface StatusResult {
+  /** fal's id of the job. */
   request_id: string;
+  /** Where the job is: it waits, it runs, or it has ended (completed or failed). */
   status: "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED";
   /** Jobs ahead of this one, from 0, while it is IN_QUEUE. */
   queue_position: number | null;
@@ -541,6 +634,7 @@ export interface StatusResult {
 
 /** Of any-llm-cancel. */
 export interface CancelResult {
+  /** fal's id of the job. */
   request_id: string;
   /** Requested: it was running; too_late: it had ended. */
   status: "cancelled" | "requested" | "too_late" | "not_found";
@@ -600,7 +694,9 @@ export interface BackgroundsDocument {
   cutout: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
+  /** How many pictures were made. */
   total_generated: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested: number;
   /** What failed on the way, when something did. */
   errors: StyleError[] | null;
@@ -626,7 +722,9 @@ export interface WorkflowDocument {
   cutout: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images: StyledImage[];
+  /** How many pictures were made. */
   total_generated: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested: number;
   /** What failed on the way, when something did. */
   errors: StyleError[] | null;
@@ -659,7 +757,9 @@ export interface PackshotDocument {
   cutout: SavedPicture;
   /** One per place, in their order. */
   images: PackshotImage[];
+  /** fal's id of the job that cut the product out; null when a cut-out was given. */
   request_id: string | null;
+  /** fal's own count of what is billed. */
   billable_units: number | null;
   /** Seconds for `cutout`, `packshots` and `total`. */
   timings: Record<string, number>;
@@ -681,7 +781,9 @@ export interface CheckDocument {
 export interface ListingDocument {
   /** The photo, when there was one. */
   image_url: string | null;
+  /** The product's categories that the texts were written from. */
   categories: Record<string, string>;
+  /** The marketplaces that the texts were checked for. */
   places: string[];
   /** One per language, in their order. */
   listings: Listing[];
@@ -694,6 +796,7 @@ export interface ListingDocument {
 export interface DoctorResult {
   /** Of Python and the packages. */
   versions: Record<string, string>;
+  /** What the client was told, from arguments, the environment and `.env` files. */
   settings: ResolvedSettings;
   /** fal's hosts by name. */
   hosts: Record<string, Host>;
@@ -1219,7 +1322,9 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   cutout?: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
+  /** How many pictures were made. */
   total_generated?: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested?: number;
   /** What failed on the way, when something did. */
   errors?: StyleError[] | null;
@@ -1241,7 +1346,9 @@ export type WorkflowFailure = ErrorDocument & {
   cutout?: Image | null;
   /** In the order of the styles, the variants of one style in their order. */
   images?: StyledImage[];
+  /** How many pictures were made. */
   total_generated?: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested?: number;
   /** What failed on the way, when something did. */
   errors?: StyleError[] | null;
@@ -1276,6 +1383,7 @@ export type PackshotFailure = ErrorDocument & {
   cutout?: SavedPicture;
   /** One per place, in their order. */
   images?: PackshotImage[];
+  /** fal's own count of what is billed. */
   billable_units?: number | null;
 };
 
@@ -1291,7 +1399,9 @@ export type CheckImageFailure = ErrorDocument & {
 export type ListingFailure = ErrorDocument & {
   /** The photo, when there was one. */
   image_url?: string | null;
+  /** The product's categories that the texts were written from. */
   categories?: Record<string, string>;
+  /** The marketplaces that the texts were checked for. */
   places?: string[];
   /** One per language, in their order. */
   listings?: Listing[];
@@ -1308,6 +1418,7 @@ export type ListingFailure = ErrorDocument & {
 export type DoctorFailure = ErrorDocument & {
   /** Of Python and the packages. */
   versions?: Record<string, string>;
+  /** What the client was told, from arguments, the environment and `.env` files. */
   settings?: ResolvedSettings;
   /** fal's hosts by name. */
   hosts?: Record<string, Host>;

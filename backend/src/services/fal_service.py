@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         AnyCategories,
         BackgroundsResult,
         CancelResult,
+        DoctorResult,
         EnterpriseResult,
         PictureResult,
         ProgressEvent,
@@ -743,7 +744,7 @@ class FalClient:
         with self._call(timeout) as call:
             return self._parts().downloads.save(call, url, folder, name)
 
-    def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
+    def doctor(self, *, timeout: float | None = None) -> DoctorResult:
         """Versions, settings with the key masked, models that end, and whether this key reaches fal. Sends no job."""
         with self._call(timeout) as call:
             return examine(call, self._settings, self._parts().api)

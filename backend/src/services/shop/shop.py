@@ -57,7 +57,9 @@ class PackshotResult(TypedDict):
     images: list[PackshotImage]
     """One per place, in their order."""
     request_id: str | None
+    """fal's id of the job that cut the product out; null when a cut-out was given."""
     billable_units: Kept[float | None]
+    """fal's own count of what is billed."""
     timings: dict[str, float]
     """Seconds for `cutout`, `packshots` and `total`."""
 
