@@ -16,7 +16,6 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from types import MappingProxyType
@@ -99,7 +98,7 @@ class FalApi:
         self._transport.close()
 
     def _client(self, call: Call) -> _ClientOfCall:
-        return _ClientOfCall(bound=_BoundTransport(self._transport, call), token=self._token)
+        return _ClientOfCall(_BoundTransport(self._transport, call), self._token)
 
     def submit(
         self,
@@ -280,7 +279,6 @@ class _UploadToken:
         self.renewing = Slots(1)
 
 
-@dataclass(frozen=True, kw_only=True)
 class _ClientOfCall(SyncClient):
     """fal-client's SyncClient for one call, over our transport; it does not know the key.
 
@@ -288,9 +286,14 @@ class _ClientOfCall(SyncClient):
     SyncClient gets what it sends with; a test pins them.
     """
 
-    key: str | None = field(default=MASK, repr=False)
     bound: _BoundTransport
     token: _UploadToken
+
+    def __init__(self, bound: _BoundTransport, token: _UploadToken) -> None:
+        super().__init__(key=MASK)
+        # SyncClient is a frozen dataclass; making another one of it takes half a millisecond at every start.
+        object.__setattr__(self, "bound", bound)
+        object.__setattr__(self, "token", token)
 
     @cached_property
     def _client(self) -> httpx.Client:
