@@ -46,6 +46,28 @@ class Billing(TypedDict, total=False):
     """fal's id of the job."""
     billable_units: Kept[float | None]
     """fal's own count of what is billed."""
+    cost_usd: Kept[float | None]
+    """US dollars for all jobs of the call; null when that cannot be known."""
+
+
+class JobCost(TypedDict):
+    """One job of a call."""
+
+    step: str
+    """The step that it was for, such as `cutout`, `prompt` or `picture`."""
+    style: str | None
+    """The style that it was for; null for a step that is for none."""
+    endpoint: str
+    """Where it ran."""
+    cost_usd: float | None
+    """US dollars; null when that cannot be known."""
+
+
+class Costs(TypedDict, total=False):
+    cost_usd: Kept[float | None]
+    """US dollars for all jobs together; null when one of them cannot be known."""
+    costs: Kept[list[JobCost]]
+    """One per job, in the order in which they ended."""
 
 
 class Failure(TypedDict, total=False):
@@ -150,11 +172,15 @@ class TextEvent(TypedDict):
     """False on the last event."""
     usage: Usage | None
     """On the last event, when the endpoint tells it; else None."""
+    cost_usd: float | None
+    """US dollars; on the last event, when it is known."""
 
 
 class StreamLineExtras(TypedDict, total=False):
     usage: Usage
     """On the last line, when the endpoint tells it."""
+    cost_usd: Kept[float | None]
+    """On the last line: US dollars, or null when that cannot be known."""
 
 
 class StreamLine(StreamLineExtras):
@@ -300,6 +326,8 @@ class PictureResultExtras(Billing, FromSandbox, total=False):
     """Of `background_replace` with `num_images` above 1: all pictures, in order."""
     cutout: Kept[Image]
     """The product alone, when `background_replace` cut it out."""
+    costs: Kept[list[JobCost]]
+    """Of `background_replace`: one per job, in the order in which they ended."""
 
 
 class PictureResult(PictureResultExtras):
@@ -320,6 +348,8 @@ class StyledImageExtras(FromSandbox, InFile, total=False):
     """fal's id of the job that made it."""
     billable_units: float | None
     """fal's own count of what is billed for it."""
+    cost_usd: float | None
+    """US dollars for this picture alone, without its prompt."""
     seed: int
     """With `num_images` above 1: what it was made with, when its job made no other picture."""
 
@@ -354,7 +384,7 @@ class StyleError(TypedDict):
     """fal's id of the job, when it is known."""
 
 
-class BackgroundsResult(FromSandbox):
+class BackgroundsResult(FromSandbox, Costs):
     """Of `generate_multiple_backgrounds`."""
 
     cutout: Image | None
@@ -410,6 +440,71 @@ class UploadResult(TypedDict):
     """What went wrong, and what to do next; null when nothing did."""
 
 
+class PriceRow(TypedDict):
+    """What one unit of an endpoint costs."""
+
+    endpoint: str
+    """Its id at fal."""
+    role: str | None
+    """What it is used for; null when it is not in use."""
+    unit_price: float | None
+    """Null when fal names no price of it."""
+    unit: str | None
+    """Such as `images`."""
+    currency: str | None
+    """Such as USD."""
+
+
+class PricesDocument(TypedDict):
+    """Of `prices`."""
+
+    prices: list[PriceRow]
+    """One row per endpoint."""
+    error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
+
+
+class EstimatedCalls(TypedDict):
+    """Jobs of one endpoint."""
+
+    endpoint: str
+    """Its id at fal."""
+    role: str
+    """What it is used for."""
+    calls: int
+    """How many jobs."""
+    unit_price: float | None
+    """Null for language models, whose answers tell what they cost, and when fal names no price."""
+    unit: str | None
+    """Such as images."""
+    currency: str | None
+    """Such as USD."""
+    cost_usd: float | None
+    """US dollars for all of them; null when that cannot be known ahead."""
+    about: bool
+    """Whether that is no more than a guess from other answers."""
+
+
+class Estimate(TypedDict):
+    """Of `estimate`: what a call would cost."""
+
+    cost_usd: float | None
+    """US dollars; null when a part of it cannot be known ahead."""
+    about: bool
+    """Whether language models are among the endpoints, whose cost is known only afterwards."""
+    endpoints: list[EstimatedCalls]
+    """Every endpoint that would be called."""
+    unknown: str | None
+    """Why `cost_usd` is null."""
+
+
+class EstimateDocument(Estimate):
+    """Of the command `estimate`."""
+
+    error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
+
+
 class ResolvedSettings(TypedDict):
     key: str
     """Masked."""
@@ -425,6 +520,8 @@ class ResolvedSettings(TypedDict):
     """Seconds after which fal deletes files; null leaves it to the account."""
     queue_priority: str
     """normal, or low for jobs that may wait behind others."""
+    max_usd: float | None
+    """What all calls of a client together may cost, in US dollars."""
     env_file: str | None
     """The first `.env` file that applies; null when there is none."""
     models: dict[str, list[str]]
@@ -618,7 +715,26 @@ class LogEvent(TypedDict):
     """fal's id of the job."""
 
 
-ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent
+class BatchEvent(TypedDict):
+    """How far a batch is."""
+
+    step: Literal["batch"]
+    """Tells this event from others."""
+    done: int
+    """Products, as `failed`, `ambiguous` and `total`."""
+    failed: int
+    """Products that failed."""
+    ambiguous: int
+    """Products of which nobody knows whether fal runs, and bills, a job."""
+    total: int
+    """All products."""
+    jobs: int
+    """Jobs that are at fal."""
+    cost_usd: float
+    """US dollars so far, as far as they are known."""
+
+
+ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent | BatchEvent
 """Of `on_progress`, and of the notification `progress` of `serve`."""
 
 

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
 from services.worker import early_signals
-from services.worker.commands import COMMANDS, ENV_FILE, TIMEOUT, Command
+from services.worker.command import ENV_FILE, TIMEOUT, Command
+from services.worker.commands import COMMANDS
 from services.worker.options import FALSE, TRUE, Option, parse_value, read_json_options, require, utf8
 
 _MARK = "\0"
@@ -71,7 +72,7 @@ def build_parser(*, with_options: bool = True) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and end")
     _add(parser, ENV_FILE)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="_command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         row = commands.add_parser(name, help=command.help, **_about(name))
         if with_options:
