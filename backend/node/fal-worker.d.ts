@@ -388,7 +388,7 @@ export interface ProductCounts {
 }
 
 export interface LeftOut {
-  /** Its number in the list, from 1. */
+  /** Where it stands in the manifest, from 1. */
   line: number;
   /** Why. */
   error: string;

@@ -47,7 +47,7 @@ class ProductCounts(TypedDict):
 
 class LeftOut(TypedDict):
     line: int
-    """Its number in the list, from 1."""
+    """Where it stands in the manifest, from 1."""
     error: str
     """Why."""
 
