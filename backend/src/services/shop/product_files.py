@@ -24,11 +24,15 @@ class SavedPicture(TypedDict):
     """A picture in a file."""
 
     path: str
+    """Where it was saved."""
     sha256: str
+    """Of the file, in hexadecimal digits."""
     width: int
     """In pixels."""
     height: int
+    """In pixels."""
     content_type: str
+    """Its media type, such as image/jpeg."""
     file_size: int
     """In bytes."""
 

@@ -169,7 +169,7 @@ def _listing(client: FalClient, values: Values) -> Document:
 
 def _doctor(client: FalClient, values: Values) -> Document:
     if not values.get("live"):
-        return client.doctor(timeout=values.get("timeout"))
+        return dict(client.doctor(timeout=values.get("timeout")))
     from services.live.check import examine_live
 
     return examine_live(client, values.get("spend"), values.get("recordings"), values.get("timeout"))
