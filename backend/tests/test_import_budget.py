@@ -43,6 +43,7 @@ SERVICE = {
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
 SAVED = {*CLIENT, "worker.saved_files"}
+PUBLISHED = {*SAVED, "worker.publishing"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
@@ -57,6 +58,10 @@ PACKSHOT = {
 LISTING = {
     *("shop.fact_check", "shop.listing", "shop.listing_answer", "shop.listing_prompts", "shop.listing_writer"),
     *("shop.materials", "fal.results"),
+}
+JUDGED = {
+    *("shop.backdrop", "shop.fidelity", "shop.foreground", "shop.judge", "shop.packshot", "shop.picture_check"),
+    *("shop.picture_file", "shop.pixel_lock", "shop.placement", "shop.source_type", "fal.results"),
 }
 LISTEN = {
     *SUPERVISED,
