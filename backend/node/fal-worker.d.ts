@@ -29,6 +29,7 @@ export type ErrorType =
   | "ambiguous_submit"
   | "stream_truncated"
   | "bad_output"
+  | "budget_exceeded"
   | "cancelled"
   | "busy"
   | "webhook_rejected";
@@ -113,6 +114,8 @@ export interface RejectedPicture {
   seed: number | null;
   request_id: string | null;
   billable_units: number | null;
+  /** US dollars for this picture alone. */
+  cost_usd: number | null;
   /** The picture as the model made it; None when it could not be saved. */
   generated?: SavedPicture | null;
   /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
@@ -171,6 +174,9 @@ export interface PublishedImage {
   request_id?: string | null;
   /** What it was made with, when its job made no other picture: pass it to make it again. */
   seed?: number;
+  billable_units?: number | null;
+  /** US dollars for this picture alone. */
+  cost_usd?: number | null;
   /** The picture as the model made it; None when it could not be saved. */
   generated?: SavedPicture | null;
   /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
@@ -206,6 +212,16 @@ export interface Image {
   path?: string;
   /** Of the file, in hexadecimal digits. */
   sha256?: string;
+}
+
+/** One job of a call. */
+export interface JobCost {
+  /** The step that it was for, such as `cutout`, `prompt` or `picture`. */
+  step: string;
+  style: string | null;
+  endpoint: string;
+  /** US dollars; null when that cannot be known. */
+  cost_usd: number | null;
 }
 
 export interface StyleError {
@@ -255,6 +271,8 @@ export interface PublishedStyledImage {
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
+  /** US dollars for this picture alone, without its prompt. */
+  cost_usd?: number | null;
   /** With `num_images` above 1: what it was made with, when its job made no other picture. */
   seed?: number;
   /** The picture as the model made it; None when it could not be saved. */
@@ -399,6 +417,34 @@ export interface Incomplete {
   raw_output: string;
 }
 
+/** What one unit of an endpoint costs. */
+export interface PriceRow {
+  endpoint: string;
+  /** What it is used for; null when it is not in use. */
+  role: string | null;
+  /** Null when fal names no price of it. */
+  unit_price: number | null;
+  /** Such as `images`. */
+  unit: string | null;
+  currency: string | null;
+}
+
+/** Jobs of one endpoint. */
+export interface EstimatedCalls {
+  endpoint: string;
+  role: string;
+  /** How many jobs. */
+  calls: number;
+  /** Null for language models, whose answers tell what they cost, and when fal names no price. */
+  unit_price: number | null;
+  unit: string | null;
+  currency: string | null;
+  /** US dollars for all of them; null when that cannot be known ahead. */
+  cost_usd: number | null;
+  /** Whether that is no more than a guess from other answers. */
+  about: boolean;
+}
+
 export interface ResolvedSettings {
   /** Masked. */
   key: string;
@@ -410,6 +456,8 @@ export interface ResolvedSettings {
   /** Seconds after which fal deletes files; null leaves it to the account. */
   expires_in_s: number | null;
   queue_priority: string;
+  /** What all calls of a client together may cost, in US dollars. */
+  max_usd: number | null;
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -529,6 +577,8 @@ export interface StyledImage {
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
+  /** US dollars for this picture alone, without its prompt. */
+  cost_usd?: number | null;
   /** With `num_images` above 1: what it was made with, when its job made no other picture. */
   seed?: number;
 }
@@ -613,6 +663,8 @@ export interface TextResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -628,6 +680,8 @@ export interface EnterpriseResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -642,6 +696,8 @@ export interface StreamLine {
   partial: boolean;
   /** On the last line, when the endpoint tells it. */
   usage?: Usage;
+  /** On the last line: US dollars, or null when that cannot be known. */
+  cost_usd?: number | null;
 }
 
 /** Of any-llm-submit. */
@@ -684,12 +740,16 @@ export interface PictureDocument {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** With `--num_images` above 1: all pictures, in order. */
   images?: PublishedImage[];
   /** With --fidelity or --check: what failed of them. */
@@ -707,6 +767,8 @@ export interface AnalysisResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -720,6 +782,8 @@ export interface PromptResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -741,6 +805,10 @@ export interface BackgroundsDocument {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
 }
 
 /** Of upload-file. */
@@ -773,6 +841,10 @@ export interface WorkflowDocument {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -791,6 +863,10 @@ export interface PackshotDocument {
   images: PackshotImage[];
   request_id: string | null;
   billable_units: number | null;
+  /** US dollars; null when it cannot be known. */
+  cost_usd: number | null;
+  /** Of the cut-out, when it was made just now. */
+  costs: JobCost[];
   /** Seconds for `cutout`, `packshots` and `total`. */
   timings: Record<string, number>;
   error: null;
@@ -817,6 +893,28 @@ export interface ListingDocument {
   listings: Listing[];
   /** What was paid for. */
   asks: Ask[];
+  error: null;
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
+}
+
+/** Of prices. */
+export interface PricesDocument {
+  prices: PriceRow[];
+  error: null;
+}
+
+/** Of estimate. */
+export interface EstimateDocument {
+  /** US dollars; null when a part of it cannot be known ahead. */
+  cost_usd: number | null;
+  /** Whether language models are among the endpoints, whose cost is known only afterwards. */
+  about: boolean;
+  endpoints: EstimatedCalls[];
+  /** Why `cost_usd` is null. */
+  unknown: string | null;
   error: null;
 }
 
@@ -864,6 +962,8 @@ export interface AnyLlmCompleteOptions {
   priority?: "latency" | "throughput" | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -887,6 +987,8 @@ export interface AnyLlmEnterpriseOptions {
   image_url?: string | string[] | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -908,6 +1010,8 @@ export interface AnyLlmStreamOptions {
   system?: string | null;
   /** Latency or throughput (default: latency; fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -931,6 +1035,8 @@ export interface AnyLlmSubmitOptions {
   priority?: "latency" | "throughput" | null;
   /** The URL to which fal posts the result. */
   webhook_url?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1007,6 +1113,8 @@ export interface BackgroundOptions {
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1028,6 +1136,8 @@ export interface RemoveBackgroundOptions {
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1045,6 +1155,8 @@ export interface AnalyzeProductOptions {
   temperature?: number | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1060,6 +1172,8 @@ export interface GenerateBgPromptOptions {
   model?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1108,6 +1222,8 @@ export interface GenerateMultipleBgOptions {
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1177,6 +1293,8 @@ export interface WorkflowOptions {
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1208,6 +1326,8 @@ export interface PackshotOptions {
   check?: boolean | null;
   /** What the files are named after (default: the photo's own name). */
   name?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1246,6 +1366,28 @@ export interface ListingOptions {
   length?: number | null;
   /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface PricesOptions {
+  /** Ids of endpoints, such as bria/replace-background,fal-ai/birefnet/v2 (default: those in use). */
+  endpoints?: string | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface EstimateOptions {
+  /** The command; may also be given without --name. */
+  name: Command;
+  /** Its options, as --json takes them; the photo, prompt and categories may be left out (default: none). */
+  options?: unknown | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1285,6 +1427,8 @@ export type AnyLlmCompleteFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmEnterpriseFailure = ErrorDocument & {
@@ -1294,6 +1438,8 @@ export type AnyLlmEnterpriseFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmStreamFailure = ErrorDocument & {
@@ -1303,6 +1449,8 @@ export type AnyLlmStreamFailure = ErrorDocument & {
   output?: string;
   /** False on the last line. */
   partial?: boolean;
+  /** On the last line: US dollars, or null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmStatusFailure = ErrorDocument | FailedStatus;
@@ -1318,6 +1466,8 @@ export type AnyLlmResultFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type BackgroundFailure = ErrorDocument & {
@@ -1327,12 +1477,16 @@ export type BackgroundFailure = ErrorDocument & {
   image?: PublishedImage;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** With `--num_images` above 1: all pictures, in order. */
   images?: PublishedImage[];
 };
@@ -1344,12 +1498,16 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   image?: PublishedImage;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
   /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** With `--num_images` above 1: all pictures, in order. */
   images?: PublishedImage[];
 };
@@ -1361,6 +1519,8 @@ export type AnalyzeProductFailure = ErrorDocument & {
   raw_output?: string;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -1370,6 +1530,8 @@ export type GenerateBgPromptFailure = ErrorDocument & {
   prompt?: string;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -1389,6 +1551,10 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
 };
 
 export type UploadFileFailure = ErrorDocument & {
@@ -1417,6 +1583,10 @@ export type WorkflowFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -1437,6 +1607,10 @@ export type PackshotFailure = ErrorDocument & {
   /** One per place, in their order. */
   images?: PackshotImage[];
   billable_units?: number | null;
+  /** US dollars; null when it cannot be known. */
+  cost_usd?: number | null;
+  /** Of the cut-out, when it was made just now. */
+  costs?: JobCost[];
 };
 
 export type CheckImageFailure = ErrorDocument & {
@@ -1457,12 +1631,30 @@ export type ListingFailure = ErrorDocument & {
   listings?: Listing[];
   /** What was paid for. */
   asks?: Ask[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** The languages whose texts cannot all be used. */
   incomplete?: Incomplete[];
   /** What the model wrote in place of categories. */
   raw_output?: string;
   /** fal's answer with it. */
   raw?: Record<string, unknown>;
+};
+
+export type PricesFailure = ErrorDocument & {
+  prices?: PriceRow[];
+};
+
+export type EstimateFailure = ErrorDocument & {
+  /** US dollars; null when a part of it cannot be known ahead. */
+  cost_usd?: number | null;
+  /** Whether language models are among the endpoints, whose cost is known only afterwards. */
+  about?: boolean;
+  endpoints?: EstimatedCalls[];
+  /** Why `cost_usd` is null. */
+  unknown?: string | null;
 };
 
 export type DoctorFailure = ErrorDocument & {
@@ -1498,6 +1690,8 @@ export interface Options {
   "packshot": PackshotOptions;
   "check-image": CheckImageOptions;
   "listing": ListingOptions;
+  "prices": PricesOptions;
+  "estimate": EstimateOptions;
   "doctor": DoctorOptions;
   "schema": SchemaOptions;
 }
@@ -1521,6 +1715,8 @@ export interface Results {
   "packshot": PackshotDocument;
   "check-image": CheckDocument;
   "listing": ListingDocument;
+  "prices": PricesDocument;
+  "estimate": EstimateDocument;
   "doctor": DoctorResult;
   "schema": SchemaResult;
 }
@@ -1544,6 +1740,8 @@ export interface Failures {
   "packshot": PackshotFailure;
   "check-image": CheckImageFailure;
   "listing": ListingFailure;
+  "prices": PricesFailure;
+  "estimate": EstimateFailure;
   "doctor": DoctorFailure;
   "schema": ErrorDocument;
 }

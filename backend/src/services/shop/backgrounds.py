@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, cast
 
 from services.fal import arguments
 from services.fal.arguments import Style
@@ -17,7 +17,7 @@ from services.fal.call import Call, Task
 from services.fal.downloads import PaidDownloads
 from services.fal.errors import Cancelled, FalError
 from services.fal.product import style_error
-from services.fal.results import StyledImage, StyleError
+from services.fal.results import Costs, StyledImage, StyleError
 from services.fal_service import FalClient
 from services.shop.judge import Judge, JudgedPicture, Product, Standard, Taken
 from services.shop.product_files import CutoutOnFile, ProductFiles, SavedPicture, picture_facts
@@ -36,9 +36,11 @@ class BackgroundImage(SavedPicture, JudgedPicture):
     """What the picture model was asked for."""
     request_id: str | None
     billable_units: float | None
+    cost_usd: float | None
+    """US dollars for this picture alone."""
 
 
-class BackgroundsOnFile(TypedDict):
+class BackgroundsOnFile(Costs):
     """Of `Shop.backgrounds`."""
 
     cutout: CutoutOnFile

@@ -62,6 +62,8 @@ class RejectedPicture(Likeness):
     """What it was made with, as far as it is known."""
     request_id: str | None
     billable_units: float | None
+    cost_usd: float | None
+    """US dollars for this picture alone."""
 
 
 class JudgedPicture(Likeness, total=False):
@@ -186,10 +188,11 @@ class Judge:
     def _again(self, call: Call, taken: Taken) -> Taken:
         assert taken.path is not None
         asked = {**taken.asked, **self._another_seed()}
-        made = self._client.within(call).background_replace(self._product.url, remove_bg=False, **asked)
+        client = self._client.within(call.part("picture", taken.style))
+        made = client.background_replace(self._product.url, remove_bg=False, **asked)
         url, folder, name = made["image"]["url"], taken.path.parent, f"{taken.path.stem}-2"
         known = {"image_url": url, "seed": asked.get("seed")}
-        known |= {key: made.get(key) for key in ("request_id", "billable_units")}
+        known |= {key: made.get(key) for key in ("request_id", "billable_units", "cost_usd")}
         again = taken._replace(image={**taken.image, **known}, path=None)
         saving = self._client.within(self._downloads.call)
         try:
@@ -266,4 +269,5 @@ def _rejected(one: _Outcome) -> RejectedPicture:
         "seed": one.taken.image.get("seed"),
         "request_id": one.taken.image.get("request_id"),
         "billable_units": one.taken.image.get("billable_units"),
+        "cost_usd": one.taken.image.get("cost_usd"),
     }

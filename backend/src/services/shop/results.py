@@ -73,7 +73,13 @@ class WorkflowExtras(TypedDict, total=False):
     """With --listing."""
 
 
-class PublishedImage(Variant, JudgedPicture, Checked):
+class OneJob(TypedDict, total=False):
+    billable_units: float | None
+    cost_usd: float | None
+    """US dollars for this picture alone."""
+
+
+class PublishedImage(Variant, OneJob, JudgedPicture, Checked):
     """A picture, with what --fidelity and --check tell of it."""
 
 

@@ -20,7 +20,6 @@ from services.fal import arguments
 from services.fal.call import Call
 from services.fal.downloads import PaidDownloads
 from services.fal.errors import FalError, InvalidInput
-from services.fal.settings import check_timeout
 from services.fal_service import FalClient, Styles
 from services.shop.places import Place, place_named, places_named
 from services.shop.product_files import CutoutOnFile, ProductFiles, SavedPicture, picture_facts
@@ -28,7 +27,7 @@ from services.shop.product_files import CutoutOnFile, ProductFiles, SavedPicture
 if TYPE_CHECKING:
     from PIL import Image
 
-    from services.fal.results import AnyCategories, Kept
+    from services.fal.results import AnyCategories, Costs, JobCost, Kept
     from services.shop.backgrounds import BackgroundsOnFile
     from services.shop.listing import ListingResult
     from services.shop.packshot import Layout
@@ -63,6 +62,10 @@ class PackshotResult(TypedDict):
     """One per place, in their order."""
     request_id: str | None
     billable_units: Kept[float | None]
+    cost_usd: Kept[float | None]
+    """US dollars; null when it cannot be known."""
+    costs: Kept[list[JobCost]]
+    """Of the cut-out, when it was made just now."""
     timings: dict[str, float]
     """Seconds for `cutout`, `packshots` and `total`."""
 
@@ -109,13 +112,15 @@ class Shop:
         plan = layouts(places_named(places), size, fill, margin, format)
         behind = backdrop(background)
         shadow, check = arguments.flag(shadow, "shadow"), arguments.flag(check, "check")
-        files = ProductFiles(directory, name, image)
         began = time.monotonic()
         if cutout is None:
-            with self._call(timeout) as call:
-                paid = self._cut_out(call, PaidDownloads(call), image, files)
+            with self._bound.one_call(timeout, jobs={"cutout": 1}) as client:
+                files = ProductFiles(directory, name, image)
+                paid = self._cut_out(client, PaidDownloads(_call_of(client)), image, files)
+                spent = _spent(client)
         else:
-            paid = _given(files, cutout)
+            files = ProductFiles(directory, name, image)
+            paid, spent = _given(files, cutout), {"cost_usd": 0.0, "costs": []}
         cut = time.monotonic()
         made_by = _source_type(image, paid.saved["path"], behind)
         images: list[PackshotImage] = []
@@ -123,20 +128,22 @@ class Shop:
             for place, layout in plan:
                 images.append(_packshot(paid.saved["path"], place, layout, behind, shadow, made_by, check, files))
         except FalError as error:
-            made = {"cutout": paid.saved, "images": images, "billable_units": paid.billable_units}
+            made = {"cutout": paid.saved, "images": images, "billable_units": paid.billable_units, **spent}
             raise error.but(partial=made, request_id=paid.request_id) from error
         ended = time.monotonic()
-        return {
+        result: dict[str, Any] = {
             "cutout": paid.saved,
             "images": images,
             "request_id": paid.request_id,
             "billable_units": paid.billable_units,
+            **spent,
             "timings": {
                 "cutout": round(cut - began, 3),
                 "packshots": round(ended - cut, 3),
                 "total": round(ended - began, 3),
             },
         }
+        return cast("PackshotResult", result)
 
     def backgrounds(
         self,
@@ -174,11 +181,13 @@ class Shop:
             from services.shop.backgrounds import Order, Session
             from services.shop.judge import Standard
         order = Order.of(categories, styles, Standard.of(fidelity, place, adapt_light, format))
-        files = ProductFiles(directory, name, image)
-        with self._call(timeout) as call:
-            downloads = PaidDownloads(call)
-            paid = self._cut_out(call, downloads, image, files) if cutout is None else _given(files, cutout)
-            return Session(self._bound, call, downloads, order, files).run(paid.saved)
+        jobs = {"cutout": int(cutout is None), "enterprise": len(order.styles), "photokit": len(order.styles)}
+        with self._bound.one_call(timeout, jobs=jobs) as client:
+            files = ProductFiles(directory, name, image)
+            downloads = PaidDownloads(_call_of(client))
+            paid = self._cut_out(client, downloads, image, files) if cutout is None else _given(files, cutout)
+            made = Session(client, _call_of(client), downloads, order, files).run(paid.saved)
+            return {**made, **_spent(client)}
 
     def listing(
         self,
@@ -212,8 +221,9 @@ class Shop:
 
         brief = listing.brief(places, languages, tone, length, model)
         source = listing.source(product, title, facts)
-        with self._call(timeout) as call:
-            return listing.written(self._bound, call, source, brief)
+        jobs = {"vision": int(source.photo is not None), "text": len(brief.languages)}
+        with self._bound.one_call(timeout, jobs=jobs) as client:
+            return {**listing.written(client, _call_of(client), source, brief), **_spent(client)}
 
     @property
     def _bound(self) -> FalClient:
@@ -222,24 +232,18 @@ class Shop:
             raise InvalidInput("This needs a client: pass one, Shop(FalClient()).")
         return self._client
 
-    @contextlib.contextmanager
-    def _call(self, timeout: float | None) -> Iterator[Call]:
-        timeout_s = self._bound.timeout if timeout is None else check_timeout(timeout)
-        with Call(timeout_s, parent=self._bound.call) as call:
-            yield call
-
     def _cut_out(
-        self, call: Call, downloads: PaidDownloads, image: str | os.PathLike[str], files: ProductFiles
+        self, client: FalClient, downloads: PaidDownloads, image: str | os.PathLike[str], files: ProductFiles
     ) -> _Cutout:
         """Cut the product out at fal, and save it before anything else, also when the call ends meanwhile."""
-        found = self._bound.within(call).remove_background(image)
-        url, saving = found["image"]["url"], self._bound.within(downloads.call)
+        found = client.remove_background(image)
+        url, saving = found["image"]["url"], client.within(downloads.call)
         save = partial(saving.save_picture, url, files.folder, files.named("cutout"), timeout=downloads.call.timeout_s)
         known: dict[str, Any] = {"request_id": found.get("request_id"), "billable_units": found.get("billable_units")}
         cutout: dict[str, Any] = {**found["image"]}
         try:
             cutout |= picture_facts(downloads.result(downloads.start(save)))
-            call.check()
+            _call_of(client).check()
         except FalError as error:
             raise error.but(partial={"cutout": cutout, **known}, request_id=known["request_id"]) from error
         return _Cutout(cast("CutoutOnFile", cutout), known["request_id"], known["billable_units"])
@@ -313,6 +317,17 @@ def _source_type(image: str | os.PathLike[str], cutout: str, behind: tuple[int, 
     sources = [cutout] if arguments.is_url(image) or not os.path.isfile(image) else [image, cutout]
     known = [source_type_of(opened(Path(source).read_bytes())) for source in sources]
     return passed_on(*known, behind=source_type_of(behind) if isinstance(behind, Image.Image) else None)
+
+
+def _call_of(client: FalClient) -> Call:
+    """The call that `client` is a view within."""
+    assert client.call is not None
+    return client.call
+
+
+def _spent(client: FalClient) -> Costs:
+    """What the jobs of the call that `client` is a view within have cost."""
+    return cast("Costs", _call_of(client).costs.told())
 
 
 def _read(image: object) -> tuple[bytes, str]:

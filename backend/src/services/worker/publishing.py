@@ -76,6 +76,11 @@ class Publishing:
             languages_named(self._language)
 
     @property
+    def jobs(self) -> dict[str, int]:
+        """The jobs that it is sure to submit, by role."""
+        return {"text": 1} if self._wishes.listing else {}
+
+    @property
     def ending(self) -> str:
         """Ends the names of the pictures as the model made them."""
         return "" if self._standard is None else GENERATED
@@ -86,7 +91,11 @@ class Publishing:
         pictures = pictures_of(document)
         saved = [picture for picture in pictures if picture.get("path")]
         if self._standard is not None and downloads is not None:
+            if "image" in document:
+                pictures[0] |= {**_of_picture(document), **pictures[0]}
             errors += self._judge(self._standard, document.get("cutout") or {}, saved, downloads)
+            if "image" in document:
+                document["request_id"] = pictures[0].get("request_id")
         if self._wishes.check:
             for picture in saved:
                 errors += self._tried("check", picture.get("style_name"), partial(self._check, picture))
@@ -101,6 +110,7 @@ class Publishing:
         if self._arguments.get("facts") and document.get("description"):
             errors += self._tried("description", None, lambda: self._check_facts(document))
         document["errors"] = errors or None
+        document |= self._call.costs.told() if "costs" in document else {"cost_usd": self._call.costs.total()}
         if self._call.cancelled:
             raise Cancelled("The call was cancelled.", partial=document, request_id=document.get("request_id"))
 
@@ -144,9 +154,8 @@ class Publishing:
         judge = Judge(self._client, self._call, downloads, standard, product)
         told = judge.judged([self._taken(picture) for picture in pictures])
         for picture, one in zip(pictures, told, strict=True):
-            picture |= {**one, **({"url": one["image_url"]} if "url" in picture else {})}
-            if "style_name" not in picture:
-                del picture["image_url"]
+            # Pictures without a style have `url`.
+            picture |= one if "image_url" in picture else {**one, "url": one.pop("image_url")}
         return judge.errors
 
     def _taken(self, picture: Document) -> Taken:
@@ -194,3 +203,10 @@ class Publishing:
         language = language_named(self._language)
         if found := invented(document["description"], known, language, datetime.date.today()):
             raise BadOutput(f"The description states what nobody gave. {' '.join(found)}")
+
+
+def _of_picture(document: Document) -> Document:
+    """What the document of a command that makes one picture tells of that alone."""
+    costs = [row["cost_usd"] for row in document.get("costs") or () if row["step"] == "picture"]
+    told: Document = {name: document[name] for name in ("request_id", "billable_units") if name in document}
+    return {**told, **({"cost_usd": costs[0]} if len(costs) == 1 else {})}
