@@ -69,6 +69,10 @@ LISTING = {
     *("shop.fact_check", "shop.listing", "shop.listing_answer", "shop.listing_prompts", "shop.listing_writer"),
     *("shop.materials", "fal.results"),
 }
+JUDGED = {
+    *("shop.backdrop", "shop.fidelity", "shop.foreground", "shop.judge", "shop.packshot", "shop.picture_check"),
+    *("shop.picture_file", "shop.pixel_lock", "shop.placement", "shop.source_type", "fal.results"),
+}
 LISTEN = {
     *SUPERVISED,
     *("worker.webhook_listen", "webhooks", "fal.env_files", "fal.hosts", "fal.endpoints", "fal.settings"),
