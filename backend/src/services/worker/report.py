@@ -8,10 +8,8 @@ files.
 from __future__ import annotations
 
 import base64
-import math
 import re
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,19 +18,12 @@ from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
 from services.fal.errors import InvalidInput
 from services.fal.image_files import local_image
-from services.fal.redaction import redact
+from services.worker import report_steps as steps
+from services.worker.report_checks import checks_of, fidelity_of, origin_of
+from services.worker.report_html import about, dollars, file_size, number, plural, text
+from services.worker.report_listing import listings_of
 from services.worker.report_page import PAGE, STYLE
 
-STAGES = {
-    "upload": "Upload",
-    "analysis": "Analysis",
-    "cutout": "Cut-out",
-    "prompt": "Prompt",
-    "picture": "Picture",
-    "description": "Description",
-    "download": "Download",
-}
-"""What the steps are called on the page, in the order in which they are shown."""
 LABELS = {
     "main_product_type": "Product type",
     "style_design": "Style and design",
@@ -58,8 +49,6 @@ SANDBOX = (
 BESIDE_ORIGINAL = 3
 """So many pictures stand beside the original; more get the whole width below it."""
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-
 
 def page(document: Mapping[str, Any], original: Path | None) -> str:
     """The page for one workflow result.
@@ -73,25 +62,33 @@ def page(document: Mapping[str, Any], original: Path | None) -> str:
     styles = [*(image.get("style_name") for image in images), *(error.get("style") for error in errors)]
     return PAGE.substitute(
         style=STYLE,
-        title=_text(f"{product} ({kind})" if kind else product),
+        title=text(f"{product} ({kind})" if kind else product),
         band=_band(document),
         header=_header(document, product, kind),
-        layout="sheet" if len(images) <= BESIDE_ORIGINAL else "sheet many",
+        layout="sheet" if len(images) <= BESIDE_ORIGINAL and not _is_for_places(document) else "sheet many",
         original=_original(document, original, product),
         results=_results(images, product),
+        packshots=_packshots(document, product),
+        cutout=_cutout(document, product),
         description=_description(document),
+        listing=_listing(document),
         categories=_categories(document.get("categories") or {}),
+        cost=steps.cost(document),
         errors=_errors(errors),
-        timings=_timings(document.get("timings") or {}, styles),
+        timings=steps.timings(document.get("timings") or {}, styles),
         footer=_footer(images),
     )
+
+
+def _is_for_places(document: Mapping[str, Any]) -> bool:
+    return bool(document.get("packshots") or document.get("listing"))
 
 
 def _band(document: Mapping[str, Any]) -> str:
     """Says aloud that the sandbox answered, and what it says about its pictures."""
     if document.get("sandbox") is not True:
         return ""
-    remarks = "".join(f"<p>{_text(remark)}</p>" for remark in document.get("sandbox_remarks") or ())
+    remarks = "".join(f"<p>{text(remark)}</p>" for remark in document.get("sandbox_remarks") or ())
     return f'<aside class="band" aria-label="Sandbox"><p>{SANDBOX}</p>{remarks}</aside>\n'
 
 
@@ -104,19 +101,31 @@ def _names(categories: Mapping[str, Any]) -> tuple[str, str]:
 
 def _header(document: Mapping[str, Any], product: str, kind: str) -> str:
     made, asked = document.get("total_generated") or 0, document.get("total_requested") or 0
-    pictures = f"{made} {_plural(made, 'picture')}" if made == asked else f"{made} of {asked} pictures"
-    total = _number((document.get("timings") or {}).get("total"))
+    pictures = f"{made} {plural(made, 'picture')}" if made == asked else f"{made} of {asked} pictures"
+    total = number((document.get("timings") or {}).get("total"))
     took = "" if total is None else f" in {total:.1f} s"
     errors = len(document.get("errors") or [])
-    problems = f' · <a href="#problems">{errors} {_plural(errors, "problem")}</a>' if errors else ""
-    eyebrow = f'<p dir="auto">{_text(kind)}</p>' if kind else ""
-    return f'<hgroup>{eyebrow}<h1 dir="auto">{_text(product)}</h1></hgroup><p>{_text(pictures + took)}{problems}</p>'
+    problems = f' · <a href="#problems">{errors} {plural(errors, "problem")}</a>' if errors else ""
+    eyebrow = f'<p dir="auto">{text(kind)}</p>' if kind else ""
+    cost = number(document.get("cost_usd"))
+    spent = "" if "cost_usd" not in document else " · cost not known" if cost is None else f" · {dollars(cost)}"
+    said = text(pictures + took + spent)
+    return f'<hgroup>{eyebrow}<h1 dir="auto">{text(product)}</h1></hgroup><p>{said}{problems}</p>'
 
 
 def _original(document: Mapping[str, Any], original: Path | None, product: str) -> str:
-    about = "" if original is None else _about([original.name, _file_size(_size_of(original))])
-    picture = _picture(original, document.get("image_url"), f"Original photo: {product}")
-    return picture + about
+    told = "" if original is None else about([original.name, file_size(_size_of(original))])
+    return _picture(original, document.get("image_url"), f"Original photo: {product}") + told
+
+
+def _cutout(document: Mapping[str, Any], product: str) -> str:
+    cutout = document.get("cutout")
+    if not isinstance(cutout, Mapping):
+        return ""
+    file = _file_of(cutout)
+    told = about([file.name if file else "", *_measures(cutout, file)])
+    picture = _picture(file, cutout.get("url"), f"The product cut out: {product}")
+    return f'<section class="cutout"><h2>Cut-out</h2>{picture}{told}</section>'
 
 
 def _results(images: list[Mapping[str, Any]], product: str) -> str:
@@ -126,15 +135,43 @@ def _results(images: list[Mapping[str, Any]], product: str) -> str:
 
 
 def _card(image: Mapping[str, Any], product: str) -> str:
-    name, path = str(image.get("style_name") or "Picture"), image.get("path")
-    file = None if path is None else Path(path)
-    width, height = _number(image.get("width")), _number(image.get("height"))
-    size = _number(image.get("file_size")) if file is None else _size_of(file)
-    about = _about([f"{width:.0f} × {height:.0f} px" if width and height else "", _file_size(size)])
+    name, file = str(image.get("style_name") or "Picture"), _file_of(image)
     picture = _picture(file, image.get("image_url"), f"{product}, {name}: {image.get('style_description') or ''}")
+    told = about([*_measures(image, file), origin_of(image)])
+    verdicts = fidelity_of(image) + checks_of(image.get("checks") or [])
     prompt = image.get("prompt")
-    more = f'<details><summary>Prompt</summary><p dir="auto">{_text(prompt)}</p></details>' if prompt else ""
-    return f'<li><h3 dir="auto">{_text(name)}</h3>{about}{picture}{more}</li>'
+    more = f'<details><summary>Prompt</summary><p dir="auto">{text(prompt)}</p></details>' if prompt else ""
+    return f'<li><h3 dir="auto">{text(name)}</h3>{told}{picture}{verdicts}{more}</li>'
+
+
+def _packshots(document: Mapping[str, Any], product: str) -> str:
+    if "packshots" not in document:
+        return ""
+    packshots = document["packshots"] or []
+    cards = "".join(_packshot(image, product) for image in packshots)
+    shown = f'<ul class="cards">{cards}</ul>' if packshots else '<p class="note">No packshot was made.</p>'
+    return f'<section class="packshots"><h2>Packshots</h2>{shown}</section>'
+
+
+def _packshot(image: Mapping[str, Any], product: str) -> str:
+    place, file, fill = image.get("place"), _file_of(image), number(image.get("fill"))
+    known = [file.name if file else "", *_measures(image, file), f"fill {fill:.0%}" if fill else ""]
+    told = about([*known, "enlarged" if image.get("enlarged") else "", origin_of(image)])
+    picture = _picture(file, None, f"{product}, packshot for {place}" if place else f"{product}, packshot")
+    verdicts = checks_of(image.get("checks") or [])
+    return f'<li><h3 dir="auto">{text(place or "Packshot")}</h3>{told}{picture}{verdicts}</li>'
+
+
+def _file_of(picture: Mapping[str, Any]) -> Path | None:
+    path = picture.get("path")
+    return None if path is None else Path(path)
+
+
+def _measures(picture: Mapping[str, Any], file: Path | None) -> list[str]:
+    """Pixels and size of a picture."""
+    width, height = number(picture.get("width")), number(picture.get("height"))
+    size = number(picture.get("file_size")) if file is None else _size_of(file)
+    return [f"{width:.0f} × {height:.0f} px" if width and height else "", file_size(size)]
 
 
 def _picture(file: Path | None, url: object, alt: str) -> str:
@@ -144,9 +181,9 @@ def _picture(file: Path | None, url: object, alt: str) -> str:
     if source is None and checked is not None and checked.startswith("data:"):
         source = checked
     if source is not None:
-        return f'<img src="{_text(source)}" alt="{_text(alt)}">'
+        return f'<img src="{text(source)}" alt="{text(alt)}">'
     what = "This picture was not saved." if file is None else f"{file.name} cannot be shown here."
-    return f'<p class="missing">{_text(what)} {_link(checked)}</p>'
+    return f'<p class="missing">{text(what)} {_link(checked)}</p>'
 
 
 def _embedded(file: Path | None) -> str | None:
@@ -174,17 +211,25 @@ def _link(url: str | None) -> str:
     if url is None:
         return ""
     host = urlsplit(url).hostname
-    return f'<a href="{_text(url)}" rel="noreferrer">Open it at {_text(host)}</a>'
+    return f'<a href="{text(url)}" rel="noreferrer">Open it at {text(host)}</a>'
 
 
 def _description(document: Mapping[str, Any]) -> str:
-    text, language = document.get("description"), str(document.get("language") or "")
-    if not text:
+    words, language = document.get("description"), str(document.get("language") or "")
+    if not words:
         return '<p class="note">No description was written.</p>'
     # An unknown language is told by an empty lang: without it the text would count as English.
     name = language.strip().casefold()
     code = LANGUAGES.get(name, name if name in LANGUAGES.values() else "")
-    return f'<blockquote lang="{code}" dir="auto"><p>{_text(text)}</p></blockquote>{_about([language])}'
+    return f'<blockquote lang="{code}" dir="auto"><p>{text(words)}</p></blockquote>{about([language])}'
+
+
+def _listing(document: Mapping[str, Any]) -> str:
+    made = document.get("listing")
+    if not isinstance(made, Mapping):
+        return ""
+    texts = listings_of(made.get("listings") or [], LANGUAGES)
+    return f'<section class="listings"><h2>Texts for the shop</h2>{texts}</section>'
 
 
 def _categories(categories: Mapping[str, Any]) -> str:
@@ -196,7 +241,7 @@ def _categories(categories: Mapping[str, Any]) -> str:
 def _category(key: str, value: object) -> str:
     label = LABELS.get(key) or key.replace("_", " ").capitalize()
     unknown = ' class="note"' if value == UNKNOWN else ""
-    return f'<div><dt>{_text(label)}</dt><dd{unknown} dir="auto">{_text(value)}</dd></div>'
+    return f'<div><dt>{text(label)}</dt><dd{unknown} dir="auto">{text(value)}</dd></div>'
 
 
 def _errors(errors: list[Mapping[str, Any]]) -> str:
@@ -209,58 +254,18 @@ def _errors(errors: list[Mapping[str, Any]]) -> str:
 def _error(error: Mapping[str, Any]) -> str:
     stage = str(error.get("stage") or "")
     message, request_id = str(error.get("error")), error.get("request_id")
-    about = [
+    known = [
         error.get("error_type"),
         "may work when tried again" if error.get("retryable") else "",
         f"request id {request_id}" if request_id and str(request_id) not in message else "",
     ]
-    told = f'<p dir="auto">{_text(message)}</p>{_about(about)}'
-    return f"<li><h3>{_step(stage, error.get('style'))}</h3>{told}</li>"
-
-
-def _timings(timings: Mapping[str, Any], styles: list[object]) -> str:
-    known = {key: seconds for key, value in timings.items() if (seconds := _number(value)) is not None}
-    total = known.pop("total", None)
-    longest = max([*known.values(), total or 0.0], default=0.0)
-    if not known or longest <= 0:
-        return '<p class="note">No times are known.</p>'
-    rows = [_bar(_step(*_split(key)), known[key] / longest, known[key]) for key in _in_order(known, styles)]
-    foot = "" if total is None else f"<tfoot>{_bar('Total', total / longest, total)}</tfoot>"
-    note = "Steps run side by side where they can."
-    if total is not None and total < (together := sum(known.values())):
-        note = f"Steps run side by side, so the total is less than their sum of {together:.2f} s."
-    return f"<table><caption>{note}</caption><tbody>{''.join(rows)}</tbody>{foot}</table>"
-
-
-def _in_order(timings: Mapping[str, float], styles: list[object]) -> list[str]:
-    """The steps by stage, then by style; they are known in the order in which they ended."""
-    stages = list(STAGES)
-
-    def rank(key: str) -> tuple[int, int]:
-        stage, style = _split(key)
-        known = style in styles
-        return stages.index(stage) if stage in stages else len(stages), styles.index(style) if known else len(styles)
-
-    return sorted(timings, key=rank)
-
-
-def _split(key: str) -> tuple[str, str]:
-    stage, _, style = key.partition(":")
-    return stage, style
-
-
-def _step(stage: str, style: object) -> str:
-    named = f' <span dir="auto">{_text(style)}</span>' if style else ""
-    return _text(STAGES.get(stage, stage)) + named
-
-
-def _bar(label: str, share: float, seconds: float) -> str:
-    return f'<tr><th scope="row">{label}</th><td style="--share:{share:.4f}">{seconds:.2f} s</td></tr>'
+    told = f'<p dir="auto">{text(message)}</p>{about(known)}'
+    return f"<li><h3>{steps.step_name(stage, error.get('style'))}</h3>{told}</li>"
 
 
 def _footer(images: list[Mapping[str, Any]]) -> str:
     known = [(image.get("style_name"), image["request_id"]) for image in images if image.get("request_id")]
-    ids = "".join(f'<div><dt dir="auto">{_text(name)}</dt><dd>{_text(request)}</dd></div>' for name, request in known)
+    ids = "".join(f'<div><dt dir="auto">{text(name)}</dt><dd>{text(request)}</dd></div>' for name, request in known)
     return f"<h2>fal’s request ids</h2><dl>{ids}</dl>" if ids else ""
 
 
@@ -269,30 +274,3 @@ def _size_of(file: Path) -> float | None:
         return file.stat().st_size
     except (OSError, ValueError):
         return None
-
-
-def _file_size(size: float | None) -> str:
-    if size is None:
-        return ""
-    return f"{max(size, 1000) / 1000:.0f} kB" if size < 999_500 else f"{size / 1_000_000:.1f} MB"
-
-
-def _about(parts: list[Any]) -> str:
-    """One small line with what is known of `parts`; nothing when nothing is."""
-    known = " · ".join(_text(part) for part in parts if part)
-    return f'<p class="about">{known}</p>' if known else ""
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
-def _number(value: object) -> float | None:
-    """`value` when it is a finite number that is not negative."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) and value >= 0 else None  # type: ignore[arg-type,operator]
-
-
-def _text(value: object) -> str:
-    """`value` for HTML, also inside a quoted attribute: escaped, without secrets, and always valid UTF-8."""
-    return escape(_UNPRINTABLE.sub("\ufffd", redact(str(value))))
