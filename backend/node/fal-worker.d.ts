@@ -399,7 +399,7 @@ export interface CommandSchemas {
 
 /** A step of a call begins. */
 export interface StepStarted {
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "packshot" | "listing";
   status: "started";
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -407,7 +407,7 @@ export interface StepStarted {
 
 /** A step is over; with what it made. */
 export interface StepDone {
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "packshot" | "listing";
   status: "done";
   seconds: number;
   /** The name of the style, when the step is for one. */
@@ -418,13 +418,14 @@ export interface StepDone {
   sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
-  /** Of `cutout`, when one was made. */
+  /** Of `cutout`, when one was made; of `download` when it is on file. */
   cutout?: Image;
   /** Of `analysis`. */
   categories?: Categories;
   /** Of `prompt`. */
   prompt?: string;
-  /** Of `picture`; with `num_images` above 1 there is one such event for each. */
+  /** Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each. */
   image?: StyledImage;
   /** Of `description`. */
   description?: string;
@@ -444,7 +445,7 @@ export interface StepFailed {
   request_id: string | null;
   /** What to do next. */
   hint: string | null;
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "packshot" | "listing";
   status: "failed";
   /** The name of the style, when the step is for one. */
   style?: string;

@@ -145,7 +145,8 @@ def for_places(tmp_path: Path) -> dict[str, Any]:
     packshot |= {"height": 1800, "fill": 0.88, "enlarged": True, "digital_source_type": None}
     packshot["checks"] = [check("trendyol", "pass", rule("width", "pass", measured=1200, limit=[1200, 1200]))]
     long = rule("length", "warn", field="title", measured=120, unit="code_points", limit=[None, 100])
-    listing = {"language": "German", "title": "Ein Becher", "bullets": ["Eins", "Zwei"], "hashtags": ["#a", "#b"]}
+    listing: dict[str, Any] = {"language": "German", "title": "Ein Becher", "bullets": ["Eins", "Zwei"]}
+    listing["hashtags"] = ["#a", "#b"]
     listing |= {
         "checks": [check("trendyol", "warn", long), check("facts", "pass", rule("numbers", "pass", measured=[]))]
     }

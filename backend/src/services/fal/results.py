@@ -22,7 +22,7 @@ ErrorType = NewType("ErrorType", str)
 Stage = Annotated[
     str, Literal["cutout", "prompt", "picture", "description", "download", "report", "packshot", "listing"]
 ]
-Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description"]
+Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description", "download", "packshot", "listing"]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
 
@@ -499,13 +499,14 @@ class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
     cutout: Image
-    """Of `cutout`, when one was made."""
+    """Of `cutout`, when one was made; of `download` when it is on file."""
     categories: Categories
     """Of `analysis`."""
     prompt: str
     """Of `prompt`."""
     image: StyledImage
-    """Of `picture`; with `num_images` above 1 there is one such event for each."""
+    """Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each."""
     description: str
     """Of `description`."""
 

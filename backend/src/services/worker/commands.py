@@ -171,10 +171,13 @@ def _several_pictures(name: str) -> Handler:
             document: Document = dict(method(**arguments, on_progress=files.on_progress))
         except FalError as error:
             if "images" in error.partial:
-                files.finish(error.partial, report=False)
+                files.finish(error.partial)
             raise
-        files.finish(document, report=report)
-        return _failed_when_empty(add(document))
+        files.finish(document)
+        document = add(document)
+        if report:
+            files.save_page(document)
+        return _failed_when_empty(document)
 
     return make
 

@@ -157,7 +157,7 @@ class SavedFiles:
             image = event["image"]
             self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
 
-    def finish(self, document: dict[str, Any], *, report: bool) -> None:
+    def finish(self, document: dict[str, Any]) -> None:
         """Wait for what is still being saved, and tell the paths; what failed is listed in the document's `errors`.
 
         Raises Cancelled, with what was made and saved by then.
@@ -184,8 +184,12 @@ class SavedFiles:
         document["errors"] = [*(document["errors"] or []), *errors] or None
         if self._workflow.cancelled:
             raise Cancelled("The call was cancelled.", partial=_with_utf8_paths(document))
-        if report:
-            self._save_page(document, original)
+        document.update(_with_utf8_paths(document))
+
+    def save_page(self, document: dict[str, Any]) -> None:
+        """Write the page of `document`, which is finished."""
+        original = None if self._original is None or _errors(self._original, None) else self._original.result()
+        self._save_page(document, original)
         document.update(_with_utf8_paths(document))
 
     def _name_of(self, image: dict[str, Any]) -> str:
@@ -204,17 +208,27 @@ class SavedFiles:
         return self._save(image, "original")
 
     def _save_image(self, image: dict[str, Any], name: str) -> dict[str, Any]:
-        with self._places.one(self._saving):
-            facts = file_facts(self._save(image["image_url"], name))
+        def save() -> dict[str, Any]:
+            return _with_utf8_paths(file_facts(self._save(image["image_url"], name)))
+
+        def made(facts: dict[str, Any]) -> Mapping[str, Any]:
             # Also in the event's own dict: a command that hangs prints what its events told.
-            image |= facts
-            return facts
+            image.update(facts)
+            return {"image": image}
+
+        with self._places.one(self._saving):
+            return self._workflow.progress.step("download", save, made, style=image["style_name"])
 
     def _save_cutout(self, image: dict[str, Any]) -> dict[str, Any]:
+        def save() -> dict[str, Any]:
+            return _with_utf8_paths(file_facts(self._save(image["url"], f"{self._prefix}cutout")))
+
+        def made(facts: dict[str, Any]) -> Mapping[str, Any]:
+            image.update(facts)
+            return {"cutout": image}
+
         with self._places.one(self._saving):
-            facts = file_facts(self._save(image["url"], f"{self._prefix}cutout"))
-            image |= facts
-            return facts
+            return self._workflow.progress.step("download", save, made)
 
     def _task_of(self, image: Mapping[str, Any]) -> Task[dict[str, Any]]:
         """What saves a picture of the document, which is a copy of the one in the event when the workflow failed."""

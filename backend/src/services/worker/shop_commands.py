@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.fal.errors import FalError, InvalidInput, summary
 from services.fal.product import style_error
@@ -19,10 +19,12 @@ from services.shop.shop import Shop, check_image, require_image_extra
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
+    from services.shop.listing import ListingResult
     from services.shop.shop import PackshotImage
 
 Values = Mapping[str, Any]
 Document = dict[str, Any]
+T = TypeVar("T")
 
 SIZE = re.compile(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*\Z")
 VERDICTS = ("pass", "not_checked", "warn", "fail")
@@ -87,6 +89,7 @@ class Extras:
         listing: bool,
     ) -> None:
         """Raises InvalidInput before any money is spent."""
+        self._client = client
         self._shop = Shop(client)
         self._arguments = arguments
         self._folder = folder
@@ -108,20 +111,31 @@ class Extras:
         if self._packshot:
             document["packshots"] = []
             try:
-                document["packshots"] = self._packshots(document)
+                document["packshots"] = self._step("packshot", lambda: self._packshots(document))
             except FalError as error:
                 document["packshots"] = error.partial.get("images", [])
                 errors.append(style_error(error, "packshot", None))
         if self._listing:
             made: Mapping[str, Any] = {}
             try:
-                made = self._shop.listing(document["categories"], places=self._places, languages=[self._language])
+                made = self._step("listing", lambda: self._texts(document["categories"]))
             except FalError as error:
                 made = error.partial
                 errors.append(style_error(error, "listing", None))
             document["listing"] = {"listings": made.get("listings", []), "asks": made.get("asks", [])}
+        assert self._client.call is not None
+        took = self._client.call.progress.total()
+        document["timings"] |= {name: took[name] for name in ("packshot", "listing", "total") if name in took}
         document["errors"] = errors or None
         return document
+
+    def _step(self, name: str, action: Callable[[], T]) -> T:
+        """Run an action as a step of the command, which its progress tells."""
+        assert self._client.call is not None
+        return self._client.call.progress.step(name, action)
+
+    def _texts(self, categories: Mapping[str, str]) -> ListingResult:
+        return self._shop.listing(categories, places=self._places, languages=[self._language])
 
     def _packshots(self, document: Document) -> list[PackshotImage]:
         cutout = (document.get("cutout") or {}).get("path") or self._arguments.get("cutout")

@@ -17,11 +17,13 @@ import * as schemas from './schemas.mjs';
 
 const MAX_BODY = 11 * 1024 * 1024;
 const PAGE = new URL('../page/', import.meta.url);
+const SCRIPT = 'text/javascript; charset=utf-8';
 const PAGE_FILES = {
   '/': ['index.html', 'text/html; charset=utf-8'],
-  '/app.js': ['app.js', 'text/javascript; charset=utf-8'],
-  '/view.js': ['view.js', 'text/javascript; charset=utf-8'],
-  '/events.js': ['events.js', 'text/javascript; charset=utf-8'],
+  '/app.js': ['app.js', SCRIPT],
+  ...Object.fromEntries(
+    ['view', 'cards', 'verdicts', 'listing', 'places', 'elements', 'events'].map((name) => [`/${name}.js`, [`${name}.js`, SCRIPT]]),
+  ),
   '/style.css': ['style.css', 'text/css; charset=utf-8'],
   '/icon.svg': ['icon.svg', 'image/svg+xml'],
   // Asked for by a browser that shows a picture alone.
