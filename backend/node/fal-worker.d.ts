@@ -29,6 +29,7 @@ export type ErrorType =
   | "ambiguous_submit"
   | "stream_truncated"
   | "bad_output"
+  | "budget_exceeded"
   | "cancelled"
   | "busy"
   | "webhook_rejected";
@@ -104,6 +105,16 @@ export interface Variant {
   seed?: number;
 }
 
+/** One job of a call. */
+export interface JobCost {
+  /** The step that it was for, such as `cutout`, `prompt` or `picture`. */
+  step: string;
+  style: string | null;
+  endpoint: string;
+  /** US dollars; null when that cannot be known. */
+  cost_usd: number | null;
+}
+
 /** The nine categories of a product. */
 export interface Categories {
   main_product_type: string;
@@ -139,6 +150,8 @@ export interface StyledImage {
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
+  /** US dollars for this picture alone, without its prompt. */
+  cost_usd?: number | null;
   /** With `num_images` above 1: what it was made with, when its job made no other picture. */
   seed?: number;
 }
@@ -297,6 +310,34 @@ export interface Incomplete {
   raw_output: string;
 }
 
+/** What one unit of an endpoint costs. */
+export interface PriceRow {
+  endpoint: string;
+  /** What it is used for; null when it is not in use. */
+  role: string | null;
+  /** Null when fal names no price of it. */
+  unit_price: number | null;
+  /** Such as `images`. */
+  unit: string | null;
+  currency: string | null;
+}
+
+/** Jobs of one endpoint. */
+export interface EstimatedCalls {
+  endpoint: string;
+  role: string;
+  /** How many jobs. */
+  calls: number;
+  /** Null for language models, whose answers tell what they cost, and when fal names no price. */
+  unit_price: number | null;
+  unit: string | null;
+  currency: string | null;
+  /** US dollars for all of them; null when that cannot be known ahead. */
+  cost_usd: number | null;
+  /** Whether that is no more than a guess from other answers. */
+  about: boolean;
+}
+
 export interface ResolvedSettings {
   /** Masked. */
   key: string;
@@ -308,6 +349,8 @@ export interface ResolvedSettings {
   /** Seconds after which fal deletes files; null leaves it to the account. */
   expires_in_s: number | null;
   queue_priority: string;
+  /** What all calls of a client together may cost, in US dollars. */
+  max_usd: number | null;
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -486,6 +529,8 @@ export interface TextResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -501,6 +546,8 @@ export interface EnterpriseResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -515,6 +562,8 @@ export interface StreamLine {
   partial: boolean;
   /** On the last line, when the endpoint tells it. */
   usage?: Usage;
+  /** On the last line: US dollars, or null when that cannot be known. */
+  cost_usd?: number | null;
 }
 
 /** Of any-llm-submit. */
@@ -557,6 +606,8 @@ export interface PictureResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -565,6 +616,8 @@ export interface PictureResult {
   images?: Variant[];
   /** The product alone, when `background_replace` cut it out. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
 }
 
 /** Of analyze-product. */
@@ -578,6 +631,8 @@ export interface AnalysisResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -591,6 +646,8 @@ export interface PromptResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -612,6 +669,10 @@ export interface BackgroundsDocument {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
 }
 
 /** Of upload-file. */
@@ -644,6 +705,10 @@ export interface WorkflowDocument {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -662,6 +727,10 @@ export interface PackshotDocument {
   images: PackshotImage[];
   request_id: string | null;
   billable_units: number | null;
+  /** US dollars; null when it cannot be known. */
+  cost_usd: number | null;
+  /** Of the cut-out, when it was made just now. */
+  costs: JobCost[];
   /** Seconds for `cutout`, `packshots` and `total`. */
   timings: Record<string, number>;
   error: null;
@@ -688,6 +757,28 @@ export interface ListingDocument {
   listings: Listing[];
   /** What was paid for. */
   asks: Ask[];
+  error: null;
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
+}
+
+/** Of prices. */
+export interface PricesDocument {
+  prices: PriceRow[];
+  error: null;
+}
+
+/** Of estimate. */
+export interface EstimateDocument {
+  /** US dollars; null when a part of it cannot be known ahead. */
+  cost_usd: number | null;
+  /** Whether language models are among the endpoints, whose cost is known only afterwards. */
+  about: boolean;
+  endpoints: EstimatedCalls[];
+  /** Why `cost_usd` is null. */
+  unknown: string | null;
   error: null;
 }
 
@@ -735,6 +826,8 @@ export interface AnyLlmCompleteOptions {
   priority?: "latency" | "throughput" | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -758,6 +851,8 @@ export interface AnyLlmEnterpriseOptions {
   image_url?: string | string[] | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -779,6 +874,8 @@ export interface AnyLlmStreamOptions {
   system?: string | null;
   /** Latency or throughput (default: latency; fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -802,6 +899,8 @@ export interface AnyLlmSubmitOptions {
   priority?: "latency" | "throughput" | null;
   /** The URL to which fal posts the result. */
   webhook_url?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -870,6 +969,8 @@ export interface BackgroundOptions {
   out?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -887,6 +988,8 @@ export interface RemoveBackgroundOptions {
   out?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -904,6 +1007,8 @@ export interface AnalyzeProductOptions {
   temperature?: number | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -919,6 +1024,8 @@ export interface GenerateBgPromptOptions {
   model?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -959,6 +1066,8 @@ export interface GenerateMultipleBgOptions {
   save_dir?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1018,6 +1127,8 @@ export interface WorkflowOptions {
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1049,6 +1160,8 @@ export interface PackshotOptions {
   check?: boolean | null;
   /** What the files are named after (default: the photo's own name). */
   name?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1087,6 +1200,28 @@ export interface ListingOptions {
   length?: number | null;
   /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface PricesOptions {
+  /** Ids of endpoints, such as bria/replace-background,fal-ai/birefnet/v2 (default: those in use). */
+  endpoints?: string | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface EstimateOptions {
+  /** The command; may also be given without --name. */
+  name: Command;
+  /** Its options, as --json takes them; the photo, prompt and categories may be left out (default: none). */
+  options?: unknown | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1126,6 +1261,8 @@ export type AnyLlmCompleteFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmEnterpriseFailure = ErrorDocument & {
@@ -1135,6 +1272,8 @@ export type AnyLlmEnterpriseFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmStreamFailure = ErrorDocument & {
@@ -1144,6 +1283,8 @@ export type AnyLlmStreamFailure = ErrorDocument & {
   output?: string;
   /** False on the last line. */
   partial?: boolean;
+  /** On the last line: US dollars, or null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmStatusFailure = ErrorDocument | FailedStatus;
@@ -1159,6 +1300,8 @@ export type AnyLlmResultFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type BackgroundFailure = ErrorDocument & {
@@ -1168,6 +1311,8 @@ export type BackgroundFailure = ErrorDocument & {
   timings?: Record<string, number>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -1176,6 +1321,8 @@ export type BackgroundFailure = ErrorDocument & {
   images?: Variant[];
   /** The product alone, when `background_replace` cut it out. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
@@ -1185,6 +1332,8 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   timings?: Record<string, number>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -1193,6 +1342,8 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   images?: Variant[];
   /** The product alone, when `background_replace` cut it out. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -1202,6 +1353,8 @@ export type AnalyzeProductFailure = ErrorDocument & {
   raw_output?: string;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -1211,6 +1364,8 @@ export type GenerateBgPromptFailure = ErrorDocument & {
   prompt?: string;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -1230,6 +1385,10 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
 };
 
 export type UploadFileFailure = ErrorDocument & {
@@ -1258,6 +1417,10 @@ export type WorkflowFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -1278,6 +1441,10 @@ export type PackshotFailure = ErrorDocument & {
   /** One per place, in their order. */
   images?: PackshotImage[];
   billable_units?: number | null;
+  /** US dollars; null when it cannot be known. */
+  cost_usd?: number | null;
+  /** Of the cut-out, when it was made just now. */
+  costs?: JobCost[];
 };
 
 export type CheckImageFailure = ErrorDocument & {
@@ -1298,12 +1465,30 @@ export type ListingFailure = ErrorDocument & {
   listings?: Listing[];
   /** What was paid for. */
   asks?: Ask[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** The languages whose texts cannot all be used. */
   incomplete?: Incomplete[];
   /** What the model wrote in place of categories. */
   raw_output?: string;
   /** fal's answer with it. */
   raw?: Record<string, unknown>;
+};
+
+export type PricesFailure = ErrorDocument & {
+  prices?: PriceRow[];
+};
+
+export type EstimateFailure = ErrorDocument & {
+  /** US dollars; null when a part of it cannot be known ahead. */
+  cost_usd?: number | null;
+  /** Whether language models are among the endpoints, whose cost is known only afterwards. */
+  about?: boolean;
+  endpoints?: EstimatedCalls[];
+  /** Why `cost_usd` is null. */
+  unknown?: string | null;
 };
 
 export type DoctorFailure = ErrorDocument & {
@@ -1339,6 +1524,8 @@ export interface Options {
   "packshot": PackshotOptions;
   "check-image": CheckImageOptions;
   "listing": ListingOptions;
+  "prices": PricesOptions;
+  "estimate": EstimateOptions;
   "doctor": DoctorOptions;
   "schema": SchemaOptions;
 }
@@ -1362,6 +1549,8 @@ export interface Results {
   "packshot": PackshotDocument;
   "check-image": CheckDocument;
   "listing": ListingDocument;
+  "prices": PricesDocument;
+  "estimate": EstimateDocument;
   "doctor": DoctorResult;
   "schema": SchemaResult;
 }
@@ -1385,6 +1574,8 @@ export interface Failures {
   "packshot": PackshotFailure;
   "check-image": CheckImageFailure;
   "listing": ListingFailure;
+  "prices": PricesFailure;
+  "estimate": EstimateFailure;
   "doctor": DoctorFailure;
   "schema": ErrorDocument;
 }

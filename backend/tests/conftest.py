@@ -22,6 +22,7 @@ from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
 from services.fal import redaction
 from services.fal.endpoints import Endpoints
+from services.fal.prices import Prices
 from services.fal_service import FalClient
 from services.fal_worker import main
 
@@ -70,6 +71,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: 
         monkeypatch.delenv(name)
     monkeypatch.setattr("services.fal.settings._PROJECT", tmp_path)
     monkeypatch.setattr(Endpoints, "_moved", {})
+    for remembered in ("_known", "_dearest", "_failed_at"):
+        monkeypatch.setattr(Prices, remembered, {})
     monkeypatch.setattr(redaction, "_secrets", set())
     monkeypatch.chdir(tmp_path)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from services.fal.endpoints import check_endpoint
 from services.fal.errors import InvalidInput
 from services.fal.hosts import fault_of
 from services.fal.redaction import shown
@@ -161,6 +162,13 @@ def image_urls(value: object, name: str = "image_urls") -> list[str]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise InvalidInput(f"{name} must be a list of image URLs.")
     return [image_url(item, name) for item in value]
+
+
+def endpoints(value: object) -> list[str]:
+    """Ids of endpoints of fal's."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise InvalidInput("endpoints must be a list of ids such as bria/replace-background, and not empty.")
+    return list(dict.fromkeys(check_endpoint(text(item, "endpoints"), "endpoints", "text") for item in value))
 
 
 def folder(value: object, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""One call of a user's: how long it may still take, how it is stopped, what is told of it.
+"""One call of a user's: how long it may still take, how it is stopped, what is told of it, what it may cost.
 
 A call is made at the door (a public method of FalClient, or the worker) and handed on to everything that waits: a
 read, a write, a pause, a place in the queue of model calls. So one deadline covers all of it. It is stopped from
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from services.fal.costs import Costs, check_max_usd
 from services.fal.errors import Cancelled, DeadlineExceeded, InvalidInput
 from services.fal.progress import Progress
 
@@ -46,12 +47,29 @@ DEADLINE_SLACK_S = 0.005
 class Call:
     """A deadline and a stop button, shared by everything that one user call does."""
 
-    def __init__(self, timeout_s: float, *, parent: Call | None = None, progress: Progress | None = None) -> None:
-        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress."""
+    def __init__(
+        self,
+        timeout_s: float,
+        *,
+        parent: Call | None = None,
+        progress: Progress | None = None,
+        costs: Costs | None = None,
+        max_usd: float | None = None,
+    ) -> None:
+        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress and costs.
+
+        `max_usd` is what it may cost, in US dollars.
+        """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
             raise InvalidInput(f"timeout_s must be a number of seconds, not {timeout_s!r}.")
         inherited = Progress() if parent is None else parent.progress
         self.progress: Progress = progress if progress is not None else inherited
+        if costs is None:
+            costs = Costs() if parent is None else parent.costs
+        self.costs: Costs = costs if max_usd is None else Costs(costs, max_usd=check_max_usd(max_usd))
+        self.step: str | None = None if parent is None else parent.step
+        """The step that it works for, and its style: see `part`."""
+        self.style: str | None = None if parent is None else parent.style
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         if parent is not None and parent.deadline < self.deadline:
@@ -80,6 +98,12 @@ class Call:
 
     def __exit__(self, *exc: object) -> None:
         _open.discard(self)
+
+    def part(self, step: str, style: str | None = None) -> Call:
+        """A part of this call that works for one step: its jobs are told under that name."""
+        part = Call(self.timeout_s, parent=self)
+        part.step, part.style = step, style
+        return part
 
     def remaining(self) -> float:
         """Seconds until the deadline, never negative."""

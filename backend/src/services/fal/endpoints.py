@@ -55,6 +55,8 @@ class Endpoint(NamedTuple):
     """The picture options that it takes. None: nobody here knows; they are sent under our names."""
     makes_one: bool = False
     """Whether a job makes one picture, so that variants are jobs of their own, each with its seed."""
+    tells_cost: bool = False
+    """Whether its answers tell in US dollars what they cost, so that no price is needed."""
 
     @property
     def is_bria(self) -> bool:
@@ -84,6 +86,12 @@ class Endpoint(NamedTuple):
             inputs |= _input(field, value)
         return inputs
 
+    def pictures_billed(self, inputs: Mapping[str, Any]) -> float:
+        """How many pictures of the usual size a job with these inputs is billed as."""
+        options = self.options or {}
+        count: float = inputs.get(options.get("num_images", Field("num_images")).name, 1)
+        return count * RESOLUTION_FACTORS.get(inputs.get("resolution", ""), 1.0)
+
     def _without(self, name: str) -> InvalidInput:
         others = [row.path for row in _KNOWN.values() if row.options and name in row.options]
         return InvalidInput(
@@ -104,6 +112,8 @@ def _input(field: Field, value: Any) -> dict[str, Any]:
     return {field.name: value}
 
 
+RESOLUTION_FACTORS: Mapping[str, float] = {"0.5K": 0.75, "1K": 1.0, "2K": 1.5, "4K": 2.0}
+"""What a picture costs, as a multiple of one at 1K (https://fal.ai/models/fal-ai/nano-banana-2/edit)."""
 _RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
 _BANANA_2_OPTIONS = _fields(
     "seed",
@@ -119,15 +129,15 @@ _PLACES = (
 
 CHAINS: Mapping[str, tuple[Endpoint, ...]] = {
     "text": (
-        Endpoint("openrouter/router"),
+        Endpoint("openrouter/router", tells_cost=True),
         Endpoint("fal-ai/any-llm", takes_priority=True),
     ),
     "enterprise": (
-        Endpoint("openrouter/router/enterprise"),
+        Endpoint("openrouter/router/enterprise", tells_cost=True),
         Endpoint("fal-ai/any-llm/enterprise", takes_priority=True),
     ),
     "vision": (
-        Endpoint("openrouter/router/vision", image_field="image_urls"),
+        Endpoint("openrouter/router/vision", image_field="image_urls", tells_cost=True),
         Endpoint("fal-ai/any-llm/vision", image_field="image_urls", takes_priority=True),
     ),
     "photokit": (

@@ -26,6 +26,7 @@ from services.fal.errors import (
     RateLimited,
     Unreachable,
 )
+from services.fal.estimates import Estimates
 from services.fal.hosts import is_run_host, parse
 from services.fal.log import logger, outline
 from services.fal.redaction import shown
@@ -63,20 +64,24 @@ class Result(NamedTuple):
     """fal's own count of what is billed, when it says so."""
     inference_s: float | None = None
     """fal's own figure for the model's run."""
+    cost_usd: float | None = None
+    """US dollars, when they are known."""
 
 
 class Jobs:
     """Runs jobs for one client, at most `max_concurrency` at a time."""
 
-    def __init__(self, api: FalApi, endpoints: Endpoints, max_concurrency: int) -> None:
+    def __init__(self, api: FalApi, endpoints: Endpoints, estimates: Estimates, max_concurrency: int) -> None:
         self._api = api
         self._endpoints = endpoints
+        self.estimates = estimates
+        """Knows what jobs may cost, and notes what they did."""
         self.slots = Slots(max_concurrency)
         """The client's places for running model calls."""
 
     def run(self, call: Call, role: str, arguments: Callable[[Endpoint], Mapping[str, Any]]) -> Result:
         """One job for `role` to its end, on the first endpoint of its chain that fal still offers."""
-        return self.on_chain(role, lambda endpoint: self.run_on(call, endpoint, arguments(endpoint)))
+        return self.on_chain(role, lambda endpoint: self.run_on(call, role, endpoint, arguments(endpoint)))
 
     def on_chain(self, role: str, action: Callable[[Endpoint], T]) -> T:
         """`action` on the endpoint in use for `role`; when fal says it is gone, on the next one."""
@@ -87,10 +92,14 @@ class Jobs:
             except EndpointGone as gone:
                 endpoint = self._endpoints.move_on(role, endpoint, gone)
 
-    def run_on(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
+    def run_on(self, call: Call, role: str, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
         """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated."""
-        with self.slots.one(call):
-            return self._finish(call, self.submit(call, endpoint, arguments))
+        with self.estimates.job(call, role, endpoint, arguments) as bill:
+            with self.slots.one(call):
+                job = self.submit(call, endpoint, arguments)
+                bill.is_accepted = True
+                result = self._finish(call, job)
+            return result._replace(cost_usd=bill.settled(result.output, result.billable_units))
 
     def _finish(self, call: Call, job: Job) -> Result:
         ended = False
@@ -256,7 +265,8 @@ class Jobs:
         except FalError as error:
             if not _says_less(error):
                 raise
-            raise failure.but(said=f"{failure.said}. {error.said}") from error
+            said = f"{failure.said}. {error.said}"
+            raise failure.but(said=said, billable_units=error.billable_units) from error
         raise failure
 
     def _fetch(self, call: Call, job: Job, inference_s: float | None, attempts: int | None = None) -> Result:

@@ -126,8 +126,10 @@ class PictureModels:
 
         endpoint = self._endpoints.current("photokit")
         if endpoint.is_own_url:
-            with self._jobs.slots.one(call):
-                return self._post_to_own(call, endpoint.path, arguments(endpoint))
+            with self._jobs.estimates.job(call, "photokit", endpoint, inputs := arguments(endpoint)) as bill:
+                with self._jobs.slots.one(call):
+                    result = self._post_to_own(call, endpoint.path, inputs)
+                return result._replace(cost_usd=bill.settled(result.output, result.billable_units))
         return self._jobs.run(call, "photokit", arguments)
 
     def _post_to_own(self, call: Call, url: str, arguments: Mapping[str, Any]) -> Result:
@@ -174,8 +176,11 @@ def read_pictures(result: Result, wanted: int) -> list[Picture]:
     if len(pictures) < 2:
         return pictures or [read_picture(result)]
     # So that the sum over the pictures is what the job cost.
-    units = result.billable_units
-    share = result._replace(billable_units=None if units is None else units / len(pictures))
+    units, cost_usd = result.billable_units, result.cost_usd
+    share = result._replace(
+        billable_units=None if units is None else units / len(pictures),
+        cost_usd=None if cost_usd is None else round(cost_usd / len(pictures), 9),
+    )
     return [picture._replace(result=share) for picture in pictures]
 
 

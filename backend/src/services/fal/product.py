@@ -123,9 +123,10 @@ class ProductModels:
 
     def cut_out(self, call: Call, image_url: str) -> Image:
         """The product alone."""
+        part = call.part("cutout")
         picture = call.progress.step(
             "cutout",
-            lambda: self._pictures.cut_out(call, image_url),
+            lambda: self._pictures.cut_out(part, image_url),
             lambda made: {
                 "image_url": made.image["url"],
                 "cutout": made.image,
@@ -175,9 +176,10 @@ class ProductModels:
             return Shot([], [*errors, style_error(error, stage, style.name)])
 
     def _prompt(self, call: Call, categories: Mapping[str, str], style: Style) -> str:
+        part = call.part("prompt", style.name)
         answer = call.progress.step(
             "prompt",
-            lambda: self.background_prompt(call, categories, style.description),
+            lambda: self.background_prompt(part, categories, style.description),
             lambda made: {"prompt": made.output.strip(), **from_sandbox(made.result.output)},
             style=style.name,
         )
@@ -186,8 +188,10 @@ class ProductModels:
     def _pictures_of_style(
         self, call: Call, url: str, prompt: str, options: PictureOptions, style: Style
     ) -> tuple[list[StyledImage], FalError | None]:
+        part = call.part("picture", style.name)
+
         def make() -> tuple[list[StyledImage], FalError | None]:
-            made = self._pictures.replace_background(call, url, prompt, options)
+            made = self._pictures.replace_background(part, url, prompt, options)
             return [styled_image(picture, style, prompt) for picture in made.pictures], made.failure
 
         def told(image: StyledImage) -> dict[str, Any]:
@@ -253,9 +257,10 @@ class Workflow:
             else:
                 cutouts.append(tasks.start(lambda: self._take_cutout(tasks.call, given)))
 
-        found = tasks.call.progress.step(
+        part = tasks.call.part("analysis")
+        found = part.progress.step(
             "analysis",
-            lambda: self._product.analyse(tasks.call, image_url, None, ANALYSIS_TEMPERATURE, cut_out),
+            lambda: self._product.analyse(part, image_url, None, ANALYSIS_TEMPERATURE, cut_out),
             lambda made: {"categories": made.categories, **from_sandbox(made.answer.result.output)},
         )
         return found.categories, cutouts[0]
@@ -282,10 +287,11 @@ class Workflow:
         }
 
     def _describe(self, call: Call, categories: dict[str, str], language: str) -> tuple[str, list[StyleError]]:
+        part = call.part("description")
         try:
             answer = call.progress.step(
                 "description",
-                lambda: self._product.describe(call, categories, language),
+                lambda: self._product.describe(part, categories, language),
                 lambda made: {"description": made.output.strip(), **from_sandbox(made.result.output)},
             )
             return answer.output.strip(), []
@@ -358,6 +364,7 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "file_size": image.get("file_size"),
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
+        "cost_usd": picture.result.cost_usd,
         **({} if picture.seed is None else {"seed": picture.seed}),
         **from_sandbox(picture.result.output),
     }

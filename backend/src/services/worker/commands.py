@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from services.fal.errors import FalError
-from services.worker.options import Option
+from services.fal.errors import FalError, InvalidInput
+from services.worker.options import Option, require, values_of
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient
@@ -26,6 +26,12 @@ ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (default: ./.e
 LOGS = Option("with_logs", "flag", "print fal's log lines to stderr (default: false)")
 COMMON = (TIMEOUT, ENV_FILE)
 PROGRESS = Option("progress", "flag", "tell each step on stderr (default: only if that is a terminal)")
+MAX_USD = Option(
+    "max_usd",
+    "number",
+    "US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more "
+    "(default: no limit)",
+)
 TRACE = Option("trace", "flag", "show an error's traceback on a terminal too (default: only with FAL_LOG)")
 ON_COMMAND_LINE = (PROGRESS, TRACE)
 """How a command presents itself to a person: options of the command line alone."""
@@ -111,6 +117,10 @@ class Command(NamedTuple):
     """What does it when that is more than one method."""
     local: Local | None = None
     """What does it when it needs no client: no key, and nothing is sent."""
+    is_paid: bool = False
+    """Whether it may submit jobs that cost money."""
+    tells_jobs: bool = False
+    """Whether its document tells the cost of each of its jobs."""
     is_program: bool = False
     """Whether it takes standard input and output for itself; `fal_worker.py` knows how it is run."""
     when_failed: Mapping[str, Any] = MappingProxyType({})
@@ -120,7 +130,7 @@ class Command(NamedTuple):
 
     @property
     def all_options(self) -> tuple[Option, ...]:
-        return (*self.options, *COMMON)
+        return (*self.options, *((MAX_USD,) if self.is_paid else ()), *COMMON)
 
     @property
     def options_in_argv(self) -> tuple[Option, ...]:
@@ -133,7 +143,9 @@ class Command(NamedTuple):
 
 
 def _stream_line(event: Mapping[str, Any]) -> Document:
-    return {name: value for name, value in event.items() if name != "usage" or value}
+    left_out = {"cost_usd"} if event["partial"] else set()
+    left_out |= set() if event["usage"] else {"usage"}
+    return {name: value for name, value in event.items() if name not in left_out}
 
 
 def _upload_document(url: str) -> Document:
@@ -159,9 +171,9 @@ def _several_pictures(name: str) -> Handler:
 
     def make(client: FalClient, values: Values) -> Document:
         arguments = COMMANDS[name].arguments(values)
-        method = getattr(client, COMMANDS[name].method)
         save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
-        add = _shop_extras(client, arguments, save_dir)
+        client, add = _shop_extras(client, arguments, save_dir)
+        method = getattr(client, COMMANDS[name].method)
         if save_dir is None:
             return _failed_when_empty(add(dict(method(**arguments))))
         from services.worker.saved_files import SavedFiles
@@ -182,15 +194,21 @@ def _several_pictures(name: str) -> Handler:
     return make
 
 
-def _shop_extras(client: FalClient, arguments: Document, save_dir: str | None) -> Callable[[Document], Document]:
-    """What adds packshots and a listing to the document of `workflow`; takes their options out of `arguments`."""
+def _shop_extras(
+    client: FalClient, arguments: Document, save_dir: str | None
+) -> tuple[FalClient, Callable[[Document], Document]]:
+    """What adds packshots and a listing to the document of `workflow`; takes their options out of `arguments`.
+
+    With it comes the client for the workflow, which counts their jobs too.
+    """
     wanted = {name: arguments.pop(name, False) for name in ("packshot", "listing")}
     places = arguments.pop("places", None)
     if not any(wanted.values()):
-        return lambda document: document
+        return client, lambda document: document
     from services.worker.shop_commands import Extras
 
-    return Extras(client, arguments, save_dir, places, **wanted).add
+    extras = Extras(client, arguments, save_dir, places, **wanted)
+    return client.beside(extras.jobs), extras.add
 
 
 def _packshot(client: FalClient, values: Values) -> Document:
@@ -217,6 +235,45 @@ def _doctor(client: FalClient, values: Values) -> Document:
     from services.live.check import examine_live
 
     return examine_live(client, values.get("spend"), values.get("recordings"), values.get("timeout"))
+
+
+def _prices(client: FalClient, values: Values) -> Document:
+    named = values.get("endpoints")
+    endpoints = None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+    return {"prices": client.prices(endpoints, timeout=values.get("timeout")), "error": None}
+
+
+def _estimate(client: FalClient, values: Values) -> Document:
+    """The command is run with its options up to the point at which something would be sent."""
+    name, options = values["name"], values.get("options")
+    paid = [command for command, row in COMMANDS.items() if row.is_paid]
+    if name not in paid:
+        raise InvalidInput(f"{name[:100]!r} is not a command that costs money. Those are {', '.join(paid)}.")
+    if not isinstance(options, dict | None):
+        raise InvalidInput("--options must be one JSON object with the options of the command.")
+    command = COMMANDS[name]
+    asked = _with_stand_ins(command, values_of(command.all_options, options or {}))
+    require(command.options, asked, f"See fal-worker {name} --help.")
+    # Where pictures are kept costs nothing: no folder is made.
+    kept = {option: value for option, value in asked.items() if option not in ("save_dir", "out", "report")}
+
+    def run(view: FalClient) -> None:
+        if command.handler is not None:
+            command.handler(view, kept)
+        else:
+            getattr(view, command.method)(**command.arguments(kept))
+
+    return {**client.estimate_of(run), "error": None}
+
+
+def _with_stand_ins(command: Command, values: Document) -> Document:
+    """The options of a command, with something in place of those that are required and do not change the price."""
+    from services.fal.estimates import stand_ins
+
+    # Those of a shop have no method: whether there is a photo changes the price of a listing.
+    if not command.method and {"image", "cutout", "categories"} & set(values):
+        return values
+    return {**stand_ins(command.method or "remove_background", values), **values}
 
 
 def _schema(values: Values) -> Document:
@@ -253,6 +310,7 @@ COMMANDS: Mapping[str, Command] = {
         (*TEXT_OPTIONS, LOGS),
         "any_llm_complete",
         when_failed=_NO_TEXT,
+        is_paid=True,
         result="TextResult",
     ),
     "any-llm-enterprise": Command(
@@ -274,6 +332,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
         "any_llm_enterprise",
         when_failed={"output": "", "raw": {}},
+        is_paid=True,
         result="EnterpriseResult",
     ),
     "any-llm-stream": Command(
@@ -283,12 +342,14 @@ COMMANDS: Mapping[str, Command] = {
         _stream_line,
         streams=True,
         when_failed={"delta": "", "output": "", "partial": True},
+        is_paid=True,
         result="StreamLine",
     ),
     "any-llm-submit": Command(
         "submit a job and print its request id",
         (*TEXT_OPTIONS, Option("webhook_url", "text", "the URL to which fal posts the result")),
         "submit_job",
+        is_paid=True,
         result="SubmitResult",
     ),
     "any-llm-status": Command(
@@ -318,6 +379,8 @@ COMMANDS: Mapping[str, Command] = {
         ),
         "background_replace",
         handler=_one_picture("background"),
+        is_paid=True,
+        tells_jobs=True,
         result="PictureResult",
     ),
     "remove-background": Command(
@@ -325,6 +388,7 @@ COMMANDS: Mapping[str, Command] = {
         (IMAGE, IMAGE_URL, SAVE_DIR, OUT, LOGS),
         "remove_background",
         handler=_one_picture("remove-background"),
+        is_paid=True,
         result="PictureResult",
     ),
     "analyze-product": Command(
@@ -332,6 +396,7 @@ COMMANDS: Mapping[str, Command] = {
         (IMAGE, IMAGE_URL, MODEL, TEMPERATURE, LOGS),
         "analyze_product_image",
         when_failed={"categories": {}, "raw_output": ""},
+        is_paid=True,
         result="AnalysisResult",
     ),
     "generate-bg-prompt": Command(
@@ -339,6 +404,7 @@ COMMANDS: Mapping[str, Command] = {
         (CATEGORIES, Option("style_type", "text", "the style of the background", required=True), MODEL, LOGS),
         "generate_background_prompt",
         when_failed={"prompt": ""},
+        is_paid=True,
         result="PromptResult",
     ),
     "generate-multiple-bg": Command(
@@ -356,6 +422,8 @@ COMMANDS: Mapping[str, Command] = {
         "generate_multiple_backgrounds",
         handler=_several_pictures("generate-multiple-bg"),
         when_failed=_NO_PICTURES,
+        is_paid=True,
+        tells_jobs=True,
         result="BackgroundsDocument",
     ),
     "upload-file": Command(
@@ -403,6 +471,8 @@ COMMANDS: Mapping[str, Command] = {
         "product_workflow",
         handler=_several_pictures("workflow"),
         when_failed={"image_url": "", "categories": {}, "description": "", **_NO_PICTURES},
+        is_paid=True,
+        tells_jobs=True,
         result="WorkflowDocument",
     ),
     "packshot": Command(
@@ -435,6 +505,8 @@ COMMANDS: Mapping[str, Command] = {
         ),
         handler=_packshot,
         when_failed={"images": []},
+        is_paid=True,
+        tells_jobs=True,
         result="PackshotDocument",
     ),
     "check-image": Command(
@@ -472,7 +544,36 @@ COMMANDS: Mapping[str, Command] = {
         ),
         handler=_listing,
         when_failed={"image_url": None, "categories": {}, "places": [], "listings": [], "asks": []},
+        is_paid=True,
+        tells_jobs=True,
         result="ListingDocument",
+    ),
+    "prices": Command(
+        "what one unit of each endpoint costs at fal",
+        (
+            Option(
+                "endpoints",
+                "text",
+                "ids of endpoints, such as bria/replace-background,fal-ai/birefnet/v2 (default: those in use)",
+            ),
+        ),
+        handler=_prices,
+        when_failed={"prices": []},
+        result="PricesDocument",
+    ),
+    "estimate": Command(
+        "what a command would cost, without running it",
+        (
+            Option("name", "text", "the command; may also be given without --name", required=True, first=True),
+            Option(
+                "options",
+                "json",
+                "its options, as --json takes them; the photo, prompt and categories may be left out (default: none)",
+            ),
+        ),
+        handler=_estimate,
+        when_failed={"cost_usd": None, "about": False, "endpoints": [], "unknown": None},
+        result="EstimateDocument",
     ),
     "doctor": Command(
         "versions, settings and reachability, for a request for help; with --live, whether fal is as it is taken to be",

@@ -253,7 +253,9 @@ class RemoteInvocation(Invocation):
         return document_reply(self.key, document)
 
     def text_of_failure(self, error: BaseException) -> str:
-        return super().text_of_failure(error) if self.made.document else self._refusals.reply(error, self)
+        return (
+            super().text_of_failure(error) if self.made.document or self.spent() else self._refusals.reply(error, self)
+        )
 
     def send_answer(self, text: str, *, failed: bool) -> None:
         self._outbox.put(text)

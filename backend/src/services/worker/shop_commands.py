@@ -102,6 +102,11 @@ class Extras:
             languages_named(self._language)
 
     @property
+    def jobs(self) -> dict[str, int]:
+        """The jobs that they take, by role: a packshot is made of the cut-out that is there."""
+        return {"text": 1} if self._listing else {}
+
+    @property
     def _language(self) -> str:
         return str(self._arguments.get("language", DEFAULT_LANGUAGE))
 
@@ -127,7 +132,8 @@ class Extras:
         took = self._client.call.progress.total()
         document["timings"] |= {name: took[name] for name in ("packshot", "listing", "total") if name in took}
         document["errors"] = errors or None
-        return document
+        assert self._client.call is not None
+        return {**document, **self._client.call.costs.told()}
 
     def _step(self, name: str, action: Callable[[], T]) -> T:
         """Run an action as a step of the command, which its progress tells."""

@@ -29,7 +29,7 @@ from services.fal.errors import Cancelled, DeadlineExceeded, FalError, InternalE
 from services.fal.progress import Progress
 from services.fal.settings import MAX_TIMEOUT_S, check_timeout
 from services.worker import early_signals
-from services.worker.commands import TIMEOUT, Command, Document, Values
+from services.worker.commands import MAX_USD, TIMEOUT, Command, Document, Values
 from services.worker.output import JsonStdout
 
 if TYPE_CHECKING:
@@ -140,7 +140,14 @@ class Invocation(ABC):
 
     def text_of_failure(self, error: BaseException) -> str:
         """The text of its answer when it failed."""
-        return self.text_of(self.made.beside(failure(self.command, error)))
+        return self.text_of(self.made.beside({**failure(self.command, error), **self.spent()}))
+
+    def spent(self) -> Document:
+        """What its jobs have cost so far, when there were any, as its result tells it."""
+        costs = None if self.call is None else self.call.costs
+        if costs is None or not costs.are_known:
+            return {}
+        return costs.told() if self.command.tells_jobs else {"cost_usd": costs.total()}
 
     @abstractmethod
     def send_answer(self, text: str, *, failed: bool) -> None:
@@ -375,7 +382,9 @@ class Supervisor:
         named = invocation.values.get(TIMEOUT.name)
         invocation.timeout_s = client.timeout if named is None else check_timeout(named)
         with self._lock:
-            invocation.call = call = Call(invocation.timeout_s, parent=invocation.call)
+            invocation.call = call = Call(
+                invocation.timeout_s, parent=invocation.call, max_usd=invocation.values.get(MAX_USD.name)
+            )
             invocation.limit = min(invocation.limit, call.deadline + GRACE_S)
 
     def _answer(self, invocation: Invocation, document: Mapping[str, Any]) -> None:
