@@ -17,6 +17,7 @@ STAGES = {
     "download": "Download",
     "packshot": "Packshots",
     "listing": "Texts for the shop",
+    "text": "Text",
     "fidelity": "Comparison with the product",
 }
 """What the steps are called on the page, in the order in which they are shown."""

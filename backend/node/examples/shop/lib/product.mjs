@@ -51,18 +51,19 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
   const product = await gallery.add();
   /** Pictures that are made and not yet on file, by their URL at fal. */
   const made = new Map();
-  let shown = 0;
+  /** Pictures that are on file, also cut-outs. */
+  let saved = 0;
 
   /** A picture is told of when it can be had here. */
   function show(event, image) {
     made.delete(image.image_url);
-    shown += 1;
-    stream.send('progress', { ...picked(event, TOLD), image: { url: null, bytes: null, ...gallery.told(product, image) } });
+    stream.send('progress', { ...picked(event, TOLD), image: shownHere(gallery.told(product, image)) });
   }
 
   function onProgress(event) {
     // A job's place in fal's queue is no step.
     if (event.status === undefined) return;
+    if (event.step === 'download' && event.status === 'done') saved += 1;
     if (event.step === 'picture' && event.status === 'done') made.set(event.image.image_url, event);
     else if (event.step !== 'download') stream.send('progress', inTheirWords(picked(event, TOLD_STEP), folder));
     else if (made.has(event.image?.image_url)) show(made.get(event.image.image_url), event.image);
@@ -73,12 +74,19 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
     const document = await worker.call('workflow', params, { signal, onProgress });
     for (const event of made.values()) show(event, event.image);
     const told = gallery.told(product, picked(document, DONE));
-    return { id: product.id, language: params.language, ...told, errors: inTheirWords(document.errors, folder) };
+    const images = told.images.map(shownHere);
+    const errors = inTheirWords(document.errors, folder);
+    return { id: product.id, language: params.language, ...told, images, errors };
   } catch (error) {
-    // What was made by then is on the page already, and stays there.
-    if (shown === 0) await gallery.remove(product);
+    // What was made by then is paid for and may be on the page already: it stays.
+    if (saved === 0) await gallery.remove(product);
     throw error;
   }
+}
+
+/** A picture that could not be saved has no URL here. */
+function shownHere(image) {
+  return { url: null, bytes: image.file_size ?? null, ...image };
 }
 
 /** The form's fields as the workflow's options. */

@@ -12,7 +12,7 @@ import Fastify from 'fastify';
 import { Refused, failureOf, logFailure } from './failures.mjs';
 import { LIMITS, checkFields, receivePhoto } from './photos.mjs';
 import { Gallery } from './pictures.mjs';
-import { LANGUAGE, makeProduct } from './product.mjs';
+import { LANGUAGE, makeProduct, workflowOptions } from './product.mjs';
 import * as schemas from './schemas.mjs';
 
 const MAX_BODY = 11 * 1024 * 1024;
@@ -128,7 +128,13 @@ function addForms(app, shop) {
   app.post('/v1/products', (request, reply) => makeProduct(shop, request, reply, untilGone(reply)));
 }
 
-function addCalls(app, { worker }) {
+function addCalls(app, { worker, folder }) {
+  app.post('/v1/estimate', { schema: { body: schemas.estimate } }, async (request, reply) => {
+    const options = { save_dir: folder, ...workflowOptions(request.body) };
+    const params = { name: 'workflow', options };
+    const { cost_usd, about, unknown } = await worker.call('estimate', params, { signal: untilGone(reply) });
+    return { cost_usd, about, unknown };
+  });
   app.post('/v1/analyze-product', { schema: { body: schemas.analyzeProduct } }, async (request, reply) => {
     return told(await worker.call('analyze-product', request.body, { signal: untilGone(reply) }));
   });

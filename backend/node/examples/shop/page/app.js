@@ -234,7 +234,9 @@ let asking = null;
 async function estimate() {
   asking?.abort();
   const mine = (asking = new AbortController());
-  const { language, ...wanted } = choices();
+  const { language, places, fidelity, ...wanted } = choices();
+  if (places.length) wanted.places = places;
+  if (fidelity) wanted.fidelity = fidelity;
   const said = await priceOf(wanted, mine.signal).catch(() => '');
   if (mine === asking) byId('estimate').textContent = said;
 }

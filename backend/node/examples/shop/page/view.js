@@ -12,9 +12,9 @@ const STEPS = {
   picture: 'Pictures',
   description: 'Description',
   packshot: 'Packshots',
-  listing: 'Texts for the shop',
+  listing: 'Texts',
 };
-const STEP_NAMES = { upload: 'Upload', cutout: 'Cut-out', analysis: 'Analysis', prompt: 'Prompt', picture: 'Picture' };
+const STEP_NAMES = { upload: 'Upload', cutout: 'Cut-out', analysis: 'Analysis', prompt: 'Prompt', picture: 'Picture', text: 'Text' };
 const LABELS = {
   main_product_type: 'Product type',
   subcategory: 'Subcategory',
