@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -100,6 +101,10 @@ packages, one_shop = shop_server.packages, shop_server.one_shop
 @pytest.fixture
 def box(sandbox_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The sandbox as at its start, and this process's environment leading to it."""
+    # The test before may have left one behind: its request is not this test's.
+    for thread in threading.enumerate():
+        if thread.name == "fal-prices":
+            thread.join()
     sandbox_server.reset()
     for name, value in sandbox_server.env().items():
         monkeypatch.setenv(name, value)

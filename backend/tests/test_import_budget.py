@@ -33,16 +33,18 @@ START = {
     *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""
-SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.log", "fal.progress"}
+SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.costs", "fal.log", "fal.progress"}
 SERVICE = {
     *SUPERVISED,
     *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
     *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json", "fal.model_ends"),
+    *("fal.estimates", "fal.prices"),
     *("fal.picture_models", "fal.product", "fal.prompts", "fal.responses", "fal.settings", "fal.text_models"),
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
 SAVED = {*CLIENT, "worker.saved_files"}
+PUBLISHED = {*SAVED, "worker.publishing"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
@@ -57,6 +59,10 @@ PACKSHOT = {
 LISTING = {
     *("shop.fact_check", "shop.listing", "shop.listing_answer", "shop.listing_prompts", "shop.listing_writer"),
     *("shop.materials", "fal.results"),
+}
+JUDGED = {
+    *("shop.backdrop", "shop.fidelity", "shop.foreground", "shop.judge", "shop.packshot", "shop.picture_check"),
+    *("shop.picture_file", "shop.pixel_lock", "shop.placement", "shop.source_type", "fal.results"),
 }
 LISTEN = {
     *SUPERVISED,
@@ -90,6 +96,8 @@ BUDGETS = {
     "packshot": {*SERVICE, *PACKSHOT},
     "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
     "listing": {*CLIENT, *SHOP, *LISTING},
+    "prices": CLIENT,
+    "estimate": CLIENT,
     "doctor": CLIENT,
     "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
@@ -119,6 +127,8 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "any-llm-stream": prompt,
         "any-llm-submit": prompt,
         **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
+        "prices": [],
+        "estimate": ["workflow"],
         "doctor": [],
         "doctor --live": ["--live"],
         "schema": [],

@@ -57,8 +57,7 @@ def test_several_places_cost_one_cutout_and_each_picture_passes_its_rules(
     assert only(box) == ["fal-ai/bria/background/remove"]
     assert [image["place"] for image in made["images"]] == ["amazon", "trendyol", "google", "etsy"]
     for image in made["images"]:
-        check = image["check"]
-        assert check is not None
+        (check,) = image["checks"]
         assert check["verdict"] in ("pass", "warn"), check
         data = Path(image["path"]).read_bytes()
         assert (image["file_size"], image["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
@@ -79,9 +78,9 @@ def test_no_place_fails_a_packshot_that_was_made_for_it(
     shop: Shop, large_cutout: Path, place: str, tmp_path: Path
 ) -> None:
     (image,) = shop.packshot("photo.jpg", tmp_path, places=[place], cutout=large_cutout, check=True)["images"]
-    assert image["check"] is not None
-    failed = [rule for rule in image["check"]["rules"] if rule["verdict"] == "fail"]
-    warned = [rule for rule in image["check"]["rules"] if rule["verdict"] == "warn"]
+    (check,) = image["checks"]
+    failed = [rule for rule in check["rules"] if rule["verdict"] == "fail"]
+    warned = [rule for rule in check["rules"] if rule["verdict"] == "warn"]
     assert not failed
     assert not warned
     assert (image["width"], image["height"]) == PLACES[place].size

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from services import webhooks
 from services.fal import errors, results
 from services.fal.errors import FalError
-from services.shop import listing, listing_writer, picture_check, product_files, shop, text_check
+from services.shop import fidelity, judge, listing, listing_writer, picture_check, product_files, shop, text_check
 from services.shop import results as shop_results
 from services.worker import supervisor
 
@@ -23,7 +23,9 @@ Schema = dict[str, Any]
 
 NULL: Schema = {"type": "null"}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MODULES = (results, product_files, picture_check, text_check, listing_writer, listing, shop, shop_results)
+MODULES = (
+    *(results, product_files, picture_check, fidelity, judge, text_check, listing_writer, listing, shop, shop_results),
+)
 """Where the types are, none of them twice under one name."""
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 

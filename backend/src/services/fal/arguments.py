@@ -5,20 +5,22 @@ A local path is only ever read where a path was asked for; an image URL never is
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from services.fal.endpoints import check_endpoint
+from services.fal.endpoints import ROLES, check_endpoint
 from services.fal.errors import InvalidInput
 from services.fal.hosts import fault_of
 from services.fal.redaction import shown
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
+MAX_JOBS = 1_000_000
 MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 """fal's own limit for inputs given as a data URI."""
 
@@ -27,6 +29,12 @@ _SCHEME = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
 
 
+LENGTH_WORDS = (10, 2000)
+"""The least and the most words that a description may be asked for."""
+MAX_FACTS_CHARS = 20_000
+"""Of facts, as JSON."""
+MAX_NUMBER = 10**15
+"""Of facts: huge integers cannot be written out, and infinity and NaN are none."""
 MAX_SEED = 2**31 - 1
 """Of Bria's endpoints (https://fal.ai/models/fal-ai/bria/background/replace/api)."""
 MAX_SIDE = 99_999
@@ -42,6 +50,17 @@ class PictureOptions(NamedTuple):
     """How many variants are made."""
     others: Mapping[str, Any]
     """The other options that were given, by the names that the methods have for them."""
+
+
+class Description(NamedTuple):
+    """What a product's description is to be like."""
+
+    language: str
+    tone: str | None = None
+    length: int | None = None
+    """About how many words it has; None: two sentences."""
+    facts: Mapping[str, Any] | None = None
+    """What is known of the product, apart from its categories."""
 
 
 class Style(NamedTuple):
@@ -171,6 +190,23 @@ def endpoints(value: object) -> list[str]:
     return list(dict.fromkeys(check_endpoint(text(item, "endpoints"), "endpoints", "text") for item in value))
 
 
+def jobs(value: object) -> dict[str, int]:
+    """Numbers of jobs by role."""
+    if not isinstance(value, Mapping) or not set(value) <= set(ROLES):
+        raise InvalidInput(f"jobs must be numbers of jobs by role ({', '.join(ROLES)}), such as {{'text': 1}}.")
+    return {role: _whole(count, f"jobs[{role!r}]", 0, MAX_JOBS) for role, count in value.items()}
+
+
+def known(options: Mapping[str, object], method: Callable[..., object]) -> None:
+    """Raises InvalidInput for a name that is no argument of `method`."""
+    import inspect  # slow to import, and needed here only
+
+    names = list(inspect.signature(method).parameters)
+    for name in options:
+        if name not in names:
+            raise InvalidInput(f"{method.__name__} has no argument {name!r}. It has {', '.join(names)}.")
+
+
 def folder(value: object, name: str) -> Path:
     """A directory, which need not be there yet."""
     if not isinstance(value, str | os.PathLike) or not isinstance(path := os.fspath(value), str) or not path:
@@ -193,6 +229,49 @@ def categories(value: object) -> dict[str, str]:
         if item.strip():
             text(item, f"categories[{key!r}]")
     return dict(value)
+
+
+def length(value: object) -> int:
+    """How many words a description is to have."""
+    least, most = LENGTH_WORDS
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidInput(f"length must be a whole number of words from {least} to {most:,}, not {value!r}.")
+    return value
+
+
+def facts(value: object) -> dict[str, Any]:
+    """What is known of a product, as names and values: texts, numbers, true or false, or lists of them."""
+    if not isinstance(value, Mapping) or not value:
+        raise InvalidInput(
+            'facts must be an object that is not empty, such as {"material": "ceramic", "size": "350 ml"}.'
+        )
+    known = {text(name, "a fact's name"): _fact(name, item) for name, item in value.items()}
+    if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
+        raise InvalidInput(f"facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
+    return known
+
+
+def _fact(name: str, value: object) -> Any:
+    if isinstance(value, str):
+        return text(value, f"facts[{name!r}]")
+    if isinstance(value, bool | int | float) and -MAX_NUMBER < value < MAX_NUMBER:
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):
+        return [_fact(name, item) for item in value]
+    raise InvalidInput(f"facts[{name!r}] must be a text, a number, true or false, or a list of them.")
+
+
+def _are_plain(items: Sequence[object]) -> bool:
+    return bool(items) and all(isinstance(item, str | bool | int | float) for item in items)
+
+
+def description(language: object, tone: object, length_words: object, known: object) -> Description:
+    return Description(
+        text(language, "language"),
+        optional_text(tone, "tone"),
+        None if length_words is None else length(length_words),
+        None if known is None else facts(known),
+    )
 
 
 def styles(value: object) -> list[Style]:

@@ -329,13 +329,13 @@ class Slots:
 class Task(Generic[T]):
     """One step that runs beside others."""
 
-    def __init__(self, action: Callable[[], T]) -> None:
+    def __init__(self, action: Callable[[], T], *, name: str = "fal-task") -> None:
         self._action = action
         self._value: T
         self._error: BaseException | None = None
         self._begun = threading.Lock()
         self._over = threading.Event()
-        thread = threading.Thread(target=self._begin, name="fal-task", daemon=True)
+        thread = threading.Thread(target=self._begin, name=name, daemon=True)
         self._thread: threading.Thread | None = thread
         try:
             thread.start()

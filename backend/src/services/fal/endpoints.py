@@ -114,14 +114,15 @@ def _input(field: Field, value: Any) -> dict[str, Any]:
 
 RESOLUTION_FACTORS: Mapping[str, float] = {"0.5K": 0.75, "1K": 1.0, "2K": 1.5, "4K": 2.0}
 """What a picture costs, as a multiple of one at 1K (https://fal.ai/models/fal-ai/nano-banana-2/edit)."""
-_RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
+RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
+MORE_RATIOS = (*RATIOS, "4:1", "1:4", "8:1", "1:8")
 _BANANA_2_OPTIONS = _fields(
     "seed",
     "num_images",
-    aspect_ratio=Field("aspect_ratio", (*_RATIOS, "4:1", "1:4", "8:1", "1:8")),
-    resolution=Field("resolution", ("0.5K", "1K", "2K", "4K")),
+    aspect_ratio=Field("aspect_ratio", MORE_RATIOS),
+    resolution=Field("resolution", tuple(RESOLUTION_FACTORS)),
 )
-_PLACES = (
+PLACES = (
     *("upper_left", "upper_center", "upper_right", "left_center", "center_vertical", "center_horizontal"),
     *("right_center", "bottom_left", "bottom_center", "bottom_right"),
 )
@@ -158,7 +159,7 @@ BY_HAND = (
     Endpoint(
         "fal-ai/nano-banana/edit",
         image_field="image_urls",
-        options=_fields("seed", "num_images", aspect_ratio=Field("aspect_ratio", _RATIOS)),
+        options=_fields("seed", "num_images", aspect_ratio=Field("aspect_ratio", RATIOS)),
     ),
     # May be gone: the end of its model was announced for 2026-10-29, though not by every source. Its successor is
     # the next row (https://fal.ai/learn/tools/nano-banana-api).
@@ -174,7 +175,7 @@ BY_HAND = (
             "ref_image_url",
             num_images=Field("num_results"),
             image_size=Field("shot_size"),
-            placement=Field("placement_type", ("original", *_PLACES)),
+            placement=Field("placement_type", ("original", *PLACES)),
         ),
     ),
 )

@@ -131,7 +131,7 @@ class Prices:
                 return
             # A call of its own: the prices are for the jobs to come too.
             self._reading = Call(READ_S)
-            self._task = Task(partial(self._fetch, self._reading, missing))
+            self._task = Task(partial(self._fetch, self._reading, missing), name="fal-prices")
 
     def _fetch(self, call: Call, endpoints: Sequence[str]) -> None:
         try:
@@ -152,13 +152,12 @@ class Prices:
                 break
             if until <= time.monotonic():
                 # It would only hold up the next job as well.
-                self.stop()
+                self._stop()
             if call.cancelled or left <= 0:
                 break
         return self.known(endpoint)
 
-    def stop(self) -> None:
-        """End what is read beside a job."""
+    def _stop(self) -> None:
         with self._lock:
             reading = self._reading
         if reading is not None:

@@ -94,7 +94,8 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     dashed = f"--{option.name.replace('_', '-')}"
-    note = f" (required{f', or --{option.instead}' if option.instead else ''})" if option.required else ""
+    others = "".join(f", or --{name}" for name in option.instead)
+    note = f" (required{others})" if option.required else ""
     extra: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind == "flag" else {"type": _unmarked}
     parser.add_argument(
         *dict.fromkeys((f"--{option.name}", dashed)),

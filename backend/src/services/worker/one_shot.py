@@ -41,7 +41,7 @@ def _nothing() -> None:
 @contextlib.contextmanager
 def _steps(name: str, values: Values, out: JsonStdout) -> Iterator[Steps | None]:
     """What tells a person of the steps, if there is one and the command takes long enough."""
-    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, stderr_is_terminal()):
+    if COMMANDS[name].local_for(values) is not None or not values.get(PROGRESS.name, stderr_is_terminal()):
         yield None
         return
     from services.worker.terminal import Steps

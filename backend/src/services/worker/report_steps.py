@@ -15,10 +15,11 @@ STAGES = {
     "picture": "Picture",
     "description": "Description",
     "download": "Download",
+    "fidelity": "Comparison with the product",
+    "check": "Checks",
     "packshot": "Packshots",
     "listing": "Texts for the shop",
     "text": "Text",
-    "fidelity": "Comparison with the product",
 }
 """What the steps are called on the page, in the order in which they are shown."""
 

@@ -64,6 +64,7 @@ async function run({ worker, gallery, folder }, request, photo, stream, signal) 
     // A job's place in fal's queue is no step.
     if (event.status === undefined) return;
     if (event.step === 'download' && event.status === 'done') saved += 1;
+    if (event.step === 'picture' && !event.style) return; // made in place of one that failed: told with the others
     if (event.step === 'picture' && event.status === 'done') made.set(event.image.image_url, event);
     else if (event.step !== 'download') stream.send('progress', inTheirWords(picked(event, TOLD_STEP), folder));
     else if (made.has(event.image?.image_url)) show(made.get(event.image.image_url), event.image);
@@ -102,7 +103,7 @@ export function optionsOf(request, { styles, places, packshot, listing, ...field
 
 /** What the shop's callers ask for, as the worker's options. */
 export function workflowOptions({ places, ...options }) {
-  return places === undefined ? options : { ...options, for: places.join(',') };
+  return places === undefined ? options : { ...options, for: places.join(','), check: true };
 }
 
 function flag(name, text) {

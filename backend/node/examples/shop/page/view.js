@@ -11,6 +11,7 @@ const STEPS = {
   prompt: 'Prompts',
   picture: 'Pictures',
   description: 'Description',
+  fidelity: 'Comparison',
   packshot: 'Packshots',
   listing: 'Texts',
 };
@@ -32,7 +33,7 @@ const UNKNOWN = 'Unknown';
 /** The sheet of one product, from its first event to its last. */
 export class Sheet {
   /** `announce` tells those who listen. */
-  constructor({ styles, language, packshot, listing, announce }) {
+  constructor({ styles, language, packshot, listing, fidelity, announce }) {
     this.language = language;
     this.announce = announce;
     /** Nothing is known of the product yet. */
@@ -40,8 +41,8 @@ export class Sheet {
     /** Pictures that can be seen. */
     this.made = 0;
     this.product = 'Product';
-    const left = { packshot, listing };
-    const steps = Object.entries(STEPS).filter(([key]) => left[key] !== false);
+    const chosen = { packshot, listing, fidelity };
+    const steps = Object.entries(STEPS).filter(([key]) => !(key in chosen) || chosen[key]);
     this.steps = Object.fromEntries(steps.map(([key, label]) => [key, new Step(label)]));
     this.cards = new Map(styles.map((style) => [style, new Card(style)]));
     this.remarks = new Set();
