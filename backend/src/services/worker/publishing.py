@@ -89,20 +89,7 @@ class Publishing:
 
     def add(self, document: Document, downloads: PaidDownloads | None = None) -> None:
         """Do what is wanted, and tell it in `document`. Raises Cancelled, with all that is there."""
-        errors: list[Any] = list(document.get("errors") or ())
-        pictures = pictures_of(document)
-        saved = [picture for picture in pictures if picture.get("path")]
-        if self._standard is not None and downloads is not None:
-            if "image" in document:
-                pictures[0] |= {**_of_picture(document), **pictures[0]}
-            judge = partial(self._judge, self._standard, document.get("cutout") or {}, saved, downloads)
-            errors += self._call.progress.step("fidelity", judge)
-            if "image" in document:
-                document["request_id"] = pictures[0].get("request_id")
-        if self._wishes.check:
-            errors += self._call.progress.step("check", partial(self._check_all, saved))
-        if document.get("images") and "image" in document:
-            document["image"] = {name: value for name, value in pictures[0].items() if name not in OF_VARIANTS}
+        errors: list[Any] = [*(document.get("errors") or ()), *self._hold(document, downloads)]
         if self._wishes.packshot:
             document["packshots"] = []
             errors += self._tried("packshot", None, self._step("packshot", partial(self._add_packshots, document)))
@@ -117,6 +104,24 @@ class Publishing:
         document |= self._call.costs.told() if "costs" in document else {"cost_usd": self._call.costs.total()}
         if self._call.cancelled:
             raise Cancelled("The call was cancelled.", partial=document, request_id=document.get("request_id"))
+
+    def _hold(self, document: Document, downloads: PaidDownloads | None) -> list[Any]:
+        """Hold the pictures against the product and the rules of places; what failed of that."""
+        errors: list[Any] = []
+        pictures = pictures_of(document)
+        saved = [picture for picture in pictures if picture.get("path")]
+        if self._standard is not None and downloads is not None:
+            if "images" not in document:
+                pictures[0] |= {**_of_picture(document), **pictures[0]}
+            judge = partial(self._judge, self._standard, document.get("cutout") or {}, saved, downloads)
+            errors += self._call.progress.step("fidelity", judge)
+        if self._wishes.check:
+            errors += self._call.progress.step("check", partial(self._check_all, saved))
+        if "image" in document:
+            document["request_id"] = pictures[0].get("request_id", document.get("request_id"))
+            left_out = OF_VARIANTS if len(pictures) > 1 else ()
+            document["image"] = {name: value for name, value in pictures[0].items() if name not in left_out}
+        return errors
 
     @property
     def _language(self) -> str:
@@ -162,8 +167,9 @@ class Publishing:
         judge = Judge(self._client, self._call, downloads, standard, product)
         told = judge.judged([self._taken(picture) for picture in pictures])
         for picture, one in zip(pictures, told, strict=True):
-            # Pictures without a style have `url`.
-            picture |= one if "image_url" in picture else {**one, "url": one.pop("image_url")}
+            if "style_name" not in picture:
+                one["url"] = one.pop("image_url")
+            picture |= one
         return judge.errors
 
     def _taken(self, picture: Document) -> Taken:

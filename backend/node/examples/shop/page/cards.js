@@ -103,7 +103,7 @@ export function packshotCard(shot, product) {
   const known = [
     `${shot.width} × ${shot.height} px`,
     shot.bytes && fileSize(shot.bytes),
-    `fill ${Math.round(shot.fill * 100)} %`,
+    `fill\u00a0${Math.round(shot.fill * 100)}\u00a0%`,
     shot.enlarged && 'enlarged',
     originOf(shot),
   ];

@@ -26,7 +26,7 @@ const ORDER = ['fail', 'warn', 'not_checked', 'pass'];
 export function checksOf(checks) {
   return (checks ?? []).map(({ place, date, verdict, rules }) => {
     const count = rules.filter((rule) => rule.verdict === verdict).length;
-    const told = verdict === 'fail' || verdict === 'warn' ? ` · ${plural(count, 'rule')}` : '';
+    const told = verdict === 'fail' || verdict === 'warn' ? ` (${plural(count, 'rule')})` : '';
     const sorted = rules.toSorted((a, b) => ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict));
     return element(
       'details',
