@@ -314,6 +314,8 @@ export interface PackshotImage {
   scale: number;
   /** Whether the product was enlarged beyond its own pixels, which costs sharpness. */
   enlarged: boolean;
+  /** What the file says of its origin, in IPTC's words: what its sources say, or that its background is generated. */
+  digital_source_type: string | null;
   /** When that was asked for: the picture against the rules of each place. */
   checks?: PictureCheck[];
 }

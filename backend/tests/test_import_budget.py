@@ -70,7 +70,8 @@ LISTEN = {
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
+REPORT = {f"worker.report{part}" for part in ("", "_checks", "_html", "_listing", "_page", "_steps")}
+SERVE = {*SAVED, *REPORT, "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
@@ -92,7 +93,7 @@ BUDGETS = {
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --progress": {*CLIENT, "worker.terminal"},
-    "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
+    "workflow --report": {*SAVED, *REPORT},
     "packshot": {*SERVICE, *PACKSHOT},
     "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
     "listing": {*CLIENT, *SHOP, *LISTING},
