@@ -202,7 +202,7 @@ th small { display: block; color: var(--quiet); }
   section { margin-top: 2rem; }
   h2 { break-after: avoid; }
   li, section:not(.results, .packshots, .listings, .problems) { break-inside: avoid; }
-  .original img { max-height: 8cm; width: auto; max-width: 100%; }
+  :is(.original, .cutout) img { max-height: 8cm; width: auto; max-width: 100%; }
   details::details-content { content-visibility: visible; block-size: auto; }
 }
 """
