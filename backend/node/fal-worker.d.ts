@@ -32,7 +32,9 @@ export type ErrorType =
   | "budget_exceeded"
   | "cancelled"
   | "busy"
-  | "webhook_rejected";
+  | "webhook_rejected"
+  | "journal"
+  | "batch_incomplete";
 
 /** What a command that failed prints, beside keys of its own. */
 export interface ErrorDocument {
@@ -419,16 +421,27 @@ export interface Incomplete {
   raw_output: string;
 }
 
-/** What one unit of an endpoint costs. */
-export interface PriceRow {
-  endpoint: string;
-  /** What it is used for; null when it is not in use. */
-  role: string | null;
-  /** Null when fal names no price of it. */
-  unit_price: number | null;
-  /** Such as `images`. */
-  unit: string | null;
-  currency: string | null;
+export interface ProductCounts {
+  waiting: number;
+  running: number;
+  done: number;
+  failed: number;
+  /** Products with a job of which nobody knows whether fal runs and bills it. */
+  ambiguous: number;
+}
+
+export interface LeftOut {
+  line: number;
+  error: string;
+}
+
+export interface SettledJobs {
+  /** Found at fal: they are picked up by their ids. */
+  adopted: number;
+  /** Surely not at fal: they may be submitted. */
+  dropped: number;
+  /** Still in doubt. */
+  open: number;
 }
 
 /** Jobs of one endpoint. */
@@ -445,6 +458,18 @@ export interface EstimatedCalls {
   cost_usd: number | null;
   /** Whether that is no more than a guess from other answers. */
   about: boolean;
+}
+
+/** What one unit of an endpoint costs. */
+export interface PriceRow {
+  endpoint: string;
+  /** What it is used for; null when it is not in use. */
+  role: string | null;
+  /** Null when fal names no price of it. */
+  unit_price: number | null;
+  /** Such as `images`. */
+  unit: string | null;
+  currency: string | null;
 }
 
 export interface ResolvedSettings {
@@ -649,6 +674,19 @@ export interface LogEvent {
   message: string;
   /** fal's id of the job. */
   request_id: string;
+}
+
+/** How far a batch is. */
+export interface BatchEvent {
+  step: "batch";
+  /** Products, as `failed`, `ambiguous` and `total`. */
+  done: number;
+  failed: number;
+  ambiguous: number;
+  total: number;
+  /** Jobs that are at fal. */
+  jobs: number;
+  cost_usd: number;
 }
 
 /** Of any-llm-complete and any-llm-result. */
@@ -903,6 +941,29 @@ export interface ListingDocument {
   costs?: JobCost[];
 }
 
+/** Of batch. */
+export interface BatchDocument {
+  /** The folder with results.jsonl and a folder of each product's pictures. */
+  output: string;
+  products: ProductCounts;
+  /** By their state: sent, done, failed, ambiguous. */
+  jobs: Record<string, number>;
+  /** US dollars, as far as they are known, over all runs. */
+  cost_usd: number;
+  /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
+  committed_usd: number;
+  max_usd: number | null;
+  /** Of this run. */
+  seconds: number;
+  /** Lines of the manifest that cannot be used. */
+  left_out: LeftOut[];
+  /** With --settle. */
+  settled: SettledJobs | null;
+  /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
+  planned: EstimatedCalls[] | null;
+  error: null;
+}
+
 /** Of prices. */
 export interface PricesDocument {
   prices: PriceRow[];
@@ -946,7 +1007,7 @@ export interface SchemaResult {
 }
 
 /** What a call tells while it runs. */
-export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent;
+export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent | BatchEvent;
 
 export interface AnyLlmCompleteOptions {
   /** The prompt. */
@@ -1377,6 +1438,39 @@ export interface ListingOptions {
   env_file?: string | null;
 }
 
+export interface BatchOptions {
+  /** The products: JSON Lines or CSV with a key, an image and options of the command, or a folder of photos (default: those that the batch has). */
+  input?: string | null;
+  /** The folder for the results, the pictures and the journal. */
+  output: string;
+  /** The command that makes a product (default: workflow). */
+  command?: string | null;
+  /** Its options for all products, as --json takes them (default: none). */
+  options?: Record<string, unknown> | null;
+  /** How many jobs run at fal at once (default: 10). */
+  max_jobs?: number | null;
+  /** US dollars that the batch may spend, over all runs (default: no limit). */
+  max_usd?: number | null;
+  /** Make products again that failed (default: false). */
+  retry_failed?: boolean | null;
+  /** Submit jobs again that fal may have run and billed already (default: false). */
+  retry_ambiguous?: boolean | null;
+  /** First look for these jobs among fal's past requests (default: false). */
+  settle?: boolean | null;
+  /** Only tell how far the batch is (default: false). */
+  status?: boolean | null;
+  /** Only have the process that works on it end in peace (default: false). */
+  pause?: boolean | null;
+  /** Only tell the calls and what they would cost (default: false). */
+  dry_run?: boolean | null;
+  /** Begin more than 50 products without a question (default: false). */
+  yes?: boolean | null;
+  /** Seconds that one product may take (default: 900). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
 export interface PricesOptions {
   /** Ids of endpoints, such as bria/replace-background,fal-ai/birefnet/v2 (default: those in use). */
   endpoints?: string | null;
@@ -1390,7 +1484,7 @@ export interface EstimateOptions {
   /** The command; may also be given without --name. */
   name: Command;
   /** Its options, as --json takes them; the photo, prompt and categories may be left out (default: none). */
-  options?: unknown | null;
+  options?: Record<string, unknown> | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1646,6 +1740,27 @@ export type ListingFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
 };
 
+export type BatchFailure = ErrorDocument & {
+  /** The folder with results.jsonl and a folder of each product's pictures. */
+  output?: string | null;
+  products?: ProductCounts | null;
+  /** By their state: sent, done, failed, ambiguous. */
+  jobs?: Record<string, number>;
+  /** US dollars, as far as they are known, over all runs. */
+  cost_usd?: number;
+  /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
+  committed_usd?: number;
+  max_usd?: number | null;
+  /** Of this run. */
+  seconds?: number;
+  /** Lines of the manifest that cannot be used. */
+  left_out?: LeftOut[];
+  /** With --settle. */
+  settled?: SettledJobs | null;
+  /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
+  planned?: EstimatedCalls[] | null;
+};
+
 export type PricesFailure = ErrorDocument & {
   prices?: PriceRow[];
 };
@@ -1693,6 +1808,7 @@ export interface Options {
   "packshot": PackshotOptions;
   "check-image": CheckImageOptions;
   "listing": ListingOptions;
+  "batch": BatchOptions;
   "prices": PricesOptions;
   "estimate": EstimateOptions;
   "doctor": DoctorOptions;
@@ -1718,6 +1834,7 @@ export interface Results {
   "packshot": PackshotDocument;
   "check-image": CheckDocument;
   "listing": ListingDocument;
+  "batch": BatchDocument;
   "prices": PricesDocument;
   "estimate": EstimateDocument;
   "doctor": DoctorResult;
@@ -1743,6 +1860,7 @@ export interface Failures {
   "packshot": PackshotFailure;
   "check-image": CheckImageFailure;
   "listing": ListingFailure;
+  "batch": BatchFailure;
   "prices": PricesFailure;
   "estimate": EstimateFailure;
   "doctor": DoctorFailure;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import chromium
 import shop_server
 from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
@@ -46,6 +48,14 @@ for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
 BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
 COFFEE = BACKEND / "examples" / "coffee.jpg"
+
+# Thousands of tests are made and kept: to look through them again and again is a fifth of the work.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 MEASURED = (
@@ -94,7 +104,8 @@ def sandbox_server() -> Iterator[Sandbox]:
         yield box
 
 
-# Here, so that all test files share one server.
+# Here, so that all test files share one browser and one server.
+browser = chromium.browser
 packages, one_shop = shop_server.packages, shop_server.one_shop
 
 

@@ -30,10 +30,18 @@ WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.
 
 START = {
     *("fal", "fal.errors", "fal.redaction"),
-    *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
+    *(
+        "worker",
+        "worker.command",
+        "worker.command_line",
+        "worker.commands",
+        "worker.early_signals",
+        "worker.options",
+        "worker.output",
+    ),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""
-SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.costs", "fal.log", "fal.progress"}
+SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.costs", "fal.journal", "fal.log", "fal.progress"}
 SERVICE = {
     *SUPERVISED,
     *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
@@ -43,8 +51,8 @@ SERVICE = {
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
-SAVED = {*CLIENT, "worker.saved_files"}
-PUBLISHED = {*SAVED, "worker.publishing"}
+SAVED = {*CLIENT, "saved_files"}
+REPORTED = {*SAVED, "page_look", "worker.report_page"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
@@ -70,8 +78,7 @@ LISTEN = {
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-REPORT = {f"worker.report{part}" for part in ("", "_checks", "_html", "_listing", "_page", "_steps")}
-SERVE = {*SAVED, *REPORT, "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
+SERVE = {*REPORTED, "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
@@ -93,7 +100,7 @@ BUDGETS = {
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --progress": {*CLIENT, "worker.terminal"},
-    "workflow --report": {*SAVED, *REPORT},
+    "workflow --report": {*REPORTED, "worker.report"},
     "packshot": {*SERVICE, *PACKSHOT},
     "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
     "listing": {*CLIENT, *SHOP, *LISTING},

@@ -63,27 +63,20 @@ def test_several_places_cost_one_cutout_and_each_picture_passes_its_rules(
         assert (image["file_size"], image["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-@pytest.fixture(scope="module")
-def large_cutout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough pixels for every place."""
-    path = tmp_path_factory.mktemp("large") / "cutout.png"
-    pixels = np.full((2700, 2400, 4), (30, 90, 160, 255), np.uint8)
-    pixels[:20] = pixels[-20:] = pixels[:, :20] = pixels[:, -20:] = 0
-    Image.fromarray(pixels, "RGBA").save(path)
-    return path
-
-
 @pytest.mark.parametrize("place", PLACES)
-def test_no_place_fails_a_packshot_that_was_made_for_it(
-    shop: Shop, large_cutout: Path, place: str, tmp_path: Path
-) -> None:
-    (image,) = shop.packshot("photo.jpg", tmp_path, places=[place], cutout=large_cutout, check=True)["images"]
+def test_no_place_fails_a_packshot_that_was_made_for_it(shop: Shop, place: str, tmp_path: Path) -> None:
+    width, height = PLACES[place].size
+    pixels = np.full((height + 40, width + 40, 4), (30, 90, 160, 255), np.uint8)
+    pixels[:20] = pixels[-20:] = pixels[:, :20] = pixels[:, -20:] = 0
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "cutout.png", compress_level=1)
+    cutout = tmp_path / "cutout.png"
+    (image,) = shop.packshot("photo.jpg", tmp_path / "out", places=[place], cutout=cutout, check=True)["images"]
     (check,) = image["checks"]
     failed = [rule for rule in check["rules"] if rule["verdict"] == "fail"]
     warned = [rule for rule in check["rules"] if rule["verdict"] == "warn"]
     assert not failed
     assert not warned
-    assert (image["width"], image["height"]) == PLACES[place].size
+    assert (image["width"], image["height"]) == (width, height)
     assert not image["enlarged"]
 
 

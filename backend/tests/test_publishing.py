@@ -13,6 +13,11 @@ import pytest
 from PIL import Image
 
 from fal_sandbox.server import Sandbox
+from services.fal.call import Call
+from services.fal.errors import Cancelled
+from services.fal.progress import Progress
+from services.fal_service import FalClient
+from services.shop import Shop
 
 CUTOUT = "fal-ai/bria/background/remove"
 PHOTOKIT = "bria/replace-background"
@@ -110,6 +115,31 @@ def test_a_picture_that_could_not_be_made_again_is_kept_and_the_reason_told(
     code, document = run("background", *argv)
     assert (code, document["image"]["verdict"], document["image"]["attempts"]) == (0, "fail", 1)
     assert [error["stage"] for error in document["errors"]] == ["picture"]
+
+
+def test_a_retry_that_the_cap_forbids_is_told_and_the_first_picture_kept(
+    run: Run, box: Sandbox, labelled: Path
+) -> None:
+    box.configure(misbehave="redraw")
+    argv = ("--cutout", str(labelled), "--prompt", "oak table", "--fidelity", "retry", "--save_dir", "out")
+    code, document = run("background", *argv, "--max_usd", "0.06")
+    assert (code, document["image"]["verdict"], document["cost_usd"]) == (0, "fail", 0.04)
+    assert [error["error_type"] for error in document["errors"]] == ["budget_exceeded"]
+    assert len(jobs(box, PHOTOKIT)) == 1
+
+
+def test_a_cutout_is_saved_also_when_its_call_is_cancelled_as_soon_as_it_is_made(
+    client: FalClient, photo_path: Path
+) -> None:
+    def stop(event: Any) -> None:
+        if event["step"] == "cutout" and event["status"] == "done":
+            call.cancel()
+
+    call = Call(60, progress=Progress(stop))
+    with pytest.raises(Cancelled) as raised:
+        Shop(client.within(call)).packshot(photo_path, "out")
+    with Image.open(raised.value.partial["cutout"]["path"]) as picture:
+        assert picture.format == "PNG"
 
 
 @pytest.mark.parametrize(

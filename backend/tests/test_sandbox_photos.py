@@ -16,10 +16,12 @@ import cv2
 import numpy as np
 import pytest
 
+from conftest import COFFEE
 from fal_sandbox.phrases import NOUNS, PRODUCT_WORDS
 from fal_sandbox.pictures import cutout, light, saliency, surfaces
 from fal_sandbox.pictures.colours import look
 from fal_sandbox.pictures.cutout import cut_out
+from fal_sandbox.pictures.mask import search_for
 from fal_sandbox.pictures.scene import replace_background
 from fal_sandbox.samples import sample_photo
 from fal_sandbox.server import Sandbox
@@ -137,6 +139,12 @@ def test_a_strap_is_kept_and_what_it_encloses_is_background() -> None:
     assert alpha[220:300, 250:550].max() == 0
 
 
+def test_the_inner_corner_between_cup_and_saucer_holds_no_wood() -> None:
+    alpha = read(cut_out(COFFEE.read_bytes()).png)[..., 3]
+    assert alpha[62:65, 176:179].max() == 0
+    assert alpha[74:78, 176:179].min() > 127
+
+
 def test_the_edge_of_a_table_is_no_strap() -> None:
     picture, _ = camera()
     for columns in (slice(0, 137), slice(663, 800)):
@@ -218,8 +226,8 @@ def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
     saliency._load.cache_clear()
-    with ThreadPoolExecutor(4) as pool:
-        seen = list(pool.map(saliency.look, [np.zeros((40, 60, 3), np.uint8)] * 4))
+    with ThreadPoolExecutor(2) as pool:
+        seen = list(pool.map(saliency.look, [np.zeros((40, 60, 3), np.uint8)] * 2))
     assert len(made) == 1
     assert {one.shape for one in seen} == {(40, 60)}
 
@@ -239,9 +247,11 @@ def test_the_network_is_loaded_with_the_first_photo_and_not_before() -> None:
 @pytest.fixture
 def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    saliency._load.cache_clear()
+    for kept in (saliency._load, search_for):
+        kept.cache_clear()
     yield
-    saliency._load.cache_clear()
+    for kept in (saliency._load, search_for):
+        kept.cache_clear()
 
 
 def test_without_onnxruntime_colours_and_edges_find_the_product(without_onnxruntime: None) -> None:

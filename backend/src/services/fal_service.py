@@ -38,6 +38,7 @@ from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, 
 from services.fal.estimates import STAND_INS, Estimates, stand_ins
 from services.fal.image_files import LocalImage, local_image, shrunk
 from services.fal.jobs import Jobs
+from services.fal.journal import JobKey
 from services.fal.picture_models import PictureModels
 from services.fal.prices import Prices, as_rows
 from services.fal.product import ProductModels, Workflow, uploaded
@@ -219,7 +220,9 @@ class FalClient:
         return view
 
     def beside(self, jobs: Mapping[str, int]) -> FalClient:
-        """A view of this client that counts `jobs` (numbers by role) in what its calls are expected to cost.
+        """A view of this client that counts `jobs` in what its calls are expected to cost.
+
+        - jobs: how many jobs are to follow the call, by role, such as `{"text": 1}`
 
         For a program that goes on after a call, and is to be refused before it if `max_usd` does not allow for both.
         """
@@ -240,8 +243,10 @@ class FalClient:
 
     @contextlib.contextmanager
     def _one_call(self, timeout_s: float, jobs: Mapping[str, int]) -> Iterator[FalClient]:
-        with self._call(timeout_s, several=True) as call:
-            self._afford(call, jobs=jobs)
+        # What the caller's own block raises is passed on as it is.
+        with self._noted(timeout_s, several=True) as call:
+            with _border():
+                self._afford(call, jobs=jobs)
             yield self.within(call)
 
     # Text
@@ -270,7 +275,7 @@ class FalClient:
 
         def ask(call: Call) -> dict[str, Any]:
             self._afford(call, jobs={"text": 1})
-            return _text_result(self._parts().text.ask(call, "text", request))
+            return _text_result(self._parts().text.ask(call, "text", request, JobKey("text")))
 
         return cast("TextResult", self._reported(ask, timeout, _NO_TEXT, with_logs=with_logs))
 
@@ -305,7 +310,7 @@ class FalClient:
 
         def ask(call: Call) -> dict[str, Any]:
             self._afford(call, jobs={"vision" if images else "enterprise": 1})
-            answer = self._parts().text.ask(call, "enterprise", request)
+            answer = self._parts().text.ask(call, "enterprise", request, JobKey("enterprise"))
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
         return cast("EnterpriseResult", self._reported(ask, timeout, _NO_ANSWER, with_logs=with_logs))
@@ -563,10 +568,10 @@ class FalClient:
             url = parts.url_of(call, fitted)
             product = parts.product.cutout(call, url, alone) if remove_bg or alone is not None else None
             kept: dict[str, Any] = {} if product is None else {"cutout": product}
-            product_url, part = product["url"] if product else url, call.part("picture", call.style)
+            product_url = product["url"] if product else url
             try:
                 made = call.progress.step(
-                    "picture", lambda: parts.pictures.replace_background(part, product_url, prompt, options).all_made()
+                    "picture", lambda: parts.pictures.replace_background(call, product_url, prompt, options).all_made()
                 )
             except FalError as error:
                 raise error.but(partial={**error.partial, **kept}) from error
@@ -589,9 +594,8 @@ class FalClient:
         with self._call(timeout, with_logs=with_logs) as call:
             self._afford(call, jobs={"cutout": 1})
             url, pictures = uploaded(call, self._parts().api, source), self._parts().pictures
-            part = call.part("cutout")
             picture = call.progress.step(
-                "cutout", lambda: pictures.cut_out(part, url), lambda made: {"image_url": made.image["url"]}
+                "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
             )
         return cast("PictureResult", {**picture.as_result(call.progress.total()), "cost_usd": call.costs.total()})
 
@@ -654,7 +658,7 @@ class FalClient:
 
         def write(call: Call) -> dict[str, Any]:
             self._afford(call, jobs={"enterprise": 1})
-            answer = self._parts().product.background_prompt(call, known, style, model)
+            answer = self._parts().product.background_prompt(call, known, style, JobKey("prompt"), model)
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}
@@ -852,7 +856,7 @@ class FalClient:
         """
         if not isinstance(method, str) or method not in STAND_INS:
             raise InvalidInput(f"method must be one of {', '.join(STAND_INS)}, not {str(method)[:100]!r}.")
-        arguments.known(options, getattr(self, method))
+        arguments.known(options, vars(FalClient)[method])
         return self.estimate_of(lambda view: getattr(view, method)(**{**stand_ins(method, options), **options}))
 
     def estimate_of(self, action: Callable[[FalClient], object]) -> Estimate:
@@ -909,17 +913,30 @@ class FalClient:
         several: bool = False,
     ) -> Iterator[Call]:
         """One call: its deadline, its progress, its costs, and our errors only. `several` jobs are told one by one."""
+        with self._noted(timeout, with_logs=with_logs, on_progress=on_progress, several=several) as call, _border():
+            yield call
+
+    @contextlib.contextmanager
+    def _noted(
+        self,
+        timeout: float | None,
+        *,
+        with_logs: bool = False,
+        on_progress: OnProgress | None = None,
+        several: bool = False,
+    ) -> Iterator[Call]:
+        """`_call` with whatever errors there are; ours tell what was spent."""
         timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
         if on_progress is not None and not callable(on_progress):
             raise InvalidInput(f"on_progress must be callable with one event, not {on_progress!r}.")
         around = None if self._around is None else self._around.progress
         progress = Progress(on_progress, with_logs=with_logs, parent=around)
         costs = self._costs()
-        with Call(timeout_s, parent=self._around, progress=progress, costs=costs) as call, _border():
+        with Call(timeout_s, parent=self._around, progress=progress, costs=costs) as call:
             try:
                 yield call
             except FalError as error:
-                if costs.are_known:
+                if costs.has_jobs:
                     error.partial = {**error.partial, **(costs.told() if several else {"cost_usd": costs.total()})}
                 raise
             finally:

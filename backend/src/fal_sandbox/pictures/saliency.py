@@ -58,5 +58,7 @@ def _load() -> InferenceSession | None:
     onnxruntime.disable_telemetry_events()  # it would tell its makers of each use
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    # Threads that wait by spinning take the processor from whatever else runs there.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -197,11 +198,10 @@ def jobs(value: object) -> dict[str, int]:
     return {role: _whole(count, f"jobs[{role!r}]", 0, MAX_JOBS) for role, count in value.items()}
 
 
-def known(options: Mapping[str, object], method: Callable[..., object]) -> None:
+def known(options: Mapping[str, object], method: FunctionType) -> None:
     """Raises InvalidInput for a name that is no argument of `method`."""
-    import inspect  # slow to import, and needed here only
-
-    names = list(inspect.signature(method).parameters)
+    code = method.__code__
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     for name in options:
         if name not in names:
             raise InvalidInput(f"{method.__name__} has no argument {name!r}. It has {', '.join(names)}.")

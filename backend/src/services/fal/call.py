@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from services.fal.costs import Costs, check_max_usd
 from services.fal.errors import Cancelled, DeadlineExceeded, InvalidInput
+from services.fal.journal import JobKey, Journal
 from services.fal.progress import Progress
 
 T = TypeVar("T")
@@ -55,10 +56,14 @@ class Call:
         progress: Progress | None = None,
         costs: Costs | None = None,
         max_usd: float | None = None,
+        journal: Journal | None = None,
+        part: str = "",
     ) -> None:
         """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress and costs.
 
-        `max_usd` is what it may cost, in US dollars.
+        `max_usd` is what it may cost, in US dollars. `journal` remembers the jobs of the call, by default where its
+        parent's are remembered. There, `part` tells the jobs of this part from those of others that do the same, such
+        as texts in another language.
         """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
             raise InvalidInput(f"timeout_s must be a number of seconds, not {timeout_s!r}.")
@@ -67,15 +72,16 @@ class Call:
         if costs is None:
             costs = Costs() if parent is None else parent.costs
         self.costs: Costs = costs if max_usd is None else Costs(costs, max_usd=check_max_usd(max_usd))
-        self.step: str | None = None if parent is None else parent.step
-        """The step that it works for, and its style: see `part`."""
-        self.style: str | None = None if parent is None else parent.style
+        self.journal: Journal | None = parent.journal if journal is None and parent is not None else journal
+        self._part: str = ("" if parent is None else parent._part) + (f"{part}/" if part else "")
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         if parent is not None and parent.deadline < self.deadline:
             self.deadline, self.timeout_s = parent.deadline, parent.timeout_s
         self.began: float = time.monotonic() if parent is None else parent.began
         """When the outermost call around it began."""
+        self.winds_down = False
+        """Whether it is asked to begin nothing more, and to end what runs. Only a batch of many calls looks at it."""
         self._stopped = threading.Event()
         self._stopped_at: float | None = None
         self._lock = threading.Lock()
@@ -99,11 +105,9 @@ class Call:
     def __exit__(self, *exc: object) -> None:
         _open.discard(self)
 
-    def part(self, step: str, style: str | None = None) -> Call:
-        """A part of this call that works for one step: its jobs are told under that name."""
-        part = Call(self.timeout_s, parent=self)
-        part.step, part.style = step, style
-        return part
+    def key_of(self, key: JobKey) -> JobKey:
+        """What the journal knows a job of this call by."""
+        return key._replace(step=self._part + key.step)
 
     def remaining(self) -> float:
         """Seconds until the deadline, never negative."""

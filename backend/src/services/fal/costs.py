@@ -144,7 +144,7 @@ class Costs:
             self._parent.note(step, style, endpoint, cost_usd)
 
     @property
-    def are_known(self) -> bool:
+    def has_jobs(self) -> bool:
         """Whether any job is over."""
         return bool(self._jobs)
 

@@ -24,6 +24,7 @@ from services.fal.errors import (
     JobFailed,
 )
 from services.fal.hosts import is_fal_host, parse
+from services.fal.journal import JobKey
 from services.fal.prices import USD, Price, Prices
 from services.fal.responses import as_number
 
@@ -152,6 +153,8 @@ class Estimates:
             estimate = self.of(within, plan)
         except FalError as error:
             call.check()
+            if error.status_code == 401:
+                raise  # no job would get further with this key
             raise BudgetExceeded(
                 f"What it costs is not known, since fal's prices cannot be read, and max_usd does not guess: "
                 f"{error.args[0]}",
@@ -168,20 +171,26 @@ class Estimates:
 
     # Jobs
 
+    def of_job(self, call: Call, role: str, endpoint: Endpoint, inputs: Mapping[str, Any]) -> float:
+        """What one job is expected to cost. Raises BudgetExceeded when that is not known."""
+        return self._sure_usd(call, [Planned(role, endpoint, 1, endpoint.pictures_billed(inputs))])
+
     @contextlib.contextmanager
-    def job(self, call: Call, role: str, endpoint: Endpoint, inputs: Mapping[str, Any]) -> Iterator[Bill]:
+    def job(
+        self, call: Call, role: str, endpoint: Endpoint, inputs: Mapping[str, Any], key: JobKey | None = None
+    ) -> Iterator[Bill]:
         """One job: its part of the budget is taken before the block, and what it cost is noted when it is over.
 
-        Raises BudgetExceeded when its part is not left.
+        It is noted by its key, else by its role. Raises BudgetExceeded when its part is not left.
         """
         taken_usd = 0.0
         if call.costs.purse.is_limited:
-            taken_usd = self._sure_usd(call, [Planned(role, endpoint, 1, endpoint.pictures_billed(inputs))])
+            taken_usd = self.of_job(call, role, endpoint, inputs)
             call.costs.purse.take(taken_usd)
         if _is_priced(endpoint):
             pictures = [self._endpoints.current(role) for role in ("photokit", "cutout")]
             self._prices.begin([row.path for row in (endpoint, *pictures) if _is_priced(row)])
-        bill = Bill(call, role, endpoint, self._prices, taken_usd)
+        bill = Bill(call, key or JobKey(role), endpoint, self._prices, taken_usd)
         try:
             yield bill
         except FalError as error:
@@ -197,16 +206,16 @@ class Estimates:
         """Note the cost of a job that was submitted earlier; what it took of a budget was taken then."""
         if _is_priced(endpoint):
             self._prices.begin([endpoint.path])
-        bill = Bill(call, role, endpoint, self._prices, 0.0)
+        bill = Bill(call, JobKey(role), endpoint, self._prices, 0.0)
         bill.note(bill.cost_of(output, units))
 
 
 class Bill:
     """What one job costs."""
 
-    def __init__(self, call: Call, role: str, endpoint: Endpoint, prices: Prices, taken_usd: float) -> None:
+    def __init__(self, call: Call, key: JobKey, endpoint: Endpoint, prices: Prices, taken_usd: float) -> None:
         self._call = call
-        self._role = role
+        self._key = key
         self._endpoint = endpoint
         self._prices = prices
         self._taken_usd = taken_usd
@@ -242,7 +251,11 @@ class Bill:
         if not accepted and not isinstance(error, AmbiguousSubmit):
             self._call.costs.purse.settle(self._taken_usd, 0.0)
         else:
-            self.close(0.0 if _is_unbilled(error) or _is_free(self._endpoint) else None)
+            self.close(self.cost_of_failure(error))
+
+    def cost_of_failure(self, error: FalError) -> float | None:
+        """Of a job that fal took; None when nobody knows."""
+        return 0.0 if _is_unbilled(error) or _is_free(self._endpoint) else None
 
     def close(self, cost_usd: float | None) -> None:
         """None: nobody knows it, and what was taken for it counts as spent."""
@@ -254,7 +267,7 @@ class Bill:
         self.note(cost_usd)
 
     def note(self, cost_usd: float | None) -> None:
-        self._call.costs.note(self._call.step or self._role, self._call.style, self._endpoint.path, cost_usd)
+        self._call.costs.note(self._key.step, self._key.style, self._endpoint.path, cost_usd)
 
 
 def _is_unbilled(error: FalError) -> bool:

@@ -661,7 +661,21 @@ class LogEvent(TypedDict):
     """fal's id of the job."""
 
 
-ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent
+class BatchEvent(TypedDict):
+    """How far a batch is."""
+
+    step: Literal["batch"]
+    done: int
+    """Products, as `failed`, `ambiguous` and `total`."""
+    failed: int
+    ambiguous: int
+    total: int
+    jobs: int
+    """Jobs that are at fal."""
+    cost_usd: float
+
+
+ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent | BatchEvent
 """Of `on_progress`, and of the notification `progress` of `serve`."""
 
 

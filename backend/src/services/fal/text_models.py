@@ -30,7 +30,8 @@ from services.fal.errors import (
     StreamTruncated,
     Unreachable,
 )
-from services.fal.jobs import Job, Jobs, Result
+from services.fal.jobs import Job, Jobs
+from services.fal.journal import JobKey, Result
 from services.fal.log import logger
 from services.fal.responses import as_whole, usage_of
 
@@ -116,7 +117,6 @@ class TextAnswer(NamedTuple):
             "usage": usage_of(self.result.output),
             "request_id": self.result.request_id,
             "billable_units": self.result.billable_units,
-            "cost_usd": self.result.cost_usd,
         }
 
 
@@ -161,7 +161,7 @@ class TextModels:
         self._api = api
         self._models = models
 
-    def ask(self, call: Call, role: str, request: TextRequest, models: str | None = None) -> TextAnswer:
+    def ask(self, call: Call, role: str, request: TextRequest, key: JobKey, models: str | None = None) -> TextAnswer:
         """One question to the endpoint for `role`, or for vision when it has images.
 
         A request that names no model takes it from the chain of `models`, which is that of the endpoint by default.
@@ -169,7 +169,7 @@ class TextModels:
         role = "vision" if request.image_urls else role
 
         def answer(asked: TextRequest, endpoint: Endpoint) -> TextAnswer:
-            return read_answer(self._jobs.run_on(call, role, endpoint, asked.arguments(endpoint)), asked)
+            return read_answer(self._jobs.run_on(call, role, endpoint, asked.arguments(endpoint), key), asked)
 
         return self._on_chains(role, models or role, request, answer)
 

@@ -6,7 +6,7 @@ told as `not_checked`, with the reason among the errors.
 
 from __future__ import annotations
 
-import random
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -187,9 +187,9 @@ class Judge:
 
     def _again(self, call: Call, taken: Taken) -> Taken:
         assert taken.path is not None
-        asked = {**taken.asked, **self._another_seed()}
-        client = self._client.within(call.part("picture", taken.style))
-        made = client.background_replace(self._product.url, remove_bg=False, **asked)
+        asked = {**taken.asked, **self._another_seed(taken)}
+        part = Call(call.timeout_s, parent=call, part=f"again:{taken.path.stem}")
+        made = self._client.within(part).background_replace(self._product.url, remove_bg=False, **asked)
         url, folder, name = made["image"]["url"], taken.path.parent, f"{taken.path.stem}-2"
         known = {"image_url": url, "seed": asked.get("seed")}
         known |= {key: made.get(key) for key in ("request_id", "billable_units", "cost_usd")}
@@ -203,10 +203,14 @@ class Judge:
             self.errors.append(style_error(error, "download", taken.style))
             return again
 
-    def _another_seed(self) -> dict[str, int]:
-        """A seed of its own where the endpoint takes one: Bria's has a fixed default, which gives the same picture."""
+    def _another_seed(self, taken: Taken) -> dict[str, int]:
+        """A seed of its own where the endpoint takes one: Bria's has a fixed default, which gives the same picture.
+
+        It follows from the picture: a call that is resumed asks for the same again.
+        """
         options = chain_for("photokit", self._client.settings.endpoints.get("photokit"))[0].options
-        return {"seed": random.randint(0, MAX_SEED)} if options is None or "seed" in options else {}
+        seed = int(hashlib.sha256(str(taken.image["image_url"]).encode()).hexdigest()[:8], 16) & MAX_SEED
+        return {"seed": seed} if options is None or "seed" in options else {}
 
     def _outcome(self, taken: Taken, before: _Outcome | None = None) -> _Outcome:
         """`taken`, judged, and written as it can be published unless the one `before` is as good."""

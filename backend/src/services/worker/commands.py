@@ -6,37 +6,20 @@ the options are its arguments. Nothing here prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from services.fal.errors import InvalidInput
+from services.worker.command import ENV_FILE, TIMEOUT, Command, Document, Handler, Values
 from services.worker.options import Option, require, values_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from services.fal_service import FalClient
     from services.worker.publishing import Publishing
 
-Values = Mapping[str, Any]
-Document = dict[str, Any]
-Handler = Callable[["FalClient", Values], Document]
-Local = Callable[[Values], Document]
-
-TIMEOUT = Option("timeout", "number", "seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110)")
-ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (default: ./.env, then backend/.env)")
 LOGS = Option("with_logs", "flag", "print fal's log lines to stderr (default: false)")
-COMMON = (TIMEOUT, ENV_FILE)
-PROGRESS = Option("progress", "flag", "tell each step on stderr (default: only if that is a terminal)")
-MAX_USD = Option(
-    "max_usd",
-    "number",
-    "US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more "
-    "(default: no limit)",
-)
-TRACE = Option("trace", "flag", "show an error's traceback on a terminal too (default: only with FAL_LOG)")
-ON_COMMAND_LINE = (PROGRESS, TRACE)
-"""How a command presents itself to a person: options of the command line alone."""
-
 PROMPT = Option("prompt", "text", "the prompt", required=True)
 MODEL = Option(
     "model", "text", "the model, by its name at OpenRouter; it is never replaced by another (default: see doctor)"
@@ -126,52 +109,6 @@ PUBLISHING = ("check", "fidelity", "packshot", "listing")
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
-class Command(NamedTuple):
-    """One row of the table. It has a `method`, a `handler` or a `local`, unless it is a program."""
-
-    help: str
-    options: tuple[Option, ...]
-    method: str = ""
-    """The method of FalClient that does it; the options are its arguments."""
-    document: Callable[[Any], Document] = dict
-    """Makes the document of what the method returns, or a line of what it yields."""
-    streams: bool = False
-    """Whether the method yields the lines of a JSON Lines answer."""
-    handler: Handler | None = None
-    """What does it when that is more than one method."""
-    local: Local | None = None
-    """What does it when it needs no client: no key, and nothing is sent."""
-    local_with: str = ""
-    """The option with which alone it needs no client; without one named here it never does."""
-    is_paid: bool = False
-    """Whether it may submit jobs that cost money."""
-    tells_jobs: bool = False
-    """Whether its document tells the cost of each of its jobs."""
-    is_program: bool = False
-    """Whether it takes standard input and output for itself; `fal_worker.py` knows how it is run."""
-    when_failed: Mapping[str, Any] = MappingProxyType({})
-    """The command's own keys beside an error that was raised."""
-    result: str = ""
-    """The TypedDict of its document, or of its lines, in `fal/results.py` or `shop/results.py`."""
-
-    @property
-    def all_options(self) -> tuple[Option, ...]:
-        return (*self.options, *((MAX_USD,) if self.is_paid else ()), *COMMON)
-
-    @property
-    def options_in_argv(self) -> tuple[Option, ...]:
-        return self.all_options if self.is_program else (*self.all_options, *ON_COMMAND_LINE)
-
-    def local_for(self, values: Values) -> Local | None:
-        """What does it with these options when it needs no client for them."""
-        return self.local if not self.local_with or values.get(self.local_with) else None
-
-    def arguments(self, values: Values) -> dict[str, Any]:
-        """The options as the method takes them."""
-        options = (*self.options, TIMEOUT)
-        return {option.argument or option.name: values[option.name] for option in options if option.name in values}
-
-
 def _stream_line(event: Mapping[str, Any]) -> Document:
     left_out = {"cost_usd"} if event["partial"] else set()
     left_out |= set() if event["usage"] else {"usage"}
@@ -190,7 +127,7 @@ def _one_picture(name: str) -> Handler:
         publishing = _publishing(client, arguments)
         if not {"save_dir", "out"} & set(arguments):
             return dict(getattr(client, method)(**arguments))
-        from services.worker.saved_files import SavedPicture, readable_paths
+        from services.saved_files import SavedPicture, readable_paths
 
         files = SavedPicture(client, name, arguments, ending=publishing.ending if publishing else "")
         with readable_paths() as readable:
@@ -207,29 +144,29 @@ def _several_pictures(name: str) -> Handler:
 
     def make(client: FalClient, values: Values) -> Document:
         arguments = COMMANDS[name].arguments(values)
+        method = COMMANDS[name].method
         publishing = _publishing(client, arguments)
-        if publishing is not None:
-            client = client.beside(publishing.jobs)
-        method = getattr(client, COMMANDS[name].method)
         save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
+        ending, then = "", None
+        if publishing is not None:
+            client, ending, then = client.beside(publishing.jobs), publishing.ending, publishing.add
         if save_dir is None:
-            document: Document = dict(method(**arguments))
-            if publishing is not None:
-                publishing.add(document)
+            document: Document = dict(getattr(client, method)(**arguments))
+            if then is not None:
+                then(document)
             return _failed_when_empty(document)
-        from services.worker.saved_files import SavedFiles, readable_paths
+        from services.saved_files import made_and_saved
 
-        ending = publishing.ending if publishing else ""
-        files = SavedFiles(client, save_dir, arguments, keeps_original=name == "workflow", ending=ending)
-        with readable_paths() as readable:
-            document = files.of(method, arguments)
-            if publishing is not None:
-                publishing.add(document, files.downloads)
-            if report:
-                files.save_page(document)
-            return _failed_when_empty(readable(document))
+        page = _page if report else None
+        return _failed_when_empty(made_and_saved(client, method, arguments, save_dir, page, ending=ending, then=then))
 
     return make
+
+
+def _page(document: Mapping[str, Any], original: Path | None) -> str:
+    from services.worker.report import page
+
+    return page(document, original)
 
 
 def _publishing(client: FalClient, arguments: Document) -> Publishing | None:
@@ -311,6 +248,12 @@ def _with_stand_ins(command: Command, values: Document) -> Document:
     if not command.method and {"image", "cutout", "categories"} & set(values):
         return values
     return {**stand_ins(command.method or "remove_background", values), **values}
+
+
+def _batch(client: FalClient, values: Values) -> Document:
+    from services.worker.batch_command import run
+
+    return run(client, values, COMMANDS)
 
 
 def _schema(values: Values) -> Document:
@@ -595,6 +538,46 @@ COMMANDS: Mapping[str, Command] = {
         is_paid=True,
         tells_jobs=True,
         result="ListingDocument",
+    ),
+    "batch": Command(
+        "another command over a whole catalogue; resumes where it was, and pays for no job twice",
+        (
+            Option(
+                "input",
+                "path",
+                "the products: JSON Lines or CSV with a key, an image and options of the command, or a folder of "
+                "photos (default: those that the batch has)",
+            ),
+            Option("output", "path", "the folder for the results, the pictures and the journal", required=True),
+            Option("command", "text", "the command that makes a product (default: workflow)"),
+            Option("options", "json", "its options for all products, as --json takes them (default: none)"),
+            Option("max_jobs", "integer", "how many jobs run at fal at once (default: 10)"),
+            Option("max_usd", "number", "US dollars that the batch may spend, over all runs (default: no limit)"),
+            Option("retry_failed", "flag", "make products again that failed (default: false)"),
+            Option(
+                "retry_ambiguous",
+                "flag",
+                "submit jobs again that fal may have run and billed already (default: false)",
+            ),
+            Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
+            Option("status", "flag", "only tell how far the batch is (default: false)"),
+            Option("pause", "flag", "only have the process that works on it end in peace (default: false)"),
+            Option("dry_run", "flag", "only tell the calls and what they would cost (default: false)"),
+            Option("yes", "flag", "begin more than 50 products without a question (default: false)"),
+        ),
+        handler=_batch,
+        common=(TIMEOUT._replace(help="seconds that one product may take (default: 900)"), ENV_FILE),
+        resumes=True,
+        when_failed={
+            "output": None,
+            "products": None,
+            "jobs": {},
+            "seconds": 0.0,
+            "left_out": [],
+            "settled": None,
+            "planned": None,
+        },
+        result="BatchDocument",
     ),
     "prices": Command(
         "what one unit of each endpoint costs at fal",

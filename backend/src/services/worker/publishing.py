@@ -18,10 +18,10 @@ from services.fal.downloads import PaidDownloads
 from services.fal.errors import BadOutput, Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
 from services.fal.prompts import DEFAULT_LANGUAGE
+from services.saved_files import OF_VARIANTS, pictures_of
 from services.shop.languages import language_named, languages_named
 from services.shop.places import places_named
 from services.shop.shop import Shop, checks_of, require_cutout, require_image_extra
-from services.worker.saved_files import OF_VARIANTS, pictures_of
 
 if TYPE_CHECKING:
     from services.fal_service import FalClient

@@ -18,9 +18,10 @@ from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
 from services.fal.errors import InvalidInput
 from services.fal.image_files import local_image
+from services.page_look import SANDBOX, html_text
 from services.worker import report_steps as steps
 from services.worker.report_checks import checks_of, fidelity_of, origin_of
-from services.worker.report_html import about, dollars, file_size, number, plural, text
+from services.worker.report_html import about, dollars, file_size, number, plural
 from services.worker.report_listing import listings_of
 from services.worker.report_page import PAGE, STYLE
 
@@ -43,9 +44,6 @@ LANGUAGES: Mapping[str, str] = dict(
 """The codes of common languages, by the names that users give them."""
 NOT_SHOWN = ("image/tiff", "image/heic", "image/heif")
 """Picture formats that most browsers do not show."""
-SANDBOX = (
-    "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."  # as in the shop
-)
 BESIDE_ORIGINAL = 3
 """So many pictures stand beside the original; more get the whole width below it."""
 
@@ -62,7 +60,7 @@ def page(document: Mapping[str, Any], original: Path | None) -> str:
     styles = [*(image.get("style_name") for image in images), *(error.get("style") for error in errors)]
     return PAGE.substitute(
         style=STYLE,
-        title=text(f"{product} ({kind})" if kind else product),
+        title=html_text(f"{product} ({kind})" if kind else product),
         band=_band(document),
         header=_header(document, product, kind),
         layout="sheet" if len(images) <= BESIDE_ORIGINAL and not _is_for_places(document) else "sheet many",
@@ -88,7 +86,7 @@ def _band(document: Mapping[str, Any]) -> str:
     """Says aloud that the sandbox answered, and what it says about its pictures."""
     if document.get("sandbox") is not True:
         return ""
-    remarks = "".join(f"<p>{text(remark)}</p>" for remark in document.get("sandbox_remarks") or ())
+    remarks = "".join(f"<p>{html_text(remark)}</p>" for remark in document.get("sandbox_remarks") or ())
     return f'<aside class="band" aria-label="Sandbox"><p>{SANDBOX}</p>{remarks}</aside>\n'
 
 
@@ -106,11 +104,11 @@ def _header(document: Mapping[str, Any], product: str, kind: str) -> str:
     took = "" if total is None else f" in {total:.1f} s"
     errors = len(document.get("errors") or [])
     problems = f' · <a href="#problems">{errors} {plural(errors, "problem")}</a>' if errors else ""
-    eyebrow = f'<p dir="auto">{text(kind)}</p>' if kind else ""
+    eyebrow = f'<p dir="auto">{html_text(kind)}</p>' if kind else ""
     cost = number(document.get("cost_usd"))
     spent = "" if "cost_usd" not in document else " · cost not known" if cost is None else f" · {dollars(cost)}"
-    said = text(pictures + took + spent)
-    return f'<hgroup>{eyebrow}<h1 dir="auto">{text(product)}</h1></hgroup><p>{said}{problems}</p>'
+    said = html_text(pictures + took + spent)
+    return f'<hgroup>{eyebrow}<h1 dir="auto">{html_text(product)}</h1></hgroup><p>{said}{problems}</p>'
 
 
 def _original(document: Mapping[str, Any], original: Path | None, product: str) -> str:
@@ -140,8 +138,8 @@ def _card(image: Mapping[str, Any], product: str) -> str:
     told = about([*_measures(image, file), origin_of(image)])
     verdicts = fidelity_of(image) + checks_of(image.get("checks") or [])
     prompt = image.get("prompt")
-    more = f'<details><summary>Prompt</summary><p dir="auto">{text(prompt)}</p></details>' if prompt else ""
-    return f'<li><h3 dir="auto">{text(name)}</h3>{told}{picture}{verdicts}{more}</li>'
+    more = f'<details><summary>Prompt</summary><p dir="auto">{html_text(prompt)}</p></details>' if prompt else ""
+    return f'<li><h3 dir="auto">{html_text(name)}</h3>{told}{picture}{verdicts}{more}</li>'
 
 
 def _packshots(document: Mapping[str, Any], product: str) -> str:
@@ -159,7 +157,7 @@ def _packshot(image: Mapping[str, Any], product: str) -> str:
     told = about([*known, "enlarged" if image.get("enlarged") else "", origin_of(image)])
     picture = _picture(file, None, f"{product}, packshot for {place}" if place else f"{product}, packshot")
     verdicts = checks_of(image.get("checks") or [])
-    return f'<li><h3 dir="auto">{text(place or "Packshot")}</h3>{told}{picture}{verdicts}</li>'
+    return f'<li><h3 dir="auto">{html_text(place or "Packshot")}</h3>{told}{picture}{verdicts}</li>'
 
 
 def _file_of(picture: Mapping[str, Any]) -> Path | None:
@@ -181,9 +179,9 @@ def _picture(file: Path | None, url: object, alt: str) -> str:
     if source is None and checked is not None and checked.startswith("data:"):
         source = checked
     if source is not None:
-        return f'<img src="{text(source)}" alt="{text(alt)}">'
+        return f'<img src="{html_text(source)}" alt="{html_text(alt)}">'
     what = "This picture was not saved." if file is None else f"{file.name} cannot be shown here."
-    return f'<p class="missing">{text(what)} {_link(checked)}</p>'
+    return f'<p class="missing">{html_text(what)} {_link(checked)}</p>'
 
 
 def _embedded(file: Path | None) -> str | None:
@@ -211,7 +209,7 @@ def _link(url: str | None) -> str:
     if url is None:
         return ""
     host = urlsplit(url).hostname
-    return f'<a href="{text(url)}" rel="noreferrer">Open it at {text(host)}</a>'
+    return f'<a href="{html_text(url)}" rel="noreferrer">Open it at {html_text(host)}</a>'
 
 
 def _description(document: Mapping[str, Any]) -> str:
@@ -221,7 +219,7 @@ def _description(document: Mapping[str, Any]) -> str:
     # An unknown language is told by an empty lang: without it the text would count as English.
     name = language.strip().casefold()
     code = LANGUAGES.get(name, name if name in LANGUAGES.values() else "")
-    return f'<blockquote lang="{code}" dir="auto"><p>{text(words)}</p></blockquote>{about([language])}'
+    return f'<blockquote lang="{code}" dir="auto"><p>{html_text(words)}</p></blockquote>{about([language])}'
 
 
 def _listing(document: Mapping[str, Any]) -> str:
@@ -241,7 +239,7 @@ def _categories(categories: Mapping[str, Any]) -> str:
 def _category(key: str, value: object) -> str:
     label = LABELS.get(key) or key.replace("_", " ").capitalize()
     unknown = ' class="note"' if value == UNKNOWN else ""
-    return f'<div><dt>{text(label)}</dt><dd{unknown} dir="auto">{text(value)}</dd></div>'
+    return f'<div><dt>{html_text(label)}</dt><dd{unknown} dir="auto">{html_text(value)}</dd></div>'
 
 
 def _errors(errors: list[Mapping[str, Any]]) -> str:
@@ -259,13 +257,15 @@ def _error(error: Mapping[str, Any]) -> str:
         "may work when tried again" if error.get("retryable") else "",
         f"request id {request_id}" if request_id and str(request_id) not in message else "",
     ]
-    told = f'<p dir="auto">{text(message)}</p>{about(known)}'
+    told = f'<p dir="auto">{html_text(message)}</p>{about(known)}'
     return f"<li><h3>{steps.step_name(stage, error.get('style'))}</h3>{told}</li>"
 
 
 def _footer(images: list[Mapping[str, Any]]) -> str:
     known = [(image.get("style_name"), image["request_id"]) for image in images if image.get("request_id")]
-    ids = "".join(f'<div><dt dir="auto">{text(name)}</dt><dd>{text(request)}</dd></div>' for name, request in known)
+    ids = "".join(
+        f'<div><dt dir="auto">{html_text(name)}</dt><dd>{html_text(request)}</dd></div>' for name, request in known
+    )
     return f"<h2>fal’s request ids</h2><dl>{ids}</dl>" if ids else ""
 
 

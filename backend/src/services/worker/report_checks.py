@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.worker.report_html import about, number, plural, text
+from services.page_look import html_text
+from services.worker.report_html import about, number, plural
 
 VERDICTS = {
     "pass": ("✓", "Passes"),
@@ -44,7 +45,7 @@ def fidelity_of(image: Mapping[str, Any]) -> str:
         return ""
     score = number(known.get("score"))
     said = LOCKED if image.get("locked") else str(known.get("reason") or "")
-    told = f'<p dir="auto">{text(said)}</p>' if said else ""
+    told = f'<p dir="auto">{html_text(said)}</p>' if said else ""
     line = about(["" if score is None else f"score {score:.2f} of 1", _attempts(image)])
     return f'<div class="check">{_headline(verdict, "True to the product")}{told}{line}</div>'
 
@@ -74,7 +75,7 @@ def _headline(verdict: object, subject: object) -> str:
     kind = str(verdict) if verdict in VERDICTS else "not_checked"
     return (
         f'<p class="verdict {kind}"><span class="mark" aria-hidden="true">{mark}</span> '
-        f'<span dir="auto">{text(subject)}</span> <strong>{text(words)}</strong></p>'
+        f'<span dir="auto">{html_text(subject)}</span> <strong>{html_text(words)}</strong></p>'
     )
 
 
@@ -82,7 +83,7 @@ def _others(rules: Sequence[Mapping[str, Any]], seen: int, day: object) -> str:
     if not rules:
         return ""
     what = f"{len(rules)} {'other ' if seen else ''}{plural(len(rules), 'rule')}{f' of {day}' if day else ''}"
-    return f'<details><summary>{text(what)}</summary><ul class="rules">{"".join(map(_rule, rules))}</ul></details>'
+    return f'<details><summary>{html_text(what)}</summary><ul class="rules">{"".join(map(_rule, rules))}</ul></details>'
 
 
 def _rule(rule: Mapping[str, Any]) -> str:
@@ -91,8 +92,8 @@ def _rule(rule: Mapping[str, Any]) -> str:
     kind = verdict if verdict in VERDICTS else "not_checked"
     label = " ".join(filter(None, [_words(rule.get("field")), _words(rule.get("rule"))]))
     return (
-        f'<li class="{kind}"><span class="mark" role="img" aria-label="{text(words)}">{text(mark)}</span>'
-        f'<div><p><strong>{text(label)}:</strong> <span dir="auto">{text(rule.get("reason") or "")}</span></p>'
+        f'<li class="{kind}"><span class="mark" role="img" aria-label="{html_text(words)}">{html_text(mark)}</span>'
+        f'<div><p><strong>{html_text(label)}:</strong> <span dir="auto">{html_text(rule.get("reason") or "")}</span></p>'
         f"{about(_facts(rule))}</div></li>"
     )
 

@@ -1,27 +1,19 @@
-"""Pieces of HTML that every part of the report page is made of: texts that stay texts, small lines, amounts."""
+"""Pieces of HTML that every part of the report page is made of: small lines, numbers, amounts."""
 
 from __future__ import annotations
 
 import math
-import re
-from html import escape
 from typing import Any
 
-from services.fal.redaction import redact
+from services.page_look import html_text
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 LEAST_USD = 0.0001
 """Less is not told more exactly."""
 
 
-def text(value: object) -> str:
-    """`value` for HTML, also inside a quoted attribute: escaped, without secrets, and always valid UTF-8."""
-    return escape(_UNPRINTABLE.sub("\ufffd", redact(str(value))))
-
-
 def about(parts: list[Any]) -> str:
     """One small line with what is known of `parts`; nothing when nothing is."""
-    known = " · ".join(text(part) for part in parts if part)
+    known = " · ".join(html_text(part) for part in parts if part)
     return f'<p class="about">{known}</p>' if known else ""
 
 

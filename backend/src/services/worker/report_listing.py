@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.page_look import html_text
 from services.worker.report_checks import checks_of
-from services.worker.report_html import about, text
+from services.worker.report_html import about
 
 TEXTS = {
     "title": "Title",
@@ -46,19 +47,19 @@ def _listing(listing: Mapping[str, Any], code: Mapping[str, str]) -> str:
     mended = "mended once" if listing.get("mended") else ""
     lang = code.get(language.strip().casefold(), "")
     return (
-        f'<article class="listing"><h3 dir="auto">{text(language or "Texts")}</h3>{about([told, mended])}'
+        f'<article class="listing"><h3 dir="auto">{html_text(language or "Texts")}</h3>{about([told, mended])}'
         f'<div class="texts"><dl lang="{lang}">{rows}</dl><div class="checks">{checks_of(checks)}</div></div></article>'
     )
 
 
 def _row(label: str, key: str, value: object) -> str:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        shown = text(value)
+        shown = html_text(value)
     elif key in AS_LIST:
         return (
             f'<div><dt lang="en">{label}</dt>'
-            f'<dd dir="auto"><ul>{"".join(f"<li>{text(item)}</li>" for item in value)}</ul></dd></div>'
+            f'<dd dir="auto"><ul>{"".join(f"<li>{html_text(item)}</li>" for item in value)}</ul></dd></div>'
         )
     else:
-        shown = text((" " if key == "hashtags" else ", ").join(map(str, value)))
+        shown = html_text((" " if key == "hashtags" else ", ").join(map(str, value)))
     return f'<div><dt lang="en">{label}</dt><dd dir="auto">{shown}</dd></div>'

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.worker.report_html import dollars, number, text
+from services.page_look import html_text
+from services.worker.report_html import dollars, number
 
 STAGES = {
     "upload": "Upload",
@@ -52,7 +53,7 @@ def cost(document: Mapping[str, Any]) -> str:
 
 
 def _spent(row: Mapping[str, Any]) -> str:
-    endpoint = f"<small>{text(row['endpoint'])}</small>" if row.get("endpoint") else ""
+    endpoint = f"<small>{html_text(row['endpoint'])}</small>" if row.get("endpoint") else ""
     label = step_name(str(row.get("step") or ""), row.get("style"))
     return f'<tr><th scope="row">{label}{endpoint}</th><td>{dollars(row.get("cost_usd"))}</td></tr>'
 
@@ -75,8 +76,8 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def step_name(stage: str, style: object) -> str:
-    named = f' <span dir="auto">{text(style)}</span>' if style else ""
-    return text(STAGES.get(stage, stage)) + named
+    named = f' <span dir="auto">{html_text(style)}</span>' if style else ""
+    return html_text(STAGES.get(stage, stage)) + named
 
 
 def _bar(label: str, share: float, seconds: float) -> str:

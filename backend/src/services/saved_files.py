@@ -1,7 +1,8 @@
-"""Saves what commands made: each picture as soon as it is there, a workflow's original, and on request a page.
+"""Saves what a client makes: each picture as soon as it is there, and a workflow's original.
 
-What was paid for is kept: a picture is saved while the others are still being made. When the command is stopped or
-runs out of time, downloads may take a moment longer.
+What was paid for is kept: a picture is saved while the others are still being made. When the call is stopped or runs
+out of time, downloads may take a moment longer. A picture that the call's journal knows, and that is still there, is
+not downloaded again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from services.fal.prompts import DEFAULT_LANGUAGE
 from services.fal.redaction import redact
 
 if TYPE_CHECKING:
+    from services.fal.journal import Journal
     from services.fal_service import FalClient
 
 PAGE_NAME = "report.html"
@@ -39,6 +41,34 @@ OF_VARIANTS = ("request_id", "seed")
 T = TypeVar("T")
 Saving = tuple[dict[str, Any], Task[dict[str, Any]]]
 """A picture of a document, and what saves it and tells its file."""
+
+
+Page = Callable[[Mapping[str, Any], "Path | None"], str]
+"""Makes a page of a document and the original."""
+
+
+def made_and_saved(
+    client: FalClient,
+    method: str,
+    arguments: Mapping[str, Any],
+    folder: str,
+    page: Page | None = None,
+    *,
+    ending: str = "",
+    then: Callable[[dict[str, Any], PaidDownloads], None] | None = None,
+) -> dict[str, Any]:
+    """The document of a method that makes several pictures, each of which is saved into `folder` as it comes.
+
+    `ending` is added to their names, and `then` goes on with the document before the page is made.
+    """
+    files = SavedFiles(client, folder, arguments, keeps_original=method == "product_workflow", ending=ending)
+    with readable_paths() as readable:
+        document = files.of(getattr(client, method), arguments)
+        if then is not None:
+            then(document, files.downloads)
+        if page is not None:
+            files.save_page(document, page)
+        return readable(document)
 
 
 class SavedPicture:
@@ -140,8 +170,7 @@ class SavedPicture:
         return file_facts(self._download(url, name))
 
     def _download(self, url: str, name: str) -> Path:
-        saving = self._client.within(self.downloads.call)
-        return saving.save_picture(url, self._folder, name, timeout=self.downloads.call.timeout_s)
+        return _kept(self._client.within(self.downloads.call), self._call.journal, url, self._folder, name)
 
 
 class SavedFiles:
@@ -203,7 +232,7 @@ class SavedFiles:
     def _finish(self, document: dict[str, Any]) -> None:
         """Wait for what is still being saved, and tell the paths; what failed is listed in the document's `errors`.
 
-        Raises Cancelled, with what was made and saved by then.
+        With `page`, a page of it is saved too. Raises Cancelled, with what was made and saved by then.
         """
         errors: list[Any] = []
         if self._keeps_original:
@@ -221,17 +250,15 @@ class SavedFiles:
         if self._call.cancelled:
             raise Cancelled("The call was cancelled.", partial=document)
 
-    def save_page(self, document: dict[str, Any]) -> None:
+    def save_page(self, document: dict[str, Any], page: Page) -> None:
         """Write the page of `document`, which is whole."""
-        from services.worker.report import page
-
         path = self._folder / PAGE_NAME
         original = document.get("original_path")
         shown = {**document, "language": self._arguments.get("language", DEFAULT_LANGUAGE)}
         document["report_path"] = None
         try:
             with replacing(path) as temporary:
-                Path(temporary).write_text(page(shown, original and Path(original)), encoding="utf-8")
+                Path(temporary).write_text(page(shown, None if original is None else Path(original)), encoding="utf-8")
             document["report_path"] = str(path)
         except OSError as error:
             document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
@@ -280,7 +307,7 @@ class SavedFiles:
         return _taken(source, self._folder, name, self._download)
 
     def _download(self, url: str, name: str) -> Path:
-        return self._client.save_picture(url, self._folder, name, timeout=self.downloads.call.timeout_s)
+        return _kept(self._client, self._call.journal, url, self._folder, name)
 
 
 def pictures_of(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -303,6 +330,17 @@ def _taken(source: str, folder: Path, name: str, download: Callable[[str, str], 
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
     return target
+
+
+def _kept(client: FalClient, journal: Journal | None, url: str, folder: Path, name: str) -> Path:
+    """The file of a picture: the one that the journal knows, else it is downloaded."""
+    if journal is not None and (path := journal.saved_picture(url, folder, name)) is not None:
+        return path
+    assert client.call is not None
+    path = client.save_picture(url, folder, name, timeout=client.call.timeout_s)
+    if journal is not None:
+        journal.picture_saved(url, path, name)
+    return path
 
 
 def _writable(option: str, folder: str) -> Path:
