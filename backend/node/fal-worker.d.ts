@@ -361,6 +361,8 @@ export interface PackshotImage {
   scale: number;
   /** Whether the product was enlarged beyond its own pixels, which costs sharpness. */
   enlarged: boolean;
+  /** What the file says of its origin, in IPTC's words: what its sources say, or that its background is generated. */
+  digital_source_type: string | null;
   /** When that was asked for: the picture against the rules of each place. */
   checks?: PictureCheck[];
 }
@@ -669,7 +671,7 @@ export interface CommandSchemas {
 /** A step of a call begins. */
 export interface StepStarted {
   /** The step that begins. */
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
   /** Tells this event from the others of a step. */
   status: "started";
   /** The name of the style, when the step is for one. */
@@ -714,7 +716,7 @@ export interface StyledImage {
 /** A step is over; with what it made. */
 export interface StepDone {
   /** The step that is over. */
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
   /** Tells this event from the others of a step. */
   status: "done";
   /** How long the step took. */
@@ -727,13 +729,14 @@ export interface StepDone {
   sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
-  /** Of `cutout`, when one was made. */
+  /** Of `cutout`, when one was made; of `download` when it is on file. */
   cutout?: Image;
   /** Of `analysis`. */
   categories?: Categories;
   /** Of `prompt`. */
   prompt?: string;
-  /** Of `picture`; with `num_images` above 1 there is one such event for each. */
+  /** Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each. */
   image?: StyledImage;
   /** Of `description`. */
   description?: string;
@@ -754,7 +757,7 @@ export interface StepFailed {
   /** What to do next. */
   hint: string | null;
   /** The step that failed. */
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
   /** Tells this event from the others of a step. */
   status: "failed";
   /** The name of the style, when the step is for one. */

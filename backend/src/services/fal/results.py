@@ -34,7 +34,19 @@ Stage = Annotated[
         "listing",
     ],
 ]
-Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description"]
+Step = Literal[
+    "upload",
+    "analysis",
+    "cutout",
+    "prompt",
+    "picture",
+    "description",
+    "download",
+    "fidelity",
+    "check",
+    "packshot",
+    "listing",
+]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
 
@@ -683,13 +695,14 @@ class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
     cutout: Image
-    """Of `cutout`, when one was made."""
+    """Of `cutout`, when one was made; of `download` when it is on file."""
     categories: Categories
     """Of `analysis`."""
     prompt: str
     """Of `prompt`."""
     image: StyledImage
-    """Of `picture`; with `num_images` above 1 there is one such event for each."""
+    """Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each."""
     description: str
     """Of `description`."""
 
