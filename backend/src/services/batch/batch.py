@@ -25,10 +25,11 @@ from typing import Any, Union
 
 from services.batch.attempt import attempt
 from services.batch.brake import Brake
-from services.batch.journal import COUNTED, Product, ProductState, Store, check_recipe
+from services.batch.journal import COUNTED, JournalError, Product, ProductState, Store, check_recipe
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
 from services.batch.page import Page
+from services.batch.postgres_journal import PostgresStore
 from services.batch.product_journal import PASSING, ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
@@ -84,7 +85,7 @@ class Batch:
         confirm: Callable[[int], object] | None = None,
         within: Call | None = None,
         recipe_of: RecipeOf = of_method,
-        store: Store | None = None,
+        journal: str | None = None,
     ) -> None:
         """
         - input: a manifest (JSON Lines or CSV), a folder of photos, or mappings with `key` and the options of a
@@ -102,7 +103,8 @@ class Batch:
         - confirm: called with the number of products that are new, before they are begun; may raise
         - within: a call that another thread may cancel
         - recipe_of: makes the recipe of a command and its options
-        - store: what keeps the journal (default: SQLite in the output's folder)
+        - journal: the URL of a PostgreSQL database, for a batch that several machines make (the extra `cluster`);
+          with `input` it begins there, without it this machine takes part (default: SQLite in the output's folder)
 
         Raises InvalidInput and MissingKey before anything is sent, and JournalError.
         """
@@ -118,7 +120,8 @@ class Batch:
         """Lines of the manifest that were left out."""
         self.settled: Settled | None = None
         """What came of asking fal for the jobs that were in doubt."""
-        self._store = store or SqliteStore(self.output)
+        self._is_shared = journal is not None
+        self._store = store_of(journal, self.output)
         self._began = time.monotonic()
         try:
             self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
@@ -205,6 +208,8 @@ class Batch:
                 over += 1
             else:
                 yield line
+        if not isinstance(self._brake.reason, JournalError):
+            self._results.make_whole()
         if self._brake.reason is not None:
             raise self._brake.reason
 
@@ -232,8 +237,9 @@ class Batch:
             self._join()
             raise
         finally:
-            for product in self._page:
-                self._store.put_back(product.id, 0.0)
+            with contextlib.suppress(JournalError):  # it was told already, and the next run takes them back itself
+                for product in self._page:
+                    self._store.put_back(product.id, 0.0)
             self._show()
             self._results.close()
             self._store.close()
@@ -241,7 +247,11 @@ class Batch:
 
     @property
     def how_to_resume(self) -> str:
-        return f"It goes on where it was when it is run again with --output {shlex.quote(str(self.output))} alone."
+        # The journal's URL may hold a password.
+        where = "the same --journal and " if self._is_shared else ""
+        return (
+            f"It goes on where it was when it is run again with {where}--output {shlex.quote(str(self.output))} alone."
+        )
 
     def counts(self) -> dict[str, Any]:
         """How far it is: products by their state, jobs by theirs, US dollars, and seconds."""
@@ -341,6 +351,11 @@ class Batch:
             self._index.update(total=sum(self.counts()["products"].values()))
         except (OSError, FalError) as error:
             logger.warning(f"index.html cannot be written: {error}")
+
+
+def store_of(journal: str | None, output: Path) -> Store:
+    """What keeps the journal: the database at a URL, or a file in the output's folder."""
+    return SqliteStore(output) if journal is None else PostgresStore(journal)
 
 
 def counts_of(store: Store) -> dict[str, Any]:

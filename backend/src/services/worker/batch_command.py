@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.batch.batch import Batch, counts_of
+from services.batch.batch import Batch, counts_of, store_of
 from services.batch.journal import COUNTED, BatchIncomplete, as_text
 from services.batch.manifest import Manifest
 from services.batch.recipe import Recipe, RecipeOf
-from services.batch.sqlite_journal import SqliteStore
 from services.fal import log
 from services.fal.call import LOOK_S, Call
 from services.fal.costs import total_usd
@@ -45,7 +44,7 @@ def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Docu
     if values.get("dry_run"):
         return _planned(client, values, output, recipe_of)
     if values.get("status") or values.get("pause"):
-        return _looked(output, pause=bool(values.get("pause")))
+        return _looked(output, values.get("journal"), pause=bool(values.get("pause")))
     assert client.call is not None
     is_new = values.get("input") is not None
     with Batch(
@@ -64,6 +63,7 @@ def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Docu
         confirm=partial(_confirm, client.call, is_sure=values.get("yes", False)),
         within=client.call,
         recipe_of=recipe_of,
+        journal=values.get("journal"),
     ) as batch:
         ended: FalError | None = None
         try:
@@ -122,9 +122,9 @@ def _tell(call: Call, counts: Document) -> None:
     )
 
 
-def _looked(output: Path, *, pause: bool) -> Document:
+def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
     """How far a batch is, which another process may be working on."""
-    store = SqliteStore(output)
+    store = store_of(journal, output)
     try:
         store.look()
         if pause:
