@@ -516,8 +516,12 @@ def test_a_packshot_says_of_its_origin_what_its_sources_say_and_nothing_of_its_o
     shop: Shop, cutout_path: Path, tmp_path: Path, format: str
 ) -> None:
     def said_of(image: str | Path = "x.jpg", **options: Any) -> str | None:
-        made = shop.packshot(image, tmp_path / "out", cutout=cutout_path, format=format, size=(200, 200), **options)
-        return source_type_of(Image.open(io.BytesIO(Path(made["images"][0]["path"]).read_bytes())))
+        [made] = shop.packshot(image, tmp_path / "out", cutout=cutout_path, format=format, size=(200, 200), **options)[
+            "images"
+        ]
+        said = source_type_of(Image.open(io.BytesIO(Path(made["path"]).read_bytes())))
+        assert made["digital_source_type"] == said
+        return said
 
     assert said_of() is None
     for name, kind in (("photo.jpg", "JPEG"), ("photo.png", "PNG")):

@@ -277,15 +277,22 @@ class SavedFiles:
         return f"{self._prefix}{place + 1}-{_plain(image['style_name'])}{self._ending}"
 
     def _save_image(self, image: dict[str, Any], name: str) -> dict[str, Any]:
-        facts = file_facts(self._download(image["image_url"], name))
-        # Also in the event's own dict: a command that hangs prints what its events told.
-        image |= facts
-        return facts
+        return self._in_step(lambda: self._download(image["image_url"], name), image, "image", image["style_name"])
 
     def _save_cutout(self, image: dict[str, Any]) -> dict[str, Any]:
-        facts = file_facts(self._download(image["url"], f"{self._prefix}cutout"))
-        image |= facts
-        return facts
+        return self._in_step(lambda: self._download(image["url"], f"{self._prefix}cutout"), image, "cutout")
+
+    def _in_step(
+        self, download: Callable[[], Path], picture: dict[str, Any], name: str, style: str | None = None
+    ) -> dict[str, Any]:
+        """What is known of a picture's file, which is told as the step `download`."""
+
+        def made(facts: dict[str, Any]) -> dict[str, Any]:
+            # Also in the event's own dict: a command that hangs prints what its events told.
+            picture.update(facts)
+            return {name: _with_utf8_paths(picture)}
+
+        return self._call.progress.step("download", lambda: file_facts(download()), made, style=style)
 
     def _task_of(self, image: Mapping[str, Any]) -> Task[dict[str, Any]]:
         """What saves a picture of the document, which is a copy of the one in the event when the workflow failed."""

@@ -51,6 +51,8 @@ class PackshotImage(SavedPicture, Checked):
     """The product's size against the cut-out's."""
     enlarged: bool
     """Whether the product was enlarged beyond its own pixels, which costs sharpness."""
+    digital_source_type: str | None
+    """What the file says of its origin, in IPTC's words: what its sources say, or that its background is generated."""
 
 
 class PackshotResult(TypedDict):
@@ -61,7 +63,9 @@ class PackshotResult(TypedDict):
     images: list[PackshotImage]
     """One per place, in their order."""
     request_id: str | None
+    """fal's id of the job that cut the product out; null when a cut-out was given."""
     billable_units: Kept[float | None]
+    """fal's own count of what is billed."""
     cost_usd: Kept[float | None]
     """US dollars; null when it cannot be known."""
     costs: Kept[list[JobCost]]
@@ -304,6 +308,7 @@ def _packshot(
         "fill": round(made.fill, 4),
         "scale": round(made.scale, 4),
         "enlarged": made.scale > 1,
+        "digital_source_type": source_type,
     }
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 GENERATED = "-generated"
 """Ends the name of a picture as the model made it, where another one is published."""
+STEPS = ("fidelity", "check", "packshot", "listing")
+"""What takes time beside the pictures themselves."""
 TEXT_OPTIONS = ("tone", "length", "facts")
 """Options of a description that a listing has too."""
 SAME_AGAIN = (
@@ -90,13 +92,15 @@ class Publishing:
         errors: list[Any] = [*(document.get("errors") or ()), *self._hold(document, downloads)]
         if self._wishes.packshot:
             document["packshots"] = []
-            errors += self._tried("packshot", None, lambda: self._add_packshots(document))
+            errors += self._tried("packshot", None, self._step("packshot", partial(self._add_packshots, document)))
         if self._wishes.listing:
             document["listing"] = {"listings": [], "asks": []}
-            errors += self._tried("listing", None, lambda: self._add_listing(document))
+            errors += self._tried("listing", None, self._step("listing", partial(self._add_listing, document)))
         if self._arguments.get("facts") and document.get("description"):
             errors += self._tried("description", None, lambda: self._check_facts(document))
         document["errors"] = errors or None
+        took = self._call.progress.total()
+        document["timings"] |= {step: took[step] for step in (*STEPS, "total") if step in took}
         document |= self._call.costs.told() if "costs" in document else {"cost_usd": self._call.costs.total()}
         if self._call.cancelled:
             raise Cancelled("The call was cancelled.", partial=document, request_id=document.get("request_id"))
@@ -109,10 +113,10 @@ class Publishing:
         if self._standard is not None and downloads is not None:
             if "images" not in document:
                 pictures[0] |= {**_of_picture(document), **pictures[0]}
-            errors += self._judge(self._standard, document.get("cutout") or {}, saved, downloads)
+            judge = partial(self._judge, self._standard, document.get("cutout") or {}, saved, downloads)
+            errors += self._call.progress.step("fidelity", judge)
         if self._wishes.check:
-            for picture in saved:
-                errors += self._tried("check", picture.get("style_name"), partial(self._check, picture))
+            errors += self._call.progress.step("check", partial(self._check_all, saved))
         if "image" in document:
             document["request_id"] = pictures[0].get("request_id", document.get("request_id"))
             left_out = OF_VARIANTS if len(pictures) > 1 else ()
@@ -144,6 +148,10 @@ class Publishing:
             return [style_error(error, stage, style)]
         return []
 
+    def _step(self, name: str, action: Callable[[], None]) -> Callable[[], None]:
+        """`action` as a step that the command's progress tells."""
+        return lambda: self._call.progress.step(name, action)
+
     def _judge(
         self, standard: Standard, cutout: Mapping[str, Any], pictures: list[Document], downloads: PaidDownloads
     ) -> list[Any]:
@@ -172,6 +180,12 @@ class Publishing:
         asked |= {"prompt": picture["prompt"]} if "prompt" in picture else {}
         target = path.with_name(path.stem.removesuffix(GENERATED))
         return Taken({"image_url": picture.get("url"), **picture}, path, target, asked)
+
+    def _check_all(self, pictures: list[Document]) -> list[Any]:
+        errors: list[Any] = []
+        for picture in pictures:
+            errors += self._tried("check", picture.get("style_name"), partial(self._check, picture))
+        return errors
 
     def _check(self, picture: Document) -> None:
         picture["checks"] = checks_of(picture["path"], self._places)
