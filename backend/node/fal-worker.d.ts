@@ -77,127 +77,68 @@ export interface FailedStatus {
   error_type: string | null;
 }
 
-export interface Image {
-  /** Where fal keeps it. */
-  url: string;
-  /** Pixels. */
-  width: number | null;
-  /** Pixels. */
-  height: number | null;
-  /** Its media type, such as image/png. */
-  content_type: string | null;
-  /** Bytes. */
-  file_size: number | null;
+/** A picture in a file. */
+export interface SavedPicture {
   /** Where it was saved. */
-  path?: string;
+  path: string;
   /** Of the file, in hexadecimal digits. */
-  sha256?: string;
-}
-
-/** One of several pictures of one prompt. */
-export interface Variant {
-  /** Where fal keeps it. */
-  url: string;
-  /** Pixels. */
+  sha256: string;
+  /** In pixels; None when its format does not tell them. */
   width: number | null;
-  /** Pixels. */
+  /** In pixels; None when its format does not tell them. */
   height: number | null;
-  /** Its media type, such as image/png. */
-  content_type: string | null;
-  /** Bytes. */
-  file_size: number | null;
-  /** Where it was saved. */
-  path?: string;
-  /** Of the file, in hexadecimal digits. */
-  sha256?: string;
-  /** fal's id of the job that made it. */
-  request_id?: string | null;
-  /** What it was made with, when its job made no other picture: pass it to make it again. */
-  seed?: number;
+  /** Its media type, such as image/jpeg. */
+  content_type: string;
+  /** In bytes. */
+  file_size: number;
 }
 
-/** One job of a call. */
-export interface JobCost {
-  /** The step that it was for, such as `cutout`, `prompt` or `picture`. */
-  step: string;
-  /** The style that it was for; null for a step that is for none. */
-  style: string | null;
-  /** Where it ran. */
-  endpoint: string;
-  /** US dollars; null when that cannot be known. */
-  cost_usd: number | null;
+/** The product in a picture against its cut-out. */
+export interface Fidelity {
+  verdict: "pass" | "warn" | "fail";
+  /** 0 to 1; from 0.75 on it passes, below 0.5 it fails. */
+  score: number;
+  /** One sentence: what is worst. */
+  reason: string;
+  /** Structural similarity of the worst tile of 32 x 32 pixels; None, as all numbers, when there is no product. */
+  worst_tile_ssim: number | null;
+  /** Left, top, right and bottom of that tile in the cut-out. */
+  worst_tile_box: number[] | null;
+  /** Mean ΔE00 after a blur. */
+  colour_difference: number | null;
+  /** Edges that both have, as F1. */
+  edge_f1: number | null;
+  /** How many times more the product is enlarged one way than the other. */
+  stretch: number | null;
+  /** The part of it that is outside the picture. */
+  cut_off: number | null;
+  /** Its size against the cut-out. */
+  scale: number | null;
+  /** What this cannot tell. */
+  not_measured: string[];
 }
 
-/** The nine categories of a product. */
-export interface Categories {
-  /** What kind of product it is, such as Footwear. */
-  main_product_type: string;
-  /** Which one of that kind, such as Sneakers. */
-  subcategory: string;
-  /** Whom it is for, such as Men. */
-  target_audience: string;
-  /** How expensive it looks, such as Mid-range. */
-  price_range: string;
-  /** What it is used for, such as Casual Lifestyle. */
-  use_case: string;
-  /** How it is designed, such as Streetwear. */
-  style_design: string;
-  /** When it is used, such as All Season. */
-  season_occasion: string;
-  /** Which industry makes it, such as Footwear Manufacturing. */
-  industrial_type: string;
-  /** The mood that suits it, such as Urban/Street. */
-  vibe: string;
-}
-
-export interface StyledImage {
-  /** The name of its style. */
-  style_name: string;
-  /** The description of its style. */
-  style_description: string;
-  /** Where fal keeps it. */
+/** The worse of two pictures that were paid for. */
+export interface RejectedPicture {
   image_url: string;
-  /** What the picture model was asked for. */
-  prompt: string;
-  /** Pixels. */
-  width: number | null;
-  /** Pixels. */
-  height: number | null;
-  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
-  sandbox?: boolean;
-  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
-  sandbox_remarks?: string[];
-  /** Where it was saved. */
-  path?: string;
-  /** Of the file, in hexadecimal digits. */
-  sha256?: string;
-  /** Its media type, such as image/png. */
-  content_type?: string | null;
-  /** Bytes. */
-  file_size?: number | null;
-  /** fal's id of the job that made it. */
-  request_id?: string | null;
-  /** fal's own count of what is billed for it. */
-  billable_units?: number | null;
-  /** US dollars for this picture alone, without its prompt. */
-  cost_usd?: number | null;
-  /** With `num_images` above 1: what it was made with, when its job made no other picture. */
-  seed?: number;
-}
-
-export interface StyleError {
-  /** The name of the style, when it is about a single one. */
-  style: string | null;
-  /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
-  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "report" | "packshot" | "listing";
-  /** What went wrong, and what to do next. */
-  error: string;
-  /** Stable name of this kind of failure. */
-  error_type: ErrorType;
-  /** Whether the same call may succeed later without paying twice for one result. */
-  retryable: boolean;
-  /** fal's id of the job, when it is known. */
+  /** What it was made with, as far as it is known. */
+  seed: number | null;
   request_id: string | null;
+  billable_units: number | null;
+  /** US dollars for this picture alone. */
+  cost_usd: number | null;
+  /** The picture as the model made it; None when it could not be saved. */
+  generated?: SavedPicture | null;
+  /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** Whether the product's original pixels were put back. */
+  locked?: boolean;
+  /** How, or why not; None when it was not tried. */
+  lock_reason?: string | null;
+  /** How far right and down the model had moved the product, when the lock was tried. */
+  moved_px?: number[] | null;
+  /** The product in the model's picture; None when it is locked. */
+  fidelity?: Fidelity | null;
 }
 
 /** One rule, held against one picture. */
@@ -232,15 +173,182 @@ export interface PictureCheck {
   rules: RuleResult[];
 }
 
+/** A picture, with what --fidelity and --check tell of it. */
+export interface PublishedImage {
+  /** Where fal keeps it. */
+  url: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  /** Its media type, such as image/png. */
+  content_type: string | null;
+  /** Bytes. */
+  file_size: number | null;
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
+  /** fal's id of the job that made it. */
+  request_id?: string | null;
+  /** What it was made with, when its job made no other picture: pass it to make it again. */
+  seed?: number;
+  billable_units?: number | null;
+  /** US dollars for this picture alone. */
+  cost_usd?: number | null;
+  /** The picture as the model made it; None when it could not be saved. */
+  generated?: SavedPicture | null;
+  /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** Whether the product's original pixels were put back. */
+  locked?: boolean;
+  /** How, or why not; None when it was not tried. */
+  lock_reason?: string | null;
+  /** How far right and down the model had moved the product, when the lock was tried. */
+  moved_px?: number[] | null;
+  /** The product in the model's picture; None when it is locked. */
+  fidelity?: Fidelity | null;
+  /** Pictures that were paid for this one. */
+  attempts?: number;
+  /** The worse one, when two were paid for. */
+  rejected?: RejectedPicture | null;
+  /** What the file says of its origin, in IPTC's words. */
+  digital_source_type?: string | null;
+  /** When that was asked for: the picture against the rules of each place. */
+  checks?: PictureCheck[];
+}
+
+export interface Image {
+  /** Where fal keeps it. */
+  url: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  /** Its media type, such as image/png. */
+  content_type: string | null;
+  /** Bytes. */
+  file_size: number | null;
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
+}
+
+/** One job of a call. */
+export interface JobCost {
+  /** The step that it was for, such as `cutout`, `prompt` or `picture`. */
+  step: string;
+  /** The style that it was for; null for a step that is for none. */
+  style: string | null;
+  /** Where it ran. */
+  endpoint: string;
+  /** US dollars; null when that cannot be known. */
+  cost_usd: number | null;
+}
+
+export interface StyleError {
+  /** The name of the style, when it is about a single one. */
+  style: string | null;
+  /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
+  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "report" | "packshot" | "listing";
+  /** What went wrong, and what to do next. */
+  error: string;
+  /** Stable name of this kind of failure. */
+  error_type: ErrorType;
+  /** Whether the same call may succeed later without paying twice for one result. */
+  retryable: boolean;
+  /** fal's id of the job, when it is known. */
+  request_id: string | null;
+}
+
+/** The nine categories of a product. */
+export interface Categories {
+  /** What kind of product it is, such as Footwear. */
+  main_product_type: string;
+  /** Which one of that kind, such as Sneakers. */
+  subcategory: string;
+  /** Whom it is for, such as Men. */
+  target_audience: string;
+  /** How expensive it looks, such as Mid-range. */
+  price_range: string;
+  /** What it is used for, such as Casual Lifestyle. */
+  use_case: string;
+  /** How it is designed, such as Streetwear. */
+  style_design: string;
+  /** When it is used, such as All Season. */
+  season_occasion: string;
+  /** Which industry makes it, such as Footwear Manufacturing. */
+  industrial_type: string;
+  /** The mood that suits it, such as Urban/Street. */
+  vibe: string;
+}
+
+/** A picture of one style, with what --fidelity and --check tell of it. */
+export interface PublishedStyledImage {
+  /** The name of its style. */
+  style_name: string;
+  /** The description of its style. */
+  style_description: string;
+  /** Where fal keeps it. */
+  image_url: string;
+  /** What the picture model was asked for. */
+  prompt: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
+  /** Its media type, such as image/png. */
+  content_type?: string | null;
+  /** Bytes. */
+  file_size?: number | null;
+  /** fal's id of the job that made it. */
+  request_id?: string | null;
+  /** fal's own count of what is billed for it. */
+  billable_units?: number | null;
+  /** US dollars for this picture alone, without its prompt. */
+  cost_usd?: number | null;
+  /** With `num_images` above 1: what it was made with, when its job made no other picture. */
+  seed?: number;
+  /** The picture as the model made it; None when it could not be saved. */
+  generated?: SavedPicture | null;
+  /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** Whether the product's original pixels were put back. */
+  locked?: boolean;
+  /** How, or why not; None when it was not tried. */
+  lock_reason?: string | null;
+  /** How far right and down the model had moved the product, when the lock was tried. */
+  moved_px?: number[] | null;
+  /** The product in the model's picture; None when it is locked. */
+  fidelity?: Fidelity | null;
+  /** Pictures that were paid for this one. */
+  attempts?: number;
+  /** The worse one, when two were paid for. */
+  rejected?: RejectedPicture | null;
+  /** What the file says of its origin, in IPTC's words. */
+  digital_source_type?: string | null;
+  /** When that was asked for: the picture against the rules of each place. */
+  checks?: PictureCheck[];
+}
+
 export interface PackshotImage {
   /** Where it was saved. */
   path: string;
   /** Of the file, in hexadecimal digits. */
   sha256: string;
-  /** In pixels. */
-  width: number;
-  /** In pixels. */
-  height: number;
+  /** In pixels; None when its format does not tell them. */
+  width: number | null;
+  /** In pixels; None when its format does not tell them. */
+  height: number | null;
   /** Its media type, such as image/jpeg. */
   content_type: string;
   /** In bytes. */
@@ -253,8 +361,10 @@ export interface PackshotImage {
   scale: number;
   /** Whether the product was enlarged beyond its own pixels, which costs sharpness. */
   enlarged: boolean;
-  /** The picture against the place's rules, when that was asked for. */
-  check: PictureCheck | null;
+  /** What the file says of its origin, in IPTC's words: what its sources say, or that its background is generated. */
+  digital_source_type: string | null;
+  /** When that was asked for: the picture against the rules of each place. */
+  checks?: PictureCheck[];
 }
 
 /** One rule, held against one text. */
@@ -346,20 +456,19 @@ export interface ShopTexts {
   asks: Ask[];
 }
 
-/** A picture in a file. */
-export interface SavedPicture {
-  /** Where it was saved. */
-  path: string;
-  /** Of the file, in hexadecimal digits. */
-  sha256: string;
+/** The product alone. */
+export interface CutoutOnFile {
+  /** Where fal keeps it, when it was made or sent there by this call. */
+  url: string | null;
   /** In pixels. */
-  width: number;
-  /** In pixels. */
-  height: number;
-  /** Its media type, such as image/jpeg. */
-  content_type: string;
+  width: number | null;
+  height: number | null;
+  content_type: string | null;
   /** In bytes. */
-  file_size: number;
+  file_size: number | null;
+  /** Missing in a failure, when it could not be saved. */
+  path?: string;
+  sha256?: string;
 }
 
 /** A language whose texts cannot all be used; in the `partial` of an error. */
@@ -562,17 +671,52 @@ export interface CommandSchemas {
 /** A step of a call begins. */
 export interface StepStarted {
   /** The step that begins. */
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
   /** Tells this event from the others of a step. */
   status: "started";
   /** The name of the style, when the step is for one. */
   style?: string;
 }
 
+export interface StyledImage {
+  /** The name of its style. */
+  style_name: string;
+  /** The description of its style. */
+  style_description: string;
+  /** Where fal keeps it. */
+  image_url: string;
+  /** What the picture model was asked for. */
+  prompt: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
+  /** Its media type, such as image/png. */
+  content_type?: string | null;
+  /** Bytes. */
+  file_size?: number | null;
+  /** fal's id of the job that made it. */
+  request_id?: string | null;
+  /** fal's own count of what is billed for it. */
+  billable_units?: number | null;
+  /** US dollars for this picture alone, without its prompt. */
+  cost_usd?: number | null;
+  /** With `num_images` above 1: what it was made with, when its job made no other picture. */
+  seed?: number;
+}
+
 /** A step is over; with what it made. */
 export interface StepDone {
   /** The step that is over. */
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
   /** Tells this event from the others of a step. */
   status: "done";
   /** How long the step took. */
@@ -585,13 +729,14 @@ export interface StepDone {
   sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
-  /** Of `cutout`, when one was made. */
+  /** Of `cutout`, when one was made; of `download` when it is on file. */
   cutout?: Image;
   /** Of `analysis`. */
   categories?: Categories;
   /** Of `prompt`. */
   prompt?: string;
-  /** Of `picture`; with `num_images` above 1 there is one such event for each. */
+  /** Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each. */
   image?: StyledImage;
   /** Of `description`. */
   description?: string;
@@ -612,7 +757,7 @@ export interface StepFailed {
   /** What to do next. */
   hint: string | null;
   /** The step that failed. */
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
   /** Tells this event from the others of a step. */
   status: "failed";
   /** The name of the style, when the step is for one. */
@@ -747,11 +892,11 @@ export interface CancelResult {
 }
 
 /** Of background and remove-background. */
-export interface PictureResult {
-  /** The picture; the first one of several. */
-  image: Image;
+export interface PictureDocument {
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings: Record<string, number>;
+  /** The picture; the first one of several. */
+  image: PublishedImage;
   /** fal's id of the job. */
   request_id?: string | null;
   /** fal's own count of what is billed. */
@@ -762,12 +907,14 @@ export interface PictureResult {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
-  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
-  images?: Variant[];
-  /** The product alone, when `background_replace` cut it out. */
+  /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
   /** Of `background_replace`: one per job, in the order in which they ended. */
   costs?: JobCost[];
+  /** With `--num_images` above 1: all pictures, in order. */
+  images?: PublishedImage[];
+  /** With --fidelity or --check: what failed of them. */
+  errors?: StyleError[] | null;
 }
 
 /** Of analyze-product. */
@@ -806,8 +953,6 @@ export interface PromptResult {
 export interface BackgroundsDocument {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images: StyledImage[];
   /** How many pictures were made. */
   total_generated: number;
   /** How many were asked for: the styles, each with its variants. */
@@ -816,6 +961,8 @@ export interface BackgroundsDocument {
   errors: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images: PublishedStyledImage[];
   error: null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
@@ -838,8 +985,6 @@ export interface UploadResult {
 export interface WorkflowDocument {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images: StyledImage[];
   /** How many pictures were made. */
   total_generated: number;
   /** How many were asked for: the styles, each with its variants. */
@@ -848,11 +993,13 @@ export interface WorkflowDocument {
   errors: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images: PublishedStyledImage[];
   /** The photo that everything was made from. */
   image_url: string;
   /** All nine, as `analyze_product_image` gives them. */
   categories: Categories;
-  /** Two sentences; empty when writing them failed. */
+  /** Two sentences, or about as many words as were asked for; empty when writing it failed. */
   description: string;
   error: null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
@@ -876,7 +1023,7 @@ export interface WorkflowDocument {
 /** Of packshot. */
 export interface PackshotDocument {
   /** The product alone, with a transparent background: what was paid for. */
-  cutout: SavedPicture;
+  cutout: CutoutOnFile;
   /** One per place, in their order. */
   images: PackshotImage[];
   /** fal's id of the job that cut the product out; null when a cut-out was given. */
@@ -1133,6 +1280,8 @@ export interface BackgroundOptions {
   ref_image_url?: string | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
+  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  cutout?: string | null;
   /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
   /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
@@ -1153,6 +1302,12 @@ export interface BackgroundOptions {
   save_dir?: string | null;
   /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
   out?: string | null;
+  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  fidelity?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
@@ -1172,6 +1327,10 @@ export interface RemoveBackgroundOptions {
   save_dir?: string | null;
   /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
   out?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
@@ -1232,6 +1391,8 @@ export interface GenerateMultipleBgOptions {
   })[] | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
+  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  cutout?: string | null;
   /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
   /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
@@ -1250,6 +1411,12 @@ export interface GenerateMultipleBgOptions {
   placement?: string | null;
   /** A folder to save the pictures in (default: not saved). */
   save_dir?: string | null;
+  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  fidelity?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
@@ -1281,6 +1448,12 @@ export interface WorkflowOptions {
   })[] | null;
   /** The language of the description (default: Turkish). */
   language?: string | null;
+  /** The tone, in your own words (default: none). */
+  tone?: string | null;
+  /** About how many words the description has, 10 to 2,000 (default: two sentences). */
+  length?: number | null;
+  /** What is known of the product, such as {"material": "ceramic", "size": "350 ml"} (default: none). */
+  facts?: Record<string, string | number | boolean | (string | number | boolean)[]> | null;
   /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
   cutout?: string | null;
   /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false). */
@@ -1309,6 +1482,10 @@ export interface WorkflowOptions {
   packshot?: boolean | null;
   /** Also write the texts for the places, in the language of the description (default: false). */
   listing?: boolean | null;
+  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  fidelity?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
   /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
@@ -1411,6 +1588,8 @@ export interface BatchOptions {
   retry_failed?: boolean | null;
   /** Submit jobs again that fal may have run and billed already (default: false). */
   retry_ambiguous?: boolean | null;
+  /** The URL of a PostgreSQL database, for a batch that several machines make (default: a file in the output's folder). */
+  journal?: string | null;
   /** First look for these jobs among fal's past requests (default: false). */
   settle?: boolean | null;
   /** Only tell how far the batch is (default: false). */
@@ -1506,6 +1685,11 @@ export type AnyLlmStreamFailure = ErrorDocument & {
   cost_usd?: number | null;
 };
 
+export type AnyLlmSubmitFailure = ErrorDocument & {
+  /** Null: fal may be running the job, and bill it. */
+  cost_usd?: number | null;
+};
+
 export type AnyLlmStatusFailure = ErrorDocument | FailedStatus;
 
 export type AnyLlmResultFailure = ErrorDocument & {
@@ -1524,10 +1708,10 @@ export type AnyLlmResultFailure = ErrorDocument & {
 };
 
 export type BackgroundFailure = ErrorDocument & {
-  /** The picture; the first one of several. */
-  image?: Image;
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings?: Record<string, number>;
+  /** The picture; the first one of several. */
+  image?: PublishedImage;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
   /** US dollars for all jobs of the call; null when that cannot be known. */
@@ -1536,19 +1720,19 @@ export type BackgroundFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
-  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
-  images?: Variant[];
-  /** The product alone, when `background_replace` cut it out. */
+  /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
   /** Of `background_replace`: one per job, in the order in which they ended. */
   costs?: JobCost[];
+  /** With `--num_images` above 1: all pictures, in order. */
+  images?: PublishedImage[];
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
-  /** The picture; the first one of several. */
-  image?: Image;
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings?: Record<string, number>;
+  /** The picture; the first one of several. */
+  image?: PublishedImage;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
   /** US dollars for all jobs of the call; null when that cannot be known. */
@@ -1557,12 +1741,12 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
-  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
-  images?: Variant[];
-  /** The product alone, when `background_replace` cut it out. */
+  /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
   /** Of `background_replace`: one per job, in the order in which they ended. */
   costs?: JobCost[];
+  /** With `--num_images` above 1: all pictures, in order. */
+  images?: PublishedImage[];
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -1592,8 +1776,6 @@ export type GenerateBgPromptFailure = ErrorDocument & {
 export type GenerateMultipleBgFailure = ErrorDocument & {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout?: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images?: StyledImage[];
   /** How many pictures were made. */
   total_generated?: number;
   /** How many were asked for: the styles, each with its variants. */
@@ -1602,6 +1784,8 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images?: PublishedStyledImage[];
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -1620,8 +1804,6 @@ export type UploadFileFailure = ErrorDocument & {
 export type WorkflowFailure = ErrorDocument & {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout?: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images?: StyledImage[];
   /** How many pictures were made. */
   total_generated?: number;
   /** How many were asked for: the styles, each with its variants. */
@@ -1630,11 +1812,13 @@ export type WorkflowFailure = ErrorDocument & {
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images?: PublishedStyledImage[];
   /** The photo that everything was made from. */
   image_url?: string;
   /** All nine, as `analyze_product_image` gives them. */
   categories?: Categories | Record<string, never>;
-  /** Two sentences; empty when writing them failed. */
+  /** Two sentences, or about as many words as were asked for; empty when writing it failed. */
   description?: string;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
@@ -1660,7 +1844,7 @@ export type WorkflowFailure = ErrorDocument & {
 
 export type PackshotFailure = ErrorDocument & {
   /** The product alone, with a transparent background: what was paid for. */
-  cutout?: SavedPicture;
+  cutout?: CutoutOnFile;
   /** One per place, in their order. */
   images?: PackshotImage[];
   /** fal's own count of what is billed. */
@@ -1792,8 +1976,8 @@ export interface Results {
   "any-llm-status": StatusResult;
   "any-llm-result": TextResult;
   "any-llm-cancel": CancelResult;
-  "background": PictureResult;
-  "remove-background": PictureResult;
+  "background": PictureDocument;
+  "remove-background": PictureDocument;
   "analyze-product": AnalysisResult;
   "generate-bg-prompt": PromptResult;
   "generate-multiple-bg": BackgroundsDocument;
@@ -1814,7 +1998,7 @@ export interface Failures {
   "any-llm-complete": AnyLlmCompleteFailure;
   "any-llm-enterprise": AnyLlmEnterpriseFailure;
   "any-llm-stream": AnyLlmStreamFailure;
-  "any-llm-submit": ErrorDocument;
+  "any-llm-submit": AnyLlmSubmitFailure;
   "any-llm-status": AnyLlmStatusFailure;
   "any-llm-result": AnyLlmResultFailure;
   "any-llm-cancel": ErrorDocument;

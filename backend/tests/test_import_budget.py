@@ -69,6 +69,10 @@ LISTING = {
     *("shop.fact_check", "shop.listing", "shop.listing_answer", "shop.listing_prompts", "shop.listing_writer"),
     *("shop.materials", "fal.results"),
 }
+JUDGED = {
+    *("shop.backdrop", "shop.fidelity", "shop.foreground", "shop.judge", "shop.packshot", "shop.picture_check"),
+    *("shop.picture_file", "shop.pixel_lock", "shop.placement", "shop.source_type", "fal.results"),
+}
 LISTEN = {
     *SUPERVISED,
     *("worker.webhook_listen", "webhooks", "fal.env_files", "fal.hosts", "fal.endpoints", "fal.settings"),
@@ -79,6 +83,13 @@ SERVE = {*REPORTED, "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEA
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
+}
+BATCH = {
+    *("batch", "live", "live.asking", "page_look", "worker.batch_command", "worker.batch_meter", "worker.terminal"),
+    *(f"batch.{name}" for name in ("attempt", "batch", "brake", "journal", "keys", "manifest", "page", "page_entry")),
+    *(f"batch.{name}" for name in ("product_journal", "recipe", "results_file", "settle", "sqlite_journal")),
+    # Without asyncpg and PgQueuer, which only a --journal needs.
+    *(f"batch.{name}" for name in ("postgres", "postgres_journal", "postgres_tables")),
 }
 BUDGETS = {
     "any-llm-complete": CLIENT,
@@ -103,6 +114,7 @@ BUDGETS = {
     "listing": {*CLIENT, *SHOP, *LISTING},
     "prices": CLIENT,
     "estimate": CLIENT,
+    "batch": {*SAVED, *BATCH, *SHOP} - {"worker.shop_commands"},
     "doctor": CLIENT,
     "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
@@ -125,6 +137,8 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
     box.fault("job", endpoint="openrouter/router/vision", times=None, output={"output": categories})
     prompt, image = ["--prompt", "A mug."], ["--image_url", url]
     job = ["--request_id", client.any_llm_submit("A mug.")]
+    manifest = tmp_path / "shop.jsonl"
+    manifest.write_text(json.dumps({"key": "mug", "image_url": url}))
     styles, whole = ["--styles", '["Studio"]'], ["--image", str(photo), "--styles", '["Studio"]']
     return {
         "any-llm-complete": prompt,
@@ -134,6 +148,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
         "prices": [],
         "estimate": ["workflow"],
+        "batch": ["--input", str(manifest), "--output", str(tmp_path / "batch"), "--command", "remove-background"],
         "doctor": [],
         "doctor --live": ["--live"],
         "schema": [],

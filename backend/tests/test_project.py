@@ -237,7 +237,7 @@ def _requirements(name: str) -> list[str]:
 def test_services_import_only_the_runtime_packages_and_what_comes_with_them() -> None:
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
-    own = ("image", "webhooks", "completion")
+    own = ("image", "webhooks", "completion", "batch", "cluster")
     extras = [requirement for name in own for requirement in PROJECT["optional-dependencies"][name]]
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed

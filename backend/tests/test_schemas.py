@@ -245,7 +245,7 @@ def test_a_status_of_other_kinds_is_told_in_those_that_are_known(
 # Documents of commands that fail
 
 
-ASKS_FAL = [name for name in DESCRIBED if COMMANDS[name].local is None]
+ASKS_FAL = [name for name in DESCRIBED if COMMANDS[name].local_for({}) is None]
 WAITS = [
     name
     for name in ASKS_FAL

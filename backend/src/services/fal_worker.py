@@ -102,13 +102,22 @@ class _Unneeded:
     They import them wherever they are installed, and do without them elsewhere; only asynchronous clients need an
     event loop. They are a tenth of a short command's time. See httpx/__init__.py, httpcore/_synchronization.py,
     httpcore/_sync/http2.py and https://docs.python.org/3/library/shutil.html#archiving-operations.
+    Others may have them: PgQueuer does.
     """
 
     NAMES = ("httpx._main", "anyio", "trio", "h2", "bz2", "lzma")
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name in self.NAMES:
+        if name in self.NAMES and _importer().split(".")[0] in ("httpx", "httpcore", "shutil"):
             raise ModuleNotFoundError(f"{name} is not used by fal_worker.py.", name=name)
+
+
+def _importer() -> str:
+    """The module whose import statement is being run."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
 
 
 def script() -> NoReturn:

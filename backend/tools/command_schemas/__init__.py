@@ -111,7 +111,7 @@ def options_schema(name: str, command: Command) -> Schema:
         schema["required"] = required
     for option in command.all_options:
         if option.required and option.instead:
-            schema["anyOf"] = [_given(option.name), _given(option.instead)]
+            schema["anyOf"] = [_given(name) for name in (option.name, *option.instead)]
     if needs := [option for option in command.all_options if option.needs]:
         others = {option.name: option for option in command.all_options}
         schema["dependentSchemas"] = {option.name: _needs(option, others) for option in needs}

@@ -17,7 +17,7 @@ from services.batch import journal as batch_journal
 from services.batch import results as batch_results
 from services.fal import errors, results
 from services.fal.errors import FalError
-from services.shop import listing, listing_writer, picture_check, product_files, shop, text_check
+from services.shop import fidelity, judge, listing, listing_writer, picture_check, product_files, shop, text_check
 from services.shop import results as shop_results
 from services.worker import supervisor
 
@@ -29,6 +29,8 @@ MODULES = (
     results,
     product_files,
     picture_check,
+    fidelity,
+    judge,
     text_check,
     listing_writer,
     listing,

@@ -5,6 +5,7 @@ A local path is only ever read where a path was asked for; an image URL never is
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,12 @@ _WITH_BLANKS = r"(?i)(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z"
 _SCHEME = r"(?i)\s*(?:[a-z][a-z0-9+.-]*://|data:)"
 _DATA_URI = r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z"
 
+LENGTH_WORDS = (10, 2000)
+"""The least and the most words that a description may be asked for."""
+MAX_FACTS_CHARS = 20_000
+"""Of facts, as JSON."""
+MAX_NUMBER = 10**15
+"""Of facts: huge integers cannot be written out, and infinity and NaN are none."""
 MAX_SEED = 2**31 - 1
 """Of Bria's endpoints (https://fal.ai/models/fal-ai/bria/background/replace/api)."""
 MAX_SIDE = 99_999
@@ -43,6 +50,17 @@ class PictureOptions(NamedTuple):
     """How many variants are made."""
     others: Mapping[str, Any]
     """The other options that were given, by the names that the methods have for them."""
+
+
+class Description(NamedTuple):
+    """What a product's description is to be like."""
+
+    language: str
+    tone: str | None = None
+    length: int | None = None
+    """About how many words it has; None: two sentences."""
+    facts: Mapping[str, Any] | None = None
+    """What is known of the product, apart from its categories."""
 
 
 class Style(NamedTuple):
@@ -210,6 +228,49 @@ def categories(value: object) -> dict[str, str]:
         if item.strip():
             text(item, f"categories[{key!r}]")
     return dict(value)
+
+
+def length(value: object) -> int:
+    """How many words a description is to have."""
+    least, most = LENGTH_WORDS
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidInput(f"length must be a whole number of words from {least} to {most:,}, not {value!r}.")
+    return value
+
+
+def facts(value: object) -> dict[str, Any]:
+    """What is known of a product, as names and values: texts, numbers, true or false, or lists of them."""
+    if not isinstance(value, Mapping) or not value:
+        raise InvalidInput(
+            'facts must be an object that is not empty, such as {"material": "ceramic", "size": "350 ml"}.'
+        )
+    known = {text(name, "a fact's name"): _fact(name, item) for name, item in value.items()}
+    if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
+        raise InvalidInput(f"facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
+    return known
+
+
+def _fact(name: str, value: object) -> Any:
+    if isinstance(value, str):
+        return text(value, f"facts[{name!r}]")
+    if isinstance(value, bool | int | float) and -MAX_NUMBER < value < MAX_NUMBER:
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):
+        return [_fact(name, item) for item in value]
+    raise InvalidInput(f"facts[{name!r}] must be a text, a number, true or false, or a list of them.")
+
+
+def _are_plain(items: Sequence[object]) -> bool:
+    return bool(items) and all(isinstance(item, str | bool | int | float) for item in items)
+
+
+def description(language: object, tone: object, length_words: object, known: object) -> Description:
+    return Description(
+        text(language, "language"),
+        optional_text(tone, "tone"),
+        None if length_words is None else length(length_words),
+        None if known is None else facts(known),
+    )
 
 
 def styles(value: object) -> list[Style]:

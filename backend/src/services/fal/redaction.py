@@ -21,6 +21,7 @@ _SHORTEST_SECRET = 6
 
 _secrets: set[str] = set()
 """Every spelling of every key."""
+_URL_PASSWORD = r"(://[^\s/:@]*):[^\s/@]+@"
 _QUERY = r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+"
 
 
@@ -75,8 +76,8 @@ def redact(text: str) -> str:
 
 
 def shown(text: object, limit: int) -> str:
-    """The beginning of `text`, for a message."""
-    return redact(str(text))[:limit]
+    """The beginning of `text`, for a message; without the password in a URL."""
+    return redact(re.sub(_URL_PASSWORD, rf"\1:{MASK}@", str(text)))[:limit]
 
 
 def redacted(value: Any) -> Any:

@@ -20,9 +20,33 @@ Kept = Annotated[T, ALSO_IN_FAILURES]
 ErrorType = NewType("ErrorType", str)
 """The `error_type` of a class in `errors.py`."""
 Stage = Annotated[
-    str, Literal["cutout", "prompt", "picture", "description", "download", "report", "packshot", "listing"]
+    str,
+    Literal[
+        "cutout",
+        "prompt",
+        "picture",
+        "description",
+        "download",
+        "fidelity",
+        "check",
+        "report",
+        "packshot",
+        "listing",
+    ],
 ]
-Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description"]
+Step = Literal[
+    "upload",
+    "analysis",
+    "cutout",
+    "prompt",
+    "picture",
+    "description",
+    "download",
+    "fidelity",
+    "check",
+    "packshot",
+    "listing",
+]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
 
@@ -194,7 +218,12 @@ class StreamLine(StreamLineExtras):
     """False on the last line."""
 
 
-class SubmitResult(TypedDict):
+class SpentInVain(TypedDict, total=False):
+    cost_usd: Failed[float | None]
+    """Null: fal may be running the job, and bill it."""
+
+
+class SubmitResult(SpentInVain):
     """Of `submit_job`."""
 
     request_id: str
@@ -321,22 +350,28 @@ class Variant(Image, total=False):
     """What it was made with, when its job made no other picture: pass it to make it again."""
 
 
-class PictureResultExtras(Billing, FromSandbox, total=False):
-    images: Kept[list[Variant]]
-    """Of `background_replace` with `num_images` above 1: all pictures, in order."""
+class WithCutout(Billing, FromSandbox, total=False):
     cutout: Kept[Image]
-    """The product alone, when `background_replace` cut it out."""
+    """The product alone, when `background_replace` cut it out or was given it."""
     costs: Kept[list[JobCost]]
     """Of `background_replace`: one per job, in the order in which they ended."""
 
 
-class PictureResult(PictureResultExtras):
+class MadePicture(WithCutout):
+    timings: Kept[dict[str, float]]
+    """Seconds per step by our clock, and fal's `inference_time` where it is given."""
+
+
+class PictureResultExtras(TypedDict, total=False):
+    images: Kept[list[Variant]]
+    """Of `background_replace` with `num_images` above 1: all pictures, in order."""
+
+
+class PictureResult(MadePicture, PictureResultExtras):
     """Of `background_replace` and `remove_background`."""
 
     image: Kept[Image]
     """The picture; the first one of several."""
-    timings: Kept[dict[str, float]]
-    """Seconds per step by our clock, and fal's `inference_time` where it is given."""
 
 
 class StyledImageExtras(FromSandbox, InFile, total=False):
@@ -384,13 +419,11 @@ class StyleError(TypedDict):
     """fal's id of the job, when it is known."""
 
 
-class BackgroundsResult(FromSandbox, Costs):
-    """Of `generate_multiple_backgrounds`."""
+class OfStyles(FromSandbox, Costs):
+    """What is told of the pictures of several styles, beside themselves."""
 
     cutout: Image | None
     """The product alone; None when it was not cut out, or when that failed."""
-    images: list[StyledImage]
-    """In the order of the styles, the variants of one style in their order."""
     total_generated: int
     """How many pictures were made."""
     total_requested: int
@@ -401,22 +434,24 @@ class BackgroundsResult(FromSandbox, Costs):
     """Seconds per step by our clock."""
 
 
-class WorkflowResult(BackgroundsResult):
-    """Of `product_workflow`."""
+class BackgroundsResult(OfStyles):
+    """Of `generate_multiple_backgrounds`."""
 
+    images: list[StyledImage]
+    """In the order of the styles, the variants of one style in their order."""
+
+
+class OfProduct(TypedDict):
     image_url: str
     """The photo that everything was made from."""
     categories: Categories | Failed[dict[str, str]]
     """All nine, as `analyze_product_image` gives them."""
     description: str
-    """Two sentences; empty when writing them failed."""
+    """Two sentences, or about as many words as were asked for; empty when writing it failed."""
 
 
-class BackgroundsDocument(BackgroundsResult):
-    """Of `generate-multiple-bg`."""
-
-    error: Failed[str] | None
-    """Set when no picture was made."""
+class WorkflowResult(BackgroundsResult, OfProduct):
+    """Of `product_workflow`."""
 
 
 class WorkflowFiles(TypedDict, total=False):
@@ -660,13 +695,14 @@ class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
     cutout: Image
-    """Of `cutout`, when one was made."""
+    """Of `cutout`, when one was made; of `download` when it is on file."""
     categories: Categories
     """Of `analysis`."""
     prompt: str
     """Of `prompt`."""
     image: StyledImage
-    """Of `picture`; with `num_images` above 1 there is one such event for each."""
+    """Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each."""
     description: str
     """Of `description`."""
 

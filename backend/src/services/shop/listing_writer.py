@@ -8,7 +8,7 @@ hard rule then, or says what nobody gave, is `bad_output`. The limits are data (
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -18,7 +18,7 @@ from services.fal.results import Usage
 from services.fal_service import FalClient
 from services.shop import listing_prompts as prompts
 from services.shop.casing import folded, slug
-from services.shop.fact_check import FACTS, Known, checked_facts
+from services.shop.fact_check import FACTS, Known, checked_facts, said
 from services.shop.languages import Language
 from services.shop.listing_answer import Listed, read_listing
 from services.shop.text_check import BY_WORD_LIST, FIELDS, LISTS, TextCheck, checked
@@ -159,7 +159,7 @@ class Writer:
         self._call = call
         self._product = product
         self._brief = brief
-        self._known = Known.of(" ".join(_said(product)))
+        self._known = Known.of(" ".join(said(product)))
         self._brands = _brands(product)
 
     def write(self, draft: Draft) -> None:
@@ -244,19 +244,6 @@ def _faults(found: Sequence[TextCheck]) -> list[Fault]:
                 said = rule["reason"] if check["place"] == FACTS else f"{rule['reason']} ({check['place']})"
                 faults.append(Fault(rule["field"], said, rule["verdict"] == "fail"))
     return faults
-
-
-def _said(value: Any) -> Iterator[str]:
-    """Every name and value of what is known of a product."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield str(name)
-            yield from _said(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _said(item)
-    else:
-        yield str(value)
 
 
 def _brands(product: Mapping[str, Any]) -> list[str]:

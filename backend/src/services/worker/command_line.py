@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
+from services.fal.redaction import shown
 from services.worker import early_signals
 from services.worker.command import ENV_FILE, TIMEOUT, Command
 from services.worker.commands import COMMANDS
@@ -106,7 +107,8 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     dashed = f"--{option.name.replace('_', '-')}"
-    note = f" (required{f', or --{option.instead}' if option.instead else ''})" if option.required else ""
+    others = "".join(f", or --{name}" for name in option.instead)
+    note = f" (required{others})" if option.required else ""
     extra: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind == "flag" else {"type": _unmarked}
     parser.add_argument(
         *dict.fromkeys((f"--{option.name}", dashed)),
@@ -157,17 +159,17 @@ def _refuse(words: Sequence[str]) -> NoReturn:
         raise InvalidInput(f"A COMMAND must stand before {word.partition('=')[0][:100]}.", hint=_help_of())
     similar = _similar(word, COMMANDS)
     hint = _help_of(similar[0] if len(similar) == 1 else "")
-    raise InvalidInput(f"There is no command {word[:100]!r}.{_did_you_mean(similar)}", hint=hint)
+    raise InvalidInput(f"There is no command {shown(word, 100)!r}.{_did_you_mean(similar)}", hint=hint)
 
 
 def _unknown(command: Command, name: str, words: Sequence[str]) -> InvalidInput:
     """The error for the words that argparse could not place."""
     word = words[0]
     if word == "--":
-        said = f"Remove the word --: what stands behind it ({' '.join(words[1:])[:100]}) is not read."
+        said = f"Remove the word --: what stands behind it ({shown(' '.join(words[1:]), 100)}) is not read."
         return InvalidInput(said, hint=_help_of(name))
     if not word.startswith("-"):
-        said = f"{word[:100]!r} belongs to no option. Quote a value that contains spaces."
+        said = f"{shown(word, 100)!r} belongs to no option. Quote a value that contains spaces."
         return InvalidInput(said, hint=_help_of(name))
     options = [f"--{option.name}" for option in command.options_in_argv] + ["--json"] * (not command.is_program)
     option = word.partition("=")[0][:100]
