@@ -3,8 +3,11 @@
 
 /** Tokens and cost as the model's provider counts them. */
 export interface Usage {
+  /** Tokens of the question. */
   prompt_tokens?: number;
+  /** Tokens of the answer. */
   completion_tokens?: number;
+  /** Both together. */
   total_tokens?: number;
   /** US dollars. */
   cost?: number;
@@ -58,7 +61,9 @@ export interface ErrorDocument {
 
 /** Of `any-llm-status`, for a job that failed: not an error document, since asking did not fail. */
 export interface FailedStatus {
+  /** fal's id of the job. */
   request_id: string;
+  /** Where the job is: it waits, it runs, or it has ended (completed or failed). */
   status: "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED";
   /** Jobs ahead of this one, from 0, while it is IN_QUEUE. */
   queue_position: number | null;
@@ -74,11 +79,15 @@ export interface FailedStatus {
 
 /** A picture in a file. */
 export interface SavedPicture {
+  /** Where it was saved. */
   path: string;
+  /** Of the file, in hexadecimal digits. */
   sha256: string;
   /** In pixels; None when its format does not tell them. */
   width: number | null;
+  /** In pixels; None when its format does not tell them. */
   height: number | null;
+  /** Its media type, such as image/jpeg. */
   content_type: string;
   /** In bytes. */
   file_size: number;
@@ -134,7 +143,9 @@ export interface RejectedPicture {
 
 /** One rule, held against one picture. */
 export interface RuleResult {
+  /** The name of the rule. */
   rule: string;
+  /** Fail when a hard rule is broken, warn when an advice is. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
   /** The number or word that was measured; None when nothing was. */
   measured: unknown;
@@ -144,27 +155,33 @@ export interface RuleResult {
   reason: string;
   /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found. */
   sureness: string;
+  /** Where the rule was read. */
   source: string;
+  /** The day on which it was read. */
   read_on: string;
 }
 
 /** One picture against one place. */
 export interface PictureCheck {
+  /** The marketplace. */
   place: string;
   /** The day whose rules were used. */
   date: string;
   /** Fail when a hard rule is broken, warn when an advice is, else pass. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** Every rule of the place, with what was measured. */
   rules: RuleResult[];
 }
 
 /** A picture, with what --fidelity and --check tell of it. */
 export interface PublishedImage {
+  /** Where fal keeps it. */
   url: string;
   /** Pixels. */
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** Its media type, such as image/png. */
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
@@ -202,11 +219,13 @@ export interface PublishedImage {
 }
 
 export interface Image {
+  /** Where fal keeps it. */
   url: string;
   /** Pixels. */
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** Its media type, such as image/png. */
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
@@ -220,7 +239,9 @@ export interface Image {
 export interface JobCost {
   /** The step that it was for, such as `cutout`, `prompt` or `picture`. */
   step: string;
+  /** The style that it was for; null for a step that is for none. */
   style: string | null;
+  /** Where it ran. */
   endpoint: string;
   /** US dollars; null when that cannot be known. */
   cost_usd: number | null;
@@ -231,29 +252,45 @@ export interface StyleError {
   style: string | null;
   /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
   stage: "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "report" | "packshot" | "listing";
+  /** What went wrong, and what to do next. */
   error: string;
+  /** Stable name of this kind of failure. */
   error_type: ErrorType;
+  /** Whether the same call may succeed later without paying twice for one result. */
   retryable: boolean;
+  /** fal's id of the job, when it is known. */
   request_id: string | null;
 }
 
 /** The nine categories of a product. */
 export interface Categories {
+  /** What kind of product it is, such as Footwear. */
   main_product_type: string;
+  /** Which one of that kind, such as Sneakers. */
   subcategory: string;
+  /** Whom it is for, such as Men. */
   target_audience: string;
+  /** How expensive it looks, such as Mid-range. */
   price_range: string;
+  /** What it is used for, such as Casual Lifestyle. */
   use_case: string;
+  /** How it is designed, such as Streetwear. */
   style_design: string;
+  /** When it is used, such as All Season. */
   season_occasion: string;
+  /** Which industry makes it, such as Footwear Manufacturing. */
   industrial_type: string;
+  /** The mood that suits it, such as Urban/Street. */
   vibe: string;
 }
 
 /** A picture of one style, with what --fidelity and --check tell of it. */
 export interface PublishedStyledImage {
+  /** The name of its style. */
   style_name: string;
+  /** The description of its style. */
   style_description: string;
+  /** Where fal keeps it. */
   image_url: string;
   /** What the picture model was asked for. */
   prompt: string;
@@ -269,9 +306,13 @@ export interface PublishedStyledImage {
   path?: string;
   /** Of the file, in hexadecimal digits. */
   sha256?: string;
+  /** Its media type, such as image/png. */
   content_type?: string | null;
+  /** Bytes. */
   file_size?: number | null;
+  /** fal's id of the job that made it. */
   request_id?: string | null;
+  /** fal's own count of what is billed for it. */
   billable_units?: number | null;
   /** US dollars for this picture alone, without its prompt. */
   cost_usd?: number | null;
@@ -300,11 +341,15 @@ export interface PublishedStyledImage {
 }
 
 export interface PackshotImage {
+  /** Where it was saved. */
   path: string;
+  /** Of the file, in hexadecimal digits. */
   sha256: string;
   /** In pixels; None when its format does not tell them. */
   width: number | null;
+  /** In pixels; None when its format does not tell them. */
   height: number | null;
+  /** Its media type, such as image/jpeg. */
   content_type: string;
   /** In bytes. */
   file_size: number;
@@ -326,7 +371,9 @@ export interface PackshotImage {
 export interface TextRuleResult {
   /** The text: title, bullets, ...; `listing` when it is about all of them. */
   field: string;
+  /** The name of the rule. */
   rule: string;
+  /** Fail when a hard rule is broken, warn when an advice is. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
   /** The number or the words that were measured; None when nothing was. */
   measured: unknown;
@@ -339,7 +386,9 @@ export interface TextRuleResult {
   /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found, own: this
     library's own rule. */
   sureness: string;
+  /** Where the rule was read. */
   source: string;
+  /** The day on which it was read. */
   read_on: string;
 }
 
@@ -351,16 +400,23 @@ export interface TextCheck {
   date: string;
   /** Fail when a hard rule is broken, warn when an advice is, not_checked when nothing could be checked. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** Every rule of the place, with what was measured. */
   rules: TextRuleResult[];
 }
 
 /** The texts of one product in one language; one set that fits every place. */
 export interface Listing {
+  /** The language of all texts. */
   language: string;
+  /** The product's title. */
   title: string;
+  /** The selling points. */
   bullets: string[];
+  /** The description of the product. */
   description: string;
+  /** The page's title for search engines. */
   seo_title: string;
+  /** The page's summary for search engines. */
   seo_description: string;
   /** Search terms. */
   tags: string[];
@@ -368,6 +424,7 @@ export interface Listing {
   hashtags: string[];
   /** For social media, without hashtags. */
   captions: string[];
+  /** What the photo shows, for who cannot see it. */
   alt_text: string;
   /** The title for a URL, in ASCII; empty for a script that is not Latin. */
   slug: string;
@@ -381,9 +438,13 @@ export interface Listing {
 export interface Ask {
   /** `analysis`, `listing` or `mending`. */
   purpose: string;
+  /** The language that was asked for; null for an analysis. */
   language: string | null;
+  /** fal's id of the job. */
   request_id: string | null;
+  /** fal's own count of what is billed. */
   billable_units: number | null;
+  /** Tokens and cost, when the endpoint tells them. */
   usage: Usage | null;
 }
 
@@ -412,6 +473,7 @@ export interface CutoutOnFile {
 
 /** A language whose texts cannot all be used; in the `partial` of an error. */
 export interface Incomplete {
+  /** The language of the texts. */
   language: string;
   /** Those without a hard fault. */
   texts: Record<string, unknown>;
@@ -422,16 +484,22 @@ export interface Incomplete {
 }
 
 export interface ProductCounts {
+  /** Not begun. */
   waiting: number;
+  /** Begun, and not ended. */
   running: number;
+  /** Made. */
   done: number;
+  /** Failed. */
   failed: number;
   /** Products with a job of which nobody knows whether fal runs and bills it. */
   ambiguous: number;
 }
 
 export interface LeftOut {
+  /** Where it stands in the manifest, from 1. */
   line: number;
+  /** Why. */
   error: string;
 }
 
@@ -446,13 +514,17 @@ export interface SettledJobs {
 
 /** Jobs of one endpoint. */
 export interface EstimatedCalls {
+  /** Its id at fal. */
   endpoint: string;
+  /** What it is used for. */
   role: string;
   /** How many jobs. */
   calls: number;
   /** Null for language models, whose answers tell what they cost, and when fal names no price. */
   unit_price: number | null;
+  /** Such as images. */
   unit: string | null;
+  /** Such as USD. */
   currency: string | null;
   /** US dollars for all of them; null when that cannot be known ahead. */
   cost_usd: number | null;
@@ -462,6 +534,7 @@ export interface EstimatedCalls {
 
 /** What one unit of an endpoint costs. */
 export interface PriceRow {
+  /** Its id at fal. */
   endpoint: string;
   /** What it is used for; null when it is not in use. */
   role: string | null;
@@ -469,22 +542,28 @@ export interface PriceRow {
   unit_price: number | null;
   /** Such as `images`. */
   unit: string | null;
+  /** Such as USD. */
   currency: string | null;
 }
 
 export interface ResolvedSettings {
   /** Masked. */
   key: string;
+  /** Total seconds that a call may take. */
   timeout_s: number;
+  /** How many model calls run at once. */
   max_concurrency: number;
+  /** From which level the log is written to stderr: off, info or debug. */
   log: string;
   /** Whether fal keeps the inputs and outputs of jobs. */
   store_io: boolean;
   /** Seconds after which fal deletes files; null leaves it to the account. */
   expires_in_s: number | null;
+  /** Normal, or low for jobs that may wait behind others. */
   queue_priority: string;
   /** What all calls of a client together may cost, in US dollars. */
   max_usd: number | null;
+  /** The first `.env` file that applies; null when there is none. */
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -493,14 +572,17 @@ export interface ResolvedSettings {
 }
 
 export interface Host {
+  /** Whether it answered. */
   reachable: boolean;
   /** HTTP status of the answer; a 404 is an answer too. */
   status: number | null;
+  /** How long that took. */
   seconds: number;
 }
 
 /** A default model that ends. */
 export interface Ending {
+  /** Its name at OpenRouter. */
   model: string;
   /** The day, as YYYY-MM-DD, from which its provider no longer offers it. */
   ends_on: string;
@@ -512,8 +594,11 @@ export interface Ending {
 
 /** What fal's catalogue says of an endpoint, compared with what this library knows of it. */
 export interface CheckedEndpoint {
+  /** Its id at fal. */
   endpoint: string;
+  /** Whether its inputs are those that this library knows; unread when the catalogue could not be read. */
   verdict: "same" | "differs" | "gone" | "unread";
+  /** What is different, a sentence each. */
   differences: string[];
   /** Inputs that fal takes and this library does not use. */
   also: string[];
@@ -521,11 +606,13 @@ export interface CheckedEndpoint {
   matters: boolean;
   /** Of one unit. */
   price_usd: number | null;
+  /** What one unit is, such as an image. */
   unit: string | null;
 }
 
 /** A default model. */
 export interface CheckedModel {
+  /** Its name at OpenRouter. */
   model: string;
   /** Whether OpenRouter lists it; null when its list cannot be read. */
   listed: boolean | null;
@@ -535,12 +622,15 @@ export interface CheckedModel {
 
 /** How fal answers, compared with how it is documented. */
 export interface CheckedFact {
+  /** What was looked at. */
   fact: string;
+  /** What fal's documents say. */
   documented: string;
   /** `same`, or what the sandbox answers where the documents leave a choice. */
   sandbox: string;
   /** `same`, what differs, or why it was not seen. */
   live: string;
+  /** Whether it was looked at on fal itself. */
   seen: boolean;
   /** Whether the library relies on what differs. */
   matters: boolean;
@@ -550,8 +640,11 @@ export interface CheckedFact {
 
 /** What `doctor --live` found. */
 export interface LiveReport {
+  /** Every endpoint that this library knows. */
   endpoints: CheckedEndpoint[];
+  /** Every default model. */
   models: CheckedModel[];
+  /** What was looked at of how fal answers. */
   facts: CheckedFact[];
   /** What one of each was expected to cost at most; null when nothing was to be spent. */
   needed_usd: number | null;
@@ -565,6 +658,7 @@ export interface LiveReport {
 
 /** JSON Schemas (2020-12) of one command, each complete in itself. */
 export interface CommandSchemas {
+  /** What the command does. */
   description: string;
   /** What --json takes. */
   options: Record<string, unknown>;
@@ -576,15 +670,20 @@ export interface CommandSchemas {
 
 /** A step of a call begins. */
 export interface StepStarted {
+  /** The step that begins. */
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
+  /** Tells this event from the others of a step. */
   status: "started";
   /** The name of the style, when the step is for one. */
   style?: string;
 }
 
 export interface StyledImage {
+  /** The name of its style. */
   style_name: string;
+  /** The description of its style. */
   style_description: string;
+  /** Where fal keeps it. */
   image_url: string;
   /** What the picture model was asked for. */
   prompt: string;
@@ -600,9 +699,13 @@ export interface StyledImage {
   path?: string;
   /** Of the file, in hexadecimal digits. */
   sha256?: string;
+  /** Its media type, such as image/png. */
   content_type?: string | null;
+  /** Bytes. */
   file_size?: number | null;
+  /** fal's id of the job that made it. */
   request_id?: string | null;
+  /** fal's own count of what is billed for it. */
   billable_units?: number | null;
   /** US dollars for this picture alone, without its prompt. */
   cost_usd?: number | null;
@@ -612,8 +715,11 @@ export interface StyledImage {
 
 /** A step is over; with what it made. */
 export interface StepDone {
+  /** The step that is over. */
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
+  /** Tells this event from the others of a step. */
   status: "done";
+  /** How long the step took. */
   seconds: number;
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -650,7 +756,9 @@ export interface StepFailed {
   request_id: string | null;
   /** What to do next. */
   hint: string | null;
+  /** The step that failed. */
   step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
+  /** Tells this event from the others of a step. */
   status: "failed";
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -660,6 +768,7 @@ export interface StepFailed {
 
 /** A job's place in fal's queue, when it is another than before. */
 export interface QueueEvent {
+  /** Tells this event from others. */
   step: "queue";
   /** Jobs ahead of it; 0 also when it runs. */
   queue_position: number;
@@ -669,8 +778,11 @@ export interface QueueEvent {
 
 /** With `with_logs`: a line of a job's log. */
 export interface LogEvent {
+  /** Tells this event from others. */
   step: "log";
+  /** When it was written, by fal's clock. */
   timestamp: string;
+  /** The line. */
   message: string;
   /** fal's id of the job. */
   request_id: string;
@@ -678,14 +790,19 @@ export interface LogEvent {
 
 /** How far a batch is. */
 export interface BatchEvent {
+  /** Tells this event from others. */
   step: "batch";
   /** Products, as `failed`, `ambiguous` and `total`. */
   done: number;
+  /** Products that failed. */
   failed: number;
+  /** Products of which nobody knows whether fal runs, and bills, a job. */
   ambiguous: number;
+  /** All products. */
   total: number;
   /** Jobs that are at fal. */
   jobs: number;
+  /** US dollars so far, as far as they are known. */
   cost_usd: number;
 }
 
@@ -751,7 +868,9 @@ export interface SubmitResult {
 
 /** Of any-llm-status. */
 export interface StatusResult {
+  /** fal's id of the job. */
   request_id: string;
+  /** Where the job is: it waits, it runs, or it has ended (completed or failed). */
   status: "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED";
   /** Jobs ahead of this one, from 0, while it is IN_QUEUE. */
   queue_position: number | null;
@@ -766,6 +885,7 @@ export interface StatusResult {
 
 /** Of any-llm-cancel. */
 export interface CancelResult {
+  /** fal's id of the job. */
   request_id: string;
   /** Requested: it was running; too_late: it had ended. */
   status: "cancelled" | "requested" | "too_late" | "not_found";
@@ -833,7 +953,9 @@ export interface PromptResult {
 export interface BackgroundsDocument {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout: Image | null;
+  /** How many pictures were made. */
   total_generated: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested: number;
   /** What failed on the way, when something did. */
   errors: StyleError[] | null;
@@ -863,7 +985,9 @@ export interface UploadResult {
 export interface WorkflowDocument {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout: Image | null;
+  /** How many pictures were made. */
   total_generated: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested: number;
   /** What failed on the way, when something did. */
   errors: StyleError[] | null;
@@ -902,7 +1026,9 @@ export interface PackshotDocument {
   cutout: CutoutOnFile;
   /** One per place, in their order. */
   images: PackshotImage[];
+  /** fal's id of the job that cut the product out; null when a cut-out was given. */
   request_id: string | null;
+  /** fal's own count of what is billed. */
   billable_units: number | null;
   /** US dollars; null when it cannot be known. */
   cost_usd: number | null;
@@ -928,7 +1054,9 @@ export interface CheckDocument {
 export interface ListingDocument {
   /** The photo, when there was one. */
   image_url: string | null;
+  /** The product's categories that the texts were written from. */
   categories: Record<string, string>;
+  /** The marketplaces that the texts were checked for. */
   places: string[];
   /** One per language, in their order. */
   listings: Listing[];
@@ -945,6 +1073,7 @@ export interface ListingDocument {
 export interface BatchDocument {
   /** The folder with results.jsonl and a folder of each product's pictures. */
   output: string;
+  /** How many there are, by state. */
   products: ProductCounts;
   /** By their state: sent, done, failed, ambiguous. */
   jobs: Record<string, number>;
@@ -952,6 +1081,7 @@ export interface BatchDocument {
   cost_usd: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
   committed_usd: number;
+  /** What the batch may cost at most. */
   max_usd: number | null;
   /** Of this run. */
   seconds: number;
@@ -966,6 +1096,7 @@ export interface BatchDocument {
 
 /** Of prices. */
 export interface PricesDocument {
+  /** One row per endpoint. */
   prices: PriceRow[];
   error: null;
 }
@@ -976,6 +1107,7 @@ export interface EstimateDocument {
   cost_usd: number | null;
   /** Whether language models are among the endpoints, whose cost is known only afterwards. */
   about: boolean;
+  /** Every endpoint that would be called. */
   endpoints: EstimatedCalls[];
   /** Why `cost_usd` is null. */
   unknown: string | null;
@@ -986,6 +1118,7 @@ export interface EstimateDocument {
 export interface DoctorResult {
   /** Of Python and the packages. */
   versions: Record<string, string>;
+  /** What the client was told, from arguments, the environment and `.env` files. */
   settings: ResolvedSettings;
   /** fal's hosts by name. */
   hosts: Record<string, Host>;
@@ -1455,6 +1588,8 @@ export interface BatchOptions {
   retry_failed?: boolean | null;
   /** Submit jobs again that fal may have run and billed already (default: false). */
   retry_ambiguous?: boolean | null;
+  /** The URL of a PostgreSQL database, for a batch that several machines make (default: a file in the output's folder). */
+  journal?: string | null;
   /** First look for these jobs among fal's past requests (default: false). */
   settle?: boolean | null;
   /** Only tell how far the batch is (default: false). */
@@ -1550,6 +1685,11 @@ export type AnyLlmStreamFailure = ErrorDocument & {
   cost_usd?: number | null;
 };
 
+export type AnyLlmSubmitFailure = ErrorDocument & {
+  /** Null: fal may be running the job, and bill it. */
+  cost_usd?: number | null;
+};
+
 export type AnyLlmStatusFailure = ErrorDocument | FailedStatus;
 
 export type AnyLlmResultFailure = ErrorDocument & {
@@ -1636,7 +1776,9 @@ export type GenerateBgPromptFailure = ErrorDocument & {
 export type GenerateMultipleBgFailure = ErrorDocument & {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout?: Image | null;
+  /** How many pictures were made. */
   total_generated?: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested?: number;
   /** What failed on the way, when something did. */
   errors?: StyleError[] | null;
@@ -1662,7 +1804,9 @@ export type UploadFileFailure = ErrorDocument & {
 export type WorkflowFailure = ErrorDocument & {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout?: Image | null;
+  /** How many pictures were made. */
   total_generated?: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested?: number;
   /** What failed on the way, when something did. */
   errors?: StyleError[] | null;
@@ -1703,6 +1847,7 @@ export type PackshotFailure = ErrorDocument & {
   cutout?: CutoutOnFile;
   /** One per place, in their order. */
   images?: PackshotImage[];
+  /** fal's own count of what is billed. */
   billable_units?: number | null;
   /** US dollars; null when it cannot be known. */
   cost_usd?: number | null;
@@ -1722,7 +1867,9 @@ export type CheckImageFailure = ErrorDocument & {
 export type ListingFailure = ErrorDocument & {
   /** The photo, when there was one. */
   image_url?: string | null;
+  /** The product's categories that the texts were written from. */
   categories?: Record<string, string>;
+  /** The marketplaces that the texts were checked for. */
   places?: string[];
   /** One per language, in their order. */
   listings?: Listing[];
@@ -1743,6 +1890,7 @@ export type ListingFailure = ErrorDocument & {
 export type BatchFailure = ErrorDocument & {
   /** The folder with results.jsonl and a folder of each product's pictures. */
   output?: string | null;
+  /** How many there are, by state. */
   products?: ProductCounts | null;
   /** By their state: sent, done, failed, ambiguous. */
   jobs?: Record<string, number>;
@@ -1750,6 +1898,7 @@ export type BatchFailure = ErrorDocument & {
   cost_usd?: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
   committed_usd?: number;
+  /** What the batch may cost at most. */
   max_usd?: number | null;
   /** Of this run. */
   seconds?: number;
@@ -1762,6 +1911,7 @@ export type BatchFailure = ErrorDocument & {
 };
 
 export type PricesFailure = ErrorDocument & {
+  /** One row per endpoint. */
   prices?: PriceRow[];
 };
 
@@ -1770,6 +1920,7 @@ export type EstimateFailure = ErrorDocument & {
   cost_usd?: number | null;
   /** Whether language models are among the endpoints, whose cost is known only afterwards. */
   about?: boolean;
+  /** Every endpoint that would be called. */
   endpoints?: EstimatedCalls[];
   /** Why `cost_usd` is null. */
   unknown?: string | null;
@@ -1778,6 +1929,7 @@ export type EstimateFailure = ErrorDocument & {
 export type DoctorFailure = ErrorDocument & {
   /** Of Python and the packages. */
   versions?: Record<string, string>;
+  /** What the client was told, from arguments, the environment and `.env` files. */
   settings?: ResolvedSettings;
   /** fal's hosts by name. */
   hosts?: Record<string, Host>;
@@ -1846,7 +1998,7 @@ export interface Failures {
   "any-llm-complete": AnyLlmCompleteFailure;
   "any-llm-enterprise": AnyLlmEnterpriseFailure;
   "any-llm-stream": AnyLlmStreamFailure;
-  "any-llm-submit": ErrorDocument;
+  "any-llm-submit": AnyLlmSubmitFailure;
   "any-llm-status": AnyLlmStatusFailure;
   "any-llm-result": AnyLlmResultFailure;
   "any-llm-cancel": ErrorDocument;

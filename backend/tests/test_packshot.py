@@ -68,9 +68,9 @@ def test_no_place_fails_a_packshot_that_was_made_for_it(shop: Shop, place: str, 
     width, height = PLACES[place].size
     pixels = np.full((height + 40, width + 40, 4), (30, 90, 160, 255), np.uint8)
     pixels[:20] = pixels[-20:] = pixels[:, :20] = pixels[:, -20:] = 0
-    Image.fromarray(pixels, "RGBA").save(tmp_path / "cutout.png", compress_level=1)
-    cutout = tmp_path / "cutout.png"
-    (image,) = shop.packshot("photo.jpg", tmp_path / "out", places=[place], cutout=cutout, check=True)["images"]
+    path = tmp_path / "cutout.png"
+    Image.fromarray(pixels, "RGBA").save(path, compress_level=1)
+    (image,) = shop.packshot("photo.jpg", tmp_path / "out", places=[place], cutout=path, check=True)["images"]
     (check,) = image["checks"]
     failed = [rule for rule in check["rules"] if rule["verdict"] == "fail"]
     warned = [rule for rule in check["rules"] if rule["verdict"] == "warn"]

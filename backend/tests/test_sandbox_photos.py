@@ -232,6 +232,16 @@ def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch: pytest.Mon
     assert {one.shape for one in seen} == {(40, 60)}
 
 
+def test_a_product_is_looked_for_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[np.ndarray] = []
+    monkeypatch.setattr(saliency, "look", looked.append)
+    photo = png(paper(201))
+    with ThreadPoolExecutor(3) as pool:
+        made = [pool.submit(ask, photo) for ask in (look, cut_out, cut_out)]
+    assert all(one.result() for one in made)
+    assert len(looked) == 1
+
+
 def test_the_network_is_loaded_with_the_first_photo_and_not_before() -> None:
     program = (
         "import sys\n"

@@ -197,7 +197,7 @@ KEPT_KEYS = {
     "generate-bg-prompt": {"prompt"},
     "generate-multiple-bg": MANY_KEYS - {"timings"},
     "upload-file": {"url"},
-    "workflow": {*MANY_KEYS, "image_url", "categories", "description"},
+    "workflow": {*(MANY_KEYS - {"timings"}), "image_url", "categories", "description"},
     "packshot": {"images"},
     "listing": {"image_url", "categories", "places", "listings", "asks"},
     "batch": {"output", "products", "jobs", "left_out"},

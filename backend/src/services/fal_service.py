@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.request import getproxies
 
 from services.fal import arguments, log
-from services.fal.call import Call
+from services.fal.call import Call, Task
+from services.fal.certificates import tls_context
 from services.fal.costs import Costs, Purse
 from services.fal.doctor import examine
 from services.fal.downloads import Downloads
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         AnyCategories,
         BackgroundsResult,
         CancelResult,
+        DoctorResult,
         EnterpriseResult,
         Estimate,
         PictureResult,
@@ -874,7 +876,7 @@ class FalClient:
             return made.estimate
         raise InvalidInput("This costs nothing, so there is nothing to estimate.")
 
-    def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
+    def doctor(self, *, timeout: float | None = None) -> DoctorResult:
         """Versions, settings with the key masked, models that end, and whether this key reaches fal. Sends no job."""
         with self._call(timeout) as call:
             return examine(call, self._settings, self._parts().api)
@@ -1003,14 +1005,18 @@ class _Shared:
         _in_use.add(self)
 
     def parts(self) -> _Parts:
-        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
+        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second.
+
+        Meanwhile OpenSSL reads the certificates, for which it does not need Python's lock.
+        """
         with self._lock:
             if self._closed:
                 raise InvalidInput("This FalClient is closed. Create a new one.")
             if self._made is None:
+                tls = Task(tls_context)
                 from services.fal.fal_api import FalApi
 
-                self._made = _Parts(self._settings, FalApi(self._settings))
+                self._made = _Parts(self._settings, FalApi(self._settings, tls.result()))
             return self._made
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ LIMITS: Mapping[str, Schema] = {
     "max_usd": {"exclusiveMinimum": 0, "maximum": int(MAX_USD)},
     "options": {"type": "object"},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
-    "request_id": {"pattern": f"^{REQUEST_ID.pattern}$".replace(r"\w", "A-Za-z0-9_")},
+    "request_id": {"pattern": f"^{REQUEST_ID}$"},
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},
     "image_url": {"pattern": rf"^\s*(?:{WEB_URL}\s*$|data:image/)"},
     "styles": STYLES,

@@ -141,6 +141,11 @@ def _types() -> dict[str, Any]:
     return {name: kind for module in MODULES for name, kind in vars(module).items() if is_typeddict(kind)}
 
 
+def public_types() -> list[Any]:
+    """Every TypedDict that a method returns or a command prints, and those inside them."""
+    return list(_types().values())
+
+
 def error_types() -> list[str]:
     """Every `error_type` there is, in the order of the tree; `serve`, webhooks and batches have their own."""
     classes = [

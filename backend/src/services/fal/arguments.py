@@ -25,10 +25,9 @@ MAX_JOBS = 1_000_000
 MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 """fal's own limit for inputs given as a data URI."""
 
-_WITH_BLANKS = re.compile(r"(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z", re.IGNORECASE)
-_SCHEME = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
-_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
-
+_WITH_BLANKS = r"(?i)(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z"
+_SCHEME = r"(?i)\s*(?:[a-z][a-z0-9+.-]*://|data:)"
+_DATA_URI = r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z"
 
 LENGTH_WORDS = (10, 2000)
 """The least and the most words that a description may be asked for."""
@@ -41,7 +40,7 @@ MAX_SEED = 2**31 - 1
 MAX_SIDE = 99_999
 MAX_VARIANTS = 4
 """What one job of any of fal's picture endpoints makes at most."""
-_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})\Z")
+_SIZE = r"([1-9]\d{0,4})x([1-9]\d{0,4})\Z"
 
 
 class PictureOptions(NamedTuple):
@@ -133,7 +132,7 @@ def flag(value: object, name: str) -> bool:
 def web_url(value: object, name: str) -> str:
     """`value` when it is an http(s) URL with a host and one meaning only; blanks in its path are encoded."""
     url = text(value, name).strip()
-    if (found := _WITH_BLANKS.match(url)) is not None:
+    if (found := re.match(_WITH_BLANKS, url)) is not None:
         url = found[1] + found[2].replace(" ", "%20")
     fault = fault_of(url)
     try:
@@ -159,7 +158,7 @@ def image_url(value: object, name: str = "image_url") -> str:
                 f"{name} must be an http(s) URL or a data URI of an image, not {shown(url, 200)!r}{_because(url)}. "
                 "Upload a local file first (upload_file, or the command upload-file)."
             ) from error
-    if not _DATA_URI.match(url):
+    if not re.match(_DATA_URI, url):
         raise InvalidInput(f"{name} must look like data:image/png;base64,... when it is a data URI.")
     if len(url) > MAX_DATA_URI_BYTES:
         raise InvalidInput(f"{name} is a data URI of more than 10 MiB, which fal refuses. Upload the file instead.")
@@ -173,7 +172,7 @@ def _because(url: str) -> str:
 
 def is_url(value: object) -> bool:
     """Whether `value` is meant as a URL where a local path may stand too: it begins with a scheme."""
-    return isinstance(value, str) and _SCHEME.match(value) is not None
+    return isinstance(value, str) and re.match(_SCHEME, value) is not None
 
 
 def image_urls(value: object, name: str = "image_urls") -> list[str]:
@@ -324,7 +323,7 @@ def _image_size(value: object) -> tuple[int, int] | str:
         return _whole(value[0], "image_size[0]", 1, MAX_SIDE), _whole(value[1], "image_size[1]", 1, MAX_SIDE)
     if not isinstance(value, str):
         raise InvalidInput(f"image_size must be a width and a height, such as 1000x800, not {shown(repr(value), 100)}.")
-    size = _SIZE.match(value)
+    size = re.match(_SIZE, value)
     return (int(size[1]), int(size[2])) if size else text(value, "image_size")
 
 

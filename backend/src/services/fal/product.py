@@ -14,7 +14,7 @@ from services.fal import prompts
 from services.fal.arguments import Description, PictureOptions, Style
 from services.fal.call import Call, Task, Tasks, side_by_side
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, NoCategories, read_categories
-from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
+from services.fal.errors import AmbiguousSubmit, BadOutput, Cancelled, DeadlineExceeded, FalError, summary
 from services.fal.image_files import LocalImage, size_of
 from services.fal.journal import JobKey
 from services.fal.log import logger, outline
@@ -195,6 +195,8 @@ class ProductModels:
             except (Cancelled, DeadlineExceeded):
                 raise
             except FalError as error:
+                if call.journal is not None and isinstance(error, AmbiguousSubmit):
+                    raise  # the prompt may yet be found, and the picture is to be made from it
                 errors.append(style_error(error, stage, style.name))
                 prompt = prompts.plain_background(dict(categories), style.description)
             stage = "cutout"

@@ -31,7 +31,9 @@ class ListingResult(Costs):
     image_url: str | None
     """The photo, when there was one."""
     categories: Mapping[str, str]
+    """The product's categories that the texts were written from."""
     places: list[str]
+    """The marketplaces that the texts were checked for."""
     listings: list[Listing]
     """One per language, in their order."""
     asks: list[Ask]

@@ -38,20 +38,30 @@ class Ask(TypedDict):
     purpose: str
     """`analysis`, `listing` or `mending`."""
     language: str | None
+    """The language that was asked for; null for an analysis."""
     request_id: str | None
+    """fal's id of the job."""
     billable_units: float | None
+    """fal's own count of what is billed."""
     usage: Usage | None
+    """Tokens and cost, when the endpoint tells them."""
 
 
 class Listing(TypedDict):
     """The texts of one product in one language; one set that fits every place."""
 
     language: str
+    """The language of all texts."""
     title: str
+    """The product's title."""
     bullets: list[str]
+    """The selling points."""
     description: str
+    """The description of the product."""
     seo_title: str
+    """The page's title for search engines."""
     seo_description: str
+    """The page's summary for search engines."""
     tags: list[str]
     """Search terms."""
     hashtags: list[str]
@@ -59,6 +69,7 @@ class Listing(TypedDict):
     captions: list[str]
     """For social media, without hashtags."""
     alt_text: str
+    """What the photo shows, for who cannot see it."""
     slug: str
     """The title for a URL, in ASCII; empty for a script that is not Latin."""
     checks: list[TextCheck]
@@ -71,6 +82,7 @@ class Incomplete(TypedDict):
     """A language whose texts cannot all be used; in the `partial` of an error."""
 
     language: str
+    """The language of the texts."""
     texts: dict[str, Any]
     """Those without a hard fault."""
     faults: dict[str, list[str]]

@@ -25,11 +25,15 @@ class SavedPicture(TypedDict):
     """A picture in a file."""
 
     path: str
+    """Where it was saved."""
     sha256: str
+    """Of the file, in hexadecimal digits."""
     width: int | None
     """In pixels; None when its format does not tell them."""
     height: int | None
+    """In pixels; None when its format does not tell them."""
     content_type: str
+    """Its media type, such as image/jpeg."""
     file_size: int
     """In bytes."""
 

@@ -27,6 +27,7 @@ class PackshotDocument(PackshotResult):
     """Of `packshot`."""
 
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
 
 
 class CheckDocument(TypedDict):
@@ -55,6 +56,7 @@ class ListingDocument(ListingResult, IncompleteListings):
     """Of `listing`."""
 
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
 
 
 class ShopTexts(TypedDict):

@@ -63,7 +63,9 @@ class PackshotResult(TypedDict):
     images: list[PackshotImage]
     """One per place, in their order."""
     request_id: str | None
+    """fal's id of the job that cut the product out; null when a cut-out was given."""
     billable_units: Kept[float | None]
+    """fal's own count of what is billed."""
     cost_usd: Kept[float | None]
     """US dollars; null when it cannot be known."""
     costs: Kept[list[JobCost]]

@@ -205,7 +205,7 @@ def _listing(client: FalClient, values: Values) -> Document:
 
 def _doctor(client: FalClient, values: Values) -> Document:
     if not values.get("live"):
-        return client.doctor(timeout=values.get("timeout"))
+        return dict(client.doctor(timeout=values.get("timeout")))
     from services.live.check import examine_live
 
     return examine_live(client, values.get("spend"), values.get("recordings"), values.get("timeout"))
@@ -558,6 +558,12 @@ COMMANDS: Mapping[str, Command] = {
                 "retry_ambiguous",
                 "flag",
                 "submit jobs again that fal may have run and billed already (default: false)",
+            ),
+            Option(
+                "journal",
+                "text",
+                "the URL of a PostgreSQL database, for a batch that several machines make (default: a file in the "
+                "output's folder)",
             ),
             Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
             Option("status", "flag", "only tell how far the batch is (default: false)"),
