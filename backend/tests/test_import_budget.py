@@ -53,7 +53,8 @@ SERVICE = {
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
 SAVED = {*CLIENT, "saved_files"}
-REPORTED = {*SAVED, "page_look", "worker.report_page"}
+REPORT = {f"worker.report{part}" for part in ("", "_checks", "_html", "_listing", "_page", "_steps")}
+REPORTED = {*SAVED, *REPORT, "page_look"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
@@ -109,7 +110,7 @@ BUDGETS = {
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --progress": {*CLIENT, "worker.terminal"},
-    "workflow --report": {*REPORTED, "worker.report"},
+    "workflow --report": REPORTED,
     "packshot": {*SERVICE, *PACKSHOT},
     "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
     "listing": {*CLIENT, *SHOP, *LISTING},
