@@ -101,6 +101,7 @@ BUDGETS = {
     "any-llm-cancel": CLIENT,
     "background": CLIENT,
     "remove-background": CLIENT,
+    "remove-background --check": {*SAVED, *PACKSHOT, "worker.publishing"} - {"worker.shop_commands"},
     "analyze-product": CLIENT,
     "generate-bg-prompt": CLIENT,
     "generate-multiple-bg": CLIENT,
@@ -156,6 +157,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "webhook-listen": ["--port", "0", "--timeout", "0.1"],
         "background": [*image, *prompt],
         "remove-background": image,
+        "remove-background --check": [*image, "--save_dir", str(tmp_path / "saved"), "--check", "--for", "etsy"],
         "analyze-product": image,
         "generate-bg-prompt": ["--categories", categories, "--style_type", "Studio"],
         "generate-multiple-bg": [*image, "--categories", categories, *styles],
@@ -226,7 +228,7 @@ def allowed(name: str) -> set[str]:
     """Others' packages that a command of BUDGETS may load."""
     if name in ("schema", "webhook-listen"):
         return set()
-    image_extra = {"numpy", "cv2", "PIL", "mmap"} if name in ("packshot", "check-image") else set()
+    image_extra = {"numpy", "cv2", "PIL", "mmap"} if "shop.picture_check" in BUDGETS[name] else set()
     return of_fal_client() | image_extra
 
 
