@@ -798,8 +798,9 @@ export interface LogEvent {
 
 /** How far a batch is. */
 export interface BatchEvent {
-  /** Tells this event from others. */
   step: "batch";
+  /** Tells this event from others. */
+  status: "running";
   /** Products, as `failed`, `ambiguous` and `total`. */
   done: number;
   /** Products that failed. */

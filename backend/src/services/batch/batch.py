@@ -283,6 +283,9 @@ class Batch:
     def _next(self) -> Product | None:
         """The next product; None when there is none, or the run ends."""
         while self._brake.reason is None:
+            if self._call.cancelled:
+                self.stop()  # else products would be begun, and put back, until `_watch` looks
+                return None
             if pause_s := self._brake.pause_s():
                 self._brake.wait(pause_s)
                 continue

@@ -755,6 +755,7 @@ class BatchEvent(TypedDict):
     """How far a batch is."""
 
     step: Literal["batch"]
+    status: Literal["running"]
     """Tells this event from others."""
     done: int
     """Products, as `failed`, `ambiguous` and `total`."""

@@ -114,6 +114,7 @@ def _tell(call: Call, counts: Document) -> None:
     call.progress.tell(
         {
             "step": "batch",
+            "status": "running",
             **{name: products[name] for name in ("done", "failed", "ambiguous")},
             "total": sum(products.values()),
             "jobs": jobs.get("intent", 0) + jobs.get("sent", 0),
