@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,17 @@ journal = PostgresStore(sys.argv[1])
 journal.open(None, None, None)
 
 def spend(number):
-    for job in range(1000):
+    job = 0
+    while True:
+        step = f"{sys.argv[2]}-{number}-{job}"
         try:
-            while journal.begin(1, f"{sys.argv[2]}-{number}-{job}", "endpoint", "hash", 0.07, retry_ambiguous=False):
-                pass
+            journal.begin(1, step, "endpoint", "hash", 0.07, retry_ambiguous=False)
         except BudgetExceeded:
-            return
-        journal.sent(1, f"{sys.argv[2]}-{number}-{job}", "id")
+            if journal.batch().paused:
+                return
+        else:
+            journal.sent(1, step, "id")
+            job += 1
 
 threads = [threading.Thread(target=spend, args=(number,)) for number in range(8)]
 for thread in threads: thread.start()
@@ -195,18 +200,31 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     assert other.result_bytes() == sum(len(line) + 1 for line in other.results())
 
 
+def has_jobs(journal: PostgresStore, number: int) -> bool:
+    return sum(journal.counts().jobs.values()) >= number
+
+
 def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
     server: Postgres, machine: Callable[..., PostgresStore]
 ) -> None:
-    journal = machine(recipe=RECIPE, max_jobs=1000, max_usd=2.8)
+    journal = machine(recipe=RECIPE, max_jobs=1000, max_usd=0.0)
     journal.add(products(1))
+    # Slow enough for all of them to come between what one of them reads and what it writes.
+    journal._server.fetch(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$"
+    )
+    journal._server.fetch("CREATE TRIGGER slow BEFORE INSERT ON job FOR EACH ROW EXECUTE FUNCTION slow()")
     script = [sys.executable, "-c", SPENDER, journal._server.address.url]
-    env = {"PYTHONPATH": str(BACKEND / "src")}
-    spenders = [subprocess.Popen([*script, name], env=env) for name in "ab"]
+    spenders = [subprocess.Popen([*script, name], env={"PYTHONPATH": str(BACKEND / "src")}) for name in "ab"]
+    for jobs in range(1, 11):
+        # All of them want the one job that there is money for.
+        journal._server.fetch("UPDATE batch SET max_usd = max_usd + 0.07")
+        wait_until(partial(has_jobs, journal, jobs))
+    journal.set_paused(True)
     assert [spender.wait(120) for spender in spenders] == [0, 0]
-    assert journal.counts().jobs == {"sent": 40}
-    assert journal.batch().committed == 2.8
-    with pytest.raises(BudgetExceeded, match=r"\$2\.80.*--max_usd"):
+    assert journal.counts().jobs == {"sent": 10}
+    assert journal.batch().committed == 0.7
+    with pytest.raises(BudgetExceeded, match=r"\$0\.70.*--max_usd"):
         begin(journal, 1)
 
 
