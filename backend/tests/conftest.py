@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,16 @@ BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
 COFFEE = BACKEND / "examples" / "coffee.jpg"
 
-# Thousands of tests are made and kept: to look through them again and again is a fifth of the work.
-gc.disable()
 
-
-def pytest_collection_finish() -> None:
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests are made and kept: to look through them for garbage is a fifth of the work."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 MEASURED = (
@@ -82,6 +85,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: 
         monkeypatch.delenv(name)
     monkeypatch.setattr("services.fal.settings._PROJECT", tmp_path)
     monkeypatch.setattr(Endpoints, "_moved", {})
+    # The test before may have left one behind: neither its request nor what it learns belongs to this test.
+    for thread in threading.enumerate():
+        if thread.name == "fal-prices":
+            thread.join()
     for remembered in ("_known", "_dearest", "_failed_at"):
         monkeypatch.setattr(Prices, remembered, {})
     monkeypatch.setattr(redaction, "_secrets", set())
@@ -112,10 +119,6 @@ packages, one_shop = shop_server.packages, shop_server.one_shop
 @pytest.fixture
 def box(sandbox_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The sandbox as at its start, and this process's environment leading to it."""
-    # The test before may have left one behind: its request is not this test's.
-    for thread in threading.enumerate():
-        if thread.name == "fal-prices":
-            thread.join()
     sandbox_server.reset()
     for name, value in sandbox_server.env().items():
         monkeypatch.setenv(name, value)

@@ -32,6 +32,7 @@ from services.batch.sqlite_journal import SqliteStore
 from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import AuthError, BalanceExhausted, BudgetExceeded, Cancelled, InvalidInput, RateLimited
 from services.fal_service import FalClient
+from test_client_own_photokit import authority, own  # noqa: F401
 
 TEXT, ENTERPRISE, VISION = "openrouter/router", "openrouter/router/enterprise", "openrouter/router/vision"
 CUTOUT, PHOTOKIT = "fal-ai/bria/background/remove", "bria/replace-background"
@@ -199,6 +200,15 @@ def test_a_job_in_doubt_is_never_submitted_again_unless_asked_for(quick: Sandbox
     assert len(accepted(quick, PHOTOKIT)) == 6
 
 
+def test_a_picture_waits_for_the_prompt_that_may_yet_be_found(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=ENTERPRISE, drop="after")
+    [line] = made(rows[:1], out)
+    assert (line["status"], line["error_type"], line["result"]["images"]) == ("ambiguous", "ambiguous_submit", [])
+    [line] = made(None, out, settle=True)
+    assert (line["status"], line["result"]["images"][0]["prompt"]) == ("done", "A mug.")
+    assert len(accepted(quick)) == JOBS
+
+
 def test_settling_picks_up_what_fal_has_and_drops_what_it_never_had(quick: Sandbox, rows: Any, out: Path) -> None:
     quick.fault("submit", endpoint=PHOTOKIT, drop="after")
     quick.fault("submit", endpoint=CUTOUT, drop="before")
@@ -216,6 +226,18 @@ def test_settling_picks_up_what_fal_has_and_drops_what_it_never_had(quick: Sandb
     assert quick.ledger()["billable"] == JOBS * 4
 
 
+def test_of_two_jobs_that_were_asked_the_same_each_is_settled_by_its_own(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=TEXT, drop="after")
+    quick.fault("submit", endpoint=TEXT, garbage="truncated")  # fal names the id of this one
+    made(rows[:2], out, max_jobs=1)
+    assert states(out) == {"ambiguous": 2}
+    with Batch(None, out, settle=True) as batch:
+        assert batch.settled == (2, 0, 0)
+        assert [line["status"] for line in batch] == ["done", "done"]
+    assert quick.ledger()["billable"] == JOBS * 2
+    assert len(set(query(out, "SELECT request_id FROM job"))) == JOBS * 2
+
+
 def test_an_intent_without_an_id_is_in_doubt_after_a_kill(quick: Sandbox, rows: Any, out: Path) -> None:
     made(rows[:1], out)
     query(out, "UPDATE product SET state = 'running', result_bytes = 0, ended = NULL")
@@ -223,6 +245,23 @@ def test_an_intent_without_an_id_is_in_doubt_after_a_kill(quick: Sandbox, rows: 
     [line] = made(None, out)
     assert line["status"] == "ambiguous"
     assert len(accepted(quick)) == JOBS
+
+
+def test_a_photokit_of_ones_own_is_asked_once(
+    quick: Sandbox,
+    rows: Any,
+    out: Path,
+    own: Any,  # noqa: F811
+) -> None:
+    own.body = {"image": {"url": quick.put_file(small_photo(), "own.jpg", "image/jpeg")}}
+    made(rows[:1], out)
+    query(out, "UPDATE product SET state = 'waiting', result_bytes = 0, ended = NULL")
+    assert [line["status"] for line in made(None, out)] == ["done"]
+    assert len(own.requests) == 1
+    own.hang_up = True
+    made([*rows[:1], {**rows[1], "key": "other"}], out)
+    made(None, out, settle=True)
+    assert (states(out), len(own.requests)) == ({"done": 1, "ambiguous": 1}, 2)
 
 
 # What pauses or ends the whole run

@@ -321,7 +321,16 @@ def test_the_commands_that_upload_take_it(
 BIG = 12_000_000
 
 
+@pytest.fixture
+def unpainted(box: Sandbox) -> None:
+    """What is made of the photos does not matter here, and takes seconds."""
+    box.say('{"main_product_type": "Kitchenware"}', endpoint="openrouter/router/vision")
+    for endpoint in ("fal-ai/bria/background/remove", "bria/replace-background"):
+        box.fault("job", endpoint=endpoint, output={"image": {"url": "https://v3.fal.media/a.png"}})
+
+
 @pytest.mark.parametrize(("kind", "becomes"), [("TIFF", "JPEG"), ("BMP", "JPEG"), ("RGBA", "PNG")])
+@pytest.mark.usefixtures("unpainted")
 def test_a_workflow_sends_bria_a_jpeg_or_a_png_in_place_of_a_tiff_or_a_bitmap(
     kind: str, becomes: str, box: Sandbox, client: FalClient, saved: Callable[..., Any]
 ) -> None:
@@ -339,6 +348,7 @@ def test_a_workflow_sends_bria_a_jpeg_or_a_png_in_place_of_a_tiff_or_a_bitmap(
     ]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_workflow_sends_bria_a_smaller_photo_in_place_of_one_of_more_than_12_mb(
     box: Sandbox, client: FalClient, tmp_path: Path
 ) -> None:
@@ -370,7 +380,8 @@ def test_what_pillow_cannot_make_fit_for_bria_is_an_error_before_anything_is_sen
     with pytest.raises(InvalidInput, match=r"take no image/heic files, .*Pillow does not know its format\. Convert"):
         client.product_workflow(heic)
     large = tmp_path / "photo.jpg"
-    large.write_bytes(b"\xff\xd8\xff\xe0" + bytes(BIG))
+    # Broken at once: Pillow reads on byte by byte where a marker may follow.
+    large.write_bytes(b"\xff\xd8\xff\xe0\x00\x02\xff\x01" + bytes(BIG))
     with pytest.raises(InvalidInput, match="no files of more than 12 MB, and Pillow cannot convert"):
         client.product_workflow(large)
     assert box.journal() == []

@@ -7,6 +7,7 @@ standard library's own imports differ between versions of Python and are not cou
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -44,9 +45,9 @@ START = {
 SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.costs", "fal.journal", "fal.log", "fal.progress"}
 SERVICE = {
     *SUPERVISED,
-    *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
-    *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json", "fal.model_ends"),
-    *("fal.estimates", "fal.prices"),
+    *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.certificates", "fal.doctor"),
+    *("fal.downloads", "fal.endpoints", "fal.env_files", "fal.estimates", "fal.hosts", "fal.image_files", "fal.jobs"),
+    *("fal.loose_json", "fal.model_ends", "fal.prices"),
     *("fal.picture_models", "fal.product", "fal.prompts", "fal.responses", "fal.settings", "fal.text_models"),
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
@@ -67,6 +68,10 @@ PACKSHOT = {
 LISTING = {
     *("shop.fact_check", "shop.listing", "shop.listing_answer", "shop.listing_prompts", "shop.listing_writer"),
     *("shop.materials", "fal.results"),
+}
+JUDGED = {
+    *("shop.backdrop", "shop.fidelity", "shop.foreground", "shop.judge", "shop.packshot", "shop.picture_check"),
+    *("shop.picture_file", "shop.pixel_lock", "shop.placement", "shop.source_type", "fal.results"),
 }
 LISTEN = {
     *SUPERVISED,
@@ -200,6 +205,17 @@ def test_the_env_file_is_parsed_only_when_the_key_is_in_it(box: Sandbox, tmp_pat
     argv = (str(WORKER), "any-llm-complete", "--prompt", "A mug.")
     assert "dotenv" not in loaded(*argv, succeeds=True)[1]
     assert "dotenv" in loaded(*argv, succeeds=True, without="FAL_KEY")[1]
+
+
+def test_no_pattern_is_compiled_before_it_is_used() -> None:
+    modules = [importlib.import_module(f"services.{name}") for name in sorted(CLIENT)]
+    named = [(module.__name__, name) for module in modules for name, value in vars(module).items() if _compiled(value)]
+    assert named == []
+
+
+def _compiled(value: object) -> bool:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(one, re.Pattern) for one in values)
 
 
 def test_every_command_has_a_budget() -> None:

@@ -33,7 +33,7 @@ SETTINGS, ERRORS_PAGE, SANDBOX = DOCS / "settings.md", DOCS / "errors.md", DOCS 
 WORKER, PYTHON = DOCS / "worker.md", DOCS / "python.md"
 PROJECT = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3"}
+OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3", "certifi"}
 """Packages that come with the three runtime packages and that services import themselves."""
 IMPORT_NAMES = {
     "python-dotenv": "dotenv",
@@ -41,7 +41,7 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "scikit-image": "skimage",
 }
-FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/")
+FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/", "wire" + ".md")
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
 ERRORS: list[type[FalError]] = [
     cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)

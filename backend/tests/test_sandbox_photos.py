@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from conftest import COFFEE
 from fal_sandbox.phrases import NOUNS, PRODUCT_WORDS
 from fal_sandbox.pictures import cutout, light, saliency, surfaces
 from fal_sandbox.pictures.colours import look
@@ -138,6 +139,12 @@ def test_a_strap_is_kept_and_what_it_encloses_is_background() -> None:
     assert alpha[220:300, 250:550].max() == 0
 
 
+def test_the_inner_corner_between_cup_and_saucer_holds_no_wood() -> None:
+    alpha = read(cut_out(COFFEE.read_bytes()).png)[..., 3]
+    assert alpha[62:65, 176:179].max() == 0
+    assert alpha[74:78, 176:179].min() > 127
+
+
 def test_the_edge_of_a_table_is_no_strap() -> None:
     picture, _ = camera()
     for columns in (slice(0, 137), slice(663, 800)):
@@ -223,6 +230,16 @@ def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch: pytest.Mon
         seen = list(pool.map(saliency.look, [np.zeros((40, 60, 3), np.uint8)] * 2))
     assert len(made) == 1
     assert {one.shape for one in seen} == {(40, 60)}
+
+
+def test_a_product_is_looked_for_once_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[np.ndarray] = []
+    monkeypatch.setattr(saliency, "look", looked.append)
+    photo = png(paper(201))
+    with ThreadPoolExecutor(3) as pool:
+        made = [pool.submit(ask, photo) for ask in (look, cut_out, cut_out)]
+    assert all(one.result() for one in made)
+    assert len(looked) == 1
 
 
 def test_the_network_is_loaded_with_the_first_photo_and_not_before() -> None:

@@ -178,12 +178,12 @@ test('close ends a worker that hangs', async () => {
   assert.ok(isGone(pid));
 });
 
-test('a thousand calls at once are each answered', async () => {
+test('hundreds of calls at once are each answered', async () => {
   await using({}, async (worker) => {
     await worker.ready();
     const { request_id } = await worker.call('any-llm-submit', { prompt: 'x' });
     await box.waitFor((ledger) => ledger.completed === 1);
-    const calls = Array.from({ length: 1000 }, () => worker.call('any-llm-cancel', { request_id }));
+    const calls = Array.from({ length: 250 }, () => worker.call('any-llm-cancel', { request_id }));
     assert.deepEqual(new Set((await Promise.all(calls)).map((one) => one.status)), new Set(['too_late']));
   });
 });
