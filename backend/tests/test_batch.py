@@ -165,12 +165,14 @@ def test_a_failed_step_stops_no_sibling_and_is_made_again_on_request(quick: Sand
 
 
 def test_an_answer_that_nobody_can_use_is_asked_for_again_by_a_retry(box: Sandbox, rows: Any, out: Path) -> None:
-    box.say("I see nothing.", VISION, times=2)
+    box.fault("job", endpoint=VISION, output={"output": "I see nothing."}, times=2)
+    categories = json.dumps(dict.fromkeys(CATEGORY_NAMES, "Mugs"))
+    box.fault("job", endpoint=VISION, output={"output": categories})
     [line] = made(rows[:1], out, command="analyze_product_image", options={})
     assert (line["status"], line["error_type"]) == ("failed", "bad_output")
     [line] = made(None, out, retry_failed=True)
     assert line["status"] == "done"
-    assert len(accepted(box)) == 3 + (line["result"]["raw_output"] == "")
+    assert len(accepted(box)) == 3
 
 
 def test_a_batch_without_products_is_no_success(quick: Sandbox, rows: Any, out: Path) -> None:
@@ -269,11 +271,11 @@ def test_a_photokit_of_ones_own_is_asked_once(
 
 def test_a_rate_limit_pauses_the_run(quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brake, "FIRST_PAUSE_S", 0.05)
-    quick.fault("submit", status=429, times=8)
+    quick.fault("submit", status=429, retry_after="0.01", times=12)
     made(rows, out)
     assert states(out) == {"done": 4}
     monkeypatch.setattr(brake, "MOST_PAUSES", 1)
-    quick.fault("submit", status=429, times=None)
+    quick.fault("submit", status=429, retry_after="0.01", times=None)
     with pytest.raises(RateLimited):
         made([{**row, "key": f"other {row['key']}"} for row in rows], out)
     assert len(results(out)) == 4
@@ -433,12 +435,12 @@ def test_a_clock_that_is_set_back_loses_nothing(
 
 def test_a_full_disk_ends_the_run_and_a_resume_goes_on(quick: Sandbox, rows: Any, out: Path) -> None:
     manifest = out.with_suffix(".jsonl")
-    many = [{**rows[0], "key": f"SKU {number}"} for number in range(12)]
+    many = [{**rows[0], "key": f"SKU {number}"} for number in range(6)]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in many))
     argv = [sys.executable, str(WORKER), "batch", "--output", str(out)]
     ran = subprocess.run(
         [*argv, "--input", str(manifest), "--max_jobs", "2"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         capture_output=True,
         check=False,
     )
@@ -446,8 +448,8 @@ def test_a_full_disk_ends_the_run_and_a_resume_goes_on(quick: Sandbox, rows: Any
     assert (ran.returncode, document["error_type"]) == (1, "journal")
     assert "cannot be written" in document["error"]
     resumed = subprocess.run([*argv, "--settle"], capture_output=True, check=False)
-    assert json.loads(resumed.stdout)["products"]["done"] + json.loads(resumed.stdout)["products"]["ambiguous"] == 12
-    assert len(accepted(quick)) <= 12 * 9
+    assert json.loads(resumed.stdout)["products"]["done"] + json.loads(resumed.stdout)["products"]["ambiguous"] == 6
+    assert len(accepted(quick)) <= 6 * 9
 
 
 def test_an_output_that_cannot_be_written_is_told_first(quick: Sandbox, rows: Any, tmp_path: Path) -> None:
@@ -527,9 +529,9 @@ def test_what_can_be_no_key_is_refused(key: Any) -> None:
 
 def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
     manifest = out.with_suffix(".csv")
-    cells = [f'p{number},{rows[0]["image"]},"[""Studio""]"' for number in range(51)]
-    manifest.write_text("\n".join(["key,image,styles", *cells, f"bad,{rows[0]['image']},["]))
-    given = ("batch", "--input", str(manifest), "--output", str(out))
+    cells = [f"p{number},{rows[0]['image']}" for number in range(51)]
+    manifest.write_text("\n".join(["key,image", *cells, f",{rows[0]['image']}"]))
+    given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "remove-background")
     code, planned = run(*given, "--dry_run")
     assert (code, {row["calls"] for row in planned["planned"]}) == (0, {51})
     assert (planned["left_out"][0]["line"], out.exists()) == (53, False)
@@ -537,14 +539,14 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     assert accepted(quick) == []
     code, document = run(*given, "--yes", "--max_jobs", "20")
     assert (code, document["products"]["done"], document["error_type"]) == (1, 51, "batch_incomplete")
-    assert document["cost_usd"] == pytest.approx(planned["cost_usd"], rel=0.5)
+    assert document["cost_usd"] == planned["cost_usd"] == pytest.approx(51 * 0.018)
     assert run("batch", "--output", str(out), "--status")[1]["products"]["done"] == 51
     assert run("batch", "--output", str(out))[0] == 0
-    assert len(accepted(quick)) == 51 * JOBS
+    assert len(accepted(quick)) == 51
 
 
 def test_another_process_may_pause_it(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
-    quick.configure(latency=0.5)
+    quick.configure(latency=0.2)
     with Batch(rows, out, options=ONE_STYLE, max_jobs=1) as batch:
         lines = iter(batch)
         next(lines)

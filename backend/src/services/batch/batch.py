@@ -25,7 +25,7 @@ from typing import Any, Union
 
 from services.batch.attempt import attempt
 from services.batch.brake import Brake
-from services.batch.journal import COUNTED, JournalError, NewProduct, Product, ProductState, Store, check_recipe
+from services.batch.journal import COUNTED, JournalError, Product, ProductState, Store, check_recipe
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
 from services.batch.page import Page
@@ -100,7 +100,7 @@ class Batch:
         - settle: first ask fal for these jobs, among its past requests
         - timeout: seconds for one product (default: 900)
         - on_progress: called with `counts()` every second
-        - confirm: called with the number of products that are new, before anything is begun; may raise
+        - confirm: called with the number of products that are new, before they are begun; may raise
         - within: a call that another thread may cancel
         - recipe_of: makes the recipe of a command and its options
         - journal: the URL of a PostgreSQL database, for a batch that several machines make (the extra `cluster`);
@@ -115,7 +115,7 @@ class Batch:
         self._call = Call(math.inf, parent=within, progress=Progress())
         self._around = within
         self._on_progress = on_progress
-        self._confirm = confirm
+        self._confirm = confirm or (lambda products: None)
         self.bad_lines: list[BadLine] = []
         """Lines of the manifest that were left out."""
         self.settled: Settled | None = None
@@ -162,20 +162,24 @@ class Batch:
             check_max_usd(max_usd)
         fixed = {"endpoints": dict(settings.endpoints), "models": {k: list(v) for k, v in settings.models.items()}}
         recipe: Recipe | None = None
-        products: Iterable[NewProduct] = ()
+        manifest: Manifest | None = None
         if source is not None or command is not None or options is not None:
             recipe = recipe_of(command or DEFAULT_COMMAND, options or {})
         if source is not None and recipe is not None:
-            products = manifest = Manifest(source, recipe.read)
+            manifest = Manifest(source, recipe.read)
             self.bad_lines = manifest.bad_lines
-            if self._confirm is not None and not self._store.is_there():
-                self._confirm(manifest.count)
+        is_new = not self._store.is_there()
+        if manifest is not None and is_new:
+            self._confirm(manifest.count)
         make_folder(self.output)
         named = recipe and {"command": recipe.command, "options": dict(recipe.options), **fixed}
         row = self._store.open(named, max_jobs, max_usd)
         check_recipe(row.recipe, {**row.recipe, **fixed})
         self._recipe = recipe or recipe_of(row.recipe["command"], row.recipe["options"])
-        self._store.add(products)
+        if manifest is not None:
+            if not is_new:
+                self._confirm(manifest.count - sum(counts_of(self._store)["products"].values()))
+            self._store.add(manifest)
         if source is None and not self._store.has_products():
             # Its first run was ended before it had read its input.
             raise InvalidInput(f"The batch in {str(self.output)!r} has no products.", hint="Run it again with --input.")
@@ -208,9 +212,9 @@ class Batch:
         if self._brake.reason is not None:
             raise self._brake.reason
 
-    def drain(self) -> None:
+    def drain(self, why: str = "stopped") -> None:
         """Submit no more jobs, and let those that run go on for DRAIN_S. May be called by another thread."""
-        self._brake.stop(Cancelled("The batch was stopped.", hint=self.how_to_resume))
+        self._brake.stop(Cancelled(f"The batch was {why}.", hint=self.how_to_resume))
         self._drained_at = min(self._drained_at, time.monotonic() + DRAIN_S)
 
     def stop(self) -> None:
@@ -331,7 +335,7 @@ class Batch:
         elif self._brake.reason is None and self._around is not None and self._around.winds_down:
             self.drain()
         elif self._brake.reason is None and self._store.batch().paused:
-            self._brake.stop(Cancelled("The batch was paused.", hint=self.how_to_resume))
+            self.drain("paused")
         if self._show_at <= time.monotonic():
             self._show_at = time.monotonic() + SHOW_EVERY_S
             self._show()
