@@ -182,12 +182,14 @@ class PostgresStore(Store):
     # Products
 
     def add(self, products: Iterable[NewProduct]) -> int:
-        rows = list(products)  # a lost connection begins anew
-        return self._server.run(lambda connection: self._add(connection, rows), locks=_LOCK)
+        # They may be more than memory holds, and can be read once: a connection that is lost is not waited for.
+        return self._server.run(
+            lambda connection: self._add(connection, iter(products)), locks=_ONE_ADDS, patience_s=0.0
+        )
 
-    async def _add(self, connection: Connection, rows: Sequence[NewProduct]) -> int:
-        added, rest = 0, iter(rows)
-        while page := list(islice(rest, PAGE)):
+    async def _add(self, connection: Connection, rows: Iterator[NewProduct]) -> int:
+        added = 0
+        while page := list(islice(rows, PAGE)):
             known = await connection.fetch(
                 "SELECT key, input FROM product WHERE key = ANY($1)", [product.key for product in page]
             )
@@ -517,7 +519,7 @@ class PostgresStore(Store):
         return self._server.fetch(statement, *values)[0][0]
 
 
-_LOCK = "SELECT FROM batch FOR UPDATE"
+_ONE_ADDS = "SELECT pg_advisory_xact_lock(hashtext('fal batch products'))"
 _JOB = """
 SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost,
     extract(epoch FROM intent_at)::float8 AS intent_at,
