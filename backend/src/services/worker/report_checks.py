@@ -93,7 +93,8 @@ def _rule(rule: Mapping[str, Any]) -> str:
     label = " ".join(filter(None, [_words(rule.get("field")), _words(rule.get("rule"))]))
     return (
         f'<li class="{kind}"><span class="mark" role="img" aria-label="{html_text(words)}">{html_text(mark)}</span>'
-        f'<div><p><strong>{html_text(label)}:</strong> <span dir="auto">{html_text(rule.get("reason") or "")}</span></p>'
+        f"<div><p><strong>{html_text(label)}:</strong> "
+        f'<span dir="auto">{html_text(rule.get("reason") or "")}</span></p>'
         f"{about(_facts(rule))}</div></li>"
     )
 
