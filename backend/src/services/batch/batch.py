@@ -162,12 +162,9 @@ class Batch:
             check_max_usd(max_usd)
         fixed = {"endpoints": dict(settings.endpoints), "models": {k: list(v) for k, v in settings.models.items()}}
         recipe: Recipe | None = None
-        manifest: Manifest | None = None
         if source is not None or command is not None or options is not None:
             recipe = recipe_of(command or DEFAULT_COMMAND, options or {})
-        if source is not None and recipe is not None:
-            manifest = Manifest(source, recipe.read)
-            self.bad_lines = manifest.bad_lines
+        manifest = Manifest(source, recipe.read) if source is not None and recipe is not None else None
         is_new = not self._store.is_there()
         if manifest is not None and is_new:
             self._confirm(manifest.count)
@@ -176,16 +173,20 @@ class Batch:
         row = self._store.open(named, max_jobs, max_usd)
         check_recipe(row.recipe, {**row.recipe, **fixed})
         self._recipe = recipe or recipe_of(row.recipe["command"], row.recipe["options"])
-        if manifest is not None:
-            if not is_new:
-                self._confirm(manifest.count - sum(counts_of(self._store)["products"].values()))
-            self._store.add(manifest)
-        if source is None and not self._store.has_products():
-            # Its first run was ended before it had read its input.
-            raise InvalidInput(f"The batch in {str(self.output)!r} has no products.", hint="Run it again with --input.")
+        self._add(manifest, is_new=is_new)
         self.max_jobs = row.max_jobs
         self._has_limit = row.max_usd is not None
         self._client = FalClient(timeout=self._timeout_s, max_concurrency=row.max_jobs, env_file=env_file)
+
+    def _add(self, manifest: Manifest | None, *, is_new: bool) -> None:
+        if manifest is not None:
+            self.bad_lines = manifest.bad_lines
+            if not is_new:
+                self._confirm(manifest.count - sum(counts_of(self._store)["products"].values()))
+            self._store.add(manifest)
+        elif not self._store.has_products():
+            # Its first run was ended before it had read its input.
+            raise InvalidInput(f"The batch in {str(self.output)!r} has no products.", hint="Run it again with --input.")
 
     # The run
 
@@ -236,8 +237,9 @@ class Batch:
             self._join()
             raise
         finally:
-            for product in self._page:
-                self._store.put_back(product.id, 0.0)
+            with contextlib.suppress(JournalError):  # it was told already, and the next run takes them back itself
+                for product in self._page:
+                    self._store.put_back(product.id, 0.0)
             self._show()
             self._results.close()
             self._store.close()
