@@ -179,11 +179,13 @@ def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_a
 def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     machine: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frozen, other = machine(recipe=RECIPE, max_jobs=8), machine()
+    monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 1000.0)
+    frozen = machine(recipe=RECIPE, max_jobs=8)
+    monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 0.5)
+    other = machine()
     frozen.add(products(2))
     claim(frozen, 2)
     assert begin(frozen, 1) is begin(frozen, 2) is None
-    monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 0.0)
     monkeypatch.setattr(postgres_journal, "OWNER_GONE_S", 0.0)
     assert take_over(other, 2) == [(1, 2), (2, 2)]
     assert begin(other, 1).state == "ambiguous"
