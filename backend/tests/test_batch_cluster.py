@@ -353,6 +353,7 @@ def test_no_output_shows_the_password(
         ["--journal", wrong, "--output", "out"],
         ["--jornal", wrong, "--output", "out"],
         ["--journal", wrong, "--output", "out", "--max_usd", "many"],
+        ["--journal", f"{wrong}&sslmode=bogus", "--output", "out"],
         ["--output", "out", wrong],
         ["--output", "out", "--", wrong],
         ["--journal", url, "--output", "out"],
@@ -361,6 +362,6 @@ def test_no_output_shows_the_password(
         monkeypatch.setattr(redaction, "_secrets", set())
         assert main(["batch", *argv]) == 1
         said = capfd.readouterr()
-        assert "error" in said.out
+        assert json.loads(said.out)["error_type"] in ("journal", "invalid_input")
         for password in (PASSWORD, "wrong-password-1"):
             assert password not in said.out + said.err
