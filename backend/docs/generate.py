@@ -20,7 +20,8 @@ import module_list  # noqa: E402
 import python_reference  # noqa: E402
 
 from command_schemas import all_schemas  # noqa: E402
-from services.worker.commands import COMMANDS, COMMON, ON_COMMAND_LINE, Command  # noqa: E402
+from services.worker.command import COMMON, ON_COMMAND_LINE, Command  # noqa: E402
+from services.worker.commands import COMMANDS  # noqa: E402
 from services.worker.examples import EXAMPLES  # noqa: E402
 from services.worker.options import Option  # noqa: E402
 from services.worker.schemas import FILE as SCHEMAS  # noqa: E402

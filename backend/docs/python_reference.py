@@ -125,6 +125,8 @@ def _parameters(method: ast.FunctionDef) -> Iterator[tuple[ast.arg, ast.expr | N
     missing: list[ast.expr | None] = [None] * (len(positional) - len(given.defaults))
     yield from zip(positional, [*missing, *given.defaults], strict=True)
     yield from zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    if given.kwarg is not None:
+        yield given.kwarg, ast.Constant(None)
 
 
 def _shape(shapes: _Shapes, name: str) -> Iterator[str]:
@@ -215,7 +217,10 @@ class _Client:
         for parameter, default in _parameters(method):
             if parameter.arg in keyword_only and "*" not in words:
                 words.append("*")
-            words.append(parameter.arg if default is None else f"{parameter.arg}={_default(default)}")
+            if parameter is method.args.kwarg:
+                words.append(f"**{parameter.arg}")
+            else:
+                words.append(parameter.arg if default is None else f"{parameter.arg}={_default(default)}")
         return f"{name}({', '.join(words)})"
 
 

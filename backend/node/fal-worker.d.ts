@@ -29,9 +29,12 @@ export type ErrorType =
   | "ambiguous_submit"
   | "stream_truncated"
   | "bad_output"
+  | "budget_exceeded"
   | "cancelled"
   | "busy"
-  | "webhook_rejected";
+  | "webhook_rejected"
+  | "journal"
+  | "batch_incomplete";
 
 /** What a command that failed prints, beside keys of its own. */
 export interface ErrorDocument {
@@ -104,6 +107,16 @@ export interface Variant {
   seed?: number;
 }
 
+/** One job of a call. */
+export interface JobCost {
+  /** The step that it was for, such as `cutout`, `prompt` or `picture`. */
+  step: string;
+  style: string | null;
+  endpoint: string;
+  /** US dollars; null when that cannot be known. */
+  cost_usd: number | null;
+}
+
 /** The nine categories of a product. */
 export interface Categories {
   main_product_type: string;
@@ -139,6 +152,8 @@ export interface StyledImage {
   file_size?: number | null;
   request_id?: string | null;
   billable_units?: number | null;
+  /** US dollars for this picture alone, without its prompt. */
+  cost_usd?: number | null;
   /** With `num_images` above 1: what it was made with, when its job made no other picture. */
   seed?: number;
 }
@@ -297,6 +312,57 @@ export interface Incomplete {
   raw_output: string;
 }
 
+export interface ProductCounts {
+  waiting: number;
+  running: number;
+  done: number;
+  failed: number;
+  /** Products with a job of which nobody knows whether fal runs and bills it. */
+  ambiguous: number;
+}
+
+export interface LeftOut {
+  line: number;
+  error: string;
+}
+
+export interface SettledJobs {
+  /** Found at fal: they are picked up by their ids. */
+  adopted: number;
+  /** Surely not at fal: they may be submitted. */
+  dropped: number;
+  /** Still in doubt. */
+  open: number;
+}
+
+/** Jobs of one endpoint. */
+export interface EstimatedCalls {
+  endpoint: string;
+  role: string;
+  /** How many jobs. */
+  calls: number;
+  /** Null for language models, whose answers tell what they cost, and when fal names no price. */
+  unit_price: number | null;
+  unit: string | null;
+  currency: string | null;
+  /** US dollars for all of them; null when that cannot be known ahead. */
+  cost_usd: number | null;
+  /** Whether that is no more than a guess from other answers. */
+  about: boolean;
+}
+
+/** What one unit of an endpoint costs. */
+export interface PriceRow {
+  endpoint: string;
+  /** What it is used for; null when it is not in use. */
+  role: string | null;
+  /** Null when fal names no price of it. */
+  unit_price: number | null;
+  /** Such as `images`. */
+  unit: string | null;
+  currency: string | null;
+}
+
 export interface ResolvedSettings {
   /** Masked. */
   key: string;
@@ -308,6 +374,8 @@ export interface ResolvedSettings {
   /** Seconds after which fal deletes files; null leaves it to the account. */
   expires_in_s: number | null;
   queue_priority: string;
+  /** What all calls of a client together may cost, in US dollars. */
+  max_usd: number | null;
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -470,6 +538,19 @@ export interface LogEvent {
   request_id: string;
 }
 
+/** How far a batch is. */
+export interface BatchEvent {
+  step: "batch";
+  /** Products, as `failed`, `ambiguous` and `total`. */
+  done: number;
+  failed: number;
+  ambiguous: number;
+  total: number;
+  /** Jobs that are at fal. */
+  jobs: number;
+  cost_usd: number;
+}
+
 /** Of any-llm-complete and any-llm-result. */
 export interface TextResult {
   /** The generated text; empty when the call failed. */
@@ -485,6 +566,8 @@ export interface TextResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -500,6 +583,8 @@ export interface EnterpriseResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -514,6 +599,8 @@ export interface StreamLine {
   partial: boolean;
   /** On the last line, when the endpoint tells it. */
   usage?: Usage;
+  /** On the last line: US dollars, or null when that cannot be known. */
+  cost_usd?: number | null;
 }
 
 /** Of any-llm-submit. */
@@ -556,6 +643,8 @@ export interface PictureResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -564,6 +653,8 @@ export interface PictureResult {
   images?: Variant[];
   /** The product alone, when `background_replace` cut it out. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
 }
 
 /** Of analyze-product. */
@@ -577,6 +668,8 @@ export interface AnalysisResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -590,6 +683,8 @@ export interface PromptResult {
   request_id?: string | null;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** When the endpoint tells it. */
   usage?: Usage | null;
 }
@@ -611,6 +706,10 @@ export interface BackgroundsDocument {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
 }
 
 /** Of upload-file. */
@@ -643,6 +742,10 @@ export interface WorkflowDocument {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -661,6 +764,10 @@ export interface PackshotDocument {
   images: PackshotImage[];
   request_id: string | null;
   billable_units: number | null;
+  /** US dollars; null when it cannot be known. */
+  cost_usd: number | null;
+  /** Of the cut-out, when it was made just now. */
+  costs: JobCost[];
   /** Seconds for `cutout`, `packshots` and `total`. */
   timings: Record<string, number>;
   error: null;
@@ -687,6 +794,51 @@ export interface ListingDocument {
   listings: Listing[];
   /** What was paid for. */
   asks: Ask[];
+  error: null;
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
+}
+
+/** Of batch. */
+export interface BatchDocument {
+  /** The folder with results.jsonl and a folder of each product's pictures. */
+  output: string;
+  products: ProductCounts;
+  /** By their state: sent, done, failed, ambiguous. */
+  jobs: Record<string, number>;
+  /** US dollars, as far as they are known, over all runs. */
+  cost_usd: number;
+  /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
+  committed_usd: number;
+  max_usd: number | null;
+  /** Of this run. */
+  seconds: number;
+  /** Lines of the manifest that cannot be used. */
+  left_out: LeftOut[];
+  /** With --settle. */
+  settled: SettledJobs | null;
+  /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
+  planned: EstimatedCalls[] | null;
+  error: null;
+}
+
+/** Of prices. */
+export interface PricesDocument {
+  prices: PriceRow[];
+  error: null;
+}
+
+/** Of estimate. */
+export interface EstimateDocument {
+  /** US dollars; null when a part of it cannot be known ahead. */
+  cost_usd: number | null;
+  /** Whether language models are among the endpoints, whose cost is known only afterwards. */
+  about: boolean;
+  endpoints: EstimatedCalls[];
+  /** Why `cost_usd` is null. */
+  unknown: string | null;
   error: null;
 }
 
@@ -715,7 +867,7 @@ export interface SchemaResult {
 }
 
 /** What a call tells while it runs. */
-export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent;
+export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent | BatchEvent;
 
 export interface AnyLlmCompleteOptions {
   /** The prompt. */
@@ -734,6 +886,8 @@ export interface AnyLlmCompleteOptions {
   priority?: "latency" | "throughput" | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -757,6 +911,8 @@ export interface AnyLlmEnterpriseOptions {
   image_url?: string | string[] | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -778,6 +934,8 @@ export interface AnyLlmStreamOptions {
   system?: string | null;
   /** Latency or throughput (default: latency; fal-ai/any-llm only). */
   priority?: "latency" | "throughput" | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -801,6 +959,8 @@ export interface AnyLlmSubmitOptions {
   priority?: "latency" | "throughput" | null;
   /** The URL to which fal posts the result. */
   webhook_url?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -869,6 +1029,8 @@ export interface BackgroundOptions {
   out?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -886,6 +1048,8 @@ export interface RemoveBackgroundOptions {
   out?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -903,6 +1067,8 @@ export interface AnalyzeProductOptions {
   temperature?: number | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -918,6 +1084,8 @@ export interface GenerateBgPromptOptions {
   model?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -958,6 +1126,8 @@ export interface GenerateMultipleBgOptions {
   save_dir?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1017,6 +1187,8 @@ export interface WorkflowOptions {
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1048,6 +1220,8 @@ export interface PackshotOptions {
   check?: boolean | null;
   /** What the files are named after (default: the photo's own name). */
   name?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1086,6 +1260,61 @@ export interface ListingOptions {
   length?: number | null;
   /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
   model?: string | null;
+  /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
+  max_usd?: number | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface BatchOptions {
+  /** The products: JSON Lines or CSV with a key, an image and options of the command, or a folder of photos (default: those that the batch has). */
+  input?: string | null;
+  /** The folder for the results, the pictures and the journal. */
+  output: string;
+  /** The command that makes a product (default: workflow). */
+  command?: string | null;
+  /** Its options for all products, as --json takes them (default: none). */
+  options?: Record<string, unknown> | null;
+  /** How many jobs run at fal at once (default: 10). */
+  max_jobs?: number | null;
+  /** US dollars that the batch may spend, over all runs (default: no limit). */
+  max_usd?: number | null;
+  /** Make products again that failed (default: false). */
+  retry_failed?: boolean | null;
+  /** Submit jobs again that fal may have run and billed already (default: false). */
+  retry_ambiguous?: boolean | null;
+  /** First look for these jobs among fal's past requests (default: false). */
+  settle?: boolean | null;
+  /** Only tell how far the batch is (default: false). */
+  status?: boolean | null;
+  /** Only have the process that works on it end in peace (default: false). */
+  pause?: boolean | null;
+  /** Only tell the calls and what they would cost (default: false). */
+  dry_run?: boolean | null;
+  /** Begin more than 50 products without a question (default: false). */
+  yes?: boolean | null;
+  /** Seconds that one product may take (default: 900). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface PricesOptions {
+  /** Ids of endpoints, such as bria/replace-background,fal-ai/birefnet/v2 (default: those in use). */
+  endpoints?: string | null;
+  /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
+  timeout?: number | null;
+  /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
+  env_file?: string | null;
+}
+
+export interface EstimateOptions {
+  /** The command; may also be given without --name. */
+  name: Command;
+  /** Its options, as --json takes them; the photo, prompt and categories may be left out (default: none). */
+  options?: Record<string, unknown> | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
   /** The .env file with FAL_KEY (default: ./.env, then backend/.env). */
@@ -1125,6 +1354,8 @@ export type AnyLlmCompleteFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmEnterpriseFailure = ErrorDocument & {
@@ -1134,6 +1365,8 @@ export type AnyLlmEnterpriseFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmStreamFailure = ErrorDocument & {
@@ -1143,6 +1376,8 @@ export type AnyLlmStreamFailure = ErrorDocument & {
   output?: string;
   /** False on the last line. */
   partial?: boolean;
+  /** On the last line: US dollars, or null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type AnyLlmStatusFailure = ErrorDocument | FailedStatus;
@@ -1158,6 +1393,8 @@ export type AnyLlmResultFailure = ErrorDocument & {
   raw?: Record<string, unknown>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
 };
 
 export type BackgroundFailure = ErrorDocument & {
@@ -1167,6 +1404,8 @@ export type BackgroundFailure = ErrorDocument & {
   timings?: Record<string, number>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -1175,6 +1414,8 @@ export type BackgroundFailure = ErrorDocument & {
   images?: Variant[];
   /** The product alone, when `background_replace` cut it out. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
@@ -1184,6 +1425,8 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   timings?: Record<string, number>;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -1192,6 +1435,8 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   images?: Variant[];
   /** The product alone, when `background_replace` cut it out. */
   cutout?: Image;
+  /** Of `background_replace`: one per job, in the order in which they ended. */
+  costs?: JobCost[];
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -1201,6 +1446,8 @@ export type AnalyzeProductFailure = ErrorDocument & {
   raw_output?: string;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -1210,6 +1457,8 @@ export type GenerateBgPromptFailure = ErrorDocument & {
   prompt?: string;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
+  /** US dollars for all jobs of the call; null when that cannot be known. */
+  cost_usd?: number | null;
   /** fal's whole answer, when it cannot be used. */
   raw?: Record<string, unknown>;
 };
@@ -1229,6 +1478,10 @@ export type GenerateMultipleBgFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
 };
 
 export type UploadFileFailure = ErrorDocument & {
@@ -1257,6 +1510,10 @@ export type WorkflowFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** Where --save_dir put the photo, unless that failed. */
   original_path?: string | null;
   /** The page of --report, unless it could not be written. */
@@ -1277,6 +1534,10 @@ export type PackshotFailure = ErrorDocument & {
   /** One per place, in their order. */
   images?: PackshotImage[];
   billable_units?: number | null;
+  /** US dollars; null when it cannot be known. */
+  cost_usd?: number | null;
+  /** Of the cut-out, when it was made just now. */
+  costs?: JobCost[];
 };
 
 export type CheckImageFailure = ErrorDocument & {
@@ -1297,12 +1558,51 @@ export type ListingFailure = ErrorDocument & {
   listings?: Listing[];
   /** What was paid for. */
   asks?: Ask[];
+  /** US dollars for all jobs together; null when one of them cannot be known. */
+  cost_usd?: number | null;
+  /** One per job, in the order in which they ended. */
+  costs?: JobCost[];
   /** The languages whose texts cannot all be used. */
   incomplete?: Incomplete[];
   /** What the model wrote in place of categories. */
   raw_output?: string;
   /** fal's answer with it. */
   raw?: Record<string, unknown>;
+};
+
+export type BatchFailure = ErrorDocument & {
+  /** The folder with results.jsonl and a folder of each product's pictures. */
+  output?: string | null;
+  products?: ProductCounts | null;
+  /** By their state: sent, done, failed, ambiguous. */
+  jobs?: Record<string, number>;
+  /** US dollars, as far as they are known, over all runs. */
+  cost_usd?: number;
+  /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
+  committed_usd?: number;
+  max_usd?: number | null;
+  /** Of this run. */
+  seconds?: number;
+  /** Lines of the manifest that cannot be used. */
+  left_out?: LeftOut[];
+  /** With --settle. */
+  settled?: SettledJobs | null;
+  /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
+  planned?: EstimatedCalls[] | null;
+};
+
+export type PricesFailure = ErrorDocument & {
+  prices?: PriceRow[];
+};
+
+export type EstimateFailure = ErrorDocument & {
+  /** US dollars; null when a part of it cannot be known ahead. */
+  cost_usd?: number | null;
+  /** Whether language models are among the endpoints, whose cost is known only afterwards. */
+  about?: boolean;
+  endpoints?: EstimatedCalls[];
+  /** Why `cost_usd` is null. */
+  unknown?: string | null;
 };
 
 export type DoctorFailure = ErrorDocument & {
@@ -1338,6 +1638,9 @@ export interface Options {
   "packshot": PackshotOptions;
   "check-image": CheckImageOptions;
   "listing": ListingOptions;
+  "batch": BatchOptions;
+  "prices": PricesOptions;
+  "estimate": EstimateOptions;
   "doctor": DoctorOptions;
   "schema": SchemaOptions;
 }
@@ -1361,6 +1664,9 @@ export interface Results {
   "packshot": PackshotDocument;
   "check-image": CheckDocument;
   "listing": ListingDocument;
+  "batch": BatchDocument;
+  "prices": PricesDocument;
+  "estimate": EstimateDocument;
   "doctor": DoctorResult;
   "schema": SchemaResult;
 }
@@ -1384,6 +1690,9 @@ export interface Failures {
   "packshot": PackshotFailure;
   "check-image": CheckImageFailure;
   "listing": ListingFailure;
+  "batch": BatchFailure;
+  "prices": PricesFailure;
+  "estimate": EstimateFailure;
   "doctor": DoctorFailure;
   "schema": ErrorDocument;
 }

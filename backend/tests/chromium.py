@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -29,6 +32,30 @@ FLAGS = (
 )
 WITHIN_S = 30.0
 Json = dict[str, Any]
+WIDER = "document.documentElement.scrollWidth > innerWidth"
+"""Whether the page is wider than its window."""
+CONTRASTS = """
+(() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (element) => {
+    const colour = parse(getComputedStyle(element).backgroundColor);
+    return colour[3] === 0 && element.parentElement ? behind(element.parentElement) : colour;
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push([element.textContent.trim().slice(0, 30), ratio]);
+  }
+  return poor;
+})()
+"""
+"""The texts of the page whose contrast is less than WCAG asks for."""
 
 
 def find_chromium() -> str | None:
@@ -186,3 +213,12 @@ class Chromium:
         said += [details.get("exception", {}).get("description") or details["text"] for details in thrown]
         called = [event for event in self.events("Runtime.consoleAPICalled") if event["type"] in ("error", "warning")]
         return said + [str(event["args"]) for event in called]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip("there is no Chromium: make chromium")
+    with Chromium(program, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser

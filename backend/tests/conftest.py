@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import chromium
 import shop_server
 from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
 from services.fal import redaction
 from services.fal.endpoints import Endpoints
+from services.fal.prices import Prices
 from services.fal_service import FalClient
 from services.fal_worker import main
 
@@ -82,6 +85,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: 
         monkeypatch.delenv(name)
     monkeypatch.setattr("services.fal.settings._PROJECT", tmp_path)
     monkeypatch.setattr(Endpoints, "_moved", {})
+    for remembered in ("_known", "_dearest", "_failed_at"):
+        monkeypatch.setattr(Prices, remembered, {})
     monkeypatch.setattr(redaction, "_secrets", set())
     monkeypatch.chdir(tmp_path)
 
@@ -102,13 +107,18 @@ def sandbox_server() -> Iterator[Sandbox]:
         yield box
 
 
-# Here, so that all test files share one server.
+# Here, so that all test files share one browser and one server.
+browser = chromium.browser
 packages, one_shop = shop_server.packages, shop_server.one_shop
 
 
 @pytest.fixture
 def box(sandbox_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The sandbox as at its start, and this process's environment leading to it."""
+    # The test before may have left one behind: its request is not this test's.
+    for thread in threading.enumerate():
+        if thread.name == "fal-prices":
+            thread.join()
     sandbox_server.reset()
     for name, value in sandbox_server.env().items():
         monkeypatch.setenv(name, value)

@@ -69,7 +69,8 @@ def test_the_default_styles_are_painted_for_real_on_the_one_cut_out(
     box: Sandbox, client: FalClient, photo_url: str
 ) -> None:
     result = client.generate_multiple_backgrounds(photo_url, CATEGORIES)
-    assert set(result) == {"cutout", "images", "total_generated", "total_requested", "errors", "timings", "sandbox"}
+    counts = {"total_generated", "total_requested", "errors", "timings", "cost_usd", "costs"}
+    assert set(result) == {"cutout", "images", "sandbox", *counts}
     assert names(result) == ["Studio", "Lifestyle", "Premium"]
     assert (result["total_generated"], result["total_requested"], result["errors"]) == (3, 3, None)
     assert inputs(box, CUTOUT) == [{"image_url": photo_url}]

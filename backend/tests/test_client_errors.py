@@ -36,7 +36,7 @@ CLASSES = [
 TYPES = (
     "invalid_input missing_key auth balance_exhausted rate_limited model_rejected model_gone endpoint_gone not_found "
     "not_ready job_failed fal_unavailable unreachable timeout ambiguous_submit stream_truncated bad_output cancelled "
-    "internal"
+    "budget_exceeded internal"
 )
 
 

@@ -370,7 +370,7 @@ def test_a_last_event_without_text_does_not_take_back_what_was_written(box: Sand
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
     box.fault("stream", status=200, body=body, content_type="text/event-stream")
     last = list(client.iter_any_llm("Hi"))[-1]
-    assert last == {"delta": "", "output": "All", "partial": False, "usage": {"total_tokens": 3}}
+    assert last == {"delta": "", "output": "All", "partial": False, "usage": {"total_tokens": 3}, "cost_usd": None}
 
 
 def test_the_errors_are_in_the_tree(box: Sandbox, client: FalClient) -> None:

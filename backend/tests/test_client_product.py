@@ -42,7 +42,7 @@ def test_analysis_returns_nine_texts_and_shows_the_picture_to_the_vision_model(
     box: Sandbox, client: FalClient, photo_url: str
 ) -> None:
     result = client.analyze_product_image(photo_url)
-    assert set(result) == {"categories", "error", "raw_output", "request_id", "usage", "billable_units"}
+    assert set(result) == {"categories", "error", "raw_output", "request_id", "usage", "billable_units", "cost_usd"}
     assert list(result["categories"]) == list(CATEGORIES)
     assert result["categories"]["subcategory"] == "Mugs"
     assert all(isinstance(value, str) and value for value in result["categories"].values())
@@ -301,7 +301,7 @@ def product_in(prompt: Any) -> Any:
 
 def test_a_background_prompt_is_written_from_the_categories_and_the_style(box: Sandbox, client: FalClient) -> None:
     result = client.generate_background_prompt(CATEGORIES, STYLE)
-    assert set(result) == {"prompt", "error", "request_id", "usage", "billable_units"}
+    assert set(result) == {"prompt", "error", "request_id", "usage", "billable_units", "cost_usd"}
     assert result["error"] is None
     assert result["prompt"].startswith("Clean white studio background")
     [job] = box.ledger()["jobs"]

@@ -57,6 +57,7 @@ SETTINGS = [
     ("store_io", "store_io", "FAL_STORE_IO", True, "false", "0", True),
     ("expires_in_s", "expires_in", "FAL_EXPIRES_IN_S", 60, "3600", "86400", None),
     ("queue_priority", "queue_priority", "FAL_QUEUE_PRIORITY", "normal", "low", "LOW", "normal"),
+    ("max_usd", "max_usd", "FAL_MAX_USD", 1, "2", "3", None),
     *(
         (f"endpoints.{job}", None, f"FAL_{job.upper()}_ENDPOINT", None, "own/from-env", "own/app/from.file", chain)
         for job, chain in CHAINS.items()

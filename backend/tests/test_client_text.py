@@ -15,7 +15,7 @@ PHOTO = "https://example.com/red-mug.jpg"
 OTHER_PHOTO = "https://example.com/shoe.png?size=1&v=2"
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 SEED_KEYS = {"output", "reasoning", "partial", "error", "raw"}
-EXTRA_KEYS = {"request_id", "usage", "billable_units"}
+EXTRA_KEYS = {"request_id", "usage", "billable_units", "cost_usd"}
 FAILURE_KEYS = {"error_type", "retryable", "status_code", "request_id", "hint", "trace"}
 
 

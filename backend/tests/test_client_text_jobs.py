@@ -128,7 +128,7 @@ def test_the_result_of_a_finished_job_has_the_shape_of_complete(box: Sandbox, cl
     request_id = client.any_llm_submit("Hello")
     ended(box, request_id)
     result = client.any_llm_result(request_id)
-    assert set(result) == RESULT_KEYS | {"request_id", "usage", "billable_units"}
+    assert set(result) == RESULT_KEYS | {"request_id", "usage", "billable_units", "cost_usd"}
     assert (result["output"], result["error"], result["raw"]["output"]) == ("Merhaba", None, "Merhaba")
     assert (result["request_id"], result["billable_units"]) == (request_id, 1)
     assert client.any_llm_result(request_id) == result

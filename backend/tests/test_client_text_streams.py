@@ -65,7 +65,7 @@ def test_the_deltas_join_to_the_whole_text_and_only_the_last_event_is_not_partia
 ) -> None:
     box.say(STORY)
     events = list(client.iter_any_llm("Tell a story"))
-    assert {frozenset(event) for event in events} == {frozenset({"delta", "output", "partial", "usage"})}
+    assert {frozenset(event) for event in events} == {frozenset({"delta", "output", "partial", "usage", "cost_usd"})}
     assert "".join(texts(events)) == STORY
     assert [event["output"] for event in events] == ["".join(texts(events)[: n + 1]) for n in range(len(events))]
     assert [event["partial"] for event in events] == [True] * (len(events) - 1) + [False]

@@ -29,6 +29,8 @@ KEYS = {
     "errors",
     "timings",
     "sandbox",
+    "cost_usd",
+    "costs",
 }
 CRASH = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
 SOON_S = 10.0

@@ -42,7 +42,9 @@ def workplace(tmp_path: Path, photo_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "backend" / "examples").mkdir(parents=True)
     programs.mkdir()
     (tmp_path / "backend" / "src").symlink_to(BACKEND / "src", target_is_directory=True)
-    shutil.copy(photo_path, tmp_path / "backend" / "examples" / "coffee.jpg")
+    for name in ("coffee.jpg", "lamp.jpg", "bottle.jpg"):
+        shutil.copy(photo_path, tmp_path / "backend" / "examples" / name)
+    shutil.copy(BACKEND / "examples" / "catalogue.csv", tmp_path / "backend" / "examples")
     scripts = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     for name, place in scripts.items():
         module, _, function = place.partition(":")
@@ -130,7 +132,7 @@ def _run(command: str, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     assert code == 0, f"{command}\n{out}"
     try:
         return json.loads(out.splitlines()[-1])
-    except ValueError:
+    except (ValueError, IndexError):
         return {}
 
 
@@ -275,13 +277,24 @@ def _run_module(node: str, folder: Path, code: str, **env: str) -> subprocess.Co
 
 
 def test_node_module_example_runs_the_workflow_and_ends(box: Sandbox, node: str, tmp_path: Path) -> None:
-    [block] = blocks_of(NODE_PAGE, "javascript")
+    block, _ = blocks_of(NODE_PAGE, "javascript")
     ran = _run_module(node, tmp_path, block.code, FAL_PYTHON=sys.executable)
     assert ran.returncode == 0, ran.stderr.decode()
     assert "Sneakers" in ran.stdout.decode()
     assert ran.stdout.count(b"https://v3.fal.media/") == 3
     assert b"upload" not in ran.stderr
     assert {b"Studio started", b"Studio done", b"Premium done"} < set(ran.stderr.splitlines())
+
+
+@pytest.mark.usefixtures("box")
+def test_node_batch_example_tells_how_far_it_is(node: str, workplace: Path) -> None:
+    _, block = blocks_of(NODE_PAGE, "javascript")
+    ran = _run_module(node, workplace, block.code, FAL_PYTHON=sys.executable)
+    assert re.fullmatch(r"3 done for \$0\.\d+; see out/catalogue/index\.html\n", ran.stdout.decode()), (
+        ran.stderr.decode()
+    )
+    assert re.match(r"\d of 3, \$0\.\d\d\n", ran.stderr.decode())
+    assert (workplace / "out" / "catalogue" / "index.html").is_file()
 
 
 def test_node_webhook_example_refuses_what_fal_did_not_sign(node: str, tmp_path: Path) -> None:

@@ -30,19 +30,29 @@ WORKER = Path(__file__).resolve().parents[1] / "src" / "services" / "fal_worker.
 
 START = {
     *("fal", "fal.errors", "fal.redaction"),
-    *("worker", "worker.command_line", "worker.commands", "worker.early_signals", "worker.options", "worker.output"),
+    *(
+        "worker",
+        "worker.command",
+        "worker.command_line",
+        "worker.commands",
+        "worker.early_signals",
+        "worker.options",
+        "worker.output",
+    ),
 }
 """Help and whatever is refused before a command begins: nothing that talks to fal."""
-SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.log", "fal.progress"}
+SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.costs", "fal.journal", "fal.log", "fal.progress"}
 SERVICE = {
     *SUPERVISED,
     *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
     *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json", "fal.model_ends"),
+    *("fal.estimates", "fal.prices"),
     *("fal.picture_models", "fal.product", "fal.prompts", "fal.responses", "fal.settings", "fal.text_models"),
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
-SAVED = {*CLIENT, "worker.saved_files"}
+SAVED = {*CLIENT, "saved_files"}
+REPORTED = {*SAVED, "page_look", "worker.report_page"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
@@ -64,7 +74,7 @@ LISTEN = {
 }
 AHEAD = {name.removeprefix("services.") for name in HEAVY}
 """What `serve` loads for its calls to come, by name: -X importtime does not see these themselves."""
-SERVE = {*SAVED, "worker.report_page", "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
+SERVE = {*REPORTED, "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEAD, "worker.one_shot"}
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
@@ -86,10 +96,12 @@ BUDGETS = {
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --progress": {*CLIENT, "worker.terminal"},
-    "workflow --report": {*SAVED, "worker.report", "worker.report_page"},
+    "workflow --report": {*REPORTED, "worker.report"},
     "packshot": {*SERVICE, *PACKSHOT},
     "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
     "listing": {*CLIENT, *SHOP, *LISTING},
+    "prices": CLIENT,
+    "estimate": CLIENT,
     "doctor": CLIENT,
     "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
@@ -119,6 +131,8 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "any-llm-stream": prompt,
         "any-llm-submit": prompt,
         **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
+        "prices": [],
+        "estimate": ["workflow"],
         "doctor": [],
         "doctor --live": ["--live"],
         "schema": [],

@@ -20,7 +20,8 @@ from services.fal import errors, results, settings
 from services.fal.endpoints import BY_HAND, CHAINS, ENDPOINT_VARIABLES, MODEL_CHAINS, MODEL_VARIABLES
 from services.fal.errors import FalError
 from services.fal_service import FalClient
-from services.worker.commands import COMMANDS, COMMON, ON_COMMAND_LINE
+from services.worker.command import COMMON, ON_COMMAND_LINE
+from services.worker.commands import COMMANDS
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -84,6 +84,7 @@ def test_a_fault_may_concern_one_endpoint_only(box: Sandbox, web: httpx.Client) 
         ("complete", "POST", CDN + "files/x/multipart/u/complete"),
         ("put", "PUT", "https://storage.googleapis.com/sandbox-uploads/u/x"),
         ("download", "GET", CDN + "files/x.png"),
+        ("platform", "GET", "https://api.fal.ai/v1/models/pricing"),
         ("any", "GET", PHOTO),
     ],
 )

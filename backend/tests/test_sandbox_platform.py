@@ -12,7 +12,7 @@ from fal_sandbox.endpoint_table import ENDPOINTS
 from fal_sandbox.server import Sandbox
 
 V1 = "https://api.fal.ai/v1/"
-BRIA, BANANA = "bria/replace-background", "fal-ai/nano-banana-2/edit"
+BRIA, BANANA, TEXT = "bria/replace-background", "fal-ai/nano-banana-2/edit", "openrouter/router"
 
 
 @pytest.fixture
@@ -148,6 +148,27 @@ def test_a_key_that_may_not_ask_is_an_authorization_error(
     reply = web.get(V1 + path, headers={} if key is None else {"Authorization": key})
     error_of(reply, status, "authorization_error")
     assert reply.headers["x-fal-request-id"]
+
+
+def test_past_requests_are_found_by_endpoint_time_and_id(box: Sandbox, web: httpx.Client) -> None:
+    sent = [web.post(f"https://queue.fal.run/{TEXT}", json={"prompt": f"{n}"}).json()["request_id"] for n in range(3)]
+    web.post(f"https://queue.fal.run/{TEXT}/enterprise", json={"prompt": "other"})
+    url = V1 + "models/requests/by-endpoint"
+    first = web.get(url, params={"endpoint_id": TEXT, "limit": 2, "expand": "payloads"}).json()
+    assert [(item["request_id"], item["json_input"]["prompt"]) for item in first["items"]] == [
+        (sent[2], "2"),
+        (sent[1], "1"),
+    ]
+    rest = web.get(url, params={"endpoint_id": TEXT, "limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [(item["request_id"], "json_input" in item) for item in rest["items"]] == [(sent[0], False)]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    one = web.get(url, params={"endpoint_id": TEXT, "request_id": sent[1]}).json()["items"]
+    assert [item["request_id"] for item in one] == [sent[1]]
+    assert web.get(url, params={"endpoint_id": TEXT, "end": "2020-01-01"}).json()["items"] == []
+    box.configure(requests_lag=60)
+    assert web.get(url, params={"endpoint_id": TEXT}).json()["items"] == []
+    error_of(web.get(url, params={"endpoint_id": TEXT, "start": "soon"}), 400, "validation_error")
+    error_of(web.get(url), 400, "validation_error")
 
 
 def test_what_is_not_served_there_is_not_found(web: httpx.Client) -> None:

@@ -11,21 +11,12 @@ import numpy as np
 import pytest
 
 import shop_server
-from chromium import Chromium, find_chromium
+from chromium import CONTRASTS, WIDER, Chromium
 from fal_sandbox.server import Sandbox
 from shop_server import HOLDS_S, STYLES, Shop
 
 shop = shop_server.shop
 own_shop = shop_server.own_shop
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("there is no Chromium: make chromium")
-    with Chromium(program, tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -44,7 +35,6 @@ def page(browser: Chromium, shop: Shop) -> Iterator[Chromium]:
 FINISHED = "document.body.dataset.state === 'finished'"
 FOCUSED = "document.activeElement.id"
 ANNOUNCED = "document.querySelector('#announced').textContent"
-WIDER = "document.documentElement.scrollWidth > innerWidth"
 PICTURES = "[...document.querySelectorAll('.cards img')].filter((image) => image.complete && image.naturalWidth).length"
 
 
@@ -283,29 +273,6 @@ def test_of_two_photos_that_are_dropped_one_is_taken(page: Chromium, photo_path:
     assert page.run("document.body.classList.contains('dropping')")
     choose(page, photo_path)
     assert not page.run("document.body.classList.contains('dropping')")
-
-
-CONTRASTS = """
-(() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (element) => {
-    const colour = parse(getComputedStyle(element).backgroundColor);
-    return colour[3] === 0 && element.parentElement ? behind(element.parentElement) : colour;
-  };
-  const poor = [];
-  for (const element of document.querySelectorAll('body *')) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!own || !element.checkVisibility()) continue;
-    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.push([element.textContent.trim().slice(0, 30), ratio]);
-  }
-  return poor;
-})()
-"""
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -31,6 +31,7 @@ SPOKEN_INPUT = {
 SPOKEN = [word for name, value in SPOKEN_INPUT.items() for word in (f"--{name}", str(value))]
 SYSTEM = ["--system", "Be brief."]
 COMMON = ["--timeout", "60", "--env_file", "{env_file}"]
+PAID = ["--max_usd", "5"]
 Run = Callable[..., tuple[int, Any]]
 
 
@@ -155,12 +156,31 @@ EXAMPLES = {
         {TEXT: {"model": "openai/gpt-4o-mini"}},
         frozenset({"image"}),
     ),
+    "batch": Example(
+        [
+            *("--input", "{manifest}", "--output", "{out}", "--command", "analyze-product", "--options", "{}"),
+            *("--max_jobs", "2", "--max_usd", "1", "--yes", "true", "--retry_failed", "true"),
+            *("--retry_ambiguous", "true", "--settle", "true", "--status", "false", "--pause", "false"),
+            *("--dry_run", "false"),
+        ],
+        {"output", "products", "jobs", "cost_usd", "committed_usd", "max_usd", "left_out", "settled", "error"},
+        {VISION: {"model": "openai/gpt-4o-mini"}},
+    ),
+    "prices": Example(["--endpoints", f"{PHOTOKIT},{CUTOUT}"], {"prices", "error"}),
+    "estimate": Example(
+        ["--name", "workflow", "--options", '{"num_images": 2}'],
+        {"cost_usd", "about", "endpoints", "unknown", "error"},
+    ),
     "doctor": Example(
         ["--live", "true", "--spend", "0.20", "--recordings", "{out}"],
         {"versions", "settings", "hosts", "endings", "warnings", "live", "error"},
     ),
     "schema": Example(["--name", "background"], {"commands"}),
 }
+
+
+def argv_of(name: str) -> list[str]:
+    return [*EXAMPLES[name].argv, *(PAID if COMMANDS[name].is_paid else []), *COMMON]
 
 
 KEPT_KEYS = {
@@ -174,6 +194,8 @@ KEPT_KEYS = {
     "workflow": {*MANY_KEYS, "image_url", "categories", "description"},
     "packshot": {"images"},
     "listing": {"image_url", "categories", "places", "listings", "asks"},
+    "batch": {"output", "products", "jobs", "left_out"},
+    "prices": {"prices"},
     "doctor": {"versions", "settings", "hosts", "endings", "warnings"},
 }
 """What a failed command still has."""
@@ -184,11 +206,14 @@ def call(box: Sandbox, photo_url: str, photo_path: Any, tmp_path: Any, capfd: An
     """Run a command's example; its exit code and the last line of its JSON."""
     env_file = tmp_path / "fal.env"
     env_file.write_text("FAL_MAX_CONCURRENCY=3\n")
+    manifest = tmp_path / "shop.jsonl"
+    manifest.write_text(json.dumps({"key": "mug", "image_url": photo_url, "model": "openai/gpt-4o-mini"}))
     places = {"photo_url": photo_url, "photo_path": photo_path, "out": tmp_path / "out", "env_file": env_file}
+    places["manifest"] = manifest
 
     def run_example(name: str, request_id: str = "none", change: Callable[[str], str] = str) -> tuple[int, Any]:
         filled = {**places, "request_id": request_id}
-        words = [_filled(word, filled) for word in [*EXAMPLES[name].argv, *COMMON]]
+        words = [_filled(word, filled) for word in argv_of(name)]
         capfd.readouterr()
         code = main([name, *(change(word) if word.startswith("--") else word for word in words)])
         out = capfd.readouterr().out
@@ -230,7 +255,7 @@ def test_every_command_has_an_example_here_and_every_option_is_used_in_it() -> N
     one_shot = {name: command for name, command in COMMANDS.items() if not command.is_program}
     assert set(EXAMPLES) == set(one_shot)
     for name, command in one_shot.items():
-        used = {word[2:] for word in [*EXAMPLES[name].argv, *COMMON] if word.startswith("--")}
+        used = {word[2:] for word in argv_of(name) if word.startswith("--")}
         known = {option.name for option in command.all_options} - OF_OTHER_ENDPOINTS
         assert used | EXAMPLES[name].elsewhere == known, name
 

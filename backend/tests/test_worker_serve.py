@@ -67,6 +67,8 @@ def arguments(name: str, places: dict[str, Any]) -> dict[str, Any]:
         "packshot": {"image": str(places["photo_path"]), "for": "amazon", "save_dir": str(places["out"])},
         "check-image": {"image": str(places["photo_path"]), "for": "shopify"},
         "listing": {**known, "languages": "Turkish"},
+        "prices": {},
+        "estimate": {"name": "remove-background"},
         "doctor": {},
         "schema": {"name": "doctor"},
     }[name]

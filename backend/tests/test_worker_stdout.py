@@ -266,7 +266,7 @@ def test_a_stream_is_json_lines_of_the_text_so_far(box: Sandbox, capfd: pytest.C
     for line in lines:
         text += line["delta"]
         assert line["output"] == text
-        assert set(line) - {"usage"} == {"delta", "output", "partial"}
+        assert set(line) - {"usage", "cost_usd"} == {"delta", "output", "partial"}
     assert text == "Bu ergonomik kupa sıcak tutar."
     assert [line["partial"] for line in lines] == [True] * (len(lines) - 1) + [False]
     assert lines[-1]["usage"]["total_tokens"] > 0

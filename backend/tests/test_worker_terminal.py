@@ -341,7 +341,7 @@ def test_a_terminal_that_is_closed_ends_the_command_and_cancels_its_job(
 def test_text_is_cut_by_the_columns_that_it_takes(
     text: str, columns: int, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "_has_unicode", lambda: True)
+    monkeypatch.setattr(terminal, "has_unicode", lambda: True)
     assert terminal.cut(text, columns) == shown
 
 

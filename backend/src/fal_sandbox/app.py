@@ -55,6 +55,7 @@ ROUTES: tuple[Route, ...] = (
     Route("platform", "GET", "/v1/models", "platform", platform_api.models),
     Route("platform", "GET", "/v1/models/pricing", "platform", platform_api.pricing),
     Route("platform", "POST", "/v1/models/pricing/estimate", "platform", platform_api.estimate),
+    Route("platform", "GET", "/v1/models/requests/by-endpoint", "platform", platform_api.requests),
     Route("platform", "GET", "/v1/account/billing", "platform", platform_api.billing),
     Route("platform", "GET", "/{_:.*}", "unknown", platform_api.unknown),
     Route("rest", "POST", "/tokens", "unknown", storage_api.realtime_token),

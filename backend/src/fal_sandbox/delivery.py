@@ -15,9 +15,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from fal_sandbox.faults import Fault
-from fal_sandbox.journal import Row
 from fal_sandbox.memory import Memory
 from fal_sandbox.replies import JSON, Body, Reply, encode, usual
+from fal_sandbox.request_journal import Row
 
 CHUNK_BYTES = 256 * 1024
 ROOM_BYTES = 64 * 1024

@@ -15,7 +15,7 @@ from fal_sandbox.options import Options, options_of
 
 JOB_STAGES = frozenset({"submit", "status", "status_stream", "result", "cancel", "direct", "stream", "any", "job"})
 """The stages whose requests are about one endpoint."""
-STAGES = JOB_STAGES | {"token", "initiate", "upload", "multipart", "part", "complete", "put", "download"}
+STAGES = JOB_STAGES | {"token", "initiate", "upload", "multipart", "part", "complete", "put", "download", "platform"}
 EVENT_STAGES = frozenset({"stream", "status_stream", "direct", "any"})
 """The stages that answer with events, or may."""
 OF_JOBS = frozenset({"stuck", "fail", "expired", "output", "ignores_cancel"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,6 +54,9 @@ class Job:
     result: Reply | None = None
     error: str | None = None
     error_type: str | None = None
+    sent_at: float = field(default_factory=time.time)
+    """Unix time, as `ended_at`."""
+    ended_at: float | None = None
     started_at: float = 0.0
     inference_s: float | None = None
     log_lines: list[tuple[float, str]] = field(default_factory=list)
@@ -121,6 +125,7 @@ class Jobs:
 
     def note_end(self, job: Job) -> None:
         """An ended job may be forgotten when room is needed."""
+        job.ended_at = time.time()
         if job.result is not None and isinstance(job.result.body, bytes):
             job.size += len(job.result.body)
             self._bytes += len(job.result.body)

@@ -18,10 +18,10 @@ from fal_sandbox.bell import TowerBell
 from fal_sandbox.faults import Faults
 from fal_sandbox.files import Files
 from fal_sandbox.job_store import Jobs
-from fal_sandbox.journal import Journal
 from fal_sandbox.ledger import Ledger
 from fal_sandbox.options import Options, options_of
 from fal_sandbox.refusals import is_gone_model
+from fal_sandbox.request_journal import Journal
 from fal_sandbox.script import Script
 
 THREADS = 2
@@ -72,6 +72,9 @@ class Settings(Options):
     """Models that are gone: `M` or `M=HOW`, HOW one of `refusals.HOW`."""
     must_reason: Names = ()
     """Models that refuse to be asked without `reasoning`."""
+    requests_lag: float = Field(default=0.0, ge=0)
+    """Seconds until a job that was accepted stands in the list of past requests. Whether fal's list lags, and whether
+    it holds jobs that have not ended, is not known."""
     in_place: bool = False
     """Whether products stay where they stood, pixel by pixel; else they are placed and lit anew."""
     misbehave: Annotated[tuple[Annotated[str, AfterValidator(_is_misbehaviour)], ...], BeforeValidator(_listed)] = ()

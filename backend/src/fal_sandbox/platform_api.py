@@ -1,18 +1,24 @@
-"""api.fal.ai over HTTP: prices, the catalogue with its OpenAPI documents, and the balance (wire.md, section 12.3).
+"""api.fal.ai over HTTP: prices, the catalogue with its OpenAPI documents, past requests, and the balance (wire.md,
+section 12.3; https://fal.ai/docs/platform-apis/v1/models/requests/by-endpoint).
 
 The documents are made of the same models that check the inputs, so what they promise is what is checked.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 from pydantic import Field
 
 from fal_sandbox.endpoint_table import ANYTHING, ENDPOINTS, Endpoint, makes_no_picture
 from fal_sandbox.input_models import Input, Invalid, check
+from fal_sandbox.job_store import Job
 from fal_sandbox.keys import key_id, refusal_of
 from fal_sandbox.replies import Refusal, Reply, json_reply
 from fal_sandbox.wire_request import WireRequest
@@ -21,6 +27,11 @@ from fal_sandbox.wire_types import Json
 MOST_IDS = 50
 CURRENCY = "USD"
 BALANCE_USD = 100.0
+PAGE = 50
+MOST_REQUESTS = 100
+DAY_S = 86_400.0
+WIDE_S = 90 * DAY_S
+"""How far the list of past requests goes back when one of them is asked for by its id."""
 DOCS_URL = "https://docs.fal.ai/platform-apis"
 UPDATED_AT = "2026-11-25T00:00:00Z"
 
@@ -108,6 +119,28 @@ async def billing(call: WireRequest) -> Reply:
     return json_reply(account)
 
 
+async def requests(call: WireRequest) -> Reply:
+    """The jobs of up to 50 endpoints within a time, the newest first; with what they were given when that is wanted."""
+    _check_key(call)
+    ids = _ids(call)
+    if not 1 <= len(ids) <= MOST_IDS:
+        raise _error(400, "validation_error", f"endpoint_id must name 1 to {MOST_IDS} endpoints, {len(ids)} were given")
+    now = time.time()
+    named = call.query.get("request_id")
+    before = now - call.state.settings.requests_lag
+    start, end = _moment(call, "start", now - (WIDE_S if named else DAY_S)), _moment(call, "end", now)
+    size, page = _whole(call, "limit", PAGE), _cursor(call)
+    found = [
+        job
+        for job in reversed(list(call.state.jobs))
+        if job.endpoint in ids and start <= job.sent_at < end and job.sent_at <= before
+        if named in (None, job.request_id)
+    ]
+    shown, more = found[page * size : (page + 1) * size], len(found) > (page + 1) * size
+    items = [_past(job, "payloads" in _listed(call, "expand")) for job in shown]
+    return json_reply({"items": items, "next_cursor": _as_cursor(page + 1) if more else None, "has_more": more})
+
+
 async def unknown(call: WireRequest) -> Reply:
     raise _error(404, "not_found", f"{call.method} {call.path} is not served by the sandbox")
 
@@ -161,6 +194,56 @@ def _checked(kind: type[Input], given: Json) -> dict[str, Any]:
 
 def _error(status: int, kind: str, message: str) -> Refusal:
     return Refusal(json_reply({"error": {"type": kind, "message": message, "docs_url": DOCS_URL}}, status))
+
+
+def _past(job: Job, expanded: bool) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "request_id": job.request_id,
+        "endpoint_id": job.endpoint,
+        "sent_at": _iso(job.sent_at),
+        "started_at": _iso(job.sent_at) if job.started_at else None,
+        "ended_at": None if job.ended_at is None else _iso(job.ended_at),
+        "status_code": None if job.result is None else job.result.status,
+        "duration": job.inference_s,
+    }
+    if expanded and job.headers.get("x-fal-store-io") != "0":
+        output = job.result.body if job.result is not None else None
+        item |= {"json_input": job.given, "json_output": json.loads(output) if isinstance(output, bytes) else output}
+    return item
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(call: WireRequest, name: str, default: float) -> float:
+    given = call.query.get(name)
+    if given is None:
+        return default
+    try:
+        read = datetime.fromisoformat(given.replace("Z", "+00:00"))
+    except ValueError:
+        raise _error(400, "validation_error", f"{name} must be a date in ISO 8601, not {given!r}") from None
+    return (read if read.tzinfo else read.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _whole(call: WireRequest, name: str, default: int) -> int:
+    given = call.query.get(name, str(default))
+    if not given.isdigit() or not 1 <= int(given) <= MOST_REQUESTS:
+        raise _error(400, "validation_error", f"{name} must be from 1 to {MOST_REQUESTS}, not {given!r}")
+    return int(given)
+
+
+def _cursor(call: WireRequest) -> int:
+    """The number of a page; the cursor is that in base64."""
+    try:
+        return int(base64.b64decode(call.query.get("cursor", ""), validate=True) or 0)
+    except ValueError:
+        raise _error(400, "validation_error", "cursor must be one that a page named") from None
+
+
+def _as_cursor(page: int) -> str:
+    return base64.b64encode(str(page).encode()).decode()
 
 
 def _model(name: str, row: Endpoint, expanded: bool) -> dict[str, Any]:

@@ -30,13 +30,17 @@ from urllib.request import getproxies
 
 from services.fal import arguments, log
 from services.fal.call import Call
+from services.fal.costs import Costs, Purse
 from services.fal.doctor import examine
 from services.fal.downloads import Downloads
 from services.fal.endpoints import Endpoints
 from services.fal.errors import FalError, InvalidInput, NotReady, as_fal_error, report
+from services.fal.estimates import STAND_INS, Estimates, stand_ins
 from services.fal.image_files import LocalImage, local_image, shrunk
 from services.fal.jobs import Jobs
+from services.fal.journal import JobKey
 from services.fal.picture_models import PictureModels
+from services.fal.prices import Prices, as_rows
 from services.fal.product import ProductModels, Workflow, uploaded
 from services.fal.progress import Progress
 from services.fal.prompts import DEFAULT_LANGUAGE, plain_background
@@ -47,6 +51,7 @@ from services.fal.text_models import Models, TextModels, TextRequest, image_urls
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from services.fal.arguments import PictureOptions
     from services.fal.fal_api import FalApi
     from services.fal.results import (
         AnalysisResult,
@@ -54,7 +59,9 @@ if TYPE_CHECKING:
         BackgroundsResult,
         CancelResult,
         EnterpriseResult,
+        Estimate,
         PictureResult,
+        PriceRow,
         ProgressEvent,
         PromptResult,
         StatusResult,
@@ -91,6 +98,9 @@ class FalClient:
     - expires_in: seconds after which fal deletes files, uploads and pictures (`FAL_EXPIRES_IN_S`; default: the setting
       of the account)
     - queue_priority: "normal", or "low" for jobs that may wait behind others (`FAL_QUEUE_PRIORITY`, normal)
+    - max_usd: what all calls of the client together may cost, in US dollars (`FAL_MAX_USD`; default: no limit). A call
+      that is expected to cost more than is left raises, or reports, `BudgetExceeded` before anything is sent; for one
+      call there is `within(Call(seconds, max_usd=...))`
     - env_file: the `.env` file; without it, each setting is looked up in `./.env`, then in `backend/.env`
 
     These parameters mean the same in every method:
@@ -139,6 +149,7 @@ class FalClient:
         store_io: bool | None = None,
         expires_in: int | None = None,
         queue_priority: str | None = None,
+        max_usd: float | None = None,
     ) -> None:
         """Raises MissingKey when no key is found, and InvalidInput for a setting that makes no sense."""
         self._settings: Settings = resolve(
@@ -149,12 +160,17 @@ class FalClient:
             store_io=store_io,
             expires_in=expires_in,
             queue_priority=queue_priority,
+            max_usd=max_usd,
         )
         if self._settings.log != "off":
             log.to_stderr(self._settings.log)
         self._shared = _Shared(self._settings)
         self._around: Call | None = None
         """The call that the calls of this view are parts of."""
+        self._beside: Mapping[str, int] = {}
+        """Jobs, by role, that are to follow the next call of this view."""
+        self._estimates: bool = False
+        """Whether this view only tells what a call would cost."""
 
     def __repr__(self) -> str:
         return f"FalClient(timeout={self.timeout:g})"
@@ -203,6 +219,36 @@ class FalClient:
         view._around = call
         return view
 
+    def beside(self, jobs: Mapping[str, int]) -> FalClient:
+        """A view of this client that counts `jobs` in what its calls are expected to cost.
+
+        - jobs: how many jobs are to follow the call, by role, such as `{"text": 1}`
+
+        For a program that goes on after a call, and is to be refused before it if `max_usd` does not allow for both.
+        """
+        view = copy.copy(self)
+        view._beside = arguments.jobs(jobs)
+        return view
+
+    def one_call(
+        self, timeout: float | None = None, *, jobs: Mapping[str, int] | None = None
+    ) -> contextlib.AbstractContextManager[FalClient]:
+        """A view of this client whose methods are parts of one call: one deadline, and one sum of what it costs.
+
+        - jobs: how many jobs the call is expected to submit, by role, such as `{"cutout": 1, "text": 2}`
+
+        Raises BudgetExceeded, before anything is sent, if they would cost more than `max_usd` leaves.
+        """
+        return self._one_call(self._timeout_s(timeout), {} if jobs is None else arguments.jobs(jobs))
+
+    @contextlib.contextmanager
+    def _one_call(self, timeout_s: float, jobs: Mapping[str, int]) -> Iterator[FalClient]:
+        # What the caller's own block raises is passed on as it is.
+        with self._noted(timeout_s, several=True) as call:
+            with _border():
+                self._afford(call, jobs=jobs)
+            yield self.within(call)
+
     # Text
 
     def any_llm_complete(
@@ -228,7 +274,8 @@ class FalClient:
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
 
         def ask(call: Call) -> dict[str, Any]:
-            return _text_result(self._parts().text.ask(call, "text", request))
+            self._afford(call, jobs={"text": 1})
+            return _text_result(self._parts().text.ask(call, "text", request, JobKey("text")))
 
         return cast("TextResult", self._reported(ask, timeout, _NO_TEXT, with_logs=with_logs))
 
@@ -262,7 +309,8 @@ class FalClient:
         request = request._replace(image_urls=tuple(images))
 
         def ask(call: Call) -> dict[str, Any]:
-            answer = self._parts().text.ask(call, "enterprise", request)
+            self._afford(call, jobs={"vision" if images else "enterprise": 1})
+            answer = self._parts().text.ask(call, "enterprise", request, JobKey("enterprise"))
             return {"output": answer.output, "error": None, "raw": answer.result.output, **answer.fields()}
 
         return cast("EnterpriseResult", self._reported(ask, timeout, _NO_ANSWER, with_logs=with_logs))
@@ -288,11 +336,15 @@ class FalClient:
         Source: https://fal.ai/models/openrouter/router/api
         """
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
+        if self._estimates:
+            with self._call(timeout) as call:
+                self._afford(call, jobs={"text": 1})
         return self._events(request, self._timeout_s(timeout))
 
     def _events(self, request: TextRequest, timeout_s: float) -> Iterator[TextEvent]:
-        call, process = Call(timeout_s, parent=self._around), os.getpid()
+        call, process = Call(timeout_s, parent=self._around, costs=self._costs()), os.getpid()
         with _border():
+            self._afford(call, jobs={"text": 1})
             events = self._parts().text.events(call, request)
         try:
             while True:
@@ -305,6 +357,7 @@ class FalClient:
                 yield event
         finally:
             events.close()
+            call.costs.purse.close()
 
     def any_llm_stream(
         self,
@@ -390,6 +443,7 @@ class FalClient:
         request = _text_request(prompt, model, system_prompt, temperature, max_tokens, reasoning, priority)
         hook = None if webhook_url is None else arguments.web_url(webhook_url, "webhook_url")
         with self._call(timeout) as call:
+            self._afford(call, jobs={"text": 1})
             job = self._parts().text.submit(call, request, hook)
         return {"request_id": job.request_id, "endpoint": job.endpoint.path}
 
@@ -502,10 +556,11 @@ class FalClient:
             placement=placement,
             ref_image_url=ref_image_url,
         )
-        with self._call(timeout, with_logs=with_logs) as call:
+        with self._call(timeout, with_logs=with_logs, several=True) as call:
             parts = self._parts()
             parts.pictures.check(options)
             fitted = parts.pictures.fit(call, source, "cutout" if remove_bg else "photokit")
+            self._afford(call, options, jobs={"cutout": int(remove_bg)})
             url = uploaded(call, parts.api, fitted)
             cutout = parts.product.cut_out(call, url) if remove_bg else None
             kept: dict[str, Any] = {} if cutout is None else {"cutout": cutout}
@@ -516,7 +571,8 @@ class FalClient:
                 )
             except FalError as error:
                 raise error.but(partial={**error.partial, **kept}) from error
-        return cast("PictureResult", {**made.as_result(call.progress.total(), options.num_images), **kept})
+        result = made.as_result(call.progress.total(), options.num_images)
+        return cast("PictureResult", {**result, **kept, **call.costs.told()})
 
     def remove_background(
         self,
@@ -532,11 +588,12 @@ class FalClient:
         """
         source = _photo(image, image_url)
         with self._call(timeout, with_logs=with_logs) as call:
+            self._afford(call, jobs={"cutout": 1})
             url, pictures = uploaded(call, self._parts().api, source), self._parts().pictures
             picture = call.progress.step(
                 "cutout", lambda: pictures.cut_out(call, url), lambda made: {"image_url": made.image["url"]}
             )
-        return cast("PictureResult", picture.as_result(call.progress.total()))
+        return cast("PictureResult", {**picture.as_result(call.progress.total()), "cost_usd": call.costs.total()})
 
     # The product
 
@@ -562,6 +619,7 @@ class FalClient:
         temperature = arguments.temperature(temperature)
 
         def analyse(call: Call) -> dict[str, Any]:
+            self._afford(call, jobs={"vision": 1})
             url = uploaded(call, self._parts().api, source)
             found = self._parts().product.analyse(call, url, model, temperature)
             return {
@@ -595,7 +653,8 @@ class FalClient:
         model = arguments.optional_text(model, "model")
 
         def write(call: Call) -> dict[str, Any]:
-            answer = self._parts().product.background_prompt(call, known, style, model)
+            self._afford(call, jobs={"enterprise": 1})
+            answer = self._parts().product.background_prompt(call, known, style, JobKey("prompt"), model)
             return {"prompt": answer.output.strip(), "error": None, **answer.fields()}
 
         empty = {"prompt": plain_background(known, style), "error": None}
@@ -641,13 +700,14 @@ class FalClient:
             original_quality=original_quality,
             placement=placement,
         )
-        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress, several=True) as call:
             parts = self._parts()
             parts.pictures.check(options)
             fitted = parts.pictures.fit(call, source, "cutout" if remove_bg else "photokit")
+            self._afford(call, options, len(wanted), jobs={"cutout": int(remove_bg), "enterprise": len(wanted)})
             url = uploaded(call, parts.api, fitted)
             result = parts.product.backgrounds(call, url, known, wanted, options, remove_bg=remove_bg)
-        return cast("BackgroundsResult", result)
+        return cast("BackgroundsResult", {**result, **call.costs.told()})
 
     def product_workflow(
         self,
@@ -692,13 +752,16 @@ class FalClient:
             original_quality=original_quality,
             placement=placement,
         )
-        with self._call(timeout, with_logs=with_logs, on_progress=on_progress) as call:
+        with self._call(timeout, with_logs=with_logs, on_progress=on_progress, several=True) as call:
             parts = self._parts()
             parts.pictures.check(options)
             if shrink:
                 source = shrunk(call, source)
             source = parts.pictures.fit(call, source, "cutout")
-            return cast("WorkflowResult", parts.workflow.run(call, source, wanted, language, options, alone))
+            jobs = {"vision": 1, "cutout": int(alone is None), "enterprise": len(wanted), "text": 1}
+            self._afford(call, options, len(wanted), jobs=jobs)
+            result = parts.workflow.run(call, source, wanted, language, options, alone)
+        return cast("WorkflowResult", {**result, **call.costs.told()})
 
     def save(
         self,
@@ -742,6 +805,58 @@ class FalClient:
         with self._call(timeout) as call:
             return self._parts().downloads.save(call, url, folder, name)
 
+    # What it costs
+
+    def prices(self, endpoints: Sequence[str] | None = None, *, timeout: float | None = None) -> list[PriceRow]:
+        """What one unit of each endpoint costs at fal. Sends no job.
+
+        - endpoints: the endpoints (default: those in use, one for each role)
+
+        Each is `{"endpoint", "role", "unit_price", "unit", "currency"}`; the last three are None for an endpoint that
+        fal names no price of, and `role` is None for one that is not in use. Prices are read once per process. A
+        language model's own price is not among them: its answer tells what it cost.
+
+        Source: https://fal.ai/docs/api-reference/platform-apis
+        """
+        given = None if endpoints is None else arguments.endpoints(endpoints)
+        with self._call(timeout) as call:
+            used = self._parts().estimates.in_use()
+            names = list(used) if given is None else given
+            found = self._parts().prices.read(call, names)
+        return cast("list[PriceRow]", as_rows({name: used.get(name) for name in names}, found))
+
+    def estimate(self, method: str, **options: Any) -> Estimate:
+        """What a call of `method` would cost, without making it: `client.estimate("product_workflow", num_images=2)`.
+
+        - method: the name of a method of this class that costs money
+        - options: its arguments; a photo, a prompt or categories may be left out, since they do not change the price
+
+        Options that the method would refuse are refused here. Each endpoint is listed with its calls. `about` tells
+        that language models are among them, whose price is taken from the dearest answer of this process so far, at
+        first $0.005 for a question and $0.01 for one about a picture. `cost_usd` is None if a price is not known or
+        not known ahead; then `unknown` says why. Failures and second questions are not counted. Raises a FalError if
+        fal's prices cannot be read.
+        """
+        if not isinstance(method, str) or method not in STAND_INS:
+            raise InvalidInput(f"method must be one of {', '.join(STAND_INS)}, not {str(method)[:100]!r}.")
+        arguments.known(options, vars(FalClient)[method])
+        return self.estimate_of(lambda view: getattr(view, method)(**{**stand_ins(method, options), **options}))
+
+    def estimate_of(self, action: Callable[[FalClient], object]) -> Estimate:
+        """What `action` would cost, called with a view of this client that stops before anything is sent.
+
+        - action: calls one method that costs money, such as `lambda view: Shop(view).listing(categories)`
+        """
+        if not callable(action):
+            raise InvalidInput(f"action must be callable with a client, not {action!r}.")
+        view = copy.copy(self)
+        view._estimates = True
+        try:
+            action(view)
+        except _Estimated as made:
+            return made.estimate
+        raise InvalidInput("This costs nothing, so there is nothing to estimate.")
+
     def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Versions, settings with the key masked, models that end, and whether this key reaches fal. Sends no job."""
         with self._call(timeout) as call:
@@ -752,18 +867,63 @@ class FalClient:
     def _timeout_s(self, timeout: float | None) -> float:
         return self.timeout if timeout is None else check_timeout(timeout)
 
+    def _costs(self) -> Costs:
+        return Costs(None if self._around is None else self._around.costs, life=self._shared.purse)
+
+    def _afford(
+        self, call: Call, options: PictureOptions | None = None, prompts: int = 1, *, jobs: Mapping[str, int]
+    ) -> None:
+        """Set aside what a call is expected to cost: jobs by role, and pictures with `options` of so many prompts.
+
+        Raises BudgetExceeded: this comes before anything is sent.
+        """
+        if not (self._estimates or call.costs.purse.is_limited):
+            return
+        estimates = self._parts().estimates
+        all_jobs = {role: jobs.get(role, 0) + self._beside.get(role, 0) for role in (*jobs, *self._beside)}
+        plan = estimates.plan(all_jobs, options, prompts)
+        if self._estimates:
+            raise _Estimated(estimates.of(call, plan))
+        estimates.set_aside(call, plan)
+
     @contextlib.contextmanager
     def _call(
-        self, timeout: float | None, *, with_logs: bool = False, on_progress: OnProgress | None = None
+        self,
+        timeout: float | None,
+        *,
+        with_logs: bool = False,
+        on_progress: OnProgress | None = None,
+        several: bool = False,
     ) -> Iterator[Call]:
-        """One call: its deadline, its progress, and our errors only."""
+        """One call: its deadline, its progress, its costs, and our errors only. `several` jobs are told one by one."""
+        with self._noted(timeout, with_logs=with_logs, on_progress=on_progress, several=several) as call, _border():
+            yield call
+
+    @contextlib.contextmanager
+    def _noted(
+        self,
+        timeout: float | None,
+        *,
+        with_logs: bool = False,
+        on_progress: OnProgress | None = None,
+        several: bool = False,
+    ) -> Iterator[Call]:
+        """`_call` with whatever errors there are; ours tell what was spent."""
         timeout_s, with_logs = self._timeout_s(timeout), arguments.flag(with_logs, "with_logs")
         if on_progress is not None and not callable(on_progress):
             raise InvalidInput(f"on_progress must be callable with one event, not {on_progress!r}.")
         around = None if self._around is None else self._around.progress
         progress = Progress(on_progress, with_logs=with_logs, parent=around)
-        with Call(timeout_s, parent=self._around, progress=progress) as call, _border():
-            yield call
+        costs = self._costs()
+        with Call(timeout_s, parent=self._around, progress=progress, costs=costs) as call:
+            try:
+                yield call
+            except FalError as error:
+                if costs.has_jobs:
+                    error.partial = {**error.partial, **(costs.told() if several else {"cost_usd": costs.total()})}
+                raise
+            finally:
+                costs.purse.close()
 
     def _reported(
         self,
@@ -777,7 +937,7 @@ class FalClient:
         """`action` as one call, its failure told under `error` beside the empty values of its result."""
         try:
             with self._call(timeout, with_logs=with_logs) as call:
-                return action(call)
+                return {**action(call), "cost_usd": call.costs.total()}
         except but_raise:
             raise
         except FalError as error:
@@ -795,7 +955,9 @@ class _Parts:
         account = hash((settings.key, getproxies().get("https")))
         endpoints = Endpoints(settings.endpoints, account)
         self.api = api
-        self.jobs = Jobs(api, endpoints, settings.max_concurrency)
+        self.prices = Prices(api, account)
+        self.estimates = Estimates(self.prices, endpoints)
+        self.jobs = Jobs(api, endpoints, self.estimates, settings.max_concurrency)
         self.text = TextModels(self.jobs, api, Models(settings.models, endpoints))
         self.pictures = PictureModels(self.jobs, endpoints, api)
         self.product = ProductModels(self.text, self.pictures)
@@ -808,6 +970,8 @@ class _Shared:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.purse = Purse(settings.max_usd)
+        """What all calls of the client may cost together."""
         self._lock = threading.Lock()
         self._made: _Parts | None = None
         self._closed = False
@@ -850,6 +1014,14 @@ def _forget_parent_process() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_parent_process)
+
+
+class _Estimated(BaseException):
+    """Carries an estimate out of a method that is not to go on; no Exception, so that none takes it for a failure."""
+
+    def __init__(self, estimate: Estimate) -> None:
+        super().__init__()
+        self.estimate = estimate
 
 
 @contextlib.contextmanager

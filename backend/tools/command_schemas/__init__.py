@@ -13,10 +13,12 @@ from typing import Any
 from command_schemas.types_as_schemas import Schema, Shapes, described, fields_of, type_named
 from services.fal import results
 from services.fal.arguments import DEFAULT_STYLES, MAX_STYLES, PRIORITIES
+from services.fal.costs import MAX_USD
 from services.fal.responses import REQUEST_ID
 from services.fal.settings import MAX_TIMEOUT_S
 from services.live.budget import MAX_SPEND_USD
-from services.worker.commands import COMMANDS, Command
+from services.worker.command import Command
+from services.worker.commands import COMMANDS
 from services.worker.options import Option
 
 DESCRIBED = [name for name, command in COMMANDS.items() if command.result]
@@ -63,6 +65,8 @@ LIMITS: Mapping[str, Schema] = {
     "max_tokens": {"minimum": 1},
     "timeout": {"exclusiveMinimum": 0, "maximum": int(MAX_TIMEOUT_S)},
     "spend": {"exclusiveMinimum": 0, "maximum": int(MAX_SPEND_USD)},
+    "max_usd": {"exclusiveMinimum": 0, "maximum": int(MAX_USD)},
+    "options": {"type": "object"},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
     "request_id": {"pattern": f"^{REQUEST_ID.pattern}$".replace(r"\w", "A-Za-z0-9_")},
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},

@@ -13,6 +13,8 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from services import webhooks
+from services.batch import journal as batch_journal
+from services.batch import results as batch_results
 from services.fal import errors, results
 from services.fal.errors import FalError
 from services.shop import listing, listing_writer, picture_check, product_files, shop, text_check
@@ -23,7 +25,17 @@ Schema = dict[str, Any]
 
 NULL: Schema = {"type": "null"}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MODULES = (results, product_files, picture_check, text_check, listing_writer, listing, shop, shop_results)
+MODULES = (
+    results,
+    product_files,
+    picture_check,
+    text_check,
+    listing_writer,
+    listing,
+    shop,
+    shop_results,
+    batch_results,
+)
 """Where the types are, none of them twice under one name."""
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
@@ -128,9 +140,12 @@ def _types() -> dict[str, Any]:
 
 
 def error_types() -> list[str]:
-    """Every `error_type` there is, in the order of the tree; `serve` and webhooks have one of their own."""
+    """Every `error_type` there is, in the order of the tree; `serve`, webhooks and batches have their own."""
     classes = [
-        one for module in (errors, supervisor, webhooks) for one in vars(module).values() if isinstance(one, type)
+        one
+        for module in (errors, supervisor, webhooks, batch_journal)
+        for one in vars(module).values()
+        if isinstance(one, type)
     ]
     return [*dict.fromkeys(one.error_type for one in classes if issubclass(one, FalError))]
 

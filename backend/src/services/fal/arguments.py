@@ -9,15 +9,18 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from services.fal.endpoints import ROLES, check_endpoint
 from services.fal.errors import InvalidInput
 from services.fal.hosts import fault_of
 from services.fal.redaction import shown
 
 PRIORITIES = ("latency", "throughput")
 MAX_STYLES = 100
+MAX_JOBS = 1_000_000
 MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 """fal's own limit for inputs given as a data URI."""
 
@@ -161,6 +164,29 @@ def image_urls(value: object, name: str = "image_urls") -> list[str]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise InvalidInput(f"{name} must be a list of image URLs.")
     return [image_url(item, name) for item in value]
+
+
+def endpoints(value: object) -> list[str]:
+    """Ids of endpoints of fal's."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise InvalidInput("endpoints must be a list of ids such as bria/replace-background, and not empty.")
+    return list(dict.fromkeys(check_endpoint(text(item, "endpoints"), "endpoints", "text") for item in value))
+
+
+def jobs(value: object) -> dict[str, int]:
+    """Numbers of jobs by role."""
+    if not isinstance(value, Mapping) or not set(value) <= set(ROLES):
+        raise InvalidInput(f"jobs must be numbers of jobs by role ({', '.join(ROLES)}), such as {{'text': 1}}.")
+    return {role: _whole(count, f"jobs[{role!r}]", 0, MAX_JOBS) for role, count in value.items()}
+
+
+def known(options: Mapping[str, object], method: FunctionType) -> None:
+    """Raises InvalidInput for a name that is no argument of `method`."""
+    code = method.__code__
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    for name in options:
+        if name not in names:
+            raise InvalidInput(f"{method.__name__} has no argument {name!r}. It has {', '.join(names)}.")
 
 
 def folder(value: object, name: str) -> Path:

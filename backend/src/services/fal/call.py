@@ -1,4 +1,4 @@
-"""One call of a user's: how long it may still take, how it is stopped, what is told of it.
+"""One call of a user's: how long it may still take, how it is stopped, what is told of it, what it may cost.
 
 A call is made at the door (a public method of FalClient, or the worker) and handed on to everything that waits: a
 read, a write, a pause, a place in the queue of model calls. So one deadline covers all of it. It is stopped from
@@ -23,7 +23,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from services.fal.costs import Costs, check_max_usd
 from services.fal.errors import Cancelled, DeadlineExceeded, InvalidInput
+from services.fal.journal import JobKey, Journal
 from services.fal.progress import Progress
 
 T = TypeVar("T")
@@ -46,18 +48,40 @@ DEADLINE_SLACK_S = 0.005
 class Call:
     """A deadline and a stop button, shared by everything that one user call does."""
 
-    def __init__(self, timeout_s: float, *, parent: Call | None = None, progress: Progress | None = None) -> None:
-        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress."""
+    def __init__(
+        self,
+        timeout_s: float,
+        *,
+        parent: Call | None = None,
+        progress: Progress | None = None,
+        costs: Costs | None = None,
+        max_usd: float | None = None,
+        journal: Journal | None = None,
+        part: str = "",
+    ) -> None:
+        """A part of `parent` has the earlier of both deadlines, is stopped with it, and tells its progress and costs.
+
+        `max_usd` is what it may cost, in US dollars. `journal` remembers the jobs of the call, by default where its
+        parent's are remembered. There, `part` tells the jobs of this part from those of others that do the same, such
+        as texts in another language.
+        """
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
             raise InvalidInput(f"timeout_s must be a number of seconds, not {timeout_s!r}.")
         inherited = Progress() if parent is None else parent.progress
         self.progress: Progress = progress if progress is not None else inherited
+        if costs is None:
+            costs = Costs() if parent is None else parent.costs
+        self.costs: Costs = costs if max_usd is None else Costs(costs, max_usd=check_max_usd(max_usd))
+        self.journal: Journal | None = parent.journal if journal is None and parent is not None else journal
+        self._part: str = ("" if parent is None else parent._part) + (f"{part}/" if part else "")
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         if parent is not None and parent.deadline < self.deadline:
             self.deadline, self.timeout_s = parent.deadline, parent.timeout_s
         self.began: float = time.monotonic() if parent is None else parent.began
         """When the outermost call around it began."""
+        self.winds_down = False
+        """Whether it is asked to begin nothing more, and to end what runs. Only a batch of many calls looks at it."""
         self._stopped = threading.Event()
         self._stopped_at: float | None = None
         self._lock = threading.Lock()
@@ -80,6 +104,10 @@ class Call:
 
     def __exit__(self, *exc: object) -> None:
         _open.discard(self)
+
+    def key_of(self, key: JobKey) -> JobKey:
+        """What the journal knows a job of this call by."""
+        return key._replace(step=self._part + key.step)
 
     def remaining(self) -> float:
         """Seconds until the deadline, never negative."""
@@ -305,13 +333,13 @@ class Slots:
 class Task(Generic[T]):
     """One step that runs beside others."""
 
-    def __init__(self, action: Callable[[], T]) -> None:
+    def __init__(self, action: Callable[[], T], *, name: str = "fal-task") -> None:
         self._action = action
         self._value: T
         self._error: BaseException | None = None
         self._begun = threading.Lock()
         self._over = threading.Event()
-        thread = threading.Thread(target=self._begin, name="fal-task", daemon=True)
+        thread = threading.Thread(target=self._begin, name=name, daemon=True)
         self._thread: threading.Thread | None = thread
         try:
             thread.start()

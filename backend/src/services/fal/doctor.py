@@ -63,6 +63,7 @@ def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
             "store_io": settings.store_io,
             "expires_in_s": settings.expires_in_s,
             "queue_priority": settings.queue_priority,
+            "max_usd": settings.max_usd,
             "env_file": None if settings.env_file is None else str(settings.env_file),
             "models": {role: list(settings.models.get(role, chain)) for role, chain in MODEL_CHAINS.items()},
             "endpoints": {role: [row.path for row in chain_for(role, settings.endpoints.get(role))] for role in ROLES},

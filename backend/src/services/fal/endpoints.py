@@ -55,6 +55,8 @@ class Endpoint(NamedTuple):
     """The picture options that it takes. None: nobody here knows; they are sent under our names."""
     makes_one: bool = False
     """Whether a job makes one picture, so that variants are jobs of their own, each with its seed."""
+    tells_cost: bool = False
+    """Whether its answers tell in US dollars what they cost, so that no price is needed."""
 
     @property
     def is_bria(self) -> bool:
@@ -84,6 +86,12 @@ class Endpoint(NamedTuple):
             inputs |= _input(field, value)
         return inputs
 
+    def pictures_billed(self, inputs: Mapping[str, Any]) -> float:
+        """How many pictures of the usual size a job with these inputs is billed as."""
+        options = self.options or {}
+        count: float = inputs.get(options.get("num_images", Field("num_images")).name, 1)
+        return count * RESOLUTION_FACTORS.get(inputs.get("resolution", ""), 1.0)
+
     def _without(self, name: str) -> InvalidInput:
         others = [row.path for row in _KNOWN.values() if row.options and name in row.options]
         return InvalidInput(
@@ -104,14 +112,17 @@ def _input(field: Field, value: Any) -> dict[str, Any]:
     return {field.name: value}
 
 
-_RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
+RESOLUTION_FACTORS: Mapping[str, float] = {"0.5K": 0.75, "1K": 1.0, "2K": 1.5, "4K": 2.0}
+"""What a picture costs, as a multiple of one at 1K (https://fal.ai/models/fal-ai/nano-banana-2/edit)."""
+RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
+MORE_RATIOS = (*RATIOS, "4:1", "1:4", "8:1", "1:8")
 _BANANA_2_OPTIONS = _fields(
     "seed",
     "num_images",
-    aspect_ratio=Field("aspect_ratio", (*_RATIOS, "4:1", "1:4", "8:1", "1:8")),
-    resolution=Field("resolution", ("0.5K", "1K", "2K", "4K")),
+    aspect_ratio=Field("aspect_ratio", MORE_RATIOS),
+    resolution=Field("resolution", tuple(RESOLUTION_FACTORS)),
 )
-_PLACES = (
+PLACES = (
     *("upper_left", "upper_center", "upper_right", "left_center", "center_vertical", "center_horizontal"),
     *("right_center", "bottom_left", "bottom_center", "bottom_right"),
 )
@@ -119,15 +130,15 @@ _PLACES = (
 
 CHAINS: Mapping[str, tuple[Endpoint, ...]] = {
     "text": (
-        Endpoint("openrouter/router"),
+        Endpoint("openrouter/router", tells_cost=True),
         Endpoint("fal-ai/any-llm", takes_priority=True),
     ),
     "enterprise": (
-        Endpoint("openrouter/router/enterprise"),
+        Endpoint("openrouter/router/enterprise", tells_cost=True),
         Endpoint("fal-ai/any-llm/enterprise", takes_priority=True),
     ),
     "vision": (
-        Endpoint("openrouter/router/vision", image_field="image_urls"),
+        Endpoint("openrouter/router/vision", image_field="image_urls", tells_cost=True),
         Endpoint("fal-ai/any-llm/vision", image_field="image_urls", takes_priority=True),
     ),
     "photokit": (
@@ -148,7 +159,7 @@ BY_HAND = (
     Endpoint(
         "fal-ai/nano-banana/edit",
         image_field="image_urls",
-        options=_fields("seed", "num_images", aspect_ratio=Field("aspect_ratio", _RATIOS)),
+        options=_fields("seed", "num_images", aspect_ratio=Field("aspect_ratio", RATIOS)),
     ),
     # May be gone: the end of its model was announced for 2026-10-29, though not by every source. Its successor is
     # the next row (https://fal.ai/learn/tools/nano-banana-api).
@@ -164,7 +175,7 @@ BY_HAND = (
             "ref_image_url",
             num_images=Field("num_results"),
             image_size=Field("shot_size"),
-            placement=Field("placement_type", ("original", *_PLACES)),
+            placement=Field("placement_type", ("original", *PLACES)),
         ),
     ),
 )

@@ -19,6 +19,7 @@
     ├── AmbiguousSubmit                    ambiguous_submit   sent, no usable answer: fal may run and bill it
     ├── StreamTruncated                    stream_truncated   a stream ended without its final event
     ├── BadOutput                          bad_output         an answer that cannot be used
+    ├── BudgetExceeded                     budget_exceeded    it would cost more than max_usd leaves; nothing was sent
     ├── Cancelled                          cancelled          by the caller, a signal, or at fal
     └── InternalError                      internal           a defect of this library
 
@@ -59,6 +60,8 @@ class FalError(RuntimeError):
     """What the call had already made, under its own result's keys."""
     said: str
     """The reason in fal's or the model's own words, when there was one."""
+    billable_units: float | None
+    """What fal counted for it all the same, when it said so."""
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class FalError(RuntimeError):
         detail: Any = None,
         partial: dict[str, Any] | None = None,
         said: str = "",
+        billable_units: float | None = None,
     ) -> None:
         super().__init__(redact(message))
         self.status_code = status_code
@@ -80,10 +84,11 @@ class FalError(RuntimeError):
         self.detail = redacted(detail)
         self.partial = redacted(partial or {})
         self.said = redact(said)[:MAX_SAID]
+        self.billable_units = billable_units
 
     def but(self: E, **changes: Any) -> E:
         """The same error with other fields, for who knows more of it: raise that one `from` this one."""
-        fields = ("status_code", "request_id", "retryable", "hint", "detail", "partial", "said")
+        fields = ("status_code", "request_id", "retryable", "hint", "detail", "partial", "said", "billable_units")
         return type(self)(str(self.args[0]), **{name: getattr(self, name) for name in fields} | changes)
 
     def __str__(self) -> str:
@@ -167,6 +172,10 @@ class StreamTruncated(FalError):
 class BadOutput(FalError):
     error_type = "bad_output"
     default_retryable = True
+
+
+class BudgetExceeded(FalError):
+    error_type = "budget_exceeded"
 
 
 class Cancelled(FalError):

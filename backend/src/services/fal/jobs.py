@@ -3,16 +3,23 @@
 Waiting listens to the status stream, and polls when that is not to be had
 (https://fal.ai/docs/documentation/model-apis/inference/queue). Which endpoint a job goes to comes from the chains of
 `endpoints.py`; what its output means is known to `text_models.py` and `picture_models.py`.
+
+A call may carry a *journal*, which remembers its jobs beyond this process. It is asked before every submit, may answer
+in place of fal, and is told what became of the job. A job that a journal knows is not cancelled when its call ends: it
+is picked up by its id the next time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from services.fal.call import Call, Slots, ctrl_c_waits_for_submit
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import (
+    AmbiguousSubmit,
+    AuthError,
     BadOutput,
     Cancelled,
     DeadlineExceeded,
@@ -26,7 +33,9 @@ from services.fal.errors import (
     RateLimited,
     Unreachable,
 )
+from services.fal.estimates import Bill, Estimates
 from services.fal.hosts import is_run_host, parse
+from services.fal.journal import Accepted, JobKey, Journal, Later, Result
 from services.fal.log import logger, outline
 from services.fal.redaction import shown
 from services.fal.responses import job_error, usable_id
@@ -54,29 +63,20 @@ class Job(NamedTuple):
     cancel_url: str
 
 
-class Result(NamedTuple):
-    """What a finished job left."""
-
-    request_id: str | None
-    output: dict[str, Any]
-    billable_units: float | None = None
-    """fal's own count of what is billed, when it says so."""
-    inference_s: float | None = None
-    """fal's own figure for the model's run."""
-
-
 class Jobs:
     """Runs jobs for one client, at most `max_concurrency` at a time."""
 
-    def __init__(self, api: FalApi, endpoints: Endpoints, max_concurrency: int) -> None:
+    def __init__(self, api: FalApi, endpoints: Endpoints, estimates: Estimates, max_concurrency: int) -> None:
         self._api = api
         self._endpoints = endpoints
+        self.estimates = estimates
+        """Knows what jobs may cost, and notes what they did."""
         self.slots = Slots(max_concurrency)
         """The client's places for running model calls."""
 
-    def run(self, call: Call, role: str, arguments: Callable[[Endpoint], Mapping[str, Any]]) -> Result:
+    def run(self, call: Call, role: str, arguments: Callable[[Endpoint], Mapping[str, Any]], key: JobKey) -> Result:
         """One job for `role` to its end, on the first endpoint of its chain that fal still offers."""
-        return self.on_chain(role, lambda endpoint: self.run_on(call, endpoint, arguments(endpoint)))
+        return self.on_chain(role, lambda endpoint: self.run_on(call, role, endpoint, arguments(endpoint), key))
 
     def on_chain(self, role: str, action: Callable[[Endpoint], T]) -> T:
         """`action` on the endpoint in use for `role`; when fal says it is gone, on the next one."""
@@ -87,10 +87,45 @@ class Jobs:
             except EndpointGone as gone:
                 endpoint = self._endpoints.move_on(role, endpoint, gone)
 
-    def run_on(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
-        """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated."""
-        with self.slots.one(call):
-            return self._finish(call, self.submit(call, endpoint, arguments))
+    def run_on(self, call: Call, role: str, endpoint: Endpoint, arguments: Mapping[str, Any], key: JobKey) -> Result:
+        """One job on `endpoint`, submitted once: once it has an id, whatever happens to it is told and not repeated.
+
+        `key` is what the call's journal, if it has one, knows the job by.
+        """
+        with self.estimates.job(call, role, endpoint, arguments, key) as bill:
+            if call.journal is not None:
+                expected_usd = partial(self.estimates.of_job, call, role, endpoint, arguments)
+                return _OnRecord(self, call, call.journal, call.key_of(key), bill).run(
+                    endpoint, arguments, expected_usd
+                )
+            with self.slots.one(call):
+                if endpoint.is_own_url:
+                    result = self.post_to_own(call, endpoint, arguments)
+                else:
+                    job = self.submit(call, endpoint, arguments)
+                    bill.is_accepted = True
+                    result = self._finish(call, job)
+            return result._replace(cost_usd=bill.settled(result.output, result.billable_units))
+
+    def post_to_own(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result:
+        """Send one request to the user's own service. Raises AmbiguousSubmit when it was sent and not answered."""
+        answer = self._api.post_once(call, parse(endpoint.path), arguments, "photokit")
+        try:
+            output = answer.json()
+        except BadOutput as error:
+            # It has made, and may bill, the picture: the same once more could cost twice.
+            raise error.but(retryable=False, hint=None) from error
+        return Result(answer.request_id, output, answer.billable_units)
+
+    def submit_once(self, call: Call, endpoint: Endpoint, arguments: Mapping[str, Any]) -> str:
+        """The request id of a job that is not cancelled when its call ends, and may start at any time."""
+        handle = self._api.submit(call, endpoint.path, arguments, webhook_url=None, start_within_s=None)
+        return handle.request_id
+
+    def outcome(self, call: Call, job: Job) -> Result:
+        """Wait for a job to end, and fetch its result."""
+        status = self._wait(call, job)
+        return self._fetch_when_there(call, job, status if _is_of(status, job) else {"status": "COMPLETED"})
 
     def _finish(self, call: Call, job: Job) -> Result:
         ended = False
@@ -256,7 +291,8 @@ class Jobs:
         except FalError as error:
             if not _says_less(error):
                 raise
-            raise failure.but(said=f"{failure.said}. {error.said}") from error
+            said = f"{failure.said}. {error.said}"
+            raise failure.but(said=said, billable_units=error.billable_units) from error
         raise failure
 
     def _fetch(self, call: Call, job: Job, inference_s: float | None, attempts: int | None = None) -> Result:
@@ -264,6 +300,83 @@ class Jobs:
         return Result(job.request_id, answer.json(), answer.billable_units, inference_s)
 
 
+class _OnRecord:
+    """One job that a journal knows: its result comes from there, or from fal, where it may have been submitted before.
+
+    When its call ends before the job does, the job goes on at fal.
+    """
+
+    def __init__(self, jobs: Jobs, call: Call, journal: Journal, key: JobKey, bill: Bill) -> None:
+        self._jobs = jobs
+        self._call = call
+        self._journal = journal
+        self._key = key
+        self._bill = bill
+
+    def run(self, endpoint: Endpoint, arguments: Mapping[str, Any], expected_usd: Callable[[], float]) -> Result:
+        while True:
+            self._call.check()
+            with self._jobs.slots.one(self._call):
+                known = self._journal.begin(self._key, endpoint.path, arguments, expected_usd)
+                if known is None:
+                    known = self._start(endpoint, arguments)
+                elif isinstance(known, Result):
+                    self._bill.close(known.cost_usd)
+                if isinstance(known, Accepted):
+                    known = self._collect(known)
+            if isinstance(known, Result):
+                return known
+            # Without the place: a job that was submitted earlier, and is waited for, may need it.
+            self._call.sleep(known.seconds)
+
+    def _start(self, endpoint: Endpoint, arguments: Mapping[str, Any]) -> Result | Accepted | Later:
+        """Submit the job, whose intent is on record, and put on record what became of that."""
+        made: Result | str
+        try:
+            if endpoint.is_own_url:
+                made = self._jobs.post_to_own(self._call, endpoint, arguments)
+            else:
+                made = self._jobs.submit_once(self._call, endpoint, arguments)
+        except AmbiguousSubmit as error:
+            self._journal.in_doubt(self._key, error)
+            raise
+        except BadOutput as error:  # of a service of the user's own: it has run
+            self._journal.failed(self._key, error, self._bill.cost_of_failure(error))
+            raise
+        except FalError as error:
+            if self._journal.refused(self._key, error):
+                return Later(0.0)
+            raise
+        self._bill.is_accepted = True
+        if isinstance(made, Result):
+            return self._done(made)
+        self._journal.sent(self._key, made)
+        return Accepted(endpoint.path, made)
+
+    def _collect(self, accepted: Accepted) -> Result:
+        self._bill.is_accepted = True
+        job = self._jobs.job(self._call, Endpoint(accepted.endpoint), accepted.request_id)
+        try:
+            result = self._jobs.outcome(self._call, job)
+        except FalError as error:
+            if not (_stopped(self._call, error) or isinstance(error, _NO_END)):
+                self._journal.failed(self._key, error, self._bill.cost_of_failure(error))
+            raise error.but(request_id=job.request_id) from error
+        return self._done(result)
+
+    def _done(self, result: Result) -> Result:
+        result = result._replace(cost_usd=self._bill.settled(result.output, result.billable_units))
+        if result.output.get("error"):
+            # Whoever reads it raises that. On record it is a failure, since the next model may be asked the same.
+            error = JobFailed("The model failed.", request_id=result.request_id)
+            self._journal.failed(self._key, error, result.cost_usd)
+        else:
+            self._journal.done(self._key, result)
+        return result
+
+
+_NO_END = (AuthError, FalUnavailable, NotReady, RateLimited, Unreachable)
+"""Errors of asking for a job, which say nothing of the job itself."""
 _MAY_RUN_HINT = (
     "Its job could not be cancelled: fal may be running and billing it. Look at https://fal.ai/dashboard/requests "
     "before you repeat the call."

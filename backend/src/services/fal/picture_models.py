@@ -17,9 +17,9 @@ from services.fal.arguments import MAX_SEED, PictureOptions
 from services.fal.call import Call, side_by_side
 from services.fal.endpoints import Endpoint, Endpoints
 from services.fal.errors import BadOutput, FalError, JobFailed
-from services.fal.hosts import parse
 from services.fal.image_files import LocalImage, for_bria
-from services.fal.jobs import Jobs, Result
+from services.fal.jobs import Jobs
+from services.fal.journal import JobKey, Result
 from services.fal.responses import as_text, as_whole, from_sandbox
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class PictureModels:
 
     def cut_out(self, call: Call, image_url: str) -> Picture:
         """The product alone, on a transparent background."""
-        return read_picture(self._jobs.run(call, "cutout", lambda endpoint: endpoint.image_input([image_url])))
+        key = JobKey("cutout")
+        return read_picture(self._jobs.run(call, "cutout", lambda endpoint: endpoint.image_input([image_url]), key))
 
     def check(self, options: PictureOptions) -> None:
         """Raises InvalidInput for an option that the endpoint in use does not take: before anything is paid for."""
@@ -100,45 +101,36 @@ class PictureModels:
             return image
         return for_bria(call, image)
 
-    def replace_background(self, call: Call, image_url: str, prompt: str | None, options: PictureOptions) -> Variants:
-        """The product on the background that `prompt`, or a reference picture, describes.
+    def replace_background(
+        self, call: Call, image_url: str, prompt: str | None, options: PictureOptions, style: str | None = None
+    ) -> Variants:
+        """The product on the background that `prompt`, or a reference picture, describes; of which `style` it is.
 
         Raises what kept every picture from being made.
         """
+        key = JobKey("picture", style)
         if options.num_images == 1 or not self._endpoints.current("photokit").makes_one:
-            result = self._run(call, image_url, prompt, _all(options))
+            result = self._run(call, image_url, prompt, _all(options), key)
             return Variants(read_pictures(result, options.num_images))
         # Without a seed of the caller's it is another one each time: the same pictures would be paid for once more.
         first = options.others.get("seed", random.randint(0, MAX_SEED))
         with side_by_side(call) as tasks:
             seeds = [(first + place) % (MAX_SEED + 1) for place in range(options.num_images)]
-            each = [{**options.others, "seed": seed} for seed in seeds]
-            made = [tasks.start(partial(self._run_one, tasks.call, image_url, prompt, one)) for one in each]
+            each = [({**options.others, "seed": seed}, key._replace(ordinal=n)) for n, seed in enumerate(seeds)]
+            made = [tasks.start(partial(self._run_one, tasks.call, image_url, prompt, *one)) for one in each]
         return _collected([task.result for task in made])
 
-    def _run_one(self, call: Call, image_url: str, prompt: str | None, options: Mapping[str, Any]) -> Picture:
-        return read_picture(self._run(call, image_url, prompt, options))._replace(seed=options.get("seed"))
+    def _run_one(
+        self, call: Call, image_url: str, prompt: str | None, options: Mapping[str, Any], key: JobKey
+    ) -> Picture:
+        return read_picture(self._run(call, image_url, prompt, options, key))._replace(seed=options.get("seed"))
 
-    def _run(self, call: Call, image_url: str, prompt: str | None, options: Mapping[str, Any]) -> Result:
+    def _run(self, call: Call, image_url: str, prompt: str | None, options: Mapping[str, Any], key: JobKey) -> Result:
         def arguments(endpoint: Endpoint) -> dict[str, Any]:
             inputs = {**endpoint.image_input([image_url]), **endpoint.option_inputs(options)}
             return inputs if prompt is None else {**inputs, endpoint.prompt_field: prompt}
 
-        endpoint = self._endpoints.current("photokit")
-        if endpoint.is_own_url:
-            with self._jobs.slots.one(call):
-                return self._post_to_own(call, endpoint.path, arguments(endpoint))
-        return self._jobs.run(call, "photokit", arguments)
-
-    def _post_to_own(self, call: Call, url: str, arguments: Mapping[str, Any]) -> Result:
-        """Send one request to the user's own service. Raises AmbiguousSubmit when it was sent and not answered."""
-        answer = self._api.post_once(call, parse(url), arguments, "photokit")
-        try:
-            output = answer.json()
-        except BadOutput as error:
-            # It has made, and may bill, the picture: the same once more could cost twice.
-            raise error.but(retryable=False, hint=None) from error
-        return Result(answer.request_id, output, answer.billable_units)
+        return self._jobs.run(call, "photokit", arguments, key)
 
 
 def _all(options: PictureOptions) -> dict[str, Any]:
@@ -174,8 +166,11 @@ def read_pictures(result: Result, wanted: int) -> list[Picture]:
     if len(pictures) < 2:
         return pictures or [read_picture(result)]
     # So that the sum over the pictures is what the job cost.
-    units = result.billable_units
-    share = result._replace(billable_units=None if units is None else units / len(pictures))
+    units, cost_usd = result.billable_units, result.cost_usd
+    share = result._replace(
+        billable_units=None if units is None else units / len(pictures),
+        cost_usd=None if cost_usd is None else round(cost_usd / len(pictures), 9),
+    )
     return [picture._replace(result=share) for picture in pictures]
 
 

@@ -16,6 +16,7 @@ from services.fal.call import Call, Task, Tasks, side_by_side
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, NoCategories, read_categories
 from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
 from services.fal.image_files import LocalImage, size_of
+from services.fal.journal import JobKey
 from services.fal.log import logger, outline
 from services.fal.picture_models import Picture, PictureModels
 from services.fal.responses import from_sandbox
@@ -38,7 +39,7 @@ class Analysis(NamedTuple):
     answer: TextAnswer
 
 
-_Ask = Callable[[tuple[str, ...]], Analysis]
+_Ask = Callable[[tuple[str, ...], int], Analysis]
 
 
 class Shot(NamedTuple):
@@ -69,7 +70,7 @@ class ProductModels:
         """
         ask = partial(self._ask_categories, call, image_url, model, temperature)
         try:
-            found, answer = ask(CATEGORY_NAMES)
+            found, answer = ask(CATEGORY_NAMES, 0)
         except (NoText, NoCategories) as unread:
             # Only after these: an answer of fal's that cannot be used is no reason to pay for a second job.
             found, answer = _ask_again(ask, CATEGORY_NAMES, unread)
@@ -81,25 +82,25 @@ class ProductModels:
         return Analysis({name: found.get(name, UNKNOWN) for name in CATEGORY_NAMES}, answer)
 
     def _ask_categories(
-        self, call: Call, image_url: str, model: str | None, temperature: float, names: tuple[str, ...]
+        self, call: Call, image_url: str, model: str | None, temperature: float, names: tuple[str, ...], ordinal: int
     ) -> Analysis:
         """Those of `names` that the model gives. Raises NoText, NoCategories."""
         request = TextRequest(prompts.analysis(list(names)), model, temperature=temperature, image_urls=(image_url,))
-        answer = self._text.ask(call, "vision", request)
+        answer = self._text.ask(call, "vision", request, JobKey("analysis", ordinal=ordinal))
         return Analysis(_read(answer), answer)
 
     def background_prompt(
-        self, call: Call, categories: Mapping[str, str], style: str, model: str | None = None
+        self, call: Call, categories: Mapping[str, str], style: str, key: JobKey, model: str | None = None
     ) -> TextAnswer:
         """A prompt for the photokit, written by a model."""
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
-        return self._text.ask(call, "enterprise", request, models="prompt")
+        return self._text.ask(call, "enterprise", request, key, models="prompt")
 
     def describe(self, call: Call, categories: Mapping[str, str], language: str) -> TextAnswer:
         """Two sentences about the product in `language`."""
         words = prompts.description(dict(categories), language)
         request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
-        return self._text.ask(call, "text", request)
+        return self._text.ask(call, "text", request, JobKey("description"))
 
     def backgrounds(
         self,
@@ -177,7 +178,7 @@ class ProductModels:
     def _prompt(self, call: Call, categories: Mapping[str, str], style: Style) -> str:
         answer = call.progress.step(
             "prompt",
-            lambda: self.background_prompt(call, categories, style.description),
+            lambda: self.background_prompt(call, categories, style.description, JobKey("prompt", style.name)),
             lambda made: {"prompt": made.output.strip(), **from_sandbox(made.result.output)},
             style=style.name,
         )
@@ -187,7 +188,7 @@ class ProductModels:
         self, call: Call, url: str, prompt: str, options: PictureOptions, style: Style
     ) -> tuple[list[StyledImage], FalError | None]:
         def make() -> tuple[list[StyledImage], FalError | None]:
-            made = self._pictures.replace_background(call, url, prompt, options)
+            made = self._pictures.replace_background(call, url, prompt, options, style.name)
             return [styled_image(picture, style, prompt) for picture in made.pictures], made.failure
 
         def told(image: StyledImage) -> dict[str, Any]:
@@ -358,6 +359,7 @@ def styled_image(picture: Picture, style: Style, prompt: str) -> StyledImage:
         "file_size": image.get("file_size"),
         "request_id": picture.result.request_id,
         "billable_units": picture.result.billable_units,
+        "cost_usd": picture.result.cost_usd,
         **({} if picture.seed is None else {"seed": picture.seed}),
         **from_sandbox(picture.result.output),
     }
@@ -371,7 +373,7 @@ def _sandbox_of(image: StyledImage) -> dict[str, Any]:
 def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis:
     """Another answer in place of one that could not be read; what the model wrote first stays known."""
     try:
-        return ask(names)
+        return ask(names, 1)
     except (Cancelled, DeadlineExceeded) as error:
         raise error.but(partial={**unread.partial, **error.partial}) from error
     except FalError as error:
@@ -380,7 +382,7 @@ def _ask_again(ask: _Ask, names: tuple[str, ...], unread: BadOutput) -> Analysis
 
 def _ask_for_rest(ask: _Ask, missing: tuple[str, ...]) -> dict[str, str]:
     try:
-        return ask(missing).categories
+        return ask(missing, 1).categories
     except (Cancelled, DeadlineExceeded):
         raise
     except FalError as error:

@@ -60,19 +60,19 @@ class Progress:
     ) -> T:
         """Run one step; `made` tells its value in the event at its end, `further` in more such events."""
         about = {"step": name} if style is None else {"step": name, "style": style}
-        self._tell({**about, "status": "started"})
+        self.tell({**about, "status": "started"})
         began = time.monotonic()
         try:
             value = action()
         except FalError as error:
-            self._tell({**about, "status": "failed", **summary(error)})
+            self.tell({**about, "status": "failed", **summary(error)})
             raise
         finally:
             seconds = round(time.monotonic() - began, 3)
             self.timings[name if style is None else f"{name}:{style}"] = seconds
         for told in (made(value), *further(value)):
             self._note(told)
-            self._tell({**about, "status": "done", "seconds": seconds, **told})
+            self.tell({**about, "status": "done", "seconds": seconds, **told})
         return value
 
     def total(self) -> dict[str, float]:
@@ -86,14 +86,14 @@ class Progress:
         position = 0 if status.get("status") == "IN_PROGRESS" else status.get("queue_position")
         if isinstance(position, int) and self._is_new(request_id, "queue", f"position {position}"):
             self._show(f"queue position {position}")
-            self._tell({"step": "queue", "queue_position": position, "request_id": request_id})
+            self.tell({"step": "queue", "queue_position": position, "request_id": request_id})
         logs = status.get("logs")
         for entry in logs if self.with_logs and isinstance(logs, list) else []:
             if isinstance(entry, dict):
                 at, message = str(entry.get("timestamp", "")), str(entry.get("message", ""))
                 if self._is_new(request_id, at, message):
                     self._show(f"{at} {message}")
-                    self._tell({"step": "log", "timestamp": at, "message": message, "request_id": request_id})
+                    self.tell({"step": "log", "timestamp": at, "message": message, "request_id": request_id})
 
     def _note(self, told: Mapping[str, Any]) -> None:
         if "sandbox" not in told:
@@ -114,7 +114,8 @@ class Progress:
         if self.with_logs and self._to_stderr:
             show(f"fal: {line}".replace("\n", "\\n"))
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Tell an event to the listeners, this one first."""
         if self._on_event is not None:
             with self._telling:
                 try:
@@ -122,4 +123,4 @@ class Progress:
                 except Exception:  # a listener that is broken must not lose pictures that are paid for
                     logger.warning("on_progress raised", exc_info=True)
         if self._parent is not None:
-            self._parent._tell(event)
+            self._parent.tell(event)

@@ -139,6 +139,7 @@ def error_of(answer: Answer) -> FalError:
         "request_id": as_text(body.get("request_id")) or answer.request_id,
         "detail": detail if isinstance(detail, list | dict) else None,
         "said": text,
+        "billable_units": answer.billable_units,
     }
     if 300 <= answer.status < 400:
         return FalUnavailable(

@@ -43,6 +43,26 @@ class Billing(TypedDict, total=False):
     """fal's id of the job."""
     billable_units: Kept[float | None]
     """fal's own count of what is billed."""
+    cost_usd: Kept[float | None]
+    """US dollars for all jobs of the call; null when that cannot be known."""
+
+
+class JobCost(TypedDict):
+    """One job of a call."""
+
+    step: str
+    """The step that it was for, such as `cutout`, `prompt` or `picture`."""
+    style: str | None
+    endpoint: str
+    cost_usd: float | None
+    """US dollars; null when that cannot be known."""
+
+
+class Costs(TypedDict, total=False):
+    cost_usd: Kept[float | None]
+    """US dollars for all jobs together; null when one of them cannot be known."""
+    costs: Kept[list[JobCost]]
+    """One per job, in the order in which they ended."""
 
 
 class Failure(TypedDict, total=False):
@@ -138,11 +158,15 @@ class TextEvent(TypedDict):
     partial: bool
     """False on the last event."""
     usage: Usage | None
+    cost_usd: float | None
+    """US dollars; on the last event, when it is known."""
 
 
 class StreamLineExtras(TypedDict, total=False):
     usage: Usage
     """On the last line, when the endpoint tells it."""
+    cost_usd: Kept[float | None]
+    """On the last line: US dollars, or null when that cannot be known."""
 
 
 class StreamLine(StreamLineExtras):
@@ -272,6 +296,8 @@ class PictureResultExtras(Billing, FromSandbox, total=False):
     """Of `background_replace` with `num_images` above 1: all pictures, in order."""
     cutout: Kept[Image]
     """The product alone, when `background_replace` cut it out."""
+    costs: Kept[list[JobCost]]
+    """Of `background_replace`: one per job, in the order in which they ended."""
 
 
 class PictureResult(PictureResultExtras):
@@ -288,6 +314,8 @@ class StyledImageExtras(FromSandbox, InFile, total=False):
     file_size: int | None
     request_id: str | None
     billable_units: float | None
+    cost_usd: float | None
+    """US dollars for this picture alone, without its prompt."""
     seed: int
     """With `num_images` above 1: what it was made with, when its job made no other picture."""
 
@@ -315,7 +343,7 @@ class StyleError(TypedDict):
     request_id: str | None
 
 
-class BackgroundsResult(FromSandbox):
+class BackgroundsResult(FromSandbox, Costs):
     """Of `generate_multiple_backgrounds`."""
 
     cutout: Image | None
@@ -368,6 +396,61 @@ class UploadResult(TypedDict):
     error: Failed[str] | None
 
 
+class PriceRow(TypedDict):
+    """What one unit of an endpoint costs."""
+
+    endpoint: str
+    role: str | None
+    """What it is used for; null when it is not in use."""
+    unit_price: float | None
+    """Null when fal names no price of it."""
+    unit: str | None
+    """Such as `images`."""
+    currency: str | None
+
+
+class PricesDocument(TypedDict):
+    """Of `prices`."""
+
+    prices: list[PriceRow]
+    error: Failed[str] | None
+
+
+class EstimatedCalls(TypedDict):
+    """Jobs of one endpoint."""
+
+    endpoint: str
+    role: str
+    calls: int
+    """How many jobs."""
+    unit_price: float | None
+    """Null for language models, whose answers tell what they cost, and when fal names no price."""
+    unit: str | None
+    currency: str | None
+    cost_usd: float | None
+    """US dollars for all of them; null when that cannot be known ahead."""
+    about: bool
+    """Whether that is no more than a guess from other answers."""
+
+
+class Estimate(TypedDict):
+    """Of `estimate`: what a call would cost."""
+
+    cost_usd: float | None
+    """US dollars; null when a part of it cannot be known ahead."""
+    about: bool
+    """Whether language models are among the endpoints, whose cost is known only afterwards."""
+    endpoints: list[EstimatedCalls]
+    unknown: str | None
+    """Why `cost_usd` is null."""
+
+
+class EstimateDocument(Estimate):
+    """Of the command `estimate`."""
+
+    error: Failed[str] | None
+
+
 class ResolvedSettings(TypedDict):
     key: str
     """Masked."""
@@ -379,6 +462,8 @@ class ResolvedSettings(TypedDict):
     expires_in_s: int | None
     """Seconds after which fal deletes files; null leaves it to the account."""
     queue_priority: str
+    max_usd: float | None
+    """What all calls of a client together may cost, in US dollars."""
     env_file: str | None
     models: dict[str, list[str]]
     """Those that are asked when the caller names none: by job, in the order in which they are tried."""
@@ -545,7 +630,21 @@ class LogEvent(TypedDict):
     """fal's id of the job."""
 
 
-ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent
+class BatchEvent(TypedDict):
+    """How far a batch is."""
+
+    step: Literal["batch"]
+    done: int
+    """Products, as `failed`, `ambiguous` and `total`."""
+    failed: int
+    ambiguous: int
+    total: int
+    jobs: int
+    """Jobs that are at fal."""
+    cost_usd: float
+
+
+ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent | BatchEvent
 """Of `on_progress`, and of the notification `progress` of `serve`."""
 
 

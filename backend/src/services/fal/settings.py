@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from services.fal import env_files
+from services.fal.costs import check_max_usd
 from services.fal.endpoints import ENDPOINT_VARIABLES, MODEL_VARIABLES, check_endpoint
 from services.fal.env_files import EnvFile
 from services.fal.errors import InvalidInput, MissingKey
@@ -43,6 +44,7 @@ VARIABLES = (
     "FAL_STORE_IO",
     "FAL_EXPIRES_IN_S",
     "FAL_QUEUE_PRIORITY",
+    "FAL_MAX_USD",
     *ENDPOINT_VARIABLES.values(),
     *MODEL_VARIABLES.values(),
 )
@@ -89,6 +91,8 @@ class Settings(NamedTuple):
     expires_in_s: int | None = None
     """How long fal keeps files: uploads and pictures; None leaves it to the account's own setting."""
     queue_priority: str = "normal"
+    max_usd: float | None = None
+    """What all calls of the client together may cost, in US dollars."""
     env_file: Path | None = None
     """The first .env file that applies, whether or not it had to be parsed."""
 
@@ -106,6 +110,7 @@ def resolve(
     store_io: bool | None = None,
     expires_in: int | None = None,
     queue_priority: str | None = None,
+    max_usd: float | None = None,
 ) -> Settings:
     """The settings of a new client. Raises MissingKey or InvalidInput, naming the variable at fault."""
     lookup = _Lookup(os.environ, _env_files(env_file, key, timeout))
@@ -134,6 +139,7 @@ def resolve(
         queue_priority=_queue_priority(queue_priority, "queue_priority")
         if queue_priority is not None
         else lookup.parsed("FAL_QUEUE_PRIORITY", _queue_priority, "normal"),
+        max_usd=check_max_usd(max_usd) if max_usd is not None else lookup.parsed("FAL_MAX_USD", check_max_usd, None),
         env_file=lookup.first_file,
     )
 

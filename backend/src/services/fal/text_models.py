@@ -30,7 +30,8 @@ from services.fal.errors import (
     StreamTruncated,
     Unreachable,
 )
-from services.fal.jobs import Job, Jobs, Result
+from services.fal.jobs import Job, Jobs
+from services.fal.journal import JobKey, Result
 from services.fal.log import logger
 from services.fal.responses import as_whole, usage_of
 
@@ -160,7 +161,7 @@ class TextModels:
         self._api = api
         self._models = models
 
-    def ask(self, call: Call, role: str, request: TextRequest, models: str | None = None) -> TextAnswer:
+    def ask(self, call: Call, role: str, request: TextRequest, key: JobKey, models: str | None = None) -> TextAnswer:
         """One question to the endpoint for `role`, or for vision when it has images.
 
         A request that names no model takes it from the chain of `models`, which is that of the endpoint by default.
@@ -168,7 +169,7 @@ class TextModels:
         role = "vision" if request.image_urls else role
 
         def answer(asked: TextRequest, endpoint: Endpoint) -> TextAnswer:
-            return read_answer(self._jobs.run_on(call, endpoint, asked.arguments(endpoint)), asked)
+            return read_answer(self._jobs.run_on(call, role, endpoint, asked.arguments(endpoint), key), asked)
 
         return self._on_chains(role, models or role, request, answer)
 
@@ -176,15 +177,23 @@ class TextModels:
         """Submit a job that nobody waits for."""
 
         def submitted(asked: TextRequest, endpoint: Endpoint) -> Job:
-            return self._jobs.submit(call, endpoint, asked.arguments(endpoint), webhook_url=webhook_url, wait=False)
+            arguments = asked.arguments(endpoint)
+            # Nobody sees how it ends: what is expected of it counts as spent.
+            with self._jobs.estimates.job(call, "text", endpoint, arguments):
+                return self._jobs.submit(call, endpoint, arguments, webhook_url=webhook_url, wait=False)
 
         return self._on_chains("text", "text", request, submitted)
 
     def result(self, call: Call, request_id: str) -> TextAnswer:
         """The answer to a job that was submitted earlier."""
 
+        def fetched(job: Job) -> Result:
+            result = self._jobs.result(call, job)
+            self._jobs.estimates.earlier(call, "text", job.endpoint, result.output, result.billable_units)
+            return result
+
         def read(job: Job) -> TextAnswer:
-            return self._models.answer_of_earlier("text", lambda: read_answer(self._jobs.result(call, job)))
+            return self._models.answer_of_earlier("text", lambda: read_answer(fetched(job)))
 
         return self._jobs.find(call, "text", request_id, read)
 
@@ -214,11 +223,17 @@ class TextModels:
 
     def _open(self, call: Call, endpoint: Endpoint, request: TextRequest) -> Iterator[TextEvent]:
         text = ""
-        url = f"{RUN_URL}/{endpoint.path}/stream"
-        with self._api.events(call, "POST", url, "stream", body=request.arguments(endpoint)) as (request_id, events):
+        url, arguments = f"{RUN_URL}/{endpoint.path}/stream", request.arguments(endpoint)
+        with (
+            self._jobs.estimates.job(call, "text", endpoint, arguments) as bill,
+            self._api.events(call, "POST", url, "stream", body=arguments) as (request_id, events),
+        ):
+            bill.is_accepted = True
             try:
                 for event in events:
                     read = _read_event(event, text, request_id)
+                    if not read["partial"]:
+                        read["cost_usd"] = bill.settled(event, None)
                     if not (read["partial"] or read["output"].strip()):
                         raise no_text(event, request, retryable=False)
                     text = read["output"]
@@ -231,9 +246,10 @@ class TextModels:
                 partial = {"output": text, **error.partial}
                 # The model runs, and cannot be cancelled: the same once more would be paid twice.
                 known_id = error.request_id or request_id
-                raise error.but(partial=partial, request_id=known_id, retryable=False) from error
-        call.check()
-        raise _truncated(text, request_id, "It ended without its last event.")
+                units = 0.0 if _is_refused(error, request.model) else None
+                raise error.but(partial=partial, request_id=known_id, retryable=False, billable_units=units) from error
+            call.check()
+            raise _truncated(text, request_id, "It ended without its last event.")
 
 
 class _Begun:
@@ -267,6 +283,7 @@ def _read_event(event: dict[str, Any], text: str, request_id: str | None) -> Tex
         "output": output,
         "partial": event.get("partial") is not False,
         "usage": usage_of(event),
+        "cost_usd": None,
     }
 
 
@@ -346,6 +363,11 @@ class MustReason(Exception):
     def __init__(self, error: FalError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def _is_refused(error: FalError, model: str | None) -> bool:
+    """Whether fal refused the model before it ran, which it does not bill."""
+    return _has(_MUST_REASON, error.said) or (model is not None and says_gone(error, model))
 
 
 def named_in(said: str) -> str | None:

@@ -6,16 +6,10 @@ import math
 from collections.abc import Mapping
 
 from services.fal.errors import BadOutput, InvalidInput
-from services.live.catalogue import Price
+from services.fal.prices import Price
 
 MAX_SPEND_USD = 5.0
-QUESTION_USD = 0.005
-"""More than a question costs whose answer is short, at the prices of the dearest default model."""
-LOOK_USD = 0.01
-"""The same for a question about a picture."""
 ROUNDING_USD = 1e-9
-ONE_RESULT = ("image", "generation", "request", "call", "output", "result", "unit")
-"""Units of which a picture is one."""
 
 
 def check_spend(value: float) -> float:
@@ -28,21 +22,20 @@ def check_spend(value: float) -> float:
 def picture_usd(endpoint: str, prices: Mapping[str, Price]) -> float:
     """What one picture costs. Raises BadOutput when that is not known: nothing is spent on a guess."""
     price = prices.get(endpoint)
-    if price is None:
+    if price is None or price.usd is None:
         raise BadOutput(
             f"fal tells no price of {endpoint} in US dollars, so nothing is spent.",
             retryable=False,
             hint="Leave --spend out to read what is free.",
         )
-    words = price.unit.lower().split()
-    if not words or words[-1].rstrip("s") not in ONE_RESULT:
+    if price.of_picture_usd is None:
         raise BadOutput(
             f"The price of {endpoint} is one of {price.unit!r}, and how many of those a picture takes is not known, "
             "so nothing is spent.",
             retryable=False,
             hint="Leave --spend out to read what is free.",
         )
-    return price.usd
+    return price.of_picture_usd
 
 
 class Budget:

@@ -1,25 +1,24 @@
-"""What can be read without paying: the catalogue with its OpenAPI documents, prices, and lists of models.
+"""What can be read without paying: the catalogue with its OpenAPI documents, and lists of models.
 
 Source: https://fal.ai/docs/api-reference/platform-apis
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from services.fal.call import Call
 from services.fal.endpoints import BY_HAND, CHAINS
 from services.fal.errors import DeadlineExceeded, FalError
-from services.fal.responses import as_number
+from services.fal.prices import API
 from services.fal.settings import Settings
 from services.live.asking import Asker, Raw, reason_of
 from services.live.inputs import INPUTS, compare, inputs_of
 from services.live.recordings import Recordings
 from services.live.shapes import Difference
 
-API = "https://api.fal.ai/v1"
 MODEL_LIST = "https://openrouter.ai/api/v1/models"
 """Public, and read without a key: the language models that fal passes questions on to."""
 
@@ -87,30 +86,6 @@ def _checked(endpoint: str, raw: Raw) -> Checked:
     differing, also = compare(INPUTS[endpoint], read) if endpoint in INPUTS else ([], [])
     found += differing
     return Checked(endpoint, "differs" if found else "same", found, also, read)
-
-
-class Price(NamedTuple):
-    """What one unit of an endpoint costs."""
-
-    usd: float
-    unit: str
-
-
-def prices_url(endpoints: Iterable[str]) -> str:
-    return f"{API}/models/pricing?endpoint_id={','.join(map(quote, endpoints))}"
-
-
-def prices_in(value: Any) -> dict[str, Price]:
-    """The prices that an answer tells, in US dollars."""
-    rows = value.get("prices") if isinstance(value, dict) else None
-    found: dict[str, Price] = {}
-    for row in rows if isinstance(rows, list) else ():
-        if not isinstance(row, dict) or row.get("currency") != "USD":
-            continue
-        endpoint, usd, unit = row.get("endpoint_id"), as_number(row.get("unit_price")), row.get("unit")
-        if isinstance(endpoint, str) and usd is not None and usd >= 0:
-            found[endpoint] = Price(usd, str(unit))
-    return found
 
 
 def listed_models(call: Call, asker: Asker) -> dict[str, str | None] | None:

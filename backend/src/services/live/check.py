@@ -15,19 +15,11 @@ from services.fal.endpoints import CHAINS, MODEL_CHAINS, chain_for
 from services.fal.errors import BadOutput, DeadlineExceeded, FalError, report
 from services.fal.log import show
 from services.fal.model_ends import ends_on
+from services.fal.prices import Price, prices_in, prices_url
 from services.fal.settings import check_timeout
 from services.live.asking import Asker, reason_of
 from services.live.budget import Budget, check_spend
-from services.live.catalogue import (
-    MODEL_LIST,
-    Checked,
-    Price,
-    check_endpoint,
-    endpoints_of,
-    listed_models,
-    prices_in,
-    prices_url,
-)
+from services.live.catalogue import MODEL_LIST, Checked, check_endpoint, endpoints_of, listed_models
 from services.live.facts import FACTS
 from services.live.probes import STEPS, Facts, Probes, needed_usd
 from services.live.recordings import Recordings

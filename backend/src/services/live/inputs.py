@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from services.fal.endpoints import MORE_RATIOS, PLACES, RATIOS, RESOLUTION_FACTORS
 from services.live.shapes import Difference
 
 UNKNOWN: Any = ...
@@ -71,7 +72,6 @@ SCENE = {
     "fast": _flag(True),
     "sync_mode": SYNC_MODE,
 }
-RATIOS = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
 BANANA = {
     "prompt": PROMPT,
     "num_images": Input("integer", sent=True, minimum=1, maximum=4, default=1),
@@ -83,8 +83,8 @@ BANANA = {
 }
 BANANA_2 = {
     **BANANA,
-    "aspect_ratio": _choice("auto", *RATIOS, "4:1", "1:4", "8:1", "1:8", sent=True),
-    "resolution": _choice("1K", "0.5K", "1K", "2K", "4K", sent=True),
+    "aspect_ratio": _choice("auto", *MORE_RATIOS, sent=True),
+    "resolution": _choice("1K", *RESOLUTION_FACTORS, sent=True),
     "thinking_level": Input("string", enum=("minimal", "high")),
     "enable_web_search": _flag(False),
 }
@@ -96,11 +96,6 @@ BIREFNET_MODELS = (
     "Matting",
     "Portrait",
 )
-PLACES = (
-    *(f"{side}_{corner}" for side in ("upper", "bottom") for corner in ("left", "right")),
-    *("right_center", "left_center", "upper_center", "bottom_center", "center_vertical", "center_horizontal"),
-)
-
 INPUTS: Mapping[str, Mapping[str, Input]] = {
     "openrouter/router": ROUTER,
     "openrouter/router/enterprise": ROUTER,

@@ -21,11 +21,11 @@ from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError
 from services.fal.hosts import is_file_host, parse
 from services.fal.jobs import own_url
 from services.fal.model_ends import ends_on
+from services.fal.prices import LOOK_USD, QUESTION_USD, Price
 from services.fal.redaction import remember
 from services.fal.responses import REQUEST_ID, as_number
 from services.live.asking import Asker, Raw, is_last_event, reason_of
-from services.live.budget import LOOK_USD, QUESTION_USD, Budget, picture_usd
-from services.live.catalogue import Price
+from services.live.budget import Budget, picture_usd
 from services.live.facts import FACTS
 from services.live.photo import mug_png
 from services.live.recordings import Recordings

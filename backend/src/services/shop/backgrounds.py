@@ -7,18 +7,19 @@ Every picture is saved as it comes, before it is looked at: it is paid for. No m
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from PIL import Image
 
 from services.fal import arguments
 from services.fal.arguments import Style
+from services.fal.call import Call
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
-from services.fal.results import StyledImage, StyleError
+from services.fal.results import Costs, StyledImage, StyleError
 from services.fal_service import FalClient
 from services.shop.fidelity import Fidelity, FidelityVerdict, measured
 from services.shop.packshot import EXTENSIONS, file_format, opened_cutout, written
@@ -60,7 +61,7 @@ class BackgroundImage(SavedPicture):
     billable_units: float | None
 
 
-class BackgroundsOnFile(TypedDict):
+class BackgroundsOnFile(Costs):
     """Of `Shop.backgrounds`."""
 
     cutout: SavedPicture
@@ -134,14 +135,15 @@ class Session:
         files: ProductFiles,
         cutout: SavedPicture,
         cutout_url: str | None,
-        ends_at: float,
+        save_picture: Callable[..., Path],
     ) -> None:
+        """`client` is a view within the one call; `save_picture` is no part of it, and may take longer."""
         self._client = client
         self._order = order
         self._files = files
         self._cutout = cutout
         self._cutout_url = cutout_url
-        self._ends_at = ends_at
+        self._save_picture = save_picture
         self._taken: dict[str, _Taken] = {}
         """By the URL of the picture."""
         self._errors: list[StyleError] = []
@@ -151,13 +153,12 @@ class Session:
         began = time.monotonic()
         # A cut-out that cannot be used is told before backgrounds are paid for.
         product = np.asarray(opened_cutout(Path(self._cutout["path"]).read_bytes()))
-        url = self._cutout_url or self._client.upload_file(self._cutout["path"], timeout=self._left())
+        url = self._cutout_url or self._client.upload_file(self._cutout["path"])
         made = self._client.generate_multiple_backgrounds(
             url,
             self._order.categories,
             styles=[{"name": style.name, "description": style.description} for style in self._order.styles],
             remove_bg=False,
-            timeout=self._left(),
             on_progress=self._keep,
         )
         self._errors += made["errors"] or []
@@ -173,7 +174,8 @@ class Session:
         return self._result(images, timings)
 
     def _left(self) -> float:
-        return max(0.01, self._ends_at - time.monotonic())
+        assert self._client.call is not None
+        return self._client.call.remaining()
 
     def _result(self, images: list[BackgroundImage], timings: Mapping[str, float]) -> BackgroundsOnFile:
         return {
@@ -200,7 +202,7 @@ class Session:
     def _save(self, image: StyledImage) -> _Taken:
         style = image["style_name"]
         part = self._files.free(style, "-generated")
-        path = self._client.save_picture(
+        path = self._save_picture(
             image["image_url"],
             self._files.folder,
             self._files.named(f"{part}-generated"),
@@ -218,7 +220,8 @@ class Session:
         self._paid += 1
         try:
             # The model draws another seed by itself; a seed of one's own would be one more argument here.
-            again = self._client.background_replace(url, prompt=first["prompt"], remove_bg=False, timeout=self._left())
+            call = Call(self._client.timeout, parent=self._client.call, part=f"again:{first['style_name']}")
+            again = self._client.within(call).background_replace(url, prompt=first["prompt"], remove_bg=False)
         except Cancelled as error:
             result = self._result([*before, first], {})
             raise Cancelled("The call was cancelled.", partial={**result}) from error

@@ -66,7 +66,17 @@ def language_named(value: object) -> Language:
     name = arguments.text(value, "language").strip()
     if len(name) > MAX_NAME or "\n" in name:
         raise InvalidInput(f"language must be the name of one language, such as Turkish or tr, not {name[:100]!r}.")
-    return _BY_NAME.get(folded(name.replace("_", "-")), Language("", name))
+    return _known(name) or Language("", name)
+
+
+def language_code(value: object) -> str:
+    """The code of a language that a result names; empty when it is not known here."""
+    known = _known(str(value).strip())
+    return known.code if known else ""
+
+
+def _known(name: str) -> Language | None:
+    return _BY_NAME.get(folded(name.replace("_", "-")))
 
 
 def languages_named(value: str | Sequence[str]) -> list[Language]:

@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, cast
 
 from services.fal import arguments
 from services.fal.call import Call, side_by_side
 from services.fal.categories import UNKNOWN
 from services.fal.errors import FalError, InvalidInput
 from services.fal.image_files import local_image
+from services.fal.results import Costs
 from services.fal_service import FalClient
 from services.shop.languages import languages_named
 from services.shop.listing_writer import Ask, Brief, Draft, Listing, Writer, ask_of, raise_reported
@@ -31,7 +32,7 @@ MAX_NUMBER = 10**15
 """Of facts: huge integers cannot be written out, and infinity and NaN are none."""
 
 
-class ListingResult(TypedDict):
+class ListingResult(Costs):
     """Of `Shop.listing`."""
 
     image_url: str | None

@@ -143,7 +143,7 @@ class Writer:
     """Writes the listing of one product."""
 
     def __init__(self, client: FalClient, call: Call, product: Mapping[str, Any], brief: Brief) -> None:
-        self._client = client.within(call)
+        self._client = client
         self._call = call
         self._product = product
         self._brief = brief
@@ -189,12 +189,13 @@ class Writer:
         self._check(draft)
 
     def _ask(self, question: str, draft: Draft, purpose: str, temperature: float) -> Listed:
-        answer = self._client.any_llm_complete(
+        call = Call(self._call.check(), parent=self._call, part=f"{purpose}:{draft.language.code}")
+        answer = self._client.within(call).any_llm_complete(
             question,
             system_prompt=prompts.COPYWRITER,
             model=self._brief.model,
             temperature=temperature,
-            timeout=self._call.check(),
+            timeout=call.timeout_s,
         )
         raise_reported(answer)
         draft.asks.append(ask_of(answer, purpose, draft.language.name))

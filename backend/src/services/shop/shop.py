@@ -13,12 +13,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from services.fal import arguments
-from services.fal.call import Call
 from services.fal.errors import FalError, InvalidInput
-from services.fal.settings import check_timeout
 from services.fal_service import FalClient, Styles
 from services.shop.places import Place, place_named, places_named
 from services.shop.product_files import ProductFiles, SavedPicture
@@ -26,7 +24,7 @@ from services.shop.product_files import ProductFiles, SavedPicture
 if TYPE_CHECKING:
     from PIL import Image
 
-    from services.fal.results import AnyCategories, Kept
+    from services.fal.results import AnyCategories, Costs, JobCost, Kept
     from services.shop.backgrounds import BackgroundsOnFile
     from services.shop.listing import ListingResult
     from services.shop.packshot import Layout
@@ -58,6 +56,10 @@ class PackshotResult(TypedDict):
     """One per place, in their order."""
     request_id: str | None
     billable_units: Kept[float | None]
+    cost_usd: Kept[float | None]
+    """US dollars; null when it cannot be known."""
+    costs: Kept[list[JobCost]]
+    """Of the cut-out, when it was made just now."""
     timings: dict[str, float]
     """Seconds for `cutout`, `packshots` and `total`."""
 
@@ -103,12 +105,11 @@ class Shop:
         plan = layouts(places_named(places), size, fill, margin, format)
         behind = backdrop(background)
         shadow, check = arguments.flag(shadow, "shadow"), arguments.flag(check, "check")
-        files = ProductFiles(directory, name, image)
         began = time.monotonic()
-        if cutout is None:
-            paid = self._cut_out(image, files, self._client.timeout if timeout is None else timeout)
-        else:
-            paid = _Cutout(files.copy(cutout, "cutout"))
+        with self._client.one_call(timeout, jobs={"cutout": int(cutout is None)}) as client:
+            files = ProductFiles(directory, name, image)
+            paid = _Cutout(files.copy(cutout, "cutout")) if cutout else self._cut_out(client, image, files)
+            spent = _spent(client)
         cut = time.monotonic()
         made_by = _source_type(image, paid.saved["path"], behind)
         images: list[PackshotImage] = []
@@ -116,20 +117,22 @@ class Shop:
             for place, layout in plan:
                 images.append(_packshot(paid.saved["path"], place, layout, behind, shadow, made_by, check, files))
         except FalError as error:
-            made = {"cutout": paid.saved, "images": images, "billable_units": paid.billable_units}
+            made = {"cutout": paid.saved, "images": images, "billable_units": paid.billable_units, **spent}
             raise error.but(partial=made, request_id=paid.request_id) from error
         ended = time.monotonic()
-        return {
+        result: dict[str, Any] = {
             "cutout": paid.saved,
             "images": images,
             "request_id": paid.request_id,
             "billable_units": paid.billable_units,
+            **spent,
             "timings": {
                 "cutout": round(cut - began, 3),
                 "packshots": round(ended - cut, 3),
                 "total": round(ended - began, 3),
             },
         }
+        return cast("PackshotResult", result)
 
     def backgrounds(
         self,
@@ -166,10 +169,12 @@ class Shop:
         with _image_extra():
             from services.shop.backgrounds import Order, Session
         order = Order.of(categories, styles, fidelity, max_pictures, place, adapt_light, format)
-        files = ProductFiles(directory, name, image)
-        ends_at = time.monotonic() + (self._client.timeout if timeout is None else timeout)
-        paid = _Cutout(files.copy(cutout, "cutout")) if cutout else self._cut_out(image, files, _left(ends_at))
-        return Session(self._client, order, files, paid.saved, paid.url, ends_at).run()
+        jobs = {"cutout": int(cutout is None), "enterprise": len(order.styles), "photokit": len(order.styles)}
+        with self._client.one_call(timeout, jobs=jobs) as client:
+            files = ProductFiles(directory, name, image)
+            paid = _Cutout(files.copy(cutout, "cutout")) if cutout else self._cut_out(client, image, files)
+            made = Session(client, order, files, paid.saved, paid.url, self._client.save_picture).run()
+            return {**made, **_spent(client)}
 
     def listing(
         self,
@@ -203,15 +208,15 @@ class Shop:
 
         brief = listing.brief(places, languages, tone, length, model)
         source = listing.source(product, title, facts)
-        timeout_s = self._client.timeout if timeout is None else check_timeout(timeout)
-        with Call(timeout_s, parent=self._client.call) as call:
-            return listing.written(self._client, call, source, brief)
+        jobs = {"vision": int(source.photo is not None), "text": len(brief.languages)}
+        with self._client.one_call(timeout, jobs=jobs) as client:
+            assert client.call is not None
+            return {**listing.written(client, client.call, source, brief), **_spent(client)}
 
-    def _cut_out(self, image: str | os.PathLike[str], files: ProductFiles, timeout_s: float) -> _Cutout:
-        """Cut the product out at fal, and save it before anything else."""
-        ends_at = time.monotonic() + timeout_s
-        url = image if arguments.is_url(image) else self._client.upload_file(image, timeout=_left(ends_at))
-        found = self._client.remove_background(str(url), timeout=_left(ends_at))
+    def _cut_out(self, client: FalClient, image: str | os.PathLike[str], files: ProductFiles) -> _Cutout:
+        """Cut the product out at fal, and save it before anything else: the download is no part of the call."""
+        url = image if arguments.is_url(image) else client.upload_file(image)
+        found = client.remove_background(str(url))
         saved = files.take(self._client.save_picture(found["image"]["url"], files.folder, files.named("cutout")))
         return _Cutout(saved, found.get("request_id"), found.get("billable_units"), found["image"]["url"])
 
@@ -275,8 +280,10 @@ def _source_type(image: str | os.PathLike[str], cutout: str, behind: tuple[int, 
     return passed_on(*known, behind=source_type_of(behind) if isinstance(behind, Image.Image) else None)
 
 
-def _left(ends_at: float) -> float:
-    return max(0.01, ends_at - time.monotonic())
+def _spent(client: FalClient) -> Costs:
+    """What the jobs of the call that `client` is a view within have cost."""
+    assert client.call is not None
+    return cast("Costs", client.call.costs.told())
 
 
 def _read(image: object) -> tuple[bytes, str]:

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
 from services.worker import early_signals
-from services.worker.commands import COMMANDS, ENV_FILE, TIMEOUT, Command
+from services.worker.command import ENV_FILE, TIMEOUT, Command
+from services.worker.commands import COMMANDS
 from services.worker.options import FALSE, TRUE, Option, parse_value, read_json_options, require, utf8
 
 _MARK = "\0"
@@ -72,7 +73,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and end")
     _add(parser, ENV_FILE)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="_command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         if only in (None, "", name):
             row = commands.add_parser(
@@ -120,7 +121,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
         _refuse_first(words[0])
     parsed, unknown = build_parser(name).parse_known_args(_joined(words, name))
     found = vars(parsed)
-    name = found.pop("command")
+    name = found.pop("_command")
     command = COMMANDS[name]
     if unknown:
         raise _unknown(command, name, [word.replace(_MARK, "") for word in unknown])

@@ -7,29 +7,18 @@ the options are its arguments. Nothing here prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from services.fal.errors import FalError
-from services.worker.options import Option
+from services.fal.errors import InvalidInput
+from services.worker.command import ENV_FILE, TIMEOUT, Command, Document, Handler, Values
+from services.worker.options import Option, require, values_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from services.fal_service import FalClient
 
-Values = Mapping[str, Any]
-Document = dict[str, Any]
-Handler = Callable[["FalClient", Values], Document]
-Local = Callable[[Values], Document]
-
-TIMEOUT = Option("timeout", "number", "seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110)")
-ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (default: ./.env, then backend/.env)")
 LOGS = Option("with_logs", "flag", "print fal's log lines to stderr (default: false)")
-COMMON = (TIMEOUT, ENV_FILE)
-PROGRESS = Option("progress", "flag", "tell each step on stderr (default: only if that is a terminal)")
-TRACE = Option("trace", "flag", "show an error's traceback on a terminal too (default: only with FAL_LOG)")
-ON_COMMAND_LINE = (PROGRESS, TRACE)
-"""How a command presents itself to a person: options of the command line alone."""
-
 PROMPT = Option("prompt", "text", "the prompt", required=True)
 MODEL = Option(
     "model", "text", "the model, by its name at OpenRouter; it is never replaced by another (default: see doctor)"
@@ -96,44 +85,10 @@ FACTS = Option(
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
-class Command(NamedTuple):
-    """One row of the table. It has a `method`, a `handler` or a `local`, unless it is a program."""
-
-    help: str
-    options: tuple[Option, ...]
-    method: str = ""
-    """The method of FalClient that does it; the options are its arguments."""
-    document: Callable[[Any], Document] = dict
-    """Makes the document of what the method returns, or a line of what it yields."""
-    streams: bool = False
-    """Whether the method yields the lines of a JSON Lines answer."""
-    handler: Handler | None = None
-    """What does it when that is more than one method."""
-    local: Local | None = None
-    """What does it when it needs no client: no key, and nothing is sent."""
-    is_program: bool = False
-    """Whether it takes standard input and output for itself; `fal_worker.py` knows how it is run."""
-    when_failed: Mapping[str, Any] = MappingProxyType({})
-    """The command's own keys beside an error that was raised."""
-    result: str = ""
-    """The TypedDict of its document, or of its lines, in `fal/results.py` or `shop/results.py`."""
-
-    @property
-    def all_options(self) -> tuple[Option, ...]:
-        return (*self.options, *COMMON)
-
-    @property
-    def options_in_argv(self) -> tuple[Option, ...]:
-        return self.all_options if self.is_program else (*self.all_options, *ON_COMMAND_LINE)
-
-    def arguments(self, values: Values) -> dict[str, Any]:
-        """The options as the method takes them."""
-        options = (*self.options, TIMEOUT)
-        return {option.argument or option.name: values[option.name] for option in options if option.name in values}
-
-
 def _stream_line(event: Mapping[str, Any]) -> Document:
-    return {name: value for name, value in event.items() if name != "usage" or value}
+    left_out = {"cost_usd"} if event["partial"] else set()
+    left_out |= set() if event["usage"] else {"usage"}
+    return {name: value for name, value in event.items() if name not in left_out}
 
 
 def _upload_document(url: str) -> Document:
@@ -147,7 +102,7 @@ def _one_picture(name: str) -> Handler:
         arguments = COMMANDS[name].arguments(values)
         if not {"save_dir", "out"} & set(arguments):
             return dict(getattr(client, COMMANDS[name].method)(**arguments))
-        from services.worker.saved_files import SavedPicture
+        from services.saved_files import SavedPicture
 
         return SavedPicture(client, name, arguments).of(COMMANDS[name].method, arguments)
 
@@ -159,35 +114,39 @@ def _several_pictures(name: str) -> Handler:
 
     def make(client: FalClient, values: Values) -> Document:
         arguments = COMMANDS[name].arguments(values)
-        method = getattr(client, COMMANDS[name].method)
+        method = COMMANDS[name].method
         save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
-        add = _shop_extras(client, arguments, save_dir)
+        client, add = _shop_extras(client, arguments, save_dir)
         if save_dir is None:
-            return _failed_when_empty(add(dict(method(**arguments))))
-        from services.worker.saved_files import SavedFiles
+            return _failed_when_empty(add(dict(getattr(client, method)(**arguments))))
+        from services.saved_files import made_and_saved
 
-        files = SavedFiles(client, save_dir, arguments, keeps_original=name == "workflow")
-        try:
-            document: Document = dict(method(**arguments, on_progress=files.on_progress))
-        except FalError as error:
-            if "images" in error.partial:
-                files.finish(error.partial, report=False)
-            raise
-        files.finish(document, report=report)
-        return _failed_when_empty(add(document))
+        return _failed_when_empty(add(made_and_saved(client, method, arguments, save_dir, _page if report else None)))
 
     return make
 
 
-def _shop_extras(client: FalClient, arguments: Document, save_dir: str | None) -> Callable[[Document], Document]:
-    """What adds packshots and a listing to the document of `workflow`; takes their options out of `arguments`."""
+def _page(document: Mapping[str, Any], original: Path | None) -> str:
+    from services.worker.report import page
+
+    return page(document, original)
+
+
+def _shop_extras(
+    client: FalClient, arguments: Document, save_dir: str | None
+) -> tuple[FalClient, Callable[[Document], Document]]:
+    """What adds packshots and a listing to the document of `workflow`; takes their options out of `arguments`.
+
+    With it comes the client for the workflow, which counts their jobs too.
+    """
     wanted = {name: arguments.pop(name, False) for name in ("packshot", "listing")}
     places = arguments.pop("places", None)
     if not any(wanted.values()):
-        return lambda document: document
+        return client, lambda document: document
     from services.worker.shop_commands import Extras
 
-    return Extras(client, arguments, save_dir, places, **wanted).add
+    extras = Extras(client, arguments, save_dir, places, **wanted)
+    return client.beside(extras.jobs), extras.add
 
 
 def _packshot(client: FalClient, values: Values) -> Document:
@@ -214,6 +173,51 @@ def _doctor(client: FalClient, values: Values) -> Document:
     from services.live.check import examine_live
 
     return examine_live(client, values.get("spend"), values.get("recordings"), values.get("timeout"))
+
+
+def _prices(client: FalClient, values: Values) -> Document:
+    named = values.get("endpoints")
+    endpoints = None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+    return {"prices": client.prices(endpoints, timeout=values.get("timeout")), "error": None}
+
+
+def _estimate(client: FalClient, values: Values) -> Document:
+    """The command is run with its options up to the point at which something would be sent."""
+    name, options = values["name"], values.get("options")
+    paid = [command for command, row in COMMANDS.items() if row.is_paid]
+    if name not in paid:
+        raise InvalidInput(f"{name[:100]!r} is not a command that costs money. Those are {', '.join(paid)}.")
+    if not isinstance(options, dict | None):
+        raise InvalidInput("--options must be one JSON object with the options of the command.")
+    command = COMMANDS[name]
+    asked = _with_stand_ins(command, values_of(command.all_options, options or {}))
+    require(command.options, asked, f"See fal-worker {name} --help.")
+    # Where pictures are kept costs nothing: no folder is made.
+    kept = {option: value for option, value in asked.items() if option not in ("save_dir", "out", "report")}
+
+    def run(view: FalClient) -> None:
+        if command.handler is not None:
+            command.handler(view, kept)
+        else:
+            getattr(view, command.method)(**command.arguments(kept))
+
+    return {**client.estimate_of(run), "error": None}
+
+
+def _with_stand_ins(command: Command, values: Document) -> Document:
+    """The options of a command, with something in place of those that are required and do not change the price."""
+    from services.fal.estimates import stand_ins
+
+    # Those of a shop have no method: whether there is a photo changes the price of a listing.
+    if not command.method and {"image", "cutout", "categories"} & set(values):
+        return values
+    return {**stand_ins(command.method or "remove_background", values), **values}
+
+
+def _batch(client: FalClient, values: Values) -> Document:
+    from services.worker.batch_command import run
+
+    return run(client, values, COMMANDS)
 
 
 def _schema(values: Values) -> Document:
@@ -250,6 +254,7 @@ COMMANDS: Mapping[str, Command] = {
         (*TEXT_OPTIONS, LOGS),
         "any_llm_complete",
         when_failed=_NO_TEXT,
+        is_paid=True,
         result="TextResult",
     ),
     "any-llm-enterprise": Command(
@@ -271,6 +276,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
         "any_llm_enterprise",
         when_failed={"output": "", "raw": {}},
+        is_paid=True,
         result="EnterpriseResult",
     ),
     "any-llm-stream": Command(
@@ -280,12 +286,14 @@ COMMANDS: Mapping[str, Command] = {
         _stream_line,
         streams=True,
         when_failed={"delta": "", "output": "", "partial": True},
+        is_paid=True,
         result="StreamLine",
     ),
     "any-llm-submit": Command(
         "submit a job and print its request id",
         (*TEXT_OPTIONS, Option("webhook_url", "text", "the URL to which fal posts the result")),
         "submit_job",
+        is_paid=True,
         result="SubmitResult",
     ),
     "any-llm-status": Command(
@@ -315,6 +323,8 @@ COMMANDS: Mapping[str, Command] = {
         ),
         "background_replace",
         handler=_one_picture("background"),
+        is_paid=True,
+        tells_jobs=True,
         result="PictureResult",
     ),
     "remove-background": Command(
@@ -322,6 +332,7 @@ COMMANDS: Mapping[str, Command] = {
         (IMAGE, IMAGE_URL, SAVE_DIR, OUT, LOGS),
         "remove_background",
         handler=_one_picture("remove-background"),
+        is_paid=True,
         result="PictureResult",
     ),
     "analyze-product": Command(
@@ -329,6 +340,7 @@ COMMANDS: Mapping[str, Command] = {
         (IMAGE, IMAGE_URL, MODEL, TEMPERATURE, LOGS),
         "analyze_product_image",
         when_failed={"categories": {}, "raw_output": ""},
+        is_paid=True,
         result="AnalysisResult",
     ),
     "generate-bg-prompt": Command(
@@ -336,6 +348,7 @@ COMMANDS: Mapping[str, Command] = {
         (CATEGORIES, Option("style_type", "text", "the style of the background", required=True), MODEL, LOGS),
         "generate_background_prompt",
         when_failed={"prompt": ""},
+        is_paid=True,
         result="PromptResult",
     ),
     "generate-multiple-bg": Command(
@@ -353,6 +366,8 @@ COMMANDS: Mapping[str, Command] = {
         "generate_multiple_backgrounds",
         handler=_several_pictures("generate-multiple-bg"),
         when_failed=_NO_PICTURES,
+        is_paid=True,
+        tells_jobs=True,
         result="BackgroundsDocument",
     ),
     "upload-file": Command(
@@ -400,6 +415,8 @@ COMMANDS: Mapping[str, Command] = {
         "product_workflow",
         handler=_several_pictures("workflow"),
         when_failed={"image_url": "", "categories": {}, "description": "", **_NO_PICTURES},
+        is_paid=True,
+        tells_jobs=True,
         result="WorkflowDocument",
     ),
     "packshot": Command(
@@ -432,6 +449,8 @@ COMMANDS: Mapping[str, Command] = {
         ),
         handler=_packshot,
         when_failed={"images": []},
+        is_paid=True,
+        tells_jobs=True,
         result="PackshotDocument",
     ),
     "check-image": Command(
@@ -469,7 +488,76 @@ COMMANDS: Mapping[str, Command] = {
         ),
         handler=_listing,
         when_failed={"image_url": None, "categories": {}, "places": [], "listings": [], "asks": []},
+        is_paid=True,
+        tells_jobs=True,
         result="ListingDocument",
+    ),
+    "batch": Command(
+        "another command over a whole catalogue; resumes where it was, and pays for no job twice",
+        (
+            Option(
+                "input",
+                "path",
+                "the products: JSON Lines or CSV with a key, an image and options of the command, or a folder of "
+                "photos (default: those that the batch has)",
+            ),
+            Option("output", "path", "the folder for the results, the pictures and the journal", required=True),
+            Option("command", "text", "the command that makes a product (default: workflow)"),
+            Option("options", "json", "its options for all products, as --json takes them (default: none)"),
+            Option("max_jobs", "integer", "how many jobs run at fal at once (default: 10)"),
+            Option("max_usd", "number", "US dollars that the batch may spend, over all runs (default: no limit)"),
+            Option("retry_failed", "flag", "make products again that failed (default: false)"),
+            Option(
+                "retry_ambiguous",
+                "flag",
+                "submit jobs again that fal may have run and billed already (default: false)",
+            ),
+            Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
+            Option("status", "flag", "only tell how far the batch is (default: false)"),
+            Option("pause", "flag", "only have the process that works on it end in peace (default: false)"),
+            Option("dry_run", "flag", "only tell the calls and what they would cost (default: false)"),
+            Option("yes", "flag", "begin more than 50 products without a question (default: false)"),
+        ),
+        handler=_batch,
+        common=(TIMEOUT._replace(help="seconds that one product may take (default: 900)"), ENV_FILE),
+        resumes=True,
+        when_failed={
+            "output": None,
+            "products": None,
+            "jobs": {},
+            "seconds": 0.0,
+            "left_out": [],
+            "settled": None,
+            "planned": None,
+        },
+        result="BatchDocument",
+    ),
+    "prices": Command(
+        "what one unit of each endpoint costs at fal",
+        (
+            Option(
+                "endpoints",
+                "text",
+                "ids of endpoints, such as bria/replace-background,fal-ai/birefnet/v2 (default: those in use)",
+            ),
+        ),
+        handler=_prices,
+        when_failed={"prices": []},
+        result="PricesDocument",
+    ),
+    "estimate": Command(
+        "what a command would cost, without running it",
+        (
+            Option("name", "text", "the command; may also be given without --name", required=True, first=True),
+            Option(
+                "options",
+                "json",
+                "its options, as --json takes them; the photo, prompt and categories may be left out (default: none)",
+            ),
+        ),
+        handler=_estimate,
+        when_failed={"cost_usd": None, "about": False, "endpoints": [], "unknown": None},
+        result="EstimateDocument",
     ),
     "doctor": Command(
         "versions, settings and reachability, for a request for help; with --live, whether fal is as it is taken to be",

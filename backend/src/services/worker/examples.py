@@ -29,6 +29,9 @@ EXAMPLES: Mapping[str, str] = {
     "check-image": "backend/examples/coffee.jpg --for shopify",
     "listing": f"""--categories {_CATEGORIES} \\
   --facts '{{"material": "leather"}}' --for trendyol,amazon --languages Turkish,English""",
+    "prices": "--endpoints bria/replace-background,fal-ai/bria/background/remove",
+    "estimate": """workflow --options '{"styles": ["Studio"], "num_images": 2}'""",
+    "batch": "--input backend/examples/catalogue.csv --output out --max_usd 1",
     "doctor": "",
     "schema": "upload-file",
     "serve": "--concurrency 16",

@@ -11,25 +11,35 @@ from services.fal import log
 from services.fal.progress import Progress
 from services.fal_service import FalClient
 from services.worker import early_signals
-from services.worker.commands import COMMANDS, ENV_FILE, PROGRESS, TIMEOUT, TRACE, Document, Values
+from services.worker.command import ENV_FILE, PROGRESS, TIMEOUT, TRACE, Document, Values
+from services.worker.commands import COMMANDS
 from services.worker.output import JsonStdout, rendered, stderr_is_terminal
-from services.worker.supervisor import ALL_OVER, Invocation, Supervisor, on_signal
+from services.worker.supervisor import ALL_OVER, NOBODY_READS, Invocation, Supervisor, on_signal
 
 if TYPE_CHECKING:
-    from services.worker.terminal import Steps
+    from services.worker.terminal import Display
+
+WINDS_DOWN = "Ending: no more jobs are sent, and those that run have 10 s. Once more, and it ends at once."
 
 
 def run(name: str, values: Values, out: JsonStdout) -> int:
     """Run the command; 0 when its whole document is printed and carries no error, else 1."""
     log.to_stderr()
-    with _steps(name, values, out) as steps:
-        on_look = steps.look if steps is not None else _nothing
+    with _display(name, values, out) as display:
+        on_look = display.look if display is not None else _nothing
         supervisor = Supervisor(out, _own_client, ends_when_idle=True, on_look=on_look)
-        invocation = OneShot(name, values, out, steps)
+        invocation = OneShot(name, values, out, display)
         with on_signal(supervisor.ends.put):
             early_signals.disarm()
             supervisor.start(invocation)
-            if supervisor.watch() != ALL_OVER:
+            reason = supervisor.watch()
+            if reason not in (ALL_OVER, NOBODY_READS) and COMMANDS[name].resumes:
+                # What it began may end; the next signal ends it at once.
+                invocation.within().winds_down = True
+                if display is not None:
+                    log.show(WINDS_DOWN)
+                reason = supervisor.watch()
+            if reason != ALL_OVER:
                 supervisor.close()
     return 0 if invocation.succeeded else 1
 
@@ -39,24 +49,38 @@ def _nothing() -> None:
 
 
 @contextlib.contextmanager
-def _steps(name: str, values: Values, out: JsonStdout) -> Iterator[Steps | None]:
-    """What tells a person of the steps, if there is one and the command takes long enough."""
-    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, stderr_is_terminal()):
+def _display(name: str, values: Values, out: JsonStdout) -> Iterator[Display | None]:
+    """What tells a person of the command, if there is one and it takes long enough."""
+    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, _is_long(name) or stderr_is_terminal()):
         yield None
         return
+    display = _made(name, tells_error=not out.is_terminal)
+    with display.shown():
+        yield display
+
+
+def _is_long(name: str) -> bool:
+    """Whether a command takes so long that it is told of on a pipe too."""
+    return COMMANDS[name].resumes
+
+
+def _made(name: str, *, tells_error: bool) -> Display:
+    if _is_long(name):
+        from services.worker.batch_meter import Meter
+
+        return Meter(tells_error=tells_error)
     from services.worker.terminal import Steps
 
-    with Steps(name, tells_error=not out.is_terminal).shown() as steps:
-        yield steps
+    return Steps(name, tells_error=tells_error)
 
 
 class OneShot(Invocation):
     """A command that was called on the command line."""
 
-    def __init__(self, name: str, values: Values, out: JsonStdout, steps: Steps | None) -> None:
+    def __init__(self, name: str, values: Values, out: JsonStdout, display: Display | None) -> None:
         super().__init__(None, COMMANDS[name], values)
         self._out = out
-        self._steps = steps
+        self._display = display
         self._error: str | None = None
         self._last_line: Document | None = None
         self._is_broken = False
@@ -65,22 +89,22 @@ class OneShot(Invocation):
         """Whether all that it had to print is printed, and no error."""
 
     def progress(self) -> Progress:
-        return Progress(self._note, to_stderr=self._steps is None)
+        return Progress(self._note, to_stderr=self._display is None)
 
     def _note(self, event: Mapping[str, Any]) -> None:
         self.made.note(event)
-        if self._steps is not None:
-            self._steps.on_event(event)
+        if self._display is not None:
+            self._display.on_event(event)
 
     def send_line(self, line: Document) -> None:
-        if self._steps is not None and self._out.is_terminal:
-            self._steps.hide()
+        if self._display is not None and self._out.is_terminal:
+            self._display.hide()
         # It raises when nobody reads any more: there is no one to tell, and nothing more worth paying for.
         self._print(self._rendered(line))
         self._last_line = line
 
     def text_of(self, document: Mapping[str, Any]) -> str:
-        if self._steps is not None:
+        if self._display is not None:
             from services.worker.terminal import error_of
 
             self._error = error_of(document)
@@ -95,8 +119,8 @@ class OneShot(Invocation):
         return document_text(document, with_trace=with_trace, in_one_line=self.command.streams)
 
     def send_answer(self, text: str, *, failed: bool) -> None:
-        if self._steps is not None:
-            self._steps.finish(self._error)
+        if self._display is not None:
+            self._display.finish(self._error)
         if text and not self._is_broken:
             with contextlib.suppress(OSError):
                 self._print(text)

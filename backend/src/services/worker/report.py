@@ -11,7 +11,6 @@ import base64
 import math
 import re
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from services.fal.arguments import image_url
 from services.fal.categories import UNKNOWN
 from services.fal.errors import InvalidInput
 from services.fal.image_files import local_image
-from services.fal.redaction import redact
+from services.page_look import SANDBOX, html_text
 from services.worker.report_page import PAGE, STYLE
 
 STAGES = {
@@ -52,13 +51,8 @@ LANGUAGES: Mapping[str, str] = dict(
 """The codes of common languages, by the names that users give them."""
 NOT_SHOWN = ("image/tiff", "image/heic", "image/heif")
 """Picture formats that most browsers do not show."""
-SANDBOX = (
-    "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."  # as in the shop
-)
 BESIDE_ORIGINAL = 3
 """So many pictures stand beside the original; more get the whole width below it."""
-
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def page(document: Mapping[str, Any], original: Path | None) -> str:
@@ -73,7 +67,7 @@ def page(document: Mapping[str, Any], original: Path | None) -> str:
     styles = [*(image.get("style_name") for image in images), *(error.get("style") for error in errors)]
     return PAGE.substitute(
         style=STYLE,
-        title=_text(f"{product} ({kind})" if kind else product),
+        title=html_text(f"{product} ({kind})" if kind else product),
         band=_band(document),
         header=_header(document, product, kind),
         layout="sheet" if len(images) <= BESIDE_ORIGINAL else "sheet many",
@@ -91,7 +85,7 @@ def _band(document: Mapping[str, Any]) -> str:
     """Says aloud that the sandbox answered, and what it says about its pictures."""
     if document.get("sandbox") is not True:
         return ""
-    remarks = "".join(f"<p>{_text(remark)}</p>" for remark in document.get("sandbox_remarks") or ())
+    remarks = "".join(f"<p>{html_text(remark)}</p>" for remark in document.get("sandbox_remarks") or ())
     return f'<aside class="band" aria-label="Sandbox"><p>{SANDBOX}</p>{remarks}</aside>\n'
 
 
@@ -109,8 +103,9 @@ def _header(document: Mapping[str, Any], product: str, kind: str) -> str:
     took = "" if total is None else f" in {total:.1f} s"
     errors = len(document.get("errors") or [])
     problems = f' · <a href="#problems">{errors} {_plural(errors, "problem")}</a>' if errors else ""
-    eyebrow = f'<p dir="auto">{_text(kind)}</p>' if kind else ""
-    return f'<hgroup>{eyebrow}<h1 dir="auto">{_text(product)}</h1></hgroup><p>{_text(pictures + took)}{problems}</p>'
+    eyebrow = f'<p dir="auto">{html_text(kind)}</p>' if kind else ""
+    names = f'<hgroup>{eyebrow}<h1 dir="auto">{html_text(product)}</h1></hgroup>'
+    return f"{names}<p>{html_text(pictures + took)}{problems}</p>"
 
 
 def _original(document: Mapping[str, Any], original: Path | None, product: str) -> str:
@@ -133,8 +128,8 @@ def _card(image: Mapping[str, Any], product: str) -> str:
     about = _about([f"{width:.0f} × {height:.0f} px" if width and height else "", _file_size(size)])
     picture = _picture(file, image.get("image_url"), f"{product}, {name}: {image.get('style_description') or ''}")
     prompt = image.get("prompt")
-    more = f'<details><summary>Prompt</summary><p dir="auto">{_text(prompt)}</p></details>' if prompt else ""
-    return f'<li><h3 dir="auto">{_text(name)}</h3>{about}{picture}{more}</li>'
+    more = f'<details><summary>Prompt</summary><p dir="auto">{html_text(prompt)}</p></details>' if prompt else ""
+    return f'<li><h3 dir="auto">{html_text(name)}</h3>{about}{picture}{more}</li>'
 
 
 def _picture(file: Path | None, url: object, alt: str) -> str:
@@ -144,9 +139,9 @@ def _picture(file: Path | None, url: object, alt: str) -> str:
     if source is None and checked is not None and checked.startswith("data:"):
         source = checked
     if source is not None:
-        return f'<img src="{_text(source)}" alt="{_text(alt)}">'
+        return f'<img src="{html_text(source)}" alt="{html_text(alt)}">'
     what = "This picture was not saved." if file is None else f"{file.name} cannot be shown here."
-    return f'<p class="missing">{_text(what)} {_link(checked)}</p>'
+    return f'<p class="missing">{html_text(what)} {_link(checked)}</p>'
 
 
 def _embedded(file: Path | None) -> str | None:
@@ -174,7 +169,7 @@ def _link(url: str | None) -> str:
     if url is None:
         return ""
     host = urlsplit(url).hostname
-    return f'<a href="{_text(url)}" rel="noreferrer">Open it at {_text(host)}</a>'
+    return f'<a href="{html_text(url)}" rel="noreferrer">Open it at {html_text(host)}</a>'
 
 
 def _description(document: Mapping[str, Any]) -> str:
@@ -184,7 +179,7 @@ def _description(document: Mapping[str, Any]) -> str:
     # An unknown language is told by an empty lang: without it the text would count as English.
     name = language.strip().casefold()
     code = LANGUAGES.get(name, name if name in LANGUAGES.values() else "")
-    return f'<blockquote lang="{code}" dir="auto"><p>{_text(text)}</p></blockquote>{_about([language])}'
+    return f'<blockquote lang="{code}" dir="auto"><p>{html_text(text)}</p></blockquote>{_about([language])}'
 
 
 def _categories(categories: Mapping[str, Any]) -> str:
@@ -196,7 +191,7 @@ def _categories(categories: Mapping[str, Any]) -> str:
 def _category(key: str, value: object) -> str:
     label = LABELS.get(key) or key.replace("_", " ").capitalize()
     unknown = ' class="note"' if value == UNKNOWN else ""
-    return f'<div><dt>{_text(label)}</dt><dd{unknown} dir="auto">{_text(value)}</dd></div>'
+    return f'<div><dt>{html_text(label)}</dt><dd{unknown} dir="auto">{html_text(value)}</dd></div>'
 
 
 def _errors(errors: list[Mapping[str, Any]]) -> str:
@@ -214,7 +209,7 @@ def _error(error: Mapping[str, Any]) -> str:
         "may work when tried again" if error.get("retryable") else "",
         f"request id {request_id}" if request_id and str(request_id) not in message else "",
     ]
-    told = f'<p dir="auto">{_text(message)}</p>{_about(about)}'
+    told = f'<p dir="auto">{html_text(message)}</p>{_about(about)}'
     return f"<li><h3>{_step(stage, error.get('style'))}</h3>{told}</li>"
 
 
@@ -250,8 +245,8 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _step(stage: str, style: object) -> str:
-    named = f' <span dir="auto">{_text(style)}</span>' if style else ""
-    return _text(STAGES.get(stage, stage)) + named
+    named = f' <span dir="auto">{html_text(style)}</span>' if style else ""
+    return html_text(STAGES.get(stage, stage)) + named
 
 
 def _bar(label: str, share: float, seconds: float) -> str:
@@ -260,7 +255,8 @@ def _bar(label: str, share: float, seconds: float) -> str:
 
 def _footer(images: list[Mapping[str, Any]]) -> str:
     known = [(image.get("style_name"), image["request_id"]) for image in images if image.get("request_id")]
-    ids = "".join(f'<div><dt dir="auto">{_text(name)}</dt><dd>{_text(request)}</dd></div>' for name, request in known)
+    rows = [(html_text(name), html_text(request)) for name, request in known]
+    ids = "".join(f'<div><dt dir="auto">{name}</dt><dd>{request}</dd></div>' for name, request in rows)
     return f"<h2>fal’s request ids</h2><dl>{ids}</dl>" if ids else ""
 
 
@@ -279,7 +275,7 @@ def _file_size(size: float | None) -> str:
 
 def _about(parts: list[Any]) -> str:
     """One small line with what is known of `parts`; nothing when nothing is."""
-    known = " · ".join(_text(part) for part in parts if part)
+    known = " · ".join(html_text(part) for part in parts if part)
     return f'<p class="about">{known}</p>' if known else ""
 
 
@@ -291,8 +287,3 @@ def _number(value: object) -> float | None:
     """`value` when it is a finite number that is not negative."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if number and math.isfinite(value) and value >= 0 else None  # type: ignore[arg-type,operator]
-
-
-def _text(value: object) -> str:
-    """`value` for HTML, also inside a quoted attribute: escaped, without secrets, and always valid UTF-8."""
-    return escape(_UNPRINTABLE.sub("\ufffd", redact(str(value))))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from string import Template
 
+from services.page_look import LOOK
+
 PAGE = Template("""\
 <!doctype html>
 <html lang="en">
@@ -32,38 +34,10 @@ $errors
 </body>
 </html>
 """)
-STYLE = """\
-:root {
-  --paper: #faf9f7; --card: #fff; --ink: #1f1d1b; --quiet: #655f58; --line: #e2ddd6; --mat: #efece7;
-  --edge: #8d867d; --accent: #3d6470; --bar: #6f929d; --alert: #97301f;
-  --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, serif;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root {
-    --paper: #171614; --card: #201f1c; --ink: #ebe7e0; --quiet: #a8a197; --line: #35322d; --mat: #262420;
-    --edge: #7d776e; --accent: #9cc3cf; --bar: #5d828e; --alert: #f0a493;
-  }
-}
-* { box-sizing: border-box; margin: 0; }
-body {
-  max-width: 80rem; margin: auto; padding: clamp(1.25rem, 4vw, 3rem) clamp(1.25rem, 4vw, 3rem) 2rem;
-  background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere;
-}
-.band {
-  margin-bottom: 1.5rem; padding: 0.75rem 1rem; border: 1px solid var(--edge); border-radius: 6px;
-  background: var(--mat); font-size: 0.875rem;
-}
-header { margin-bottom: 2.5rem; }
-h1 { font: 400 clamp(2.25rem, 5vw, 3.5rem)/1.1 var(--serif); letter-spacing: -0.01em; text-wrap: balance; }
-h2 { font-size: 1rem; font-weight: 600; margin-bottom: 0.75rem; }
-h3 { font-size: 1rem; font-weight: 600; }
+STYLE = (
+    LOOK
+    + """\
 hgroup p { font-size: 1.125rem; color: var(--quiet); }
-header > p { margin-top: 0.75rem; color: var(--quiet); }
-a { color: var(--accent); text-underline-offset: 0.15em; }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; border-radius: 2px; }
-.note, .about, caption, footer { color: var(--quiet); }
-.about, caption { font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-ul { list-style: none; padding: 0; }
 .sheet { display: grid; grid-template-columns: minmax(0, 1fr); gap: 2.5rem; }
 img { display: block; width: 100%; max-height: 45rem; object-fit: contain; background: var(--mat); }
 .original img, .missing { border-radius: 6px; }
@@ -106,7 +80,6 @@ td::before {
 tbody tr:last-child > * { padding-bottom: 0.5rem; }
 tfoot th, tfoot td { padding-top: 0.5rem; border-top: 1px solid var(--line); font-weight: 600; }
 tfoot td::before { background: var(--quiet); }
-footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: 0.8125rem; }
 footer h2 { font-size: inherit; margin: 0; }
 footer dl { display: flex; flex-wrap: wrap; gap: 0 2rem; margin-bottom: 1rem; }
 footer dl div { border: 0; padding: 0.25rem 0; }
@@ -150,3 +123,4 @@ footer dd { display: inline; margin-inline-start: 0.5rem; font-family: ui-monosp
   details::details-content { content-visibility: visible; block-size: auto; }
 }
 """
+)

@@ -27,7 +27,8 @@ from services.fal.progress import Progress
 from services.fal.settings import DEFAULT_CONCURRENCY, check_timeout
 from services.fal_service import FalClient
 from services.worker import early_signals, jsonrpc
-from services.worker.commands import COMMANDS, CONCURRENCY, ENV_FILE, MAX_PENDING, QUEUE_TIMEOUT, TIMEOUT, Command
+from services.worker.command import ENV_FILE, TIMEOUT, Command
+from services.worker.commands import COMMANDS, CONCURRENCY, MAX_PENDING, QUEUE_TIMEOUT
 from services.worker.jsonrpc import BadMessage, Id, Message, Outbox
 from services.worker.options import require, values_of
 from services.worker.output import JsonStdout
@@ -49,7 +50,7 @@ END_OF_INPUT = "end of input"
 METHODS = {name: row for name, row in COMMANDS.items() if not row.is_program}
 HEAVY = (
     "services.fal.fal_api",
-    "services.worker.saved_files",
+    "services.saved_files",
     "services.worker.report",
     "traceback",
 )
@@ -253,7 +254,9 @@ class RemoteInvocation(Invocation):
         return document_reply(self.key, document)
 
     def text_of_failure(self, error: BaseException) -> str:
-        return super().text_of_failure(error) if self.made.document else self._refusals.reply(error, self)
+        return (
+            super().text_of_failure(error) if self.made.document or self.spent() else self._refusals.reply(error, self)
+        )
 
     def send_answer(self, text: str, *, failed: bool) -> None:
         self._outbox.put(text)

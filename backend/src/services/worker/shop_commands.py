@@ -87,6 +87,7 @@ class Extras:
         listing: bool,
     ) -> None:
         """Raises InvalidInput before any money is spent."""
+        self._client = client
         self._shop = Shop(client)
         self._arguments = arguments
         self._folder = folder
@@ -97,6 +98,11 @@ class Extras:
             require_image_extra()
         if listing:
             languages_named(self._language)
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """The jobs that they take, by role: a packshot is made of the cut-out that is there."""
+        return {"text": 1} if self._listing else {}
 
     @property
     def _language(self) -> str:
@@ -121,7 +127,8 @@ class Extras:
                 errors.append(style_error(error, "listing", None))
             document["listing"] = {"listings": made.get("listings", []), "asks": made.get("asks", [])}
         document["errors"] = errors or None
-        return document
+        assert self._client.call is not None
+        return {**document, **self._client.call.costs.told()}
 
     def _packshots(self, document: Document) -> list[PackshotImage]:
         cutout = (document.get("cutout") or {}).get("path") or self._arguments.get("cutout")

@@ -29,7 +29,7 @@ from services.fal.errors import Cancelled, DeadlineExceeded, FalError, InternalE
 from services.fal.progress import Progress
 from services.fal.settings import MAX_TIMEOUT_S, check_timeout
 from services.worker import early_signals
-from services.worker.commands import TIMEOUT, Command, Document, Values
+from services.worker.command import MAX_USD, TIMEOUT, Command, Document, Values
 from services.worker.output import JsonStdout
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Invocation(ABC):
 
     def begin(self) -> None:
         """It has a place. How long it may take is known when its client is."""
-        self.call = Call(MAX_TIMEOUT_S, progress=self.progress())
+        self.call = Call(math.inf if self.command.resumes else MAX_TIMEOUT_S, progress=self.progress())
 
     def run(self, client: FalClient) -> Document:
         """Run the command with a client that is bound to its call: its document, or the last line of its stream."""
@@ -140,7 +140,14 @@ class Invocation(ABC):
 
     def text_of_failure(self, error: BaseException) -> str:
         """The text of its answer when it failed."""
-        return self.text_of(self.made.beside(failure(self.command, error)))
+        return self.text_of(self.made.beside({**failure(self.command, error), **self.spent()}))
+
+    def spent(self) -> Document:
+        """What its jobs have cost so far, when there were any, as its result tells it."""
+        costs = None if self.call is None else self.call.costs
+        if costs is None or not costs.has_jobs:
+            return {}
+        return costs.told() if self.command.tells_jobs else {"cost_usd": costs.total()}
 
     @abstractmethod
     def send_answer(self, text: str, *, failed: bool) -> None:
@@ -372,10 +379,14 @@ class Supervisor:
 
     def _begin_deadline(self, invocation: Invocation, client: FalClient) -> None:
         """Its client is known, and with it how long it may take. Raises InvalidInput."""
+        if invocation.command.resumes:
+            return
         named = invocation.values.get(TIMEOUT.name)
         invocation.timeout_s = client.timeout if named is None else check_timeout(named)
         with self._lock:
-            invocation.call = call = Call(invocation.timeout_s, parent=invocation.call)
+            invocation.call = call = Call(
+                invocation.timeout_s, parent=invocation.call, max_usd=invocation.values.get(MAX_USD.name)
+            )
             invocation.limit = min(invocation.limit, call.deadline + GRACE_S)
 
     def _answer(self, invocation: Invocation, document: Mapping[str, Any]) -> None:
@@ -449,17 +460,13 @@ def _never_began(queue_timeout_s: float) -> Busy:
 
 @contextlib.contextmanager
 def on_signal(stop: Callable[[str], object]) -> Iterator[None]:
-    """While this lasts, the signals that end a worker call `stop` with their name; only once."""
+    """While this lasts, the signals that end a worker call `stop` with their name."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    stopped = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        if not stopped:
-            stopped = True
-            stop(signal.Signals(number).name)
+        stop(signal.Signals(number).name)
 
     before = {number: signal.signal(number, handle) for number in early_signals.SIGNALS}
     try:

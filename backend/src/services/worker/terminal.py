@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,14 +30,67 @@ ERASE = "\r\x1b[K"
 GREEN, RED, DIM, RESET = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 
-class Steps:
-    """The steps of one command on stderr: a line for each that is over, below them one that moves for those that run.
+class Display(ABC):
+    """What stderr shows of one command: lines that stay, and below them one that moves.
 
-    The line moves only on a terminal that can erase (TERM), and while the command is in its foreground.
+    That one is drawn only on a terminal that can erase (TERM), and while the command is in its foreground.
     """
+
+    def __init__(self) -> None:
+        self.moves = stderr_is_terminal() and os.environ.get("TERM", "dumb") not in ("", "dumb")
+        """Whether the moving line is drawn at all."""
+        self.has_colours = self.moves and not os.environ.get("NO_COLOR")
+        self._drawing = threading.Lock()
+        self._is_drawn = False
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """While this lasts, other lines on stderr erase the moving one."""
+        if not stderr_is_terminal():
+            yield
+            return
+        with log.erasing(ERASE if self.moves else ""):
+            try:
+                yield
+            finally:
+                self.hide()
+
+    @abstractmethod
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """What the command tells of its progress."""
+
+    @abstractmethod
+    def look(self) -> None:
+        """Move the line; called every few tenths of a second."""
+
+    @abstractmethod
+    def finish(self, error: str | None) -> None:
+        """The command is over. Its document may go to the same terminal next."""
+
+    def draw(self, text: str) -> None:
+        with self._drawing:
+            if not self.moves or not _is_in_foreground():
+                return
+            shown = cut(log.clean(text), terminal_columns() - 1)
+            # The cursor stays in the first column: whatever else is written there begins on top of this line.
+            log.draw(f"\r{DIM}{shown}{RESET}\x1b[K\r" if self.has_colours else f"\r{shown}\x1b[K\r")
+            self._is_drawn = True
+
+    def hide(self) -> None:
+        """Erase the moving line for good: the terminal is the document's from now on."""
+        with self._drawing:
+            self.moves = False
+            if self._is_drawn:
+                self._is_drawn = False
+                log.draw(ERASE)
+
+
+class Steps(Display):
+    """The steps of one command: a line for each that is over, and one that moves for those that run."""
 
     def __init__(self, command: str, *, tells_error: bool) -> None:
         """`tells_error`: whether the command's error is told too, since its document goes elsewhere."""
+        super().__init__()
         self._command = command
         self._tells_error = tells_error
         self._began = time.monotonic()
@@ -45,25 +99,10 @@ class Steps:
         """When they began, by step and style."""
         self._ahead: dict[str, int] = {}
         """The jobs ahead of those that wait in fal's queue, by request id."""
-        self._moves = stderr_is_terminal() and os.environ.get("TERM", "dumb") not in ("", "dumb")
-        self._has_colours = self._moves and not os.environ.get("NO_COLOR")
-        fits = _has_unicode()
+        fits = has_unicode()
         self._spinner = SPINNER if fits else PLAIN_SPINNER
         self._marks = MARKS if fits else PLAIN_MARKS
-        self._is_drawn = False
         self._is_over = False
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[Steps]:
-        """While this lasts, other lines on stderr erase the moving one."""
-        if not stderr_is_terminal():
-            yield self
-            return
-        with log.erasing(ERASE if self._moves else ""):
-            try:
-                yield self
-            finally:
-                self.hide()
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         if self._is_over:
@@ -83,20 +122,10 @@ class Steps:
             self._say(event["status"], f"{step} {style}".rstrip(), seconds, event.get("error") or "")
 
     def look(self) -> None:
-        """Move the line; called every few tenths of a second."""
-        if self._moves and time.monotonic() - self._began >= SHOW_AFTER_S:
+        if self.moves and time.monotonic() - self._began >= SHOW_AFTER_S:
             self._draw()
 
-    def hide(self) -> None:
-        """Erase the moving line for good: the terminal is the document's from now on."""
-        with self._lock:
-            self._moves = False
-            if self._is_drawn:
-                self._is_drawn = False
-                log.draw(ERASE)
-
     def finish(self, error: str | None) -> None:
-        """The command is over. Its document may go to the same terminal next."""
         self.hide()
         with self._lock:
             over, self._is_over = self._is_over, True
@@ -110,14 +139,14 @@ class Steps:
             self._ahead[request_id] = ahead
             if not ahead:
                 del self._ahead[request_id]
-        if self._moves:
+        if self.moves:
             self._draw()
         elif ahead:
             log.show(f"queue: {_jobs(str(ahead))} ahead")
 
     def _say(self, status: str, name: str, seconds: float, reason: str = "") -> None:
         mark = self._marks[status]
-        if self._has_colours:
+        if self.has_colours:
             mark = f"{GREEN if status == 'done' else RED}{mark}{RESET}"
         reason = " ".join(reason.split())
         shown = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}…"
@@ -125,21 +154,16 @@ class Steps:
         self._put_line(mark, f" {name}  {seconds:.1f} s{'  ' if shown else ''}{shown}")
 
     def _put_line(self, mark: str, text: str) -> None:
-        if self._has_colours:
+        if self.has_colours:
             log.draw(f"{ERASE}{mark}{log.clean(text)}\n")
         else:
             log.show(f"{mark}{text}")
 
     def _draw(self) -> None:
+        now = time.monotonic()
         with self._lock:
-            if not self._moves or not _is_in_foreground():
-                return
-            now = time.monotonic()
-            frame = self._spinner[int(now * 10) % len(self._spinner)]
-            text = cut(log.clean(f"{frame} {self._what_runs(now)}"), _columns() - 1)
-            # The cursor stays in the first column: whatever else is written there begins on top of this line.
-            log.draw(f"\r{DIM}{text}{RESET}\x1b[K\r" if self._has_colours else f"\r{text}\x1b[K\r")
-            self._is_drawn = True
+            text = f"{self._spinner[int(now * 10) % len(self._spinner)]} {self._what_runs(now)}"
+        self.draw(text)
 
     def _what_runs(self, now: float) -> str:
         began = min(self._running.values(), default=self._began)
@@ -181,7 +205,7 @@ def cut(text: str, columns: int) -> str:
         if room < 0:
             break
         kept.append(letter)
-    return f"{''.join(kept)}{'…' if _has_unicode() else '.'}" if columns > 0 else ""
+    return f"{''.join(kept)}{'…' if has_unicode() else '.'}" if columns > 0 else ""
 
 
 def _width(letter: str) -> int:
@@ -194,16 +218,18 @@ def _jobs(ahead: str) -> str:
     return f"{ahead} job{'' if ahead == '1' else 's'}"
 
 
-def _columns() -> int:
+def terminal_columns() -> int:
+    """How wide stderr's terminal is."""
     try:
         return os.get_terminal_size(2).columns or 80
     except OSError:
         return 80
 
 
-def _has_unicode() -> bool:
+def has_unicode() -> bool:
+    """Whether stderr can show more than ASCII."""
     try:
-        SPINNER.encode(sys.stderr.encoding or "ascii")
+        SPINNER.encode(getattr(sys.stderr, "encoding", None) or "ascii")
     except (LookupError, UnicodeEncodeError):
         return False
     return True

@@ -18,7 +18,8 @@ from services.fal.errors import Cancelled, DeadlineExceeded, FalError, FalUnavai
 from services.fal.settings import check_timeout
 from services.webhooks import WebhookRejected, WebhookVerifier
 from services.worker import early_signals
-from services.worker.commands import COUNT, PORT, TIMEOUT
+from services.worker.command import TIMEOUT
+from services.worker.commands import COUNT, PORT
 from services.worker.output import JsonStdout
 from services.worker.supervisor import on_signal
 

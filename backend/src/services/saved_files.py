@@ -1,7 +1,8 @@
-"""Saves what commands made: each picture as soon as it is there, a workflow's original, and on request a page.
+"""Saves what a client makes: each picture as soon as it is there, and a workflow's original.
 
-What was paid for is kept: a picture is saved while the others are still being made. When the command is stopped or
-runs out of time, downloads may take a moment longer.
+What was paid for is kept: a picture is saved while the others are still being made. When the call is stopped or runs
+out of time, downloads may take a moment longer. A picture that the call's journal knows, and that is still there, is
+not downloaded again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from services.fal.prompts import DEFAULT_LANGUAGE
 from services.fal.redaction import redact
 
 if TYPE_CHECKING:
+    from services.fal.journal import Journal
     from services.fal_service import FalClient
 
 PAGE_NAME = "report.html"
@@ -37,6 +39,25 @@ AT_ONCE = 8
 """Downloads side by side."""
 SAVE_S = 1.0
 """How much longer than its workflow a download may take: within the grace in which a command ends."""
+
+
+Page = Callable[[Mapping[str, Any], "Path | None"], str]
+"""Makes a page of a document and the original."""
+
+
+def made_and_saved(
+    client: FalClient, method: str, arguments: Mapping[str, Any], folder: str, page: Page | None = None
+) -> dict[str, Any]:
+    """The document of a method that makes several pictures, each of which is saved into `folder` as it comes."""
+    files = SavedFiles(client, folder, arguments, keeps_original=method == "product_workflow")
+    try:
+        document: dict[str, Any] = dict(getattr(client, method)(**arguments, on_progress=files.on_progress))
+    except FalError as error:
+        if "images" in error.partial:
+            files.finish(error.partial)
+        raise
+    files.finish(document, page)
+    return document
 
 
 class SavedPicture:
@@ -110,8 +131,7 @@ class SavedPicture:
 
     def _save(self, url: str, name: str) -> dict[str, Any]:
         client = self._client.within(self._saving)
-        path = client.save_picture(url, self._folder, name, timeout=self._saving.timeout_s)
-        return _with_utf8_paths(file_facts(path))
+        return _with_utf8_paths(file_facts(_kept(client, self._call.journal, url, self._folder, name)))
 
     def _saved(self, task: Task[dict[str, Any]]) -> dict[str, Any]:
         _await(task, self._call, self._saving)
@@ -157,10 +177,10 @@ class SavedFiles:
             image = event["image"]
             self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
 
-    def finish(self, document: dict[str, Any], *, report: bool) -> None:
+    def finish(self, document: dict[str, Any], page: Page | None = None) -> None:
         """Wait for what is still being saved, and tell the paths; what failed is listed in the document's `errors`.
 
-        Raises Cancelled, with what was made and saved by then.
+        With `page`, a page of it is saved too. Raises Cancelled, with what was made and saved by then.
         """
         tasks: list[Task[Any]] = [task for _, task in self._pictures]
         tasks += [task for task in (self._original, self._cutout) if task]
@@ -184,8 +204,8 @@ class SavedFiles:
         document["errors"] = [*(document["errors"] or []), *errors] or None
         if self._workflow.cancelled:
             raise Cancelled("The call was cancelled.", partial=_with_utf8_paths(document))
-        if report:
-            self._save_page(document, original)
+        if page is not None:
+            self._save_page(document, original, page)
         document.update(_with_utf8_paths(document))
 
     def _name_of(self, image: dict[str, Any]) -> str:
@@ -226,11 +246,9 @@ class SavedFiles:
         raise KeyError(image["style_name"])
 
     def _save(self, url: str, name: str) -> Path:
-        return self._client.save_picture(url, self._folder, name, timeout=self._saving.timeout_s)
+        return _kept(self._client, self._workflow.journal, url, self._folder, name)
 
-    def _save_page(self, document: dict[str, Any], original: Path | None) -> None:
-        from services.worker.report import page
-
+    def _save_page(self, document: dict[str, Any], original: Path | None, page: Page) -> None:
         path = self._folder / PAGE_NAME
         shown = {**document, "language": self._arguments.get("language", DEFAULT_LANGUAGE)}
         document["report_path"] = None
@@ -240,6 +258,17 @@ class SavedFiles:
             document["report_path"] = str(path)
         except OSError as error:
             document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
+
+
+def _kept(client: FalClient, journal: Journal | None, url: str, folder: Path, name: str) -> Path:
+    """The file of a picture: the one that the journal knows, else it is downloaded."""
+    if journal is not None and (path := journal.saved_picture(url, folder, name)) is not None:
+        return path
+    assert client.call is not None
+    path = client.save_picture(url, folder, name, timeout=client.call.timeout_s)
+    if journal is not None:
+        journal.picture_saved(url, path, name)
+    return path
 
 
 def _await(task: Task[Any], call: Call, saving: Call) -> None:

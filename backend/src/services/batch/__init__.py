@@ -1,0 +1,3 @@
+from services.batch.batch import Batch
+
+__all__ = ["Batch"]

@@ -1,0 +1,354 @@
+"""A batch: one recipe over a catalogue, resumed as often as needed, no job paid for twice.
+
+    with Batch("shop.csv", "out", max_usd=250) as batch:
+        for line in batch:
+            print(line["key"], line["status"])
+
+Its truth is the journal in the output's folder: begun again with the same output it goes on where it was, whatever
+ended it. Products are made side by side in threads, a page of them at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import queue
+import shlex
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Union
+
+from services.batch.attempt import attempt
+from services.batch.brake import Brake
+from services.batch.journal import COUNTED, NewProduct, Product, ProductState, Store, check_recipe
+from services.batch.keys import folder_of
+from services.batch.manifest import BadLine, Manifest
+from services.batch.page import Page
+from services.batch.product_journal import PASSING, ProductJournal
+from services.batch.recipe import Recipe, RecipeOf, of_method
+from services.batch.results_file import ResultsFile
+from services.batch.settle import Settled
+from services.batch.settle import settle as settle_jobs
+from services.batch.sqlite_journal import SqliteStore
+from services.fal.arguments import folder
+from services.fal.call import Call
+from services.fal.errors import AuthError, BudgetExceeded, Cancelled, FalError, InvalidInput, as_fal_error
+from services.fal.log import logger
+from services.fal.progress import Progress
+from services.fal_service import FalClient
+
+DEFAULT_COMMAND = "product_workflow"
+DEFAULT_TIMEOUT_S = 900.0
+"""Of one product, the waits for a place at fal included."""
+PAGE = 32
+"""Products that are claimed at once."""
+MOST_PRODUCTS = 64
+"""Products that are made at once: more would only wait for the same places."""
+DRAIN_S = 10.0
+"""How long jobs may still run when a batch ends early. After it they go on at fal, and the next run picks them up."""
+TELL_S = 1.0
+"""How often it is told how far the batch is."""
+LOOK_S = 0.25
+"""How often it is looked whether the batch was stopped or paused."""
+SHOW_EVERY_S = 10.0
+"""How often index.html is brought up to date."""
+
+Source = Union[str, "os.PathLike[str]", Iterable[Mapping[str, Any]]]
+OnProgress = Callable[[dict[str, Any]], object]
+
+
+class Batch:
+    """A run over a batch. Iterate over it once: it yields the lines of results.jsonl as products end."""
+
+    def __init__(
+        self,
+        input: Source | None,
+        output: str | os.PathLike[str],
+        *,
+        command: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        max_jobs: int | None = None,
+        max_usd: float | None = None,
+        retry_failed: bool = False,
+        retry_ambiguous: bool = False,
+        settle: bool = False,
+        timeout: float | None = None,
+        env_file: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+        confirm: Callable[[int], object] | None = None,
+        within: Call | None = None,
+        recipe_of: RecipeOf = of_method,
+        store: Store | None = None,
+    ) -> None:
+        """
+        - input: a manifest (JSON Lines or CSV), a folder of photos, or mappings with `key` and the options of a
+          product; None resumes the batch that is in `output`
+        - output: the folder for the journal, results.jsonl, and a folder of pictures for each product
+        - command: the method of FalClient that makes a product (default: product_workflow)
+        - options: its options for all products
+        - max_jobs: how many jobs run at fal at once (default: 10)
+        - max_usd: what the batch may spend, in US dollars
+        - retry_failed: make products again that failed; jobs that are done are not paid again
+        - retry_ambiguous: submit jobs again of which nobody knows whether fal runs and bills them
+        - settle: first ask fal for these jobs, among its past requests
+        - timeout: seconds for one product (default: 900)
+        - on_progress: called with `counts()` every second
+        - confirm: called with the number of products that are new, before anything is begun; may raise
+        - within: a call that another thread may cancel
+        - recipe_of: makes the recipe of a command and its options
+        - store: what keeps the journal (default: SQLite in the output's folder)
+
+        Raises InvalidInput and MissingKey before anything is sent, and JournalError.
+        """
+        self.output = folder(output, "output")
+        self._timeout_s = DEFAULT_TIMEOUT_S if timeout is None else timeout
+        self._retry_ambiguous = retry_ambiguous
+        self._brake = Brake()
+        self._call = Call(math.inf, parent=within, progress=Progress())
+        self._around = within
+        self._on_progress = on_progress
+        self._confirm = confirm
+        self.bad_lines: list[BadLine] = []
+        """Lines of the manifest that were left out."""
+        self.settled: Settled | None = None
+        """What came of asking fal for the jobs that were in doubt."""
+        self._store = store or SqliteStore(self.output)
+        self._began = time.monotonic()
+        try:
+            self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
+            if settle:
+                self.settled = settle_jobs(self._store, self._client.settings)
+            wanted: dict[ProductState, bool] = {"failed": retry_failed, "ambiguous": retry_ambiguous}
+            if again := [state for state, is_wanted in wanted.items() if is_wanted]:
+                self._store.again(again)
+            self._results = ResultsFile(self.output, self._store)
+        except BaseException:
+            self._store.close()
+            raise
+        self._index = Page(self.output)
+        self._show_at = self._began + SHOW_EVERY_S
+        self._page: deque[Product] = deque()
+        self._paging = threading.Lock()
+        self._ended: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=MOST_PRODUCTS)
+        self._threads: list[threading.Thread] = []
+        self._drained_at = math.inf
+        """When the jobs that still run have had their time, by the monotonic clock."""
+        self._told_at = -math.inf
+        self._closed = False
+
+    def _open(
+        self,
+        source: Source | None,
+        command: str | None,
+        options: Mapping[str, Any] | None,
+        recipe_of: RecipeOf,
+        max_jobs: int | None,
+        max_usd: float | None,
+        env_file: str | os.PathLike[str] | None,
+    ) -> None:
+        """The client, the journal, and the products in it; what is wrong with them is told before anything is sent."""
+        settings = FalClient(env_file=env_file).settings
+        fixed = {"endpoints": dict(settings.endpoints), "models": {k: list(v) for k, v in settings.models.items()}}
+        recipe: Recipe | None = None
+        products: list[NewProduct] = []
+        if source is not None or command is not None or options is not None:
+            recipe = recipe_of(command or DEFAULT_COMMAND, options or {})
+        if source is not None and recipe is not None:
+            manifest = Manifest(source, recipe.read)
+            products = manifest.products()
+            self.bad_lines = manifest.bad_lines
+            if self._confirm is not None and not self._store.is_there():
+                self._confirm(len(products))
+        make_folder(self.output)
+        named = recipe and {"command": recipe.command, "options": dict(recipe.options), **fixed}
+        row = self._store.open(named, max_jobs, max_usd)
+        check_recipe(row.recipe, {**row.recipe, **fixed})
+        self._recipe = recipe or recipe_of(row.recipe["command"], row.recipe["options"])
+        self._store.add(products)
+        self.max_jobs = row.max_jobs
+        self._has_limit = row.max_usd is not None
+        self._client = FalClient(timeout=self._timeout_s, max_concurrency=row.max_jobs, env_file=env_file)
+
+    # The run
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The line of each product that ends. Raises the error that ended the run early, when there is one."""
+        if self._threads or self._closed:
+            raise InvalidInput("A batch is iterated over once. Make another one to resume it.")
+        self._start()
+        over = 0
+        while over < len(self._threads):
+            line = self._ended.get()
+            if line is None:
+                over += 1
+            else:
+                yield line
+        if self._brake.reason is not None:
+            raise self._brake.reason
+
+    def drain(self) -> None:
+        """Submit no more jobs, and let those that run go on for DRAIN_S. May be called by another thread."""
+        self._brake.stop(Cancelled("The batch was stopped.", hint=self.how_to_resume))
+        self._drained_at = min(self._drained_at, time.monotonic() + DRAIN_S)
+
+    def stop(self) -> None:
+        """End at once. What runs at fal goes on there, and is picked up when the batch is resumed."""
+        self._brake.stop(Cancelled("The batch was stopped.", hint=self.how_to_resume))
+        self._call.cancel()
+
+    def close(self) -> None:
+        """End, after DRAIN_S at the latest, and let go of the journal."""
+        if self._closed:
+            return
+        self._closed = True
+        if any(thread.is_alive() for thread in self._threads):
+            self.drain()
+        try:
+            self._join()
+        except BaseException:  # Ctrl-C once more
+            self.stop()
+            self._join()
+            raise
+        finally:
+            for product in self._page:
+                self._store.put_back(product.id, 0.0)
+            self._show()
+            self._results.close()
+            self._store.close()
+            self._client.close()
+
+    @property
+    def how_to_resume(self) -> str:
+        return f"It goes on where it was when it is run again with --output {shlex.quote(str(self.output))} alone."
+
+    def counts(self) -> dict[str, Any]:
+        """How far it is: products by their state, jobs by theirs, US dollars, and seconds."""
+        return {**counts_of(self._store), "seconds": round(time.monotonic() - self._began, 3)}
+
+    # Threads
+
+    def _start(self) -> None:
+        count = min(self.max_jobs, MOST_PRODUCTS)
+        self._threads = [threading.Thread(target=self._work, name="fal-batch", daemon=True) for _ in range(count)]
+        for thread in (*self._threads, threading.Thread(target=self._watch, name="fal-batch-watch", daemon=True)):
+            thread.start()
+
+    def _join(self) -> None:
+        """Wait for the threads, whose last lines nobody takes any more."""
+        while any(thread.is_alive() for thread in self._threads):
+            with contextlib.suppress(queue.Empty):
+                self._ended.get(timeout=LOOK_S / 5)
+
+    def _work(self) -> None:
+        try:
+            while (product := self._next()) is not None:
+                self._make(product)
+        except BaseException as error:
+            self._brake.stop(as_fal_error(error))
+        finally:
+            self._ended.put(None)
+
+    def _next(self) -> Product | None:
+        """The next product; None when there is none, or the run ends."""
+        while self._brake.reason is None:
+            if pause_s := self._brake.pause_s():
+                self._brake.wait(pause_s)
+                continue
+            with self._paging:
+                if not self._page:
+                    self._page.extend(self._store.claim(PAGE))
+                if self._page:
+                    return self._page.popleft()
+            if not self._store.unfinished():
+                return None
+            self._brake.wait(LOOK_S)
+        return None
+
+    def _make(self, product: Product) -> None:
+        journal = ProductJournal(
+            self._store,
+            product.id,
+            self._brake,
+            has_limit=self._has_limit,
+            retry_ambiguous=self._retry_ambiguous,
+        )
+        call = Call(self._timeout_s, parent=self._call, progress=Progress(), journal=journal)
+        outcome = attempt(self._client, call, journal, self._recipe, product, self.output / folder_of(product.key))
+        if outcome is not None and isinstance(outcome.error, AuthError | BudgetExceeded):
+            self._brake.stop(outcome.error)
+            outcome = None
+        if outcome is None:
+            self._store.put_back(product.id, journal.later_s or 0.0)
+            return
+        if isinstance(outcome.error, PASSING):
+            # So that an outage, of the network here too, does not go through the whole catalogue.
+            self._brake.trouble(outcome.error)
+        if outcome.unusable:
+            self._store.unusable(product.id, outcome.unusable)
+        line = outcome.as_bytes()
+        self._store.finish(product.id, outcome.state, line)
+        self._results.append(line)
+        self._ended.put(outcome.line)
+
+    def _watch(self) -> None:
+        """Notice that the run is to end, and tell how far it is."""
+        while any(thread.is_alive() for thread in self._threads):
+            try:
+                self._look()
+            except FalError as error:
+                self._brake.stop(error)
+            time.sleep(LOOK_S)
+
+    def _look(self) -> None:
+        if self._call.cancelled or self._drained_at <= time.monotonic():
+            self.stop()
+        elif self._brake.reason is None and self._around is not None and self._around.winds_down:
+            self.drain()
+        elif self._brake.reason is None and self._store.batch().paused:
+            self._brake.stop(Cancelled("The batch was paused.", hint=self.how_to_resume))
+        if self._show_at <= time.monotonic():
+            self._show_at = time.monotonic() + SHOW_EVERY_S
+            self._show()
+        if self._on_progress is not None and self._told_at + TELL_S <= time.monotonic():
+            self._told_at = time.monotonic()
+            self._on_progress(self.counts())
+
+    def _show(self) -> None:
+        """Bring index.html up to date. Where it cannot be written, what is paid for goes on."""
+        try:
+            self._index.update(total=sum(self.counts()["products"].values()))
+        except (OSError, FalError) as error:
+            logger.warning(f"index.html cannot be written: {error}")
+
+
+def counts_of(store: Store) -> dict[str, Any]:
+    """How far a batch is, by its journal."""
+    counts, row = store.counts(), store.batch()
+    return {
+        "products": {state: getattr(counts, state) for state in COUNTED},
+        "jobs": dict(counts.jobs),
+        "cost_usd": round(counts.cost_usd, 6),
+        "committed_usd": round(row.committed, 6),
+        "max_usd": row.max_usd,
+    }
+
+
+def make_folder(path: Path) -> None:
+    """Raises InvalidInput when no folder can be made there, or nothing can be written in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InvalidInput(f"The output {str(path)!r} cannot be written to: {error.strerror or error}.") from error

@@ -1,0 +1,197 @@
+"""The manifest of a batch: JSON Lines, CSV, or a folder of photos, read line by line into products.
+
+A line that cannot be used is told with its number and does not stop the others. A key that comes twice stops all of
+it, before anything is sent: nobody can know which of the two was meant.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from services.batch.journal import NewProduct
+from services.batch.keys import checked_key, same_folder
+from services.fal.arguments import is_url
+from services.fal.errors import FalError, InvalidInput
+from services.fal.image_files import content_type_of
+from services.fal.redaction import shown
+
+MAX_LINE_CHARS = 16 * 1024 * 1024
+"""Of one line or cell: photos may be given as data URIs."""
+MOST_NAMED = 10
+"""Keys that come twice, as many as an error names."""
+DELIMITERS = ",;\t"
+"""Excel writes semicolons where the comma is the decimal sign, as in Turkish and German."""
+PATHS = ("image", "cutout")
+"""Columns whose relative paths begin at the manifest's folder."""
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+
+
+class BadLine(NamedTuple):
+    """A line that is left out."""
+
+    line: int
+    error: str
+
+
+class Row(NamedTuple):
+    """One line as it stands in the manifest."""
+
+    line: int
+    values: Mapping[str, Any]
+
+
+Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Makes the options of a command from the values of a row, texts included. Raises InvalidInput."""
+
+
+class Manifest:
+    """What is to be made, and what is wrong with it."""
+
+    def __init__(self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], read: Read) -> None:
+        """`source` is a file, a folder of photos, or rows that are there already."""
+        self._source = source
+        self._read = read
+        self.bad_lines: list[BadLine] = []
+
+    def products(self) -> list[NewProduct]:
+        """Every product of a good line. Raises InvalidInput for keys that come twice, and for a file that cannot be
+        read."""
+        found: list[NewProduct] = []
+        lines: dict[str, int] = {}
+        twice: list[str] = []
+        for row in self._rows():
+            try:
+                product = self._product(row)
+            except FalError as error:
+                self.bad_lines.append(BadLine(row.line, str(error)))
+                continue
+            first = lines.setdefault(same_folder(product.key), row.line)
+            if first != row.line:
+                twice.append(f"{shown(product.key, 60)!r} in lines {first} and {row.line}")
+            found.append(product)
+        if twice:
+            more = f", and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else ""
+            raise InvalidInput(
+                f"Keys come twice, or differ only in case: {', '.join(twice[:MOST_NAMED])}{more}.",
+                hint="Give each product a key of its own. Nothing was sent.",
+            )
+        return found
+
+    def _product(self, row: Row) -> NewProduct:
+        values = dict(row.values)
+        if _FAULT in values:
+            raise InvalidInput(values[_FAULT])
+        key = checked_key(values.pop("key", None))
+        return NewProduct(key, row.line, self._read(values))
+
+    def _rows(self) -> Iterator[Row]:
+        if not isinstance(self._source, str | os.PathLike):
+            yield from (Row(line, values) for line, values in enumerate(self._source, start=1))
+            return
+        path = Path(self._source)
+        try:
+            if path.is_dir():
+                yield from _photos_of(path)
+                return
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                rows = _json_rows(file) if path.suffix.lower() in JSON_ENDINGS else _csv_rows(file)
+                for row in rows:
+                    yield row._replace(values=_with_paths(row.values, path.parent))
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"The manifest {str(path)!r} is not in UTF-8 (byte {error.start}).",
+                hint="Save it as UTF-8, in Excel as 'CSV UTF-8'.",
+            ) from error
+        except OSError as error:
+            raise InvalidInput(
+                f"The manifest {str(path)!r} cannot be read: {error.strerror or error}. Check --input."
+            ) from error
+
+
+_FAULT = "\0fault"
+"""In place of a column: why the line cannot be read."""
+
+
+def _json_rows(file: io.TextIOBase) -> Iterator[Row]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            values = None
+        if isinstance(values, dict):
+            yield Row(number, {str(name): value for name, value in values.items() if value is not None})
+        else:
+            yield Row(number, {_FAULT: "The line is not a JSON object. Write one object a line."})
+
+
+def _csv_rows(file: io.TextIOBase) -> Iterator[Row]:
+    csv.field_size_limit(MAX_LINE_CHARS)
+    head = file.readline()
+    delimiter = max(DELIMITERS, key=head.count) if head else ","
+    reader = csv.reader(_lines(head, file), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            # The rest of the file may be inside of a quote that is never closed.
+            yield Row(number, {_FAULT: f"The line is not CSV: {error}. Check its quotes."})
+            continue
+        if cells is None:
+            return
+        if not names:
+            names = [name.strip() for name in cells]
+            _check_names(names)
+        elif any(cell.strip() for cell in cells):
+            yield Row(number, _values(names, cells))
+
+
+def _lines(head: str, rest: Iterable[str]) -> Iterator[str]:
+    yield head
+    yield from rest
+
+
+def _values(names: list[str], cells: list[str]) -> Mapping[str, Any]:
+    if any(cell.strip() for cell in cells[len(names) :]):
+        return {_FAULT: f"The line has {len(cells)} cells, and the first line names {len(names)}. Check its quotes."}
+    return {name: cell for name, cell in zip(names, cells, strict=False) if name and cell.strip()}
+
+
+def _check_names(names: list[str]) -> None:
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if "key" not in names or twice:
+        said = f"The columns {', '.join(twice)} come twice" if twice else "The first line names no column 'key'"
+        raise InvalidInput(f"{said}.", hint="A CSV begins with the names of its columns, such as key,image,language.")
+
+
+def _photos_of(folder: Path) -> Iterator[Row]:
+    """Every picture file of a folder; what is none, is left alone."""
+    number = 0
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        with open(path, "rb") as file:
+            if not (content_type_of(file.read(64)) or "").startswith("image/"):
+                continue
+        number += 1
+        yield Row(number, {"key": path.stem, "image": str(path.absolute())})
+
+
+def _with_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`values` with paths that are found from every folder: a batch may be resumed from another one."""
+
+    def absolute(name: str, value: Any) -> Any:
+        if name not in PATHS or not isinstance(value, str) or is_url(value):
+            return value
+        return str((folder / value.strip()).absolute())
+
+    return {name: absolute(name, value) for name, value in values.items()}

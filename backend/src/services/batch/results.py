@@ -1,0 +1,75 @@
+"""What the command `batch` prints, and the lines of results.jsonl."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+from services.fal.results import EstimatedCalls, Failed, Kept
+
+
+class BatchLine(TypedDict):
+    """One line of results.jsonl: what came of one product."""
+
+    key: str
+    line: int
+    """Where it stands in the manifest, from 1."""
+    status: Literal["done", "failed", "ambiguous"]
+    result: dict[str, Any] | None
+    """The document of the command, as far as it is."""
+    error: str | None
+    error_type: str | None
+    hint: str | None
+    attempts: int
+    """How often it was begun."""
+    seconds: float
+    """Of the last attempt."""
+    cost_usd: float | None
+    """Of all attempts; null when a part of it is not known."""
+
+
+class ProductCounts(TypedDict):
+    waiting: int
+    running: int
+    done: int
+    failed: int
+    ambiguous: int
+    """Products with a job of which nobody knows whether fal runs and bills it."""
+
+
+class LeftOut(TypedDict):
+    line: int
+    error: str
+
+
+class SettledJobs(TypedDict):
+    adopted: int
+    """Found at fal: they are picked up by their ids."""
+    dropped: int
+    """Surely not at fal: they may be submitted."""
+    open: int
+    """Still in doubt."""
+
+
+class BatchDocument(TypedDict):
+    """Of `batch`."""
+
+    output: Kept[str]
+    """The folder with results.jsonl and a folder of each product's pictures."""
+    products: Kept[ProductCounts]
+    jobs: Kept[dict[str, int]]
+    """By their state: sent, done, failed, ambiguous."""
+    cost_usd: Kept[float]
+    """US dollars, as far as they are known, over all runs."""
+    committed_usd: Kept[float]
+    """With what is reserved for jobs that run, are in doubt, or whose cost is not known."""
+    max_usd: Kept[float | None]
+    seconds: Kept[float]
+    """Of this run."""
+    left_out: Kept[list[LeftOut]]
+    """Lines of the manifest that cannot be used."""
+    settled: Kept[SettledJobs | None]
+    """With --settle."""
+    planned: Kept[list[EstimatedCalls] | None]
+    """With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost."""
+    error: Failed[str] | None
+    """Set when a product failed, or was not made."""

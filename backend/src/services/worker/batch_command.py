@@ -1,0 +1,219 @@
+"""The command `batch`: another command over a manifest, by `services/batch`. The command table types the columns."""
+
+from __future__ import annotations
+
+import select
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from services.batch.batch import Batch, counts_of
+from services.batch.journal import COUNTED, BatchIncomplete, NewProduct, as_text
+from services.batch.manifest import Manifest
+from services.batch.recipe import Recipe, RecipeOf
+from services.batch.sqlite_journal import SqliteStore
+from services.fal import log
+from services.fal.call import LOOK_S, Call
+from services.fal.costs import total_usd
+from services.fal.errors import Cancelled, FalError, InvalidInput, report
+from services.worker.command import ENV_FILE, TIMEOUT, Command, Document, Values
+from services.worker.options import Option, parse_value, require, values_of
+
+if TYPE_CHECKING:
+    from services.fal_service import FalClient
+
+DEFAULT_COMMAND = "workflow"
+ASK_ABOVE = 50
+"""Products that are begun without a question."""
+OWN = {"save_dir", "out", ENV_FILE.name, TIMEOUT.name}
+"""Options of a command that are the batch's to set."""
+NOT_PRICED = ("image", "image_url", "title", "facts", "prompt")
+"""Options that do not change what a product costs."""
+NOT_WAITED_FOR = "any-llm-submit"
+TEXTS = ("text", "path")
+"""Kinds of options whose values are texts in a CSV and elsewhere."""
+
+
+def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Document:
+    """The document of the command, which runs another one of the `table`."""
+    output, recipe_of = Path(values["output"]), partial(_recipe_of, table)
+    if values.get("dry_run"):
+        return _planned(client, values, output, recipe_of)
+    if values.get("status") or values.get("pause"):
+        return _looked(output, pause=bool(values.get("pause")))
+    assert client.call is not None
+    is_new = values.get("input") is not None
+    with Batch(
+        values.get("input"),
+        output,
+        command=values.get("command", DEFAULT_COMMAND if is_new else None),
+        options=values.get("options"),
+        max_jobs=values.get("max_jobs"),
+        max_usd=values.get("max_usd"),
+        retry_failed=values.get("retry_failed", False),
+        retry_ambiguous=values.get("retry_ambiguous", False),
+        settle=values.get("settle", False),
+        timeout=values.get(TIMEOUT.name),
+        env_file=values.get(ENV_FILE.name),
+        on_progress=partial(_tell, client.call),
+        confirm=partial(_confirm, client.call, is_sure=values.get("yes", False)),
+        within=client.call,
+        recipe_of=recipe_of,
+    ) as batch:
+        ended: FalError | None = None
+        try:
+            for _ in batch:
+                pass
+        except FalError as error:
+            ended = error
+        counts = batch.counts()
+        _tell(client.call, counts)
+        left_out = [bad._asdict() for bad in batch.bad_lines]
+        document = {**_document(output, counts), "left_out": left_out, "settled": _settled(batch)}
+        return {**document, **_failure(document, batch, ended)}
+
+
+def _document(output: Path, counts: Document) -> Document:
+    return {"output": str(output), **counts, "left_out": [], "settled": None, "planned": None, "error": None}
+
+
+def _settled(batch: Batch) -> Document | None:
+    return None if batch.settled is None else batch.settled._asdict()
+
+
+def _failure(document: Document, batch: Batch, ended: FalError | None) -> Document:
+    """The error of a run: what ended it early, else that not every product is done."""
+    if ended is not None:
+        return report(ended)
+    products, left_out = document["products"], document["left_out"]
+    found = {name: products[name] for name in _WORDS if products[name]}
+    said = [f"{count:,} of {sum(products.values()):,} products {_WORDS[name]}" for name, count in found.items()]
+    if left_out:
+        said.append(f"{len(left_out):,} lines were left out, the first in line {left_out[0]['line']}")
+    if not said:
+        return {}
+    hints = [_HINTS[name] for name in found] + (["See `left_out`."] if left_out else [])
+    return report(BatchIncomplete(f"{'; '.join(said)}.", hint=" ".join([*hints, batch.how_to_resume])))
+
+
+_WORDS = {"failed": "failed", "ambiguous": "are in doubt", "waiting": "were not made"}
+_HINTS = {
+    "failed": "results.jsonl says why; --retry_failed makes them again.",
+    "ambiguous": "--settle asks fal for their jobs; --retry_ambiguous pays for these once more.",
+    "waiting": "The next run makes them.",
+}
+
+
+def _tell(call: Call, counts: Document) -> None:
+    products, jobs = counts["products"], counts["jobs"]
+    call.progress.tell(
+        {
+            "step": "batch",
+            **{name: products[name] for name in ("done", "failed", "ambiguous")},
+            "total": sum(products.values()),
+            "jobs": jobs.get("intent", 0) + jobs.get("sent", 0),
+            "cost_usd": counts["cost_usd"],
+        }
+    )
+
+
+def _looked(output: Path, *, pause: bool) -> Document:
+    """How far a batch is, which another process may be working on."""
+    store = SqliteStore(output)
+    try:
+        store.look()
+        if pause:
+            store.set_paused(True)
+        return _document(output, {**counts_of(store), "seconds": 0.0})
+    finally:
+        store.close()
+
+
+def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeOf) -> Document:
+    """The calls of a batch, and what they would cost. Nothing is sent to a model, and nothing is written."""
+    if values.get("input") is None:
+        raise InvalidInput("--dry_run requires --input.", hint="What a batch has cost so far tells --status.")
+    recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
+    manifest = Manifest(values["input"], recipe.read)
+    alike: dict[str, list[NewProduct]] = {}
+    for product in manifest.products():
+        priced = {name: value for name, value in product.input.items() if name not in NOT_PRICED}
+        given = sorted(name for name in product.input if name in NOT_PRICED)
+        alike.setdefault(as_text({"options": priced, "given": given}), []).append(product)
+    calls: dict[str, Document] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for products in alike.values():
+            options = {**recipe.options, **products[0].input}
+            estimate = client.estimate_of(lambda view: recipe.make(view, options, Path(folder)))  # noqa: B023
+            _add(calls, estimate["endpoints"], len(products))
+    costs = [row["cost_usd"] for row in calls.values()]
+    return {
+        **_document(output, {"products": dict.fromkeys(COUNTED, 0), "jobs": {}, "seconds": 0.0}),
+        "products": {**dict.fromkeys(COUNTED, 0), "waiting": sum(map(len, alike.values()))},
+        "cost_usd": total_usd(costs),
+        "committed_usd": 0.0,
+        "max_usd": values.get("max_usd"),
+        "left_out": [bad._asdict() for bad in manifest.bad_lines],
+        "planned": list(calls.values()),
+    }
+
+
+def _add(calls: dict[str, Document], rows: Sequence[Mapping[str, Any]], times: int) -> None:
+    for row in rows:
+        known = calls.setdefault(f"{row['role']} {row['endpoint']}", {**row, "calls": 0, "cost_usd": 0.0})
+        known["calls"] += row["calls"] * times
+        known["cost_usd"] = total_usd([known["cost_usd"], row["cost_usd"] and row["cost_usd"] * times])
+
+
+def _recipe_of(table: Mapping[str, Command], name: str, options: Values) -> Recipe:
+    """What a command of the table makes of a product. Raises InvalidInput."""
+    command = table.get(name)
+    known = [other for other, row in table.items() if row.is_paid and not row.streams and other != NOT_WAITED_FOR]
+    if command is None or name not in known:
+        raise InvalidInput(f"{name[:100]!r} cannot be run over a manifest. Commands that can: {', '.join(known)}.")
+    if not isinstance(options, Mapping):
+        raise InvalidInput("--options must be one JSON object with the options of the command.")
+    columns = tuple(option for option in command.options if option.name not in OWN)
+    read = partial(_read, columns)
+    return Recipe(name, read(options), read, partial(_make, command))
+
+
+def _read(columns: Sequence[Option], row: Values) -> Document:
+    """The options in a row, whose values may be texts: those of a CSV all are."""
+    kinds = {option.name: option for option in columns}
+
+    def typed(name: str, value: Any) -> Any:
+        option = kinds.get(name.replace("-", "_"))
+        if option is None or not isinstance(value, str) or option.kind in TEXTS:
+            return value
+        return parse_value(option, value.strip())
+
+    return values_of(columns, {name: typed(name, value) for name, value in row.items()})
+
+
+def _make(command: Command, client: FalClient, options: Values, folder: Path) -> Document:
+    names = {option.name for option in command.options}
+    values = {**options, **({"save_dir": str(folder)} if "save_dir" in names else {})}
+    require(command.options, values, "Give it in the manifest, or in --options.")
+    if command.handler is not None:
+        return command.handler(client, values)
+    return command.document(getattr(client, command.method)(**command.arguments(values)))
+
+
+def _confirm(call: Call, products: int, *, is_sure: bool) -> None:
+    """Ask before many products are begun. Raises InvalidInput, and Cancelled."""
+    if is_sure or products <= ASK_ABOVE:
+        return
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        raise InvalidInput(
+            f"This begins {products:,} products.", hint="Confirm it with --yes; --dry_run tells what they cost."
+        )
+    log.show(f"This begins {products:,} products; --dry_run tells what they cost. Go on? [y/N]")
+    while not select.select([sys.stdin], [], [], LOOK_S)[0]:
+        if call.cancelled or call.winds_down:
+            raise Cancelled("The batch did not begin. Nothing was sent.")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Cancelled("The batch did not begin. Nothing was sent.")

@@ -1,0 +1,543 @@
+"""A batch: every product once, no job paid for twice, resumed whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from conftest import WORKER, small_photo
+from fal_sandbox.server import Sandbox
+from peer import Peer, start  # noqa: F401
+from services.batch import Batch, brake
+from services.batch.batch import DRAIN_S
+from services.batch.journal import JournalError
+from services.batch.keys import checked_key, folder_of, same_folder
+from services.batch.manifest import Manifest
+from services.batch.settle import settle
+from services.batch.sqlite_journal import SqliteStore
+from services.fal.categories import CATEGORY_NAMES
+from services.fal.errors import AuthError, BalanceExhausted, BudgetExceeded, Cancelled, InvalidInput, RateLimited
+from services.fal_service import FalClient
+
+TEXT, ENTERPRISE, VISION = "openrouter/router", "openrouter/router/enterprise", "openrouter/router/vision"
+CUTOUT, PHOTOKIT = "fal-ai/bria/background/remove", "bria/replace-background"
+JOBS = 5
+"""Of one product in one style: analysis, cut-out, description, prompt and picture."""
+ONE_STYLE = {"styles": ["Studio"]}
+Run = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def quick(box: Sandbox) -> Sandbox:
+    """Every job ends at once; pictures are the small photo."""
+    url = box.put_file(small_photo(), "picture.jpg", "image/jpeg")
+    for endpoint in (CUTOUT, PHOTOKIT):
+        box.fault("job", endpoint=endpoint, output={"image": {"url": url}}, times=None)
+    for endpoint in (TEXT, ENTERPRISE):
+        box.fault("job", endpoint=endpoint, output={"output": "A mug."}, times=None)
+    categories = json.dumps(dict.fromkeys(CATEGORY_NAMES, "Mugs"))
+    box.fault("job", endpoint=VISION, output={"output": categories}, times=None)
+    return box
+
+
+@pytest.fixture
+def rows(photo_path: Path) -> list[dict[str, Any]]:
+    return [{"key": f"SKU {number}", "image": str(photo_path)} for number in range(4)]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def made(source: Any, out: Path, **options: Any) -> list[dict[str, Any]]:
+    with Batch(source, out, **{"options": ONE_STYLE, **options} if source else options) as batch:
+        return list(batch)
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == len({line["key"] for line in lines})
+    return {line["key"]: line for line in lines}
+
+
+def states(out: Path) -> Counter[str]:
+    return Counter(line["status"] for line in results(out).values())
+
+
+def accepted(box: Sandbox, endpoint: str | None = None) -> list[dict[str, Any]]:
+    return [job for job in box.ledger()["jobs"] if endpoint in (None, job["endpoint"])]
+
+
+def query(out: Path, wanted: str) -> list[Any]:
+    sql = sqlite3.connect(out / "batch.sqlite")
+    try:
+        with sql:
+            return sql.execute(wanted).fetchall()
+    finally:
+        sql.close()
+
+
+# Runs and resumes
+
+
+def test_every_product_is_made_once_and_a_resume_has_nothing_to_do(quick: Sandbox, rows: Any, out: Path) -> None:
+    lines = made(rows, out)
+    assert sorted(line["key"] for line in lines) == [row["key"] for row in rows]
+    assert lines == list(results(out).values())
+    for line in lines:
+        assert (line["status"], line["error"], line["attempts"]) == ("done", None, 1)
+        [image] = line["result"]["images"]
+        assert Path(image["path"]) == out / line["key"] / "1-studio.jpg"
+        assert Path(image["path"]).read_bytes() == small_photo()
+        assert line["cost_usd"] == line["result"]["cost_usd"]
+    assert len(accepted(quick)) == JOBS * len(rows)
+    before = len(quick.journal())
+    assert made(None, out) == []
+    assert made(rows, out) == []
+    assert len(quick.journal()) == before
+
+
+def test_what_ran_when_a_batch_ended_is_picked_up_and_not_cancelled(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.configure(latency=1.5)
+    with Batch(rows[:2], out, options=ONE_STYLE) as batch:
+
+        def stop() -> None:
+            quick.wait_for(lambda ledger: ledger["running"] == 2)
+            batch.stop()
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        with pytest.raises(Cancelled, match="stopped") as stopped:
+            list(batch)
+        stopper.join()
+    assert "--output" in str(stopped.value)
+    assert not results(out)
+    quick.configure(latency=0)
+    lines = made(None, out)
+    assert [line["status"] for line in lines] == ["done", "done"]
+    assert len(accepted(quick)) == JOBS * 2
+    assert not any(job["cancel_requests"] for job in accepted(quick))
+
+
+def test_pictures_that_are_there_whole_are_not_downloaded_again(quick: Sandbox, rows: Any, out: Path) -> None:
+    made(rows[:1], out)
+    query(out, "UPDATE product SET state = 'waiting', result_bytes = 0, ended = NULL")
+    (out / "SKU 0" / "cutout.jpg").write_bytes(b"cut off")
+    before = len(quick.journal())
+    [line] = made(None, out)
+    assert [row["stage"] for row in quick.journal()[before:] if row["stage"] in ("submit", "download")] == ["download"]
+    assert Path(line["result"]["cutout"]["path"]).read_bytes() == small_photo()
+
+
+def test_the_results_are_made_whole_from_the_journal(quick: Sandbox, rows: Any, out: Path) -> None:
+    lines = made(rows, out)
+    (out / "results.jsonl").write_bytes((out / "results.jsonl").read_bytes()[:-200])
+    made(None, out)
+    assert list(results(out).values()) == lines
+
+
+def test_a_failed_step_stops_no_sibling_and_is_made_again_on_request(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=PHOTOKIT, status=422, skip=1)
+    made(rows, out, max_jobs=1)
+    assert states(out) == {"done": 3, "failed": 1}
+    failed = next(line for line in results(out).values() if line["status"] == "failed")
+    assert (failed["error_type"], failed["result"]["description"]) == ("model_rejected", "A mug.")
+    assert made(None, out) == []
+    made(None, out, retry_failed=True)
+    assert states(out) == {"done": 4}
+    assert len(accepted(quick)) == JOBS * 4
+
+
+def test_an_answer_that_nobody_can_use_is_asked_for_again_by_a_retry(box: Sandbox, rows: Any, out: Path) -> None:
+    box.say("I see nothing.", VISION, times=2)
+    [line] = made(rows[:1], out, command="analyze_product_image", options={})
+    assert (line["status"], line["error_type"]) == ("failed", "bad_output")
+    [line] = made(None, out, retry_failed=True)
+    assert line["status"] == "done"
+    assert len(accepted(box)) == 3 + (line["result"]["raw_output"] == "")
+
+
+# What is in doubt
+
+
+def test_a_job_in_doubt_is_never_submitted_again_unless_asked_for(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=PHOTOKIT, drop="after", times=2)
+    made(rows, out)
+    assert states(out) == {"done": 2, "ambiguous": 2}
+    line = next(line for line in results(out).values() if line["status"] == "ambiguous")
+    assert "--settle" in line["result"]["errors"][0]["error"] or line["error_type"] == "ambiguous_submit"
+    assert line["result"]["description"] == "A mug."
+    assert made(None, out) == []
+    made(None, out, retry_failed=True)
+    assert len(accepted(quick, PHOTOKIT)) == 4
+    made(None, out, retry_ambiguous=True)
+    assert states(out) == {"done": 4}
+    assert len(accepted(quick, PHOTOKIT)) == 6
+
+
+def test_settling_picks_up_what_fal_has_and_drops_what_it_never_had(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=PHOTOKIT, drop="after")
+    quick.fault("submit", endpoint=CUTOUT, drop="before")
+    quick.configure(requests_lag=100)
+    made(rows, out)
+    with Batch(None, out, settle=True) as batch:
+        assert (batch.settled, list(batch)) == ((0, 0, 2), [])  # both may yet be listed
+    quick.configure(requests_lag=0)
+    with Batch(None, out, settle=True) as batch:
+        assert batch.settled == (1, 0, 1)
+        assert [line["status"] for line in batch] == ["done"]
+        assert settle(batch._store, batch._client.settings, safe_s=0.0) == (0, 1, 0)
+    made(None, out)
+    assert states(out) == {"done": 4}
+    assert quick.ledger()["billable"] == JOBS * 4
+
+
+def test_an_intent_without_an_id_is_in_doubt_after_a_kill(quick: Sandbox, rows: Any, out: Path) -> None:
+    made(rows[:1], out)
+    query(out, "UPDATE product SET state = 'running', result_bytes = 0, ended = NULL")
+    query(out, "UPDATE job SET state = 'intent', request_id = NULL, result = NULL WHERE step = 'picture:Studio'")
+    [line] = made(None, out)
+    assert line["status"] == "ambiguous"
+    assert len(accepted(quick)) == JOBS
+
+
+# What pauses or ends the whole run
+
+
+def test_a_rate_limit_pauses_the_run(quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brake, "FIRST_PAUSE_S", 0.05)
+    quick.fault("submit", status=429, times=8)
+    made(rows, out)
+    assert states(out) == {"done": 4}
+    monkeypatch.setattr(brake, "MOST_PAUSES", 1)
+    quick.fault("submit", status=429, times=None)
+    with pytest.raises(RateLimited):
+        made([{**row, "key": f"other {row['key']}"} for row in rows], out)
+    assert len(results(out)) == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "error"), [("broke:secret", BalanceExhausted), ("noscope:secret", AuthError)], ids=["balance", "key"]
+)
+def test_what_keeps_every_job_from_running_is_told_once(
+    key: str, error: type[Exception], quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = os.environ["FAL_KEY"]
+    monkeypatch.setenv("FAL_KEY", key)
+    with pytest.raises(error):
+        made(rows, out)
+    assert not results(out)
+    monkeypatch.setenv("FAL_KEY", good)
+    made(None, out)
+    assert states(out) == {"done": 4}
+
+
+def test_the_budget_is_held_and_told_once(quick: Sandbox, rows: Any, out: Path) -> None:
+    with (
+        Batch(rows, out, options={}, command="remove_background", max_usd=0.04) as batch,
+        pytest.raises(BudgetExceeded),
+    ):
+        list(batch)
+    assert len(accepted(quick)) == 2  # at $0.018 each
+    with Batch(None, out, max_usd=1) as batch:
+        assert len(list(batch)) == 2
+        assert batch.counts()["committed_usd"] == batch.counts()["cost_usd"] == 0.072
+
+
+def test_eight_threads_reserve_no_cent_too_much(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.open({}, 8, 1.0)
+    refused: list[BudgetExceeded] = []
+
+    def reserve(thread: int) -> None:
+        for job in range(20):
+            try:
+                store.begin(thread, f"job {job}", "a/b", "", 0.07, retry_ambiguous=False)
+            except BudgetExceeded as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=reserve, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (store.counts().jobs, len(refused)) == ({"intent": 14}, 146)
+    assert store.batch().committed == pytest.approx(0.98)
+    store.refused(0, "job 0")
+    assert store.batch().committed == pytest.approx(0.91)
+    store.close()
+
+
+# Signals
+
+
+def test_a_signal_lets_what_runs_end_and_the_second_ends_it_at_once(quick: Sandbox, rows: Any, out: Path) -> None:
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    argv = [sys.executable, str(WORKER), "batch", "--output", str(out)]
+    options = ["--input", str(manifest), "--options", json.dumps(ONE_STYLE), "--max_jobs", "2"]
+    quick.configure(latency=0.7)
+    process = subprocess.Popen([*argv, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    quick.wait_for(lambda ledger: ledger["running"] == 2)
+    process.send_signal(signal.SIGINT)
+    told_how_to_resume(process, out)
+    # Each of the two jobs ended, and no other was begun.
+    assert quick.ledger()["running"] == 0
+    assert set(query(out, "SELECT state FROM job")) == {("done",)}
+    quick.configure(latency=60)
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    quick.wait_for(lambda ledger: ledger["running"] == 2)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    told_how_to_resume(process, out)
+    assert time.monotonic() - began < DRAIN_S
+    assert quick.ledger()["running"] == 2
+    assert not any(job["cancel_requests"] for job in accepted(quick))
+
+
+def told_how_to_resume(process: subprocess.Popen[bytes], out: Path) -> None:
+    printed, told = process.communicate(timeout=60)
+    document = json.loads(printed)
+    assert (process.returncode, document["error_type"]) == (1, "cancelled")
+    assert f"--output {out}" in document["hint"]
+    assert b"--output" in told
+
+
+# The journal and the disk
+
+
+def test_a_second_process_is_refused(quick: Sandbox, rows: Any, out: Path) -> None:
+    with Batch(rows, out, options=ONE_STYLE), pytest.raises(JournalError, match="Another process works"):
+        Batch(None, out)
+
+
+def test_a_batch_goes_on_with_its_own_recipe_only(
+    quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(rows, out)
+    with pytest.raises(JournalError, match="options was"):
+        made(rows, out, options={"styles": ["Premium"]})
+    with pytest.raises(JournalError, match="another image"):
+        made([{**rows[0], "image": "other.jpg"}], out)
+    monkeypatch.setenv("FAL_PHOTOKIT_ENDPOINT", "fal-ai/bria/background/replace")
+    with pytest.raises(JournalError, match="endpoints was"):
+        made(None, out)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _of_another_version(path: Path) -> None:
+    query(path.parent, "UPDATE batch SET version = 99")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (_cut, "cannot be read"),
+        (lambda path: path.write_bytes(b""), "it is empty"),
+        (lambda path: path.write_bytes(b"no journal" * 99), "cannot be read"),
+        (Path.unlink, "not its journal"),
+        (_of_another_version, "version 99"),
+    ],
+    ids=["cut", "empty", "other file", "gone", "other version"],
+)
+def test_a_journal_that_cannot_be_used_is_told_before_anything_is_sent(
+    harm: Callable[[Path], object], said: str, quick: Sandbox, rows: Any, out: Path
+) -> None:
+    made(rows, out)
+    sent = len(quick.journal())
+    harm(out / "batch.sqlite")
+    with pytest.raises(JournalError, match=said):
+        made(rows, out)
+    assert len(quick.journal()) == sent
+
+
+def test_a_clock_that_is_set_back_loses_nothing(
+    quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick.fault("submit", endpoint=PHOTOKIT, drop="after")
+    made(rows, out)
+    # Not the sandbox's clock, which is in this process too.
+    for module in ("settle", "sqlite_journal"):
+        monkeypatch.setattr(f"services.batch.{module}.time", SimpleNamespace(time=lambda: time.time() - 3600))
+    made(None, out, settle=True)
+    assert states(out) == {"done": 4}
+    assert len(accepted(quick)) == JOBS * 4
+
+
+def test_a_full_disk_ends_the_run_and_a_resume_goes_on(quick: Sandbox, rows: Any, out: Path) -> None:
+    manifest = out.with_suffix(".jsonl")
+    many = [{**rows[0], "key": f"SKU {number}"} for number in range(12)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in many))
+    argv = [sys.executable, str(WORKER), "batch", "--output", str(out)]
+    ran = subprocess.run(
+        [*argv, "--input", str(manifest), "--max_jobs", "2"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
+        capture_output=True,
+        check=False,
+    )
+    document = json.loads(ran.stdout)
+    assert (ran.returncode, document["error_type"]) == (1, "journal")
+    assert "cannot be written" in document["error"]
+    resumed = subprocess.run([*argv, "--settle"], capture_output=True, check=False)
+    assert json.loads(resumed.stdout)["products"]["done"] + json.loads(resumed.stdout)["products"]["ambiguous"] == 12
+    assert len(accepted(quick)) <= 12 * 9
+
+
+def test_an_output_that_cannot_be_written_is_told_first(quick: Sandbox, rows: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="cannot be written"):
+        made(rows, tmp_path / "file" / "out")
+    assert quick.journal() == []
+
+
+def test_a_photo_that_is_gone_fails_its_product_alone(quick: Sandbox, rows: Any, out: Path, tmp_path: Path) -> None:
+    made([*rows, {"key": "late", "image": str(tmp_path / "late.jpg")}], out)
+    assert states(out) == {"done": 4, "failed": 1}
+    assert "late.jpg" in results(out)["late"]["error"]
+    (tmp_path / "late.jpg").write_bytes(small_photo())
+    made(None, out, retry_failed=True)
+    assert states(out) == {"done": 5}
+
+
+# The manifest
+
+
+def read(source: Any) -> tuple[list[Any], list[Any]]:
+    manifest = Manifest(source, dict)
+    return [(one.key, one.line, dict(one.input)) for one in manifest.products()], list(manifest.bad_lines)
+
+
+def test_a_csv_as_excel_writes_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_bytes(
+        '\ufeffkey;image;title\r\nA-1;a.jpg;"Kupa; ""beyaz""\r\n350 ml"\r\n;b.jpg;\r\n\r\nA-2;/b.jpg;x;y\r\n'.encode()
+    )
+    good, bad = read(path)
+    assert good == [("A-1", 2, {"image": str(tmp_path / "a.jpg"), "title": 'Kupa; "beyaz"\r\n350 ml'})]
+    assert [(line.line, line.error.split(".")[0]) for line in bad] == [
+        (4, "The key must be a text that is not empty, such as a SKU"),
+        (6, "The line has 4 cells, and the first line names 3"),
+    ]
+
+
+def test_json_lines_and_a_folder_of_photos_are_read(tmp_path: Path) -> None:
+    (tmp_path / "shop.jsonl").write_text('{"key": 7, "image": "https://x/y.jpg", "title": null}\nnonsense\n')
+    (tmp_path / "B.jpg").write_bytes(small_photo())
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert read(tmp_path / "shop.jsonl")[0] == [("7", 1, {"image": "https://x/y.jpg"})]
+    assert [line.line for line in read(tmp_path / "shop.jsonl")[1]] == [2]
+    assert read(tmp_path)[0] == [("B", 1, {"image": str(tmp_path / "B.jpg")})]
+
+
+def test_keys_that_come_twice_are_refused_before_anything_is_sent(quick: Sandbox, rows: Any, out: Path) -> None:
+    with pytest.raises(InvalidInput, match="'sku 0' in lines 1 and 5"):
+        made([*rows, {**rows[0], "key": "sku 0"}], out)
+    assert (quick.journal(), out.exists()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "key", ["..", ".hidden", "a/b", "a\\b", "con.x", "x.", "a:b", "50%", "results.jsonl", "Ürün 1"]
+)
+def test_a_key_becomes_a_folder_of_its_own_on_every_file_system(key: str, tmp_path: Path) -> None:
+    name = folder_of(checked_key(key))
+    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert name.rstrip(". ") == name
+    assert folder_of(name) != name or "%" not in name
+    # On a file system without case, what differs in it alone must be known as the same, or have another name.
+    assert (folder_of(key).casefold() == folder_of(key.upper()).casefold()) == (
+        same_folder(key) == same_folder(key.upper())
+    )
+
+
+@pytest.mark.parametrize("key", ["", "  ", "x" * 300, "\udc80", None, 1.5, True])
+def test_what_can_be_no_key_is_refused(key: Any) -> None:
+    with pytest.raises(InvalidInput, match="key"):
+        checked_key(key)
+
+
+# The command
+
+
+def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
+    manifest = out.with_suffix(".csv")
+    cells = [f'p{number},{rows[0]["image"]},"[""Studio""]"' for number in range(51)]
+    manifest.write_text("\n".join(["key,image,styles", *cells, f"bad,{rows[0]['image']},["]))
+    given = ("batch", "--input", str(manifest), "--output", str(out))
+    code, planned = run(*given, "--dry_run")
+    assert (code, {row["calls"] for row in planned["planned"]}) == (0, {51})
+    assert (planned["left_out"][0]["line"], out.exists()) == (53, False)
+    assert "--yes" in run(*given)[1]["error"]
+    assert accepted(quick) == []
+    code, document = run(*given, "--yes", "--max_jobs", "20")
+    assert (code, document["products"]["done"], document["error_type"]) == (1, 51, "batch_incomplete")
+    assert document["cost_usd"] == pytest.approx(planned["cost_usd"], rel=0.5)
+    assert run("batch", "--output", str(out), "--status")[1]["products"]["done"] == 51
+    assert run("batch", "--output", str(out))[0] == 0
+    assert len(accepted(quick)) == 51 * JOBS
+
+
+def test_another_process_may_pause_it(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
+    quick.configure(latency=0.5)
+    with Batch(rows, out, options=ONE_STYLE, max_jobs=1) as batch:
+        lines = iter(batch)
+        next(lines)
+        assert run("batch", "--output", str(out), "--pause")[0] == 0
+        with pytest.raises(Cancelled, match="paused"):
+            list(lines)
+    quick.configure(latency=0)
+    made(None, out)
+    assert states(out) == {"done": 4}
+    assert len(accepted(quick)) == JOBS * 4
+
+
+def test_a_listing_of_every_language_has_jobs_of_its_own(box: Sandbox, out: Path, run: Run) -> None:
+    manifest = out.with_suffix(".jsonl")
+    row = {"key": "mug", "categories": {"main_product_type": "Mug"}, "languages": "Turkish,English"}
+    manifest.write_text(json.dumps(row))
+    code, document = run("batch", "--input", str(manifest), "--output", str(out), "--command", "listing")
+    assert (code, document["error"]) == (0, None)
+    steps = {row[0] for row in query(out, "SELECT step FROM job")}
+    assert {"listing:tr/text", "listing:en/text"} <= steps
+    assert len(results(out)["mug"]["result"]["listings"]) == 2
+
+
+def test_serve_runs_a_batch_and_tells_its_progress(
+    quick: Sandbox,
+    rows: Any,
+    out: Path,
+    start: Callable[..., Peer],  # noqa: F811
+) -> None:
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    peer = start()
+    reply = peer.ask("batch", {"input": str(manifest), "output": str(out), "options": ONE_STYLE})
+    assert reply["result"]["products"]["done"] == 4
+    events = [message["params"] for message in peer.messages if message.get("method") == "progress"]
+    assert events[-1] == {**events[-1], "step": "batch", "done": 4, "total": 4, "jobs": 0}
+
+
+def test_a_client_of_its_own_is_not_needed(quick: Sandbox, rows: Any, out: Path) -> None:
+    """The journal belongs to a call: other calls of a client go on without one."""
+    made(rows[:1], out)
+    with FalClient() as client:
+        assert client.any_llm_complete("Hello")["output"] == "A mug."
+    assert query(out, "SELECT count(*) FROM job") == [(JOBS,)]
