@@ -111,17 +111,19 @@ class Round:
             self._box.fault(**fault, skip=self._dice.randrange(self._products * JOBS))
         first = ["--input", str(self.manifest), "--yes"]
         for _ in range(kills):
-            process = self.worker(*first)
-            first = first if not (self._out / "batch.sqlite").exists() else []
+            process = self.worker(*([] if self._is_known() else first))
             try:
                 process.wait(self._dice.uniform(0.1, whole_s))
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
-            self.figures["kills"] += 1
-            first = first if not (self._out / "batch.sqlite").exists() else []
-        self._to_the_end(first, settles=settles)
+                self.figures["kills"] += 1
+        self._to_the_end([] if self._is_known() else first, settles=settles)
         self._check(settles=settles)
+
+    def _is_known(self) -> bool:
+        """Whether the products are in the journal, so that --output alone resumes it."""
+        return (self._out / "batch.sqlite").exists() and self._rows("SELECT count(*) FROM product") != [(0,)]
 
     def _to_the_end(self, more: list[str], *, settles: bool) -> None:
         """Until all are done: jobs may be in doubt, and products fail, by the faults that are left."""

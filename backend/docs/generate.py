@@ -248,7 +248,8 @@ def _section(name: str, command: Command, document: Schema) -> Iterator[str]:
 def _option_rows(options: tuple[Option, ...]) -> Iterator[str]:
     yield "| Option | Value | Meaning |\n|---|---|---|"
     for option in options:
-        instead = f" unless `--{option.instead}` is given" if option.instead else ""
+        others = " or ".join(f"`--{name}`" for name in option.instead)
+        instead = f" unless {others} is given" if others else ""
         value = f"{VALUES[option.kind]}{f', required{instead}' if option.required else ''}"
         yield f"| `--{option.name}` | {value} | {_cell(option.help)} |"
 

@@ -3,8 +3,11 @@
 
 /** Tokens and cost as the model's provider counts them. */
 export interface Usage {
+  /** Tokens of the question. */
   prompt_tokens?: number;
+  /** Tokens of the answer. */
   completion_tokens?: number;
+  /** Both together. */
   total_tokens?: number;
   /** US dollars. */
   cost?: number;
@@ -58,7 +61,9 @@ export interface ErrorDocument {
 
 /** Of `any-llm-status`, for a job that failed: not an error document, since asking did not fail. */
 export interface FailedStatus {
+  /** fal's id of the job. */
   request_id: string;
+  /** Where the job is: it waits, it runs, or it has ended (completed or failed). */
   status: "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED";
   /** Jobs ahead of this one, from 0, while it is IN_QUEUE. */
   queue_position: number | null;
@@ -72,28 +77,111 @@ export interface FailedStatus {
   error_type: string | null;
 }
 
-export interface Image {
-  url: string;
-  /** Pixels. */
-  width: number | null;
-  /** Pixels. */
-  height: number | null;
-  content_type: string | null;
-  /** Bytes. */
-  file_size: number | null;
+/** A picture in a file. */
+export interface SavedPicture {
   /** Where it was saved. */
-  path?: string;
+  path: string;
   /** Of the file, in hexadecimal digits. */
-  sha256?: string;
+  sha256: string;
+  /** In pixels; None when its format does not tell them. */
+  width: number | null;
+  /** In pixels; None when its format does not tell them. */
+  height: number | null;
+  /** Its media type, such as image/jpeg. */
+  content_type: string;
+  /** In bytes. */
+  file_size: number;
 }
 
-/** One of several pictures of one prompt. */
-export interface Variant {
+/** The product in a picture against its cut-out. */
+export interface Fidelity {
+  verdict: "pass" | "warn" | "fail";
+  /** 0 to 1; from 0.75 on it passes, below 0.5 it fails. */
+  score: number;
+  /** One sentence: what is worst. */
+  reason: string;
+  /** Structural similarity of the worst tile of 32 x 32 pixels; None, as all numbers, when there is no product. */
+  worst_tile_ssim: number | null;
+  /** Left, top, right and bottom of that tile in the cut-out. */
+  worst_tile_box: number[] | null;
+  /** Mean ΔE00 after a blur. */
+  colour_difference: number | null;
+  /** Edges that both have, as F1. */
+  edge_f1: number | null;
+  /** How many times more the product is enlarged one way than the other. */
+  stretch: number | null;
+  /** The part of it that is outside the picture. */
+  cut_off: number | null;
+  /** Its size against the cut-out. */
+  scale: number | null;
+  /** What this cannot tell. */
+  not_measured: string[];
+}
+
+/** The worse of two pictures that were paid for. */
+export interface RejectedPicture {
+  image_url: string;
+  /** What it was made with, as far as it is known. */
+  seed: number | null;
+  request_id: string | null;
+  billable_units: number | null;
+  /** US dollars for this picture alone. */
+  cost_usd: number | null;
+  /** The picture as the model made it; None when it could not be saved. */
+  generated?: SavedPicture | null;
+  /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** Whether the product's original pixels were put back. */
+  locked?: boolean;
+  /** How, or why not; None when it was not tried. */
+  lock_reason?: string | null;
+  /** How far right and down the model had moved the product, when the lock was tried. */
+  moved_px?: number[] | null;
+  /** The product in the model's picture; None when it is locked. */
+  fidelity?: Fidelity | null;
+}
+
+/** One rule, held against one picture. */
+export interface RuleResult {
+  /** The name of the rule. */
+  rule: string;
+  /** Fail when a hard rule is broken, warn when an advice is. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** The number or word that was measured; None when nothing was. */
+  measured: unknown;
+  /** What the place asks. */
+  limit: unknown;
+  /** One sentence. */
+  reason: string;
+  /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found. */
+  sureness: string;
+  /** Where the rule was read. */
+  source: string;
+  /** The day on which it was read. */
+  read_on: string;
+}
+
+/** One picture against one place. */
+export interface PictureCheck {
+  /** The marketplace. */
+  place: string;
+  /** The day whose rules were used. */
+  date: string;
+  /** Fail when a hard rule is broken, warn when an advice is, else pass. */
+  verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** Every rule of the place, with what was measured. */
+  rules: RuleResult[];
+}
+
+/** A picture, with what --fidelity and --check tell of it. */
+export interface PublishedImage {
+  /** Where fal keeps it. */
   url: string;
   /** Pixels. */
   width: number | null;
   /** Pixels. */
   height: number | null;
+  /** Its media type, such as image/png. */
   content_type: string | null;
   /** Bytes. */
   file_size: number | null;
@@ -105,34 +193,104 @@ export interface Variant {
   request_id?: string | null;
   /** What it was made with, when its job made no other picture: pass it to make it again. */
   seed?: number;
+  billable_units?: number | null;
+  /** US dollars for this picture alone. */
+  cost_usd?: number | null;
+  /** The picture as the model made it; None when it could not be saved. */
+  generated?: SavedPicture | null;
+  /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** Whether the product's original pixels were put back. */
+  locked?: boolean;
+  /** How, or why not; None when it was not tried. */
+  lock_reason?: string | null;
+  /** How far right and down the model had moved the product, when the lock was tried. */
+  moved_px?: number[] | null;
+  /** The product in the model's picture; None when it is locked. */
+  fidelity?: Fidelity | null;
+  /** Pictures that were paid for this one. */
+  attempts?: number;
+  /** The worse one, when two were paid for. */
+  rejected?: RejectedPicture | null;
+  /** What the file says of its origin, in IPTC's words. */
+  digital_source_type?: string | null;
+  /** When that was asked for: the picture against the rules of each place. */
+  checks?: PictureCheck[];
+}
+
+export interface Image {
+  /** Where fal keeps it. */
+  url: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  /** Its media type, such as image/png. */
+  content_type: string | null;
+  /** Bytes. */
+  file_size: number | null;
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
 }
 
 /** One job of a call. */
 export interface JobCost {
   /** The step that it was for, such as `cutout`, `prompt` or `picture`. */
   step: string;
+  /** The style that it was for; null for a step that is for none. */
   style: string | null;
+  /** Where it ran. */
   endpoint: string;
   /** US dollars; null when that cannot be known. */
   cost_usd: number | null;
 }
 
+export interface StyleError {
+  /** The name of the style, when it is about a single one. */
+  style: string | null;
+  /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
+  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "report" | "packshot" | "listing";
+  /** What went wrong, and what to do next. */
+  error: string;
+  /** Stable name of this kind of failure. */
+  error_type: ErrorType;
+  /** Whether the same call may succeed later without paying twice for one result. */
+  retryable: boolean;
+  /** fal's id of the job, when it is known. */
+  request_id: string | null;
+}
+
 /** The nine categories of a product. */
 export interface Categories {
+  /** What kind of product it is, such as Footwear. */
   main_product_type: string;
+  /** Which one of that kind, such as Sneakers. */
   subcategory: string;
+  /** Whom it is for, such as Men. */
   target_audience: string;
+  /** How expensive it looks, such as Mid-range. */
   price_range: string;
+  /** What it is used for, such as Casual Lifestyle. */
   use_case: string;
+  /** How it is designed, such as Streetwear. */
   style_design: string;
+  /** When it is used, such as All Season. */
   season_occasion: string;
+  /** Which industry makes it, such as Footwear Manufacturing. */
   industrial_type: string;
+  /** The mood that suits it, such as Urban/Street. */
   vibe: string;
 }
 
-export interface StyledImage {
+/** A picture of one style, with what --fidelity and --check tell of it. */
+export interface PublishedStyledImage {
+  /** The name of its style. */
   style_name: string;
+  /** The description of its style. */
   style_description: string;
+  /** Where fal keeps it. */
   image_url: string;
   /** What the picture model was asked for. */
   prompt: string;
@@ -148,59 +306,50 @@ export interface StyledImage {
   path?: string;
   /** Of the file, in hexadecimal digits. */
   sha256?: string;
+  /** Its media type, such as image/png. */
   content_type?: string | null;
+  /** Bytes. */
   file_size?: number | null;
+  /** fal's id of the job that made it. */
   request_id?: string | null;
+  /** fal's own count of what is billed for it. */
   billable_units?: number | null;
   /** US dollars for this picture alone, without its prompt. */
   cost_usd?: number | null;
   /** With `num_images` above 1: what it was made with, when its job made no other picture. */
   seed?: number;
-}
-
-export interface StyleError {
-  /** The name of the style, when it is about a single one. */
-  style: string | null;
-  /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
-  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "report" | "packshot" | "listing";
-  error: string;
-  error_type: ErrorType;
-  retryable: boolean;
-  request_id: string | null;
-}
-
-/** One rule, held against one picture. */
-export interface RuleResult {
-  rule: string;
-  verdict: "pass" | "warn" | "fail" | "not_checked";
-  /** The number or word that was measured; None when nothing was. */
-  measured: unknown;
-  /** What the place asks. */
-  limit: unknown;
-  /** One sentence. */
-  reason: string;
-  /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found. */
-  sureness: string;
-  source: string;
-  read_on: string;
-}
-
-/** One picture against one place. */
-export interface PictureCheck {
-  place: string;
-  /** The day whose rules were used. */
-  date: string;
-  /** Fail when a hard rule is broken, warn when an advice is, else pass. */
-  verdict: "pass" | "warn" | "fail" | "not_checked";
-  rules: RuleResult[];
+  /** The picture as the model made it; None when it could not be saved. */
+  generated?: SavedPicture | null;
+  /** Whether the product is the same: pass for a locked one; not_checked when it could not be judged. */
+  verdict?: "pass" | "warn" | "fail" | "not_checked";
+  /** Whether the product's original pixels were put back. */
+  locked?: boolean;
+  /** How, or why not; None when it was not tried. */
+  lock_reason?: string | null;
+  /** How far right and down the model had moved the product, when the lock was tried. */
+  moved_px?: number[] | null;
+  /** The product in the model's picture; None when it is locked. */
+  fidelity?: Fidelity | null;
+  /** Pictures that were paid for this one. */
+  attempts?: number;
+  /** The worse one, when two were paid for. */
+  rejected?: RejectedPicture | null;
+  /** What the file says of its origin, in IPTC's words. */
+  digital_source_type?: string | null;
+  /** When that was asked for: the picture against the rules of each place. */
+  checks?: PictureCheck[];
 }
 
 export interface PackshotImage {
+  /** Where it was saved. */
   path: string;
+  /** Of the file, in hexadecimal digits. */
   sha256: string;
-  /** In pixels. */
-  width: number;
-  height: number;
+  /** In pixels; None when its format does not tell them. */
+  width: number | null;
+  /** In pixels; None when its format does not tell them. */
+  height: number | null;
+  /** Its media type, such as image/jpeg. */
   content_type: string;
   /** In bytes. */
   file_size: number;
@@ -212,15 +361,19 @@ export interface PackshotImage {
   scale: number;
   /** Whether the product was enlarged beyond its own pixels, which costs sharpness. */
   enlarged: boolean;
-  /** The picture against the place's rules, when that was asked for. */
-  check: PictureCheck | null;
+  /** What the file says of its origin, in IPTC's words: what its sources say, or that its background is generated. */
+  digital_source_type: string | null;
+  /** When that was asked for: the picture against the rules of each place. */
+  checks?: PictureCheck[];
 }
 
 /** One rule, held against one text. */
 export interface TextRuleResult {
   /** The text: title, bullets, ...; `listing` when it is about all of them. */
   field: string;
+  /** The name of the rule. */
   rule: string;
+  /** Fail when a hard rule is broken, warn when an advice is. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
   /** The number or the words that were measured; None when nothing was. */
   measured: unknown;
@@ -233,7 +386,9 @@ export interface TextRuleResult {
   /** O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found, own: this
     library's own rule. */
   sureness: string;
+  /** Where the rule was read. */
   source: string;
+  /** The day on which it was read. */
   read_on: string;
 }
 
@@ -245,16 +400,23 @@ export interface TextCheck {
   date: string;
   /** Fail when a hard rule is broken, warn when an advice is, not_checked when nothing could be checked. */
   verdict: "pass" | "warn" | "fail" | "not_checked";
+  /** Every rule of the place, with what was measured. */
   rules: TextRuleResult[];
 }
 
 /** The texts of one product in one language; one set that fits every place. */
 export interface Listing {
+  /** The language of all texts. */
   language: string;
+  /** The product's title. */
   title: string;
+  /** The selling points. */
   bullets: string[];
+  /** The description of the product. */
   description: string;
+  /** The page's title for search engines. */
   seo_title: string;
+  /** The page's summary for search engines. */
   seo_description: string;
   /** Search terms. */
   tags: string[];
@@ -262,6 +424,7 @@ export interface Listing {
   hashtags: string[];
   /** For social media, without hashtags. */
   captions: string[];
+  /** What the photo shows, for who cannot see it. */
   alt_text: string;
   /** The title for a URL, in ASCII; empty for a script that is not Latin. */
   slug: string;
@@ -275,9 +438,13 @@ export interface Listing {
 export interface Ask {
   /** `analysis`, `listing` or `mending`. */
   purpose: string;
+  /** The language that was asked for; null for an analysis. */
   language: string | null;
+  /** fal's id of the job. */
   request_id: string | null;
+  /** fal's own count of what is billed. */
   billable_units: number | null;
+  /** Tokens and cost, when the endpoint tells them. */
   usage: Usage | null;
 }
 
@@ -289,20 +456,24 @@ export interface ShopTexts {
   asks: Ask[];
 }
 
-/** A picture in a file. */
-export interface SavedPicture {
-  path: string;
-  sha256: string;
+/** The product alone. */
+export interface CutoutOnFile {
+  /** Where fal keeps it, when it was made or sent there by this call. */
+  url: string | null;
   /** In pixels. */
-  width: number;
-  height: number;
-  content_type: string;
+  width: number | null;
+  height: number | null;
+  content_type: string | null;
   /** In bytes. */
-  file_size: number;
+  file_size: number | null;
+  /** Missing in a failure, when it could not be saved. */
+  path?: string;
+  sha256?: string;
 }
 
 /** A language whose texts cannot all be used; in the `partial` of an error. */
 export interface Incomplete {
+  /** The language of the texts. */
   language: string;
   /** Those without a hard fault. */
   texts: Record<string, unknown>;
@@ -313,16 +484,22 @@ export interface Incomplete {
 }
 
 export interface ProductCounts {
+  /** Not begun. */
   waiting: number;
+  /** Begun, and not ended. */
   running: number;
+  /** Made. */
   done: number;
+  /** Failed. */
   failed: number;
   /** Products with a job of which nobody knows whether fal runs and bills it. */
   ambiguous: number;
 }
 
 export interface LeftOut {
+  /** Where it stands in the manifest, from 1. */
   line: number;
+  /** Why. */
   error: string;
 }
 
@@ -337,13 +514,17 @@ export interface SettledJobs {
 
 /** Jobs of one endpoint. */
 export interface EstimatedCalls {
+  /** Its id at fal. */
   endpoint: string;
+  /** What it is used for. */
   role: string;
   /** How many jobs. */
   calls: number;
   /** Null for language models, whose answers tell what they cost, and when fal names no price. */
   unit_price: number | null;
+  /** Such as images. */
   unit: string | null;
+  /** Such as USD. */
   currency: string | null;
   /** US dollars for all of them; null when that cannot be known ahead. */
   cost_usd: number | null;
@@ -353,6 +534,7 @@ export interface EstimatedCalls {
 
 /** What one unit of an endpoint costs. */
 export interface PriceRow {
+  /** Its id at fal. */
   endpoint: string;
   /** What it is used for; null when it is not in use. */
   role: string | null;
@@ -360,22 +542,28 @@ export interface PriceRow {
   unit_price: number | null;
   /** Such as `images`. */
   unit: string | null;
+  /** Such as USD. */
   currency: string | null;
 }
 
 export interface ResolvedSettings {
   /** Masked. */
   key: string;
+  /** Total seconds that a call may take. */
   timeout_s: number;
+  /** How many model calls run at once. */
   max_concurrency: number;
+  /** From which level the log is written to stderr: off, info or debug. */
   log: string;
   /** Whether fal keeps the inputs and outputs of jobs. */
   store_io: boolean;
   /** Seconds after which fal deletes files; null leaves it to the account. */
   expires_in_s: number | null;
+  /** Normal, or low for jobs that may wait behind others. */
   queue_priority: string;
   /** What all calls of a client together may cost, in US dollars. */
   max_usd: number | null;
+  /** The first `.env` file that applies; null when there is none. */
   env_file: string | null;
   /** Those that are asked when the caller names none: by job, in the order in which they are tried. */
   models: Record<string, string[]>;
@@ -384,14 +572,17 @@ export interface ResolvedSettings {
 }
 
 export interface Host {
+  /** Whether it answered. */
   reachable: boolean;
   /** HTTP status of the answer; a 404 is an answer too. */
   status: number | null;
+  /** How long that took. */
   seconds: number;
 }
 
 /** A default model that ends. */
 export interface Ending {
+  /** Its name at OpenRouter. */
   model: string;
   /** The day, as YYYY-MM-DD, from which its provider no longer offers it. */
   ends_on: string;
@@ -403,8 +594,11 @@ export interface Ending {
 
 /** What fal's catalogue says of an endpoint, compared with what this library knows of it. */
 export interface CheckedEndpoint {
+  /** Its id at fal. */
   endpoint: string;
+  /** Whether its inputs are those that this library knows; unread when the catalogue could not be read. */
   verdict: "same" | "differs" | "gone" | "unread";
+  /** What is different, a sentence each. */
   differences: string[];
   /** Inputs that fal takes and this library does not use. */
   also: string[];
@@ -412,11 +606,13 @@ export interface CheckedEndpoint {
   matters: boolean;
   /** Of one unit. */
   price_usd: number | null;
+  /** What one unit is, such as an image. */
   unit: string | null;
 }
 
 /** A default model. */
 export interface CheckedModel {
+  /** Its name at OpenRouter. */
   model: string;
   /** Whether OpenRouter lists it; null when its list cannot be read. */
   listed: boolean | null;
@@ -426,12 +622,15 @@ export interface CheckedModel {
 
 /** How fal answers, compared with how it is documented. */
 export interface CheckedFact {
+  /** What was looked at. */
   fact: string;
+  /** What fal's documents say. */
   documented: string;
   /** `same`, or what the sandbox answers where the documents leave a choice. */
   sandbox: string;
   /** `same`, what differs, or why it was not seen. */
   live: string;
+  /** Whether it was looked at on fal itself. */
   seen: boolean;
   /** Whether the library relies on what differs. */
   matters: boolean;
@@ -441,8 +640,11 @@ export interface CheckedFact {
 
 /** What `doctor --live` found. */
 export interface LiveReport {
+  /** Every endpoint that this library knows. */
   endpoints: CheckedEndpoint[];
+  /** Every default model. */
   models: CheckedModel[];
+  /** What was looked at of how fal answers. */
   facts: CheckedFact[];
   /** What one of each was expected to cost at most; null when nothing was to be spent. */
   needed_usd: number | null;
@@ -456,6 +658,7 @@ export interface LiveReport {
 
 /** JSON Schemas (2020-12) of one command, each complete in itself. */
 export interface CommandSchemas {
+  /** What the command does. */
   description: string;
   /** What --json takes. */
   options: Record<string, unknown>;
@@ -467,16 +670,56 @@ export interface CommandSchemas {
 
 /** A step of a call begins. */
 export interface StepStarted {
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  /** The step that begins. */
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
+  /** Tells this event from the others of a step. */
   status: "started";
   /** The name of the style, when the step is for one. */
   style?: string;
 }
 
+export interface StyledImage {
+  /** The name of its style. */
+  style_name: string;
+  /** The description of its style. */
+  style_description: string;
+  /** Where fal keeps it. */
+  image_url: string;
+  /** What the picture model was asked for. */
+  prompt: string;
+  /** Pixels. */
+  width: number | null;
+  /** Pixels. */
+  height: number | null;
+  /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
+  sandbox?: boolean;
+  /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
+  sandbox_remarks?: string[];
+  /** Where it was saved. */
+  path?: string;
+  /** Of the file, in hexadecimal digits. */
+  sha256?: string;
+  /** Its media type, such as image/png. */
+  content_type?: string | null;
+  /** Bytes. */
+  file_size?: number | null;
+  /** fal's id of the job that made it. */
+  request_id?: string | null;
+  /** fal's own count of what is billed for it. */
+  billable_units?: number | null;
+  /** US dollars for this picture alone, without its prompt. */
+  cost_usd?: number | null;
+  /** With `num_images` above 1: what it was made with, when its job made no other picture. */
+  seed?: number;
+}
+
 /** A step is over; with what it made. */
 export interface StepDone {
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  /** The step that is over. */
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
+  /** Tells this event from the others of a step. */
   status: "done";
+  /** How long the step took. */
   seconds: number;
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -486,13 +729,14 @@ export interface StepDone {
   sandbox_remarks?: string[];
   /** Of `upload` and `cutout`. */
   image_url?: string;
-  /** Of `cutout`, when one was made. */
+  /** Of `cutout`, when one was made; of `download` when it is on file. */
   cutout?: Image;
   /** Of `analysis`. */
   categories?: Categories;
   /** Of `prompt`. */
   prompt?: string;
-  /** Of `picture`; with `num_images` above 1 there is one such event for each. */
+  /** Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each. */
   image?: StyledImage;
   /** Of `description`. */
   description?: string;
@@ -512,7 +756,9 @@ export interface StepFailed {
   request_id: string | null;
   /** What to do next. */
   hint: string | null;
-  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description";
+  /** The step that failed. */
+  step: "upload" | "analysis" | "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "packshot" | "listing";
+  /** Tells this event from the others of a step. */
   status: "failed";
   /** The name of the style, when the step is for one. */
   style?: string;
@@ -522,6 +768,7 @@ export interface StepFailed {
 
 /** A job's place in fal's queue, when it is another than before. */
 export interface QueueEvent {
+  /** Tells this event from others. */
   step: "queue";
   /** Jobs ahead of it; 0 also when it runs. */
   queue_position: number;
@@ -531,8 +778,11 @@ export interface QueueEvent {
 
 /** With `with_logs`: a line of a job's log. */
 export interface LogEvent {
+  /** Tells this event from others. */
   step: "log";
+  /** When it was written, by fal's clock. */
   timestamp: string;
+  /** The line. */
   message: string;
   /** fal's id of the job. */
   request_id: string;
@@ -540,14 +790,19 @@ export interface LogEvent {
 
 /** How far a batch is. */
 export interface BatchEvent {
+  /** Tells this event from others. */
   step: "batch";
   /** Products, as `failed`, `ambiguous` and `total`. */
   done: number;
+  /** Products that failed. */
   failed: number;
+  /** Products of which nobody knows whether fal runs, and bills, a job. */
   ambiguous: number;
+  /** All products. */
   total: number;
   /** Jobs that are at fal. */
   jobs: number;
+  /** US dollars so far, as far as they are known. */
   cost_usd: number;
 }
 
@@ -613,7 +868,9 @@ export interface SubmitResult {
 
 /** Of any-llm-status. */
 export interface StatusResult {
+  /** fal's id of the job. */
   request_id: string;
+  /** Where the job is: it waits, it runs, or it has ended (completed or failed). */
   status: "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED";
   /** Jobs ahead of this one, from 0, while it is IN_QUEUE. */
   queue_position: number | null;
@@ -628,17 +885,18 @@ export interface StatusResult {
 
 /** Of any-llm-cancel. */
 export interface CancelResult {
+  /** fal's id of the job. */
   request_id: string;
   /** Requested: it was running; too_late: it had ended. */
   status: "cancelled" | "requested" | "too_late" | "not_found";
 }
 
 /** Of background and remove-background. */
-export interface PictureResult {
-  /** The picture; the first one of several. */
-  image: Image;
+export interface PictureDocument {
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings: Record<string, number>;
+  /** The picture; the first one of several. */
+  image: PublishedImage;
   /** fal's id of the job. */
   request_id?: string | null;
   /** fal's own count of what is billed. */
@@ -649,12 +907,14 @@ export interface PictureResult {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
-  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
-  images?: Variant[];
-  /** The product alone, when `background_replace` cut it out. */
+  /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
   /** Of `background_replace`: one per job, in the order in which they ended. */
   costs?: JobCost[];
+  /** With `--num_images` above 1: all pictures, in order. */
+  images?: PublishedImage[];
+  /** With --fidelity or --check: what failed of them. */
+  errors?: StyleError[] | null;
 }
 
 /** Of analyze-product. */
@@ -693,14 +953,16 @@ export interface PromptResult {
 export interface BackgroundsDocument {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images: StyledImage[];
+  /** How many pictures were made. */
   total_generated: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested: number;
   /** What failed on the way, when something did. */
   errors: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images: PublishedStyledImage[];
   error: null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
@@ -723,19 +985,21 @@ export interface UploadResult {
 export interface WorkflowDocument {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images: StyledImage[];
+  /** How many pictures were made. */
   total_generated: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested: number;
   /** What failed on the way, when something did. */
   errors: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images: PublishedStyledImage[];
   /** The photo that everything was made from. */
   image_url: string;
   /** All nine, as `analyze_product_image` gives them. */
   categories: Categories;
-  /** Two sentences; empty when writing them failed. */
+  /** Two sentences, or about as many words as were asked for; empty when writing it failed. */
   description: string;
   error: null;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
@@ -759,10 +1023,12 @@ export interface WorkflowDocument {
 /** Of packshot. */
 export interface PackshotDocument {
   /** The product alone, with a transparent background: what was paid for. */
-  cutout: SavedPicture;
+  cutout: CutoutOnFile;
   /** One per place, in their order. */
   images: PackshotImage[];
+  /** fal's id of the job that cut the product out; null when a cut-out was given. */
   request_id: string | null;
+  /** fal's own count of what is billed. */
   billable_units: number | null;
   /** US dollars; null when it cannot be known. */
   cost_usd: number | null;
@@ -788,7 +1054,9 @@ export interface CheckDocument {
 export interface ListingDocument {
   /** The photo, when there was one. */
   image_url: string | null;
+  /** The product's categories that the texts were written from. */
   categories: Record<string, string>;
+  /** The marketplaces that the texts were checked for. */
   places: string[];
   /** One per language, in their order. */
   listings: Listing[];
@@ -805,6 +1073,7 @@ export interface ListingDocument {
 export interface BatchDocument {
   /** The folder with results.jsonl and a folder of each product's pictures. */
   output: string;
+  /** How many there are, by state. */
   products: ProductCounts;
   /** By their state: sent, done, failed, ambiguous. */
   jobs: Record<string, number>;
@@ -812,6 +1081,7 @@ export interface BatchDocument {
   cost_usd: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
   committed_usd: number;
+  /** What the batch may cost at most. */
   max_usd: number | null;
   /** Of this run. */
   seconds: number;
@@ -826,6 +1096,7 @@ export interface BatchDocument {
 
 /** Of prices. */
 export interface PricesDocument {
+  /** One row per endpoint. */
   prices: PriceRow[];
   error: null;
 }
@@ -836,6 +1107,7 @@ export interface EstimateDocument {
   cost_usd: number | null;
   /** Whether language models are among the endpoints, whose cost is known only afterwards. */
   about: boolean;
+  /** Every endpoint that would be called. */
   endpoints: EstimatedCalls[];
   /** Why `cost_usd` is null. */
   unknown: string | null;
@@ -846,6 +1118,7 @@ export interface EstimateDocument {
 export interface DoctorResult {
   /** Of Python and the packages. */
   versions: Record<string, string>;
+  /** What the client was told, from arguments, the environment and `.env` files. */
   settings: ResolvedSettings;
   /** fal's hosts by name. */
   hosts: Record<string, Host>;
@@ -1007,6 +1280,8 @@ export interface BackgroundOptions {
   ref_image_url?: string | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
+  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  cutout?: string | null;
   /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
   /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
@@ -1027,6 +1302,12 @@ export interface BackgroundOptions {
   save_dir?: string | null;
   /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
   out?: string | null;
+  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  fidelity?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
@@ -1046,6 +1327,10 @@ export interface RemoveBackgroundOptions {
   save_dir?: string | null;
   /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
   out?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
@@ -1106,6 +1391,8 @@ export interface GenerateMultipleBgOptions {
   })[] | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
+  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  cutout?: string | null;
   /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
   /** How many variants of each prompt, 1 to 4; each is billed (default: 1). */
@@ -1124,6 +1411,12 @@ export interface GenerateMultipleBgOptions {
   placement?: string | null;
   /** A folder to save the pictures in (default: not saved). */
   save_dir?: string | null;
+  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  fidelity?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
+  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
@@ -1155,6 +1448,12 @@ export interface WorkflowOptions {
   })[] | null;
   /** The language of the description (default: Turkish). */
   language?: string | null;
+  /** The tone, in your own words (default: none). */
+  tone?: string | null;
+  /** About how many words the description has, 10 to 2,000 (default: two sentences). */
+  length?: number | null;
+  /** What is known of the product, such as {"material": "ceramic", "size": "350 ml"} (default: none). */
+  facts?: Record<string, string | number | boolean | (string | number | boolean)[]> | null;
   /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
   cutout?: string | null;
   /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false). */
@@ -1183,6 +1482,10 @@ export interface WorkflowOptions {
   packshot?: boolean | null;
   /** Also write the texts for the places, in the language of the description (default: false). */
   listing?: boolean | null;
+  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  fidelity?: string | null;
+  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  check?: boolean | null;
   /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
@@ -1285,6 +1588,8 @@ export interface BatchOptions {
   retry_failed?: boolean | null;
   /** Submit jobs again that fal may have run and billed already (default: false). */
   retry_ambiguous?: boolean | null;
+  /** The URL of a PostgreSQL database, for a batch that several machines make (default: a file in the output's folder). */
+  journal?: string | null;
   /** First look for these jobs among fal's past requests (default: false). */
   settle?: boolean | null;
   /** Only tell how far the batch is (default: false). */
@@ -1380,6 +1685,11 @@ export type AnyLlmStreamFailure = ErrorDocument & {
   cost_usd?: number | null;
 };
 
+export type AnyLlmSubmitFailure = ErrorDocument & {
+  /** Null: fal may be running the job, and bill it. */
+  cost_usd?: number | null;
+};
+
 export type AnyLlmStatusFailure = ErrorDocument | FailedStatus;
 
 export type AnyLlmResultFailure = ErrorDocument & {
@@ -1398,10 +1708,10 @@ export type AnyLlmResultFailure = ErrorDocument & {
 };
 
 export type BackgroundFailure = ErrorDocument & {
-  /** The picture; the first one of several. */
-  image?: Image;
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings?: Record<string, number>;
+  /** The picture; the first one of several. */
+  image?: PublishedImage;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
   /** US dollars for all jobs of the call; null when that cannot be known. */
@@ -1410,19 +1720,19 @@ export type BackgroundFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
-  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
-  images?: Variant[];
-  /** The product alone, when `background_replace` cut it out. */
+  /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
   /** Of `background_replace`: one per job, in the order in which they ended. */
   costs?: JobCost[];
+  /** With `--num_images` above 1: all pictures, in order. */
+  images?: PublishedImage[];
 };
 
 export type RemoveBackgroundFailure = ErrorDocument & {
-  /** The picture; the first one of several. */
-  image?: Image;
   /** Seconds per step by our clock, and fal's `inference_time` where it is given. */
   timings?: Record<string, number>;
+  /** The picture; the first one of several. */
+  image?: PublishedImage;
   /** fal's own count of what is billed. */
   billable_units?: number | null;
   /** US dollars for all jobs of the call; null when that cannot be known. */
@@ -1431,12 +1741,12 @@ export type RemoveBackgroundFailure = ErrorDocument & {
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
   sandbox_remarks?: string[];
-  /** Of `background_replace` with `num_images` above 1: all pictures, in order. */
-  images?: Variant[];
-  /** The product alone, when `background_replace` cut it out. */
+  /** The product alone, when `background_replace` cut it out or was given it. */
   cutout?: Image;
   /** Of `background_replace`: one per job, in the order in which they ended. */
   costs?: JobCost[];
+  /** With `--num_images` above 1: all pictures, in order. */
+  images?: PublishedImage[];
 };
 
 export type AnalyzeProductFailure = ErrorDocument & {
@@ -1466,14 +1776,16 @@ export type GenerateBgPromptFailure = ErrorDocument & {
 export type GenerateMultipleBgFailure = ErrorDocument & {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout?: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images?: StyledImage[];
+  /** How many pictures were made. */
   total_generated?: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested?: number;
   /** What failed on the way, when something did. */
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images?: PublishedStyledImage[];
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
   /** What the sandbox says about its pictures, such as that the product could not be told from its background. */
@@ -1492,19 +1804,21 @@ export type UploadFileFailure = ErrorDocument & {
 export type WorkflowFailure = ErrorDocument & {
   /** The product alone; None when it was not cut out, or when that failed. */
   cutout?: Image | null;
-  /** In the order of the styles, the variants of one style in their order. */
-  images?: StyledImage[];
+  /** How many pictures were made. */
   total_generated?: number;
+  /** How many were asked for: the styles, each with its variants. */
   total_requested?: number;
   /** What failed on the way, when something did. */
   errors?: StyleError[] | null;
   /** Seconds per step by our clock. */
   timings?: Record<string, number>;
+  /** In the order of the styles, the variants of one style in their order. */
+  images?: PublishedStyledImage[];
   /** The photo that everything was made from. */
   image_url?: string;
   /** All nine, as `analyze_product_image` gives them. */
   categories?: Categories | Record<string, never>;
-  /** Two sentences; empty when writing them failed. */
+  /** Two sentences, or about as many words as were asked for; empty when writing it failed. */
   description?: string;
   /** True: no model was asked. Texts follow a script, pictures are cut and painted by plain code. */
   sandbox?: boolean;
@@ -1530,9 +1844,10 @@ export type WorkflowFailure = ErrorDocument & {
 
 export type PackshotFailure = ErrorDocument & {
   /** The product alone, with a transparent background: what was paid for. */
-  cutout?: SavedPicture;
+  cutout?: CutoutOnFile;
   /** One per place, in their order. */
   images?: PackshotImage[];
+  /** fal's own count of what is billed. */
   billable_units?: number | null;
   /** US dollars; null when it cannot be known. */
   cost_usd?: number | null;
@@ -1552,7 +1867,9 @@ export type CheckImageFailure = ErrorDocument & {
 export type ListingFailure = ErrorDocument & {
   /** The photo, when there was one. */
   image_url?: string | null;
+  /** The product's categories that the texts were written from. */
   categories?: Record<string, string>;
+  /** The marketplaces that the texts were checked for. */
   places?: string[];
   /** One per language, in their order. */
   listings?: Listing[];
@@ -1573,6 +1890,7 @@ export type ListingFailure = ErrorDocument & {
 export type BatchFailure = ErrorDocument & {
   /** The folder with results.jsonl and a folder of each product's pictures. */
   output?: string | null;
+  /** How many there are, by state. */
   products?: ProductCounts | null;
   /** By their state: sent, done, failed, ambiguous. */
   jobs?: Record<string, number>;
@@ -1580,6 +1898,7 @@ export type BatchFailure = ErrorDocument & {
   cost_usd?: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
   committed_usd?: number;
+  /** What the batch may cost at most. */
   max_usd?: number | null;
   /** Of this run. */
   seconds?: number;
@@ -1592,6 +1911,7 @@ export type BatchFailure = ErrorDocument & {
 };
 
 export type PricesFailure = ErrorDocument & {
+  /** One row per endpoint. */
   prices?: PriceRow[];
 };
 
@@ -1600,6 +1920,7 @@ export type EstimateFailure = ErrorDocument & {
   cost_usd?: number | null;
   /** Whether language models are among the endpoints, whose cost is known only afterwards. */
   about?: boolean;
+  /** Every endpoint that would be called. */
   endpoints?: EstimatedCalls[];
   /** Why `cost_usd` is null. */
   unknown?: string | null;
@@ -1608,6 +1929,7 @@ export type EstimateFailure = ErrorDocument & {
 export type DoctorFailure = ErrorDocument & {
   /** Of Python and the packages. */
   versions?: Record<string, string>;
+  /** What the client was told, from arguments, the environment and `.env` files. */
   settings?: ResolvedSettings;
   /** fal's hosts by name. */
   hosts?: Record<string, Host>;
@@ -1654,8 +1976,8 @@ export interface Results {
   "any-llm-status": StatusResult;
   "any-llm-result": TextResult;
   "any-llm-cancel": CancelResult;
-  "background": PictureResult;
-  "remove-background": PictureResult;
+  "background": PictureDocument;
+  "remove-background": PictureDocument;
   "analyze-product": AnalysisResult;
   "generate-bg-prompt": PromptResult;
   "generate-multiple-bg": BackgroundsDocument;
@@ -1676,7 +1998,7 @@ export interface Failures {
   "any-llm-complete": AnyLlmCompleteFailure;
   "any-llm-enterprise": AnyLlmEnterpriseFailure;
   "any-llm-stream": AnyLlmStreamFailure;
-  "any-llm-submit": ErrorDocument;
+  "any-llm-submit": AnyLlmSubmitFailure;
   "any-llm-status": AnyLlmStatusFailure;
   "any-llm-result": AnyLlmResultFailure;
   "any-llm-cancel": ErrorDocument;

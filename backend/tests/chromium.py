@@ -30,7 +30,8 @@ FLAGS = (
     "--no-proxy-server",
     "--remote-debugging-pipe",
 )
-WITHIN_S = 30.0
+WITHIN_S = 120.0
+"""For what comes to pass at once, but on a busy machine much later."""
 Json = dict[str, Any]
 WIDER = "document.documentElement.scrollWidth > innerWidth"
 """Whether the page is wider than its window."""

@@ -85,6 +85,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: 
         monkeypatch.delenv(name)
     monkeypatch.setattr("services.fal.settings._PROJECT", tmp_path)
     monkeypatch.setattr(Endpoints, "_moved", {})
+    # The test before may have left one behind: neither its request nor what it learns belongs to this test.
+    for thread in threading.enumerate():
+        if thread.name == "fal-prices":
+            thread.join()
     for remembered in ("_known", "_dearest", "_failed_at"):
         monkeypatch.setattr(Prices, remembered, {})
     monkeypatch.setattr(redaction, "_secrets", set())
@@ -115,10 +119,6 @@ packages, one_shop = shop_server.packages, shop_server.one_shop
 @pytest.fixture
 def box(sandbox_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The sandbox as at its start, and this process's environment leading to it."""
-    # The test before may have left one behind: its request is not this test's.
-    for thread in threading.enumerate():
-        if thread.name == "fal-prices":
-            thread.join()
     sandbox_server.reset()
     for name, value in sandbox_server.env().items():
         monkeypatch.setenv(name, value)

@@ -68,12 +68,24 @@ class Shop:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                # As a shell starts it: a group of its own, which gets Ctrl-C.
+                start_new_session=True,
             )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().rpartition(" ")[2].strip()
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+    def children(self) -> list[int]:
+        """The process ids of its worker. Skips the test where the system does not tell them."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        if not path.exists():
+            pytest.skip("the system does not tell a process's children")
+        return [int(child) for child in path.read_text().split()]
+
+    def stop(self, *, by_ctrl_c: bool = False) -> int:
+        if by_ctrl_c:
+            os.killpg(self.process.pid, signal.SIGINT)
+        else:
+            self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(WITHIN_S)
         finally:

@@ -32,6 +32,7 @@ from services.batch.sqlite_journal import SqliteStore
 from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import AuthError, BalanceExhausted, BudgetExceeded, Cancelled, InvalidInput, RateLimited
 from services.fal_service import FalClient
+from test_client_own_photokit import authority, own  # noqa: F401
 
 TEXT, ENTERPRISE, VISION = "openrouter/router", "openrouter/router/enterprise", "openrouter/router/vision"
 CUTOUT, PHOTOKIT = "fal-ai/bria/background/remove", "bria/replace-background"
@@ -65,7 +66,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def made(source: Any, out: Path, **options: Any) -> list[dict[str, Any]]:
-    with Batch(source, out, **{"options": ONE_STYLE, **options} if source else options) as batch:
+    with Batch(source, out, **options if source is None else {"options": ONE_STYLE, **options}) as batch:
         return list(batch)
 
 
@@ -172,6 +173,15 @@ def test_an_answer_that_nobody_can_use_is_asked_for_again_by_a_retry(box: Sandbo
     assert len(accepted(box)) == 3 + (line["result"]["raw_output"] == "")
 
 
+def test_a_batch_without_products_is_no_success(quick: Sandbox, rows: Any, out: Path) -> None:
+    """A run that was killed before it had read its input leaves one."""
+    made([], out, command="product_workflow")
+    with pytest.raises(InvalidInput, match="no products"):
+        made(None, out)
+    made(rows, out)
+    assert states(out) == {"done": 4}
+
+
 # What is in doubt
 
 
@@ -188,6 +198,15 @@ def test_a_job_in_doubt_is_never_submitted_again_unless_asked_for(quick: Sandbox
     made(None, out, retry_ambiguous=True)
     assert states(out) == {"done": 4}
     assert len(accepted(quick, PHOTOKIT)) == 6
+
+
+def test_a_picture_waits_for_the_prompt_that_may_yet_be_found(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=ENTERPRISE, drop="after")
+    [line] = made(rows[:1], out)
+    assert (line["status"], line["error_type"], line["result"]["images"]) == ("ambiguous", "ambiguous_submit", [])
+    [line] = made(None, out, settle=True)
+    assert (line["status"], line["result"]["images"][0]["prompt"]) == ("done", "A mug.")
+    assert len(accepted(quick)) == JOBS
 
 
 def test_settling_picks_up_what_fal_has_and_drops_what_it_never_had(quick: Sandbox, rows: Any, out: Path) -> None:
@@ -207,6 +226,18 @@ def test_settling_picks_up_what_fal_has_and_drops_what_it_never_had(quick: Sandb
     assert quick.ledger()["billable"] == JOBS * 4
 
 
+def test_of_two_jobs_that_were_asked_the_same_each_is_settled_by_its_own(quick: Sandbox, rows: Any, out: Path) -> None:
+    quick.fault("submit", endpoint=TEXT, drop="after")
+    quick.fault("submit", endpoint=TEXT, garbage="truncated")  # fal names the id of this one
+    made(rows[:2], out, max_jobs=1)
+    assert states(out) == {"ambiguous": 2}
+    with Batch(None, out, settle=True) as batch:
+        assert batch.settled == (2, 0, 0)
+        assert [line["status"] for line in batch] == ["done", "done"]
+    assert quick.ledger()["billable"] == JOBS * 2
+    assert len(set(query(out, "SELECT request_id FROM job"))) == JOBS * 2
+
+
 def test_an_intent_without_an_id_is_in_doubt_after_a_kill(quick: Sandbox, rows: Any, out: Path) -> None:
     made(rows[:1], out)
     query(out, "UPDATE product SET state = 'running', result_bytes = 0, ended = NULL")
@@ -214,6 +245,23 @@ def test_an_intent_without_an_id_is_in_doubt_after_a_kill(quick: Sandbox, rows: 
     [line] = made(None, out)
     assert line["status"] == "ambiguous"
     assert len(accepted(quick)) == JOBS
+
+
+def test_a_photokit_of_ones_own_is_asked_once(
+    quick: Sandbox,
+    rows: Any,
+    out: Path,
+    own: Any,  # noqa: F811
+) -> None:
+    own.body = {"image": {"url": quick.put_file(small_photo(), "own.jpg", "image/jpeg")}}
+    made(rows[:1], out)
+    query(out, "UPDATE product SET state = 'waiting', result_bytes = 0, ended = NULL")
+    assert [line["status"] for line in made(None, out)] == ["done"]
+    assert len(own.requests) == 1
+    own.hang_up = True
+    made([*rows[:1], {**rows[1], "key": "other"}], out)
+    made(None, out, settle=True)
+    assert (states(out), len(own.requests)) == ({"done": 1, "ambiguous": 1}, 2)
 
 
 # What pauses or ends the whole run
@@ -423,7 +471,7 @@ def test_a_photo_that_is_gone_fails_its_product_alone(quick: Sandbox, rows: Any,
 
 def read(source: Any) -> tuple[list[Any], list[Any]]:
     manifest = Manifest(source, dict)
-    return [(one.key, one.line, dict(one.input)) for one in manifest.products()], list(manifest.bad_lines)
+    return [(one.key, one.line, dict(one.input)) for one in manifest], list(manifest.bad_lines)
 
 
 def test_a_csv_as_excel_writes_it_is_read(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def whole(number: int, picture: Callable[[str], str]) -> dict[str, Any]:
 def test_a_product_is_shown_with_its_pictures_texts_cost_and_what_it_lacks(
     folder: Path, append: Callable[..., None], picture: Callable[[str], str], opened: Callable[..., Chromium]
 ) -> None:
-    append(whole(7, picture), failed(8))
+    lost = {"stage": "picture", "style": "Studio", "error": "The call took too long.", "hint": "Raise --timeout."}
+    append(whole(7, picture), failed(8) | {"result": {"errors": [lost]}})
     Page(folder).update(total=10)
     page = opened()
     page.wait_for(f"{SEEN}.length === 4")
@@ -127,9 +128,10 @@ def test_a_product_is_shown_with_its_pictures_texts_cost_and_what_it_lacks(
         "Tischlampe",
         "Warmes Licht",
         "Für abends.",
-        "The call took too long. Raise --timeout.",
+        "Picture Studio: The call took too long. Raise --timeout.",
     ):
         assert said in text
+    assert text.count("The call took too long.") == 1
     assert page.run("[...document.querySelectorAll('.state')].map((state) => state.textContent)") == [
         "Done, with problems",
         "Failed",

@@ -7,6 +7,7 @@ standard library's own imports differ between versions of Python and are not cou
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -44,9 +45,9 @@ START = {
 SUPERVISED = {*START, "worker.supervisor", "fal.call", "fal.costs", "fal.journal", "fal.log", "fal.progress"}
 SERVICE = {
     *SUPERVISED,
-    *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.doctor", "fal.downloads"),
-    *("fal.endpoints", "fal.env_files", "fal.hosts", "fal.image_files", "fal.jobs", "fal.loose_json", "fal.model_ends"),
-    *("fal.estimates", "fal.prices"),
+    *("worker.one_shot", "fal_service", "fal.arguments", "fal.categories", "fal.certificates", "fal.doctor"),
+    *("fal.downloads", "fal.endpoints", "fal.env_files", "fal.estimates", "fal.hosts", "fal.image_files", "fal.jobs"),
+    *("fal.loose_json", "fal.model_ends", "fal.prices"),
     *("fal.picture_models", "fal.product", "fal.prompts", "fal.responses", "fal.settings", "fal.text_models"),
 }
 """The client itself, before its first call: neither httpx nor fal-client."""
@@ -68,6 +69,10 @@ LISTING = {
     *("shop.fact_check", "shop.listing", "shop.listing_answer", "shop.listing_prompts", "shop.listing_writer"),
     *("shop.materials", "fal.results"),
 }
+JUDGED = {
+    *("shop.backdrop", "shop.fidelity", "shop.foreground", "shop.judge", "shop.packshot", "shop.picture_check"),
+    *("shop.picture_file", "shop.pixel_lock", "shop.placement", "shop.source_type", "fal.results"),
+}
 LISTEN = {
     *SUPERVISED,
     *("worker.webhook_listen", "webhooks", "fal.env_files", "fal.hosts", "fal.endpoints", "fal.settings"),
@@ -78,6 +83,13 @@ SERVE = {*REPORTED, "worker.serve", "worker.jsonrpc", "worker.version"} - {*AHEA
 LIVE = {"live"} | {
     f"live.{name}"
     for name in ("asking", "budget", "catalogue", "check", "facts", "inputs", "photo", "probes", "recordings", "shapes")
+}
+BATCH = {
+    *("batch", "live", "live.asking", "page_look", "worker.batch_command", "worker.batch_meter", "worker.terminal"),
+    *(f"batch.{name}" for name in ("attempt", "batch", "brake", "journal", "keys", "manifest", "page", "page_entry")),
+    *(f"batch.{name}" for name in ("product_journal", "recipe", "results_file", "settle", "sqlite_journal")),
+    # Without asyncpg and PgQueuer, which only a --journal needs.
+    *(f"batch.{name}" for name in ("postgres", "postgres_journal", "postgres_tables")),
 }
 BUDGETS = {
     "any-llm-complete": CLIENT,
@@ -102,6 +114,7 @@ BUDGETS = {
     "listing": {*CLIENT, *SHOP, *LISTING},
     "prices": CLIENT,
     "estimate": CLIENT,
+    "batch": {*SAVED, *BATCH, *SHOP} - {"worker.shop_commands"},
     "doctor": CLIENT,
     "doctor --live": {*CLIENT, *LIVE},
     "schema": SCHEMA,
@@ -124,6 +137,8 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
     box.fault("job", endpoint="openrouter/router/vision", times=None, output={"output": categories})
     prompt, image = ["--prompt", "A mug."], ["--image_url", url]
     job = ["--request_id", client.any_llm_submit("A mug.")]
+    manifest = tmp_path / "shop.jsonl"
+    manifest.write_text(json.dumps({"key": "mug", "image_url": url}))
     styles, whole = ["--styles", '["Studio"]'], ["--image", str(photo), "--styles", '["Studio"]']
     return {
         "any-llm-complete": prompt,
@@ -133,6 +148,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         **dict.fromkeys(("any-llm-status", "any-llm-result", "any-llm-cancel"), job),
         "prices": [],
         "estimate": ["workflow"],
+        "batch": ["--input", str(manifest), "--output", str(tmp_path / "batch"), "--command", "remove-background"],
         "doctor": [],
         "doctor --live": ["--live"],
         "schema": [],
@@ -189,6 +205,17 @@ def test_the_env_file_is_parsed_only_when_the_key_is_in_it(box: Sandbox, tmp_pat
     argv = (str(WORKER), "any-llm-complete", "--prompt", "A mug.")
     assert "dotenv" not in loaded(*argv, succeeds=True)[1]
     assert "dotenv" in loaded(*argv, succeeds=True, without="FAL_KEY")[1]
+
+
+def test_no_pattern_is_compiled_before_it_is_used() -> None:
+    modules = [importlib.import_module(f"services.{name}") for name in sorted(CLIENT)]
+    named = [(module.__name__, name) for module in modules for name, value in vars(module).items() if _compiled(value)]
+    assert named == []
+
+
+def _compiled(value: object) -> bool:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(one, re.Pattern) for one in values)
 
 
 def test_every_command_has_a_budget() -> None:

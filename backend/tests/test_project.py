@@ -33,7 +33,7 @@ SETTINGS, ERRORS_PAGE, SANDBOX = DOCS / "settings.md", DOCS / "errors.md", DOCS 
 WORKER, PYTHON = DOCS / "worker.md", DOCS / "python.md"
 PROJECT = tomllib.loads((BACKEND / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3"}
+OWN_DEPENDENCIES_USED = {"httpx", "httpcore", "httpx_sse", "urllib3", "certifi"}
 """Packages that come with the three runtime packages and that services import themselves."""
 IMPORT_NAMES = {
     "python-dotenv": "dotenv",
@@ -41,7 +41,7 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "scikit-image": "skimage",
 }
-FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/")
+FORBIDDEN = ("pypi" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org", "/work" + "/", "wire" + ".md")
 METHODS = [name for name, _ in inspect.getmembers(FalClient, inspect.isfunction) if not name.startswith("_")]
 ERRORS: list[type[FalError]] = [
     cls for cls in vars(errors).values() if isinstance(cls, type) and "error_type" in vars(cls)
@@ -237,7 +237,7 @@ def _requirements(name: str) -> list[str]:
 def test_services_import_only_the_runtime_packages_and_what_comes_with_them() -> None:
     runtime = [_package(requirement) for requirement in PROJECT["dependencies"]]
     allowed = {_import_name(name) for name in runtime} | OWN_DEPENDENCIES_USED
-    own = ("image", "webhooks", "completion")
+    own = ("image", "webhooks", "completion", "batch", "cluster")
     extras = [requirement for name in own for requirement in PROJECT["optional-dependencies"][name]]
     extra = {_import_name(_package(requirement)) for requirement in extras}
     assert _foreign_imports(SRC / "services") - extra <= allowed

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -53,7 +52,6 @@ def recipe(box: Sandbox, node: str) -> Recipe:
 
     def command(name: str, *argv: object) -> list[str]:
         programs = {
-            ".sh": ["sh", str(EXAMPLES / name)],
             ".py": [sys.executable, str(EXAMPLES / name)],
             ".mjs": [node, str(NODE_RECIPES / name)],
         }
@@ -62,7 +60,6 @@ def recipe(box: Sandbox, node: str) -> Recipe:
     def run(name: str, *argv: object) -> subprocess.CompletedProcess[str]:
         env = {
             **os.environ,
-            "PYTHON": sys.executable,
             "FAL_PYTHON": sys.executable,
             "PYTHONPATH": SOURCE,
         }
@@ -92,98 +89,6 @@ def test_the_page_shows_every_recipe_and_nothing_that_is_not_there() -> None:
     there = {path for path in EXAMPLES.glob("*.*") if path.suffix in (".py", ".sh") and path.name not in no_recipes}
     there |= {*NODE_RECIPES.glob("*.mjs"), EXAMPLES / "docker" / "Dockerfile", EXAMPLES / "docker" / "compose.yaml"}
     assert there <= shown
-
-
-# A folder of photos
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "my photos"
-    folder.mkdir()
-    for name in ("a cup.jpg", "Kupa-Ü.JPG", "third.jpeg"):
-        (folder / name).write_bytes(small_photo())
-    (folder / "prices.txt").write_text("not a photo")
-    return folder
-
-
-FOLDER_RECIPES = pytest.mark.parametrize("name", ["product_folder.sh", "product_folder.py", "product_folder.mjs"])
-
-
-def at_once(name: str, number: int) -> list[str]:
-    return ["--at_once", str(number)] if name.endswith(".py") else [str(number)]
-
-
-@FOLDER_RECIPES
-def test_every_photo_of_a_folder_is_made_and_saved_and_paid_for_once(
-    name: Any, recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
-) -> None:
-    done = recipe(name, photos, tmp_path / "out", *at_once(name, 2))
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Kupa-Ü.JPG", "a cup.jpg", "third.jpeg"]
-    for folder in (tmp_path / "out").iterdir():
-        product = json.loads((folder / "product.json").read_text(encoding="utf-8"))
-        assert [image["style_name"] for image in product["images"]] == ["Studio", "Lifestyle", "Premium"]
-        assert all(is_picture(image["path"]) and Path(image["path"]).parent == folder for image in product["images"])
-    jobs = len(accepted(box))
-    assert accepted(box).count(PHOTOKIT) == 9
-
-    again = recipe(name, photos, tmp_path / "out", *at_once(name, 2))
-    assert again.returncode == 0, again.stderr
-    assert len(accepted(box)) == jobs
-
-
-@FOLDER_RECIPES
-def test_no_more_products_are_made_at_once_than_were_asked_for(
-    name: Any, recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
-) -> None:
-    """One at a time: no product is analysed before the pictures of the one before it are begun."""
-    assert recipe(name, photos, tmp_path / "out", *at_once(name, 1)).returncode == 0
-    order = [endpoint for endpoint in accepted(box) if endpoint in (VISION, PHOTOKIT)]
-    assert order == [VISION, PHOTOKIT, PHOTOKIT, PHOTOKIT] * 3
-
-
-@FOLDER_RECIPES
-def test_a_photo_that_fails_does_not_stop_the_others_and_is_made_when_asked_again(
-    name: Any, recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
-) -> None:
-    broken = photos / "broken.png"
-    broken.write_text("not a picture")
-    done = recipe(name, photos, tmp_path / "out", *at_once(name, 2))
-    assert done.returncode not in (0, None)
-    assert "broken.png" in done.stderr
-    assert len(list((tmp_path / "out").glob("*/product.json"))) == 3
-
-    broken.write_bytes(small_photo())
-    assert recipe(name, photos, tmp_path / "out", *at_once(name, 2)).returncode == 0
-    assert accepted(box).count(VISION) == 4
-
-
-def test_pictures_that_were_made_and_not_saved_are_saved_later_for_nothing(
-    recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
-) -> None:
-    assert recipe("product_folder.py", photos, tmp_path / "out").returncode == 0
-    jobs = len(accepted(box))
-    lost = tmp_path / "out" / "a cup.jpg" / "2-lifestyle.png"
-    lost.unlink()
-    assert recipe("product_folder.py", photos, tmp_path / "out").returncode == 0
-    assert is_picture(lost)
-    assert len(accepted(box)) == jobs
-
-
-def test_ctrl_c_finishes_the_product_that_has_begun_and_begins_no_other(
-    recipe: Recipe, photos: Path, box: Sandbox, tmp_path: Path
-) -> None:
-    box.configure(latency=2)
-    command = recipe.command("product_folder.py", photos, tmp_path / "out", "--at_once", "1")
-    env = {**os.environ, "PYTHONPATH": SOURCE}
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as program:
-        box.wait_for(lambda ledger: ledger["accepted"] > 0, WITHIN_S)
-        program.send_signal(signal.SIGINT)
-        _, stderr = program.communicate(timeout=WITHIN_S)
-    assert program.returncode == -signal.SIGINT, stderr
-    assert len(list((tmp_path / "out").glob("*/product.json"))) == 1
-    assert accepted(box).count(VISION) == 1
 
 
 # Styles that failed

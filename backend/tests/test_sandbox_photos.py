@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from conftest import COFFEE
 from fal_sandbox.phrases import NOUNS, PRODUCT_WORDS
 from fal_sandbox.pictures import cutout, light, saliency, surfaces
 from fal_sandbox.pictures.colours import look
@@ -136,6 +137,12 @@ def test_a_strap_is_kept_and_what_it_encloses_is_background() -> None:
     strap = (mask > 200) & (np.arange(2 * SIDE)[:, None] < 320)
     assert (alpha[strap] > 127).mean() > 0.95
     assert alpha[220:300, 250:550].max() == 0
+
+
+def test_the_inner_corner_between_cup_and_saucer_holds_no_wood() -> None:
+    alpha = read(cut_out(COFFEE.read_bytes()).png)[..., 3]
+    assert alpha[62:65, 176:179].max() == 0
+    assert alpha[74:78, 176:179].min() > 127
 
 
 def test_the_edge_of_a_table_is_no_strap() -> None:

@@ -17,7 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from command_schemas import DESCRIBED, LIMITS
-from command_schemas.types_as_schemas import error_types
+from command_schemas.types_as_schemas import error_types, fields_of, public_types
 from fal_sandbox.server import Sandbox
 from schema_check import assert_valid, validator
 from services.fal import results
@@ -111,6 +111,11 @@ def test_one_command_alone_has_the_schemas_that_it_has_among_all() -> None:
 
 def test_every_limit_is_of_an_option_that_exists() -> None:
     assert set(LIMITS) <= {option.name for command in COMMANDS.values() for option in command.all_options}
+
+
+def test_every_key_of_a_result_has_a_text() -> None:
+    keys = [(kind.__name__, field) for kind in public_types() for field in fields_of(kind)]
+    assert [f"{name}.{field.name}" for name, field in keys if not field.description] == []
 
 
 def test_every_error_type_is_known() -> None:
@@ -240,7 +245,7 @@ def test_a_status_of_other_kinds_is_told_in_those_that_are_known(
 # Documents of commands that fail
 
 
-ASKS_FAL = [name for name in DESCRIBED if COMMANDS[name].local is None]
+ASKS_FAL = [name for name in DESCRIBED if COMMANDS[name].local_for({}) is None]
 WAITS = [
     name
     for name in ASKS_FAL

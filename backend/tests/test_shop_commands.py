@@ -46,7 +46,7 @@ def test_a_packshot_of_a_photo_costs_one_cutout_and_its_files_stand_in_the_folde
     assert endpoints(box) == [CUTOUT]
     assert [image["place"] for image in document["images"]] == ["amazon", "trendyol"]
     assert sorted(os.listdir("out")) == ["coffee-amazon.jpg", "coffee-cutout.png", "coffee-trendyol.jpg"]
-    assert all(image["check"]["rules"] for image in document["images"])
+    assert all(check["rules"] for image in document["images"] for check in image["checks"])
 
 
 def test_a_packshot_of_a_cutout_that_is_there_costs_nothing(run: Run, box: Sandbox, cutout_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,10 @@ import pytest
 import shop_server
 from chromium import CONTRASTS, WIDER, Chromium
 from fal_sandbox.server import Sandbox
-from shop_server import HOLDS_S, STYLES, Shop
+from services.shop.places import PLACES
+from shop_server import HOLDS_S, SHOP, Shop
 
 shop = shop_server.shop
-own_shop = shop_server.own_shop
 
 
 @pytest.fixture
@@ -43,22 +44,61 @@ def choose(page: Chromium, photo: Path) -> None:
     page.wait_for("document.body.dataset.state === 'chosen' && document.querySelector('#preview-image').naturalWidth")
 
 
-def test_a_photo_becomes_three_pictures(page: Chromium, shop: Shop, photo_path: Path, tmp_path: Path) -> None:
+def tick(page: Chromium, *values: str) -> None:
+    for value in values:
+        page.run(f"document.querySelector('input[value={value}]').click()")
+
+
+def one_scene(page: Chromium) -> None:
+    """What is made the fastest."""
+    tick(page, "Lifestyle", "Premium")
+    page.run("document.querySelector('#start').focus()")
+
+
+def test_a_photo_becomes_all_that_a_shop_publishes(
+    page: Chromium, shop: Shop, photo_path: Path, tmp_path: Path
+) -> None:
     choose(page, photo_path)
     assert page.run(FOCUSED) == "start"
+    tick(page, "Premium", "packshot", "listing", "amazon", "tiktok")
+    page.wait_for("document.querySelector('#estimate').textContent.includes('This costs about $')")
+    page.run("document.querySelector('#start').focus()")
     page.press("Enter")
     page.wait_for(FINISHED)
-    page.wait_for(f"{PICTURES} === 3")
+    page.wait_for(f"{PICTURES} === 4")
     text = page.text()
-    for said in ("Kitchenware", "Mugs", "Cozy", "Bu kupa", "3 pictures in", *STYLES):
+    for said in ("Kitchenware", "Mugs", "Cozy", "Bu kupa", "2 pictures in", "Studio", "Lifestyle"):
         assert said in text
     assert page.run("document.querySelector('blockquote').lang") == "tr"
     links = page.run("[...document.querySelectorAll('a[download]')].map((a) => [a.getAttribute('href'), a.download])")
-    assert [name for _, name in links] == ["mugs-studio.png", "mugs-lifestyle.png", "mugs-premium.png"]
+    assert [name.rpartition(".")[0] for _, name in links] == [
+        "mugs-studio",
+        "mugs-lifestyle",
+        "coffee-amazon",
+        "coffee-tiktok",
+    ]
     for href, _ in links:
-        assert shop.ask("GET", href).content.startswith(b"\x89PNG")
+        assert shop.ask("GET", href).headers["content-type"].startswith("image/")
+    scenes = page.run("[...document.querySelectorAll('#cards > li')].map((card) => card.innerText)")
+    assert all("Amazon Fails" in card for card in scenes)
+    shots = page.run("[...document.querySelectorAll('#packshots > li')].map((card) => card.innerText)")
+    assert "Amazon" in shots[0]
+    assert "TikTok (US) Passes" in shots[1]
+    page.run("document.querySelector('#packshots summary').click()")
+    assert "measured" in page.run("document.querySelector('#packshots details[open] .rules').innerText")
+    assert "Facts and claims" in page.run("document.querySelector('#listing').innerText")
+    assert re.search(
+        r"Cut-out\s+fal-ai/bria/background/remove\s+\$0.018", page.run("document.querySelector('#cost').innerText")
+    )
+    assert re.search(r"Total\s+\$", text)
     assert page.run(FOCUSED) == "again"
+    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.run("document.querySelector('#description button').click()")
+    page.wait_for("getSelection().toString().startsWith('Bu kupa')")
+    assert "Selected" in page.run("document.querySelector('#description button').textContent")
     assert len(page.screenshot(tmp_path / "finished.png")) > 50_000
+    page.open(shop.url + links[0][0])
+    assert page.run("getComputedStyle(document.body).margin") == "0px"
 
 
 SANDBOX = "Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code."
@@ -70,6 +110,7 @@ def test_the_page_says_aloud_that_the_sandbox_answered(page: Chromium, photo_pat
     nothing = tmp_path / "nothing.png"
     nothing.write_bytes(cv2.imencode(".png", np.full((300, 400, 3), 128, np.uint8))[1].tobytes())
     choose(page, nothing)
+    one_scene(page)
     page.press("Enter")
     page.wait_for(FINISHED)
     said, remark = page.run(f"[...{BAND}.children].map((line) => line.textContent)")
@@ -82,38 +123,53 @@ def test_the_page_says_aloud_that_the_sandbox_answered(page: Chromium, photo_pat
     assert page.run(f"[...{BAND}.children].map((line) => line.textContent)") == [SANDBOX]
 
 
-def test_the_keyboard_is_enough(page: Chromium, photo_path: Path) -> None:
+def test_the_keyboard_is_enough_also_for_a_second_run(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     page.press("Tab")
     assert page.run(FOCUSED) == "photo"
     shown = "getComputedStyle(document.querySelector('.drop .main')).outlineStyle"
     assert page.run(shown) == "solid"
     page.press("Tab")
     assert page.run("document.activeElement.dataset.sample") == "coffee.jpg"
+    box.configure(in_place=True)
     choose(page, photo_path)
+    page.run("document.querySelector('#language').focus()")
+    # Studio and Lifestyle are taken away, the comparison with the product is added.
     for _ in range(4):
-        page.press("Tab", shift=True)
-    assert page.run(FOCUSED) == "language"
-    for _ in range(3):
         page.press("Tab")
         if page.run("document.activeElement.value") != "Premium":
             page.press(" ")
+    page.run("[...document.querySelectorAll('[name=place]')].at(-1).focus()")
     page.press("Tab")
     assert page.run(f"{FOCUSED} + document.activeElement.textContent") == "startMake the picture"
     page.press("Enter")
     page.wait_for(FINISHED)
     page.wait_for(f"{PICTURES} === 1")
-    assert page.run("document.querySelectorAll('.cards li').length") == 1
+    [card] = page.run("[...document.querySelectorAll('#cards > li')].map((card) => card.innerText)")
+    assert re.search(r"True to the product\s+Passes\s+The product’s original pixels were put back", card)
+    assert "The file says: composite with a part made by a model" in card
     reached = []
-    for _ in range(4):
+    for _ in range(5):
         page.press("Tab")
         reached.append(page.run("document.activeElement.getAttribute('aria-label') ?? document.activeElement.tagName"))
-    assert reached == ["A", "Download Premium", "SUMMARY", "BUTTON"]
-    assert "Finished: 1 picture in" in page.run("document.querySelector('[role=status]').textContent")
+    assert reached == ["A", "Download Premium", "A", "SUMMARY", "Copy: the description"]
+    assert "Finished: 1 picture in" in page.run(ANNOUNCED)
+    # Nothing of it is told in the next run.
+    assert page.run("document.title").startswith("1 picture in")
+    page.run("document.querySelector('#again').focus()")
+    page.press("Enter")
+    assert page.run("document.title") == "Product studio"
+    box.configure(latency=HOLDS_S)
+    page.press("Enter")
+    box.wait_for(lambda now: now["running"] == 1)
+    assert page.run("document.title") == "Product studio"
+    assert page.run(ANNOUNCED).strip() == "The work has begun."
+    assert page.run("document.querySelector('#announced').ariaAtomic") == "false"
 
 
 def test_a_failure_is_shown_with_what_to_do(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", endpoint="openrouter/router/vision", fail={"error": "out of memory", "error_type": "oom"})
     choose(page, photo_path)
+    one_scene(page)
     page.press("Enter")
     page.wait_for("document.querySelector('[role=alert] #retry')")
     assert "out of memory" in page.run("document.querySelector('[role=alert]').textContent")
@@ -122,14 +178,20 @@ def test_a_failure_is_shown_with_what_to_do(page: Chromium, box: Sandbox, photo_
     assert page.run("document.querySelector('#problem').hidden")
 
 
-def test_a_picture_that_fails_is_told_in_its_place(page: Chromium, box: Sandbox, photo_path: Path) -> None:
-    box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
-    choose(page, photo_path)
-    page.press("Enter")
-    page.wait_for(FINISHED)
-    assert page.run("document.querySelectorAll('.cards [data-status=failed]').length") == 1
-    assert "2 of 3 pictures in" in page.text()
-    page.wait_for(f"{PICTURES} === 2")
+def test_a_sample_that_cannot_be_had_is_told(page: Chromium) -> None:
+    page.run("document.querySelector('[data-sample]').dataset.sample = 'none.jpg'")
+    page.run("document.querySelector('[data-sample]').click()")
+    page.wait_for("document.querySelector('#problem').textContent.includes('There is no such sample.')")
+    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.send("Network.emulateNetworkConditions", **offline)
+    try:
+        page.run("document.querySelector('[data-sample]').click()")
+        page.wait_for("document.querySelector('#problem').textContent.includes('The shop cannot be reached')")
+    finally:
+        page.send("Network.emulateNetworkConditions", **{**offline, "offline": False})
+    assert page.events("Runtime.exceptionThrown") == []
+    # The browser itself complains of answers that are none.
+    page.forget()
 
 
 def test_when_all_fail_what_is_known_stays_with_each_error(page: Chromium, box: Sandbox, photo_path: Path) -> None:
@@ -166,50 +228,6 @@ def test_a_picture_that_cannot_be_shown_is_not_called_ready(page: Chromium, box:
     page.wait_for(FINISHED)
     assert "0 of 3 pictures in" in page.text()
     assert "ready" not in page.run(ANNOUNCED)
-
-
-def test_nothing_of_the_last_run_is_told_in_the_next(page: Chromium, box: Sandbox, photo_path: Path) -> None:
-    choose(page, photo_path)
-    page.press("Enter")
-    page.wait_for(FINISHED)
-    assert page.run("document.title").startswith("3 pictures in")
-    page.press("Enter")
-    assert page.run("document.title") == "Product studio"
-    box.configure(latency=HOLDS_S)
-    page.press("Enter")
-    box.wait_for(lambda now: now["running"] == 1)
-    assert page.run("document.title") == "Product studio"
-    assert page.run(ANNOUNCED).strip() == "The work has begun."
-    assert page.run("document.querySelector('#announced').ariaAtomic") == "false"
-
-
-def test_a_picture_can_be_opened_by_itself(page: Chromium, shop: Shop, photo_path: Path) -> None:
-    (_, result) = shop.make(photo_path, styles='["Studio"]')[-1]
-    page.open(shop.url + result["images"][0]["url"])
-    assert page.run("getComputedStyle(document.body).margin") == "0px"
-
-
-def test_copying_that_is_refused_selects_the_text(page: Chromium, photo_path: Path) -> None:
-    choose(page, photo_path)
-    page.press("Enter")
-    page.wait_for(FINISHED)
-    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
-    page.run("document.querySelector('#description button').click()")
-    page.wait_for("getSelection().toString().startsWith('Bu kupa')")
-    assert "Selected" in page.run("document.querySelector('#description button').textContent")
-
-
-def test_a_sample_that_cannot_be_had_is_told(browser: Chromium, own_shop: Callable[..., Shop]) -> None:
-    shop = own_shop()
-    browser.forget()
-    browser.open(shop.url)
-    browser.run("document.querySelector('[data-sample]').dataset.sample = 'none.jpg'")
-    browser.run("document.querySelector('[data-sample]').click()")
-    browser.wait_for("document.querySelector('#problem').textContent.includes('There is no such sample.')")
-    shop.stop()
-    browser.run("document.querySelector('[data-sample]').click()")
-    browser.wait_for("document.querySelector('#problem').textContent.includes('The shop cannot be reached')")
-    assert browser.events("Runtime.exceptionThrown") == []
 
 
 def test_cancel_stops_the_jobs_at_fal(page: Chromium, box: Sandbox, photo_path: Path) -> None:
@@ -275,40 +293,47 @@ def test_of_two_photos_that_are_dropped_one_is_taken(page: Chromium, photo_path:
     assert not page.run("document.body.classList.contains('dropping')")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_can_be_read_on_a_phone(page: Chromium, box: Sandbox, photo_path: Path, dark: bool, tmp_path: Path) -> None:
-    page.show(360, 780, dark=dark, still=True)
-    box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
-    assert not page.run(WIDER)
-    assert page.run(CONTRASTS) == []
-    choose(page, photo_path)
-    assert not page.run(WIDER)
-    assert page.run(CONTRASTS) == []
-    page.press("Enter")
-    page.wait_for(FINISHED)
-    page.wait_for(f"{PICTURES} === 2")
-    assert not page.run(WIDER)
-    assert page.run(CONTRASTS) == []
-    assert page.run("document.querySelector('#cards').getBoundingClientRect().bottom") < page.run(
-        "document.querySelector('#categories').getBoundingClientRect().top"
-    )
-    page.screenshot(tmp_path / "phone.png")
-
-
-TOPS = "[...document.querySelectorAll('.cards li')].map((card) => card.getBoundingClientRect().top)"
-HEIGHTS = "[...document.querySelectorAll('.cards li')].map((card) => card.getBoundingClientRect().height)"
+TOPS = "[...document.querySelectorAll('#cards > li')].map((card) => card.getBoundingClientRect().top)"
+HEIGHTS = "[...document.querySelectorAll('#cards > li')].map((card) => card.getBoundingClientRect().height)"
 CLIPPED = "[...document.querySelectorAll('.frame p')].some((p) => p.offsetHeight > p.parentElement.clientHeight)"
+UNREADABLE = f"{WIDER} ? ['wider than the window'] : {CONTRASTS.strip()}"
 
 
-def test_three_cards_stand_in_a_row_and_open_alone(page: Chromium, box: Sandbox, photo_path: Path) -> None:
-    page.show(640, 900, still=True)
+def test_it_can_be_read_on_a_phone_in_light_and_dark(
+    page: Chromium, box: Sandbox, photo_path: Path, tmp_path: Path
+) -> None:
+    def unreadable() -> list[object]:
+        found = []
+        for dark in (False, True):
+            page.show(360, 780, dark=dark, still=True)
+            found += page.run(UNREADABLE)
+        return found
+
     box.fault("job", endpoint="bria/replace-background", fail={"error": "out of memory", "error_type": "oom"})
+    assert unreadable() == []
     choose(page, photo_path)
-    page.press("Enter")
+    tick(page, "packshot", "listing", "amazon", "tiktok")
+    assert unreadable() == []
+    page.run("document.querySelector('#start').click()")
     page.wait_for(FINISHED)
-    page.wait_for(f"{PICTURES} === 2")
+    page.wait_for(f"{PICTURES} === 4")
+    assert page.run("document.querySelectorAll('.cards [data-status=failed]').length") == 1
+    assert "2 of 3 pictures in" in page.text()
+    page.run("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert unreadable() == []
+    pictures = page.run("document.querySelector('#packshots').getBoundingClientRect().bottom")
+    assert pictures < page.run("document.querySelector('#categories').getBoundingClientRect().top")
+    page.screenshot(tmp_path / "phone.png")
+    # Wider: three cards stand in a row, and one that is opened leaves the others as they are.
+    page.run("for (const part of document.querySelectorAll('details')) part.open = false")
+    page.show(640, 900, still=True)
     assert len(set(page.run(TOPS))) == 1
     assert not page.run(CLIPPED)
     before = page.run(HEIGHTS)
     page.run("document.querySelector('summary').click()")
     assert sum(new != old for new, old in zip(page.run(HEIGHTS), before, strict=True)) == 1
+
+
+def test_the_page_offers_every_place_there_is() -> None:
+    offered = (SHOP / "page" / "places.js").read_text(encoding="utf-8")
+    assert set(re.findall(r"^  (\w+): '", offered, re.MULTILINE)) == set(PLACES)

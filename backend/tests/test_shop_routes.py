@@ -89,15 +89,40 @@ def test_a_product_is_told_as_it_is_made(shop: Shop, box: Sandbox, photo_path: P
         assert here.headers["content-type"] == "image/png"
         assert here.content == box.file(image["image_url"])
         assert image["bytes"] == len(here.content)
+    assert result["cost_usd"] == pytest.approx(sum(row["cost_usd"] for row in result["costs"]))
+    assert "packshots" not in result
     assert str(shop.folder) not in answer.text
     assert KEY not in answer.text + shop.log()
 
 
-def test_the_form_chooses_language_and_styles(shop: Shop, photo_path: Path) -> None:
-    (_, result) = shop.make(photo_path, language="German", styles='["Premium"]')[-1]
+def test_the_form_chooses_language_styles_and_what_is_made_for_which_places(
+    shop: Shop, box: Sandbox, photo_path: Path
+) -> None:
+    box.configure(in_place=True)
+    wanted = {"places": "amazon,trendyol", "packshot": "true", "listing": "true", "fidelity": "lock"}
+    events = shop.make(photo_path, language="German", styles='["Premium"]', **wanted)
+    result = events[-1][1]
     assert result["description"].startswith("Dieser Becher")
     assert result["language"] == "German"
-    assert [image["style_name"] for image in result["images"]] == ["Premium"]
+    [image] = result["images"]
+    assert (image["style_name"], image["verdict"], image["locked"]) == ("Premium", "pass", True)
+    assert [check["place"] for check in image["checks"]] == ["amazon", "trendyol"]
+    assert [shot["place"] for shot in result["packshots"]] == ["amazon", "trendyol"]
+    assert [listing["language"] for listing in result["listing"]["listings"]] == ["German"]
+    for picture in (image, image["generated"], *result["packshots"]):
+        assert shop.ask("GET", picture["url"]).headers["content-type"].startswith("image/")
+    told = {event["step"] for _, event in events[:-1]}
+    assert {"packshot", "listing"} <= told
+    assert str(shop.folder) not in json.dumps(events)
+
+
+def test_an_estimate_costs_nothing_and_counts_what_was_chosen(shop: Shop, box: Sandbox) -> None:
+    one, three = (shop.post("/v1/estimate", body).json() for body in ({"styles": ["Studio"]}, {}))
+    assert set(one) == {"cost_usd", "about", "unknown"}
+    assert 0 < one["cost_usd"] < three["cost_usd"]
+    more = shop.post("/v1/estimate", {"listing": True, "packshot": True, "places": ["amazon"]}).json()
+    assert more["cost_usd"] > three["cost_usd"]
+    assert box.ledger()["accepted"] == 0
 
 
 def test_the_longest_styles_fit_and_longer_ones_are_not_cut(shop: Shop, box: Sandbox, photo_path: Path) -> None:
@@ -146,6 +171,8 @@ IMAGE = "https://v3.fal.media/files/x.png"
         ("/v1/descriptions/generate", {}, "prompt"),
         ("/v1/descriptions/generate", {"prompt": " "}, "prompt must not be blank"),
         ("/v1/descriptions/generate", {"prompt": "x", "categories": {"a": "b"}}, "either"),
+        ("/v1/estimate", {"packshot": "yes"}, "packshot must be true or false"),
+        ("/v1/estimate", {"fidelity": "best"}, "fidelity must be one of check, lock, retry"),
     ],
 )
 def test_wrong_json_is_refused_before_it_costs(path: str, body: Any, says: str, shop: Shop, box: Sandbox) -> None:
@@ -236,7 +263,7 @@ def test_wrong_forms_are_refused_before_they_cost(
     ]
     fields = [{"colour": "red"}]
     if path == "/v1/products":
-        fields += [{"styles": "Studio"}, {"styles": "[]"}, {"language": ""}]
+        fields += [{"styles": "Studio"}, {"styles": "[]"}, {"language": ""}, {"packshot": "yes"}, {"places": "amazom"}]
     refused += [(400, shop.send(path, photo_path, **field)) for field in fields]
     for status, answer in refused:
         assert answer.status_code == status, answer.text

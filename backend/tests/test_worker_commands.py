@@ -52,7 +52,9 @@ TEXT_SENT = {TEXT: {**SPOKEN_INPUT, "system_prompt": "Be brief."}}
 TEXT_KEYS = {"output", "reasoning", "partial", "error", "raw"}
 PICTURE_KEYS = {"image", "timings"}
 MANY_KEYS = {"images", "total_generated", "total_requested", "errors", "timings", "error"}
-FILES = frozenset({"image", "save_dir", "out"})
+OF_FILES = {"cutout", "fidelity", "check", "for"}
+"""Options about saved pictures: test_publishing.py uses them."""
+FILES = frozenset({"image", "save_dir", "out", *OF_FILES})
 LOGS = ["--with_logs", "true"]
 SAVE = ["--save_dir", "{out}", "--report", "true"]
 
@@ -85,7 +87,10 @@ EXAMPLES = {
         FILES,
     ),
     "remove-background": Example(
-        ["--image_url", "{photo_url}", *LOGS], PICTURE_KEYS, {CUTOUT: {"image_url": "{photo_url}"}}, FILES
+        ["--image_url", "{photo_url}", *LOGS],
+        PICTURE_KEYS,
+        {CUTOUT: {"image_url": "{photo_url}"}},
+        FILES - {"cutout", "fidelity"},
     ),
     "analyze-product": Example(
         ["--image_url", "{photo_url}", "--model", "google/gemini-2.5-flash", "--temperature", "0.1", *LOGS],
@@ -113,7 +118,7 @@ EXAMPLES = {
         ],
         MANY_KEYS,
         {CUTOUT: {"image_url": "{photo_url}"}, PHOTOKIT: PICTURE_SENT},
-        frozenset({"image", "save_dir"}),
+        FILES - {"out"},
     ),
     "upload-file": Example(["--file_path", "{photo_path}", "--shrink"], {"url", "error"}),
     "workflow": Example(
@@ -124,6 +129,7 @@ EXAMPLES = {
             '["Studio"]',
             "--language",
             "German",
+            *("--tone", "warm", "--length", "40", "--facts", '{"material": "stoneware"}'),
             "--shrink",
             *PICTURE_ARGV,
             *SAVE,
@@ -131,7 +137,7 @@ EXAMPLES = {
         ],
         {*MANY_KEYS, "image_url", "categories", "description", "original_path", "report_path", "cutout"},
         {PHOTOKIT: PICTURE_SENT},
-        frozenset({"cutout", "packshot", "listing", "for"}),
+        frozenset({"packshot", "listing", *OF_FILES}),
     ),
     "packshot": Example(
         [
@@ -191,7 +197,7 @@ KEPT_KEYS = {
     "generate-bg-prompt": {"prompt"},
     "generate-multiple-bg": MANY_KEYS - {"timings"},
     "upload-file": {"url"},
-    "workflow": {*MANY_KEYS, "image_url", "categories", "description"},
+    "workflow": {*(MANY_KEYS - {"timings"}), "image_url", "categories", "description"},
     "packshot": {"images"},
     "listing": {"image_url", "categories", "places", "listings", "asks"},
     "batch": {"output", "products", "jobs", "left_out"},
@@ -279,7 +285,7 @@ def test_options_may_be_spelled_with_dashes_for_underscores(
     _assert_sent(box, name, photo_url)
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if COMMANDS[name].local is None])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if COMMANDS[name].local_for({}) is None])
 def test_a_failed_command_keeps_its_own_keys_beside_the_error(
     name: Any, call: Callable[..., tuple[int, Any]], box: Sandbox
 ) -> None:

@@ -1,6 +1,9 @@
 """The sandbox as one HTTP handler: explicit routes by host and path, and what every request goes through.
 
-Host names decide first, as on fal: the same path means different things at the queue and at the CDN.
+Host names decide first, as on fal: the same path means different things at the queue and at the CDN. aiohttp's router
+reads the paths of each host. Its Application is left out: it answers what no route takes by itself, and runs a handler
+before anything else can be said of a request. Here every request is journalled and may meet a fault, also one that no
+route takes, and a fault may cut the connection before a byte of the body is read.
 """
 
 from __future__ import annotations

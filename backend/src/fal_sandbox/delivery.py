@@ -1,5 +1,8 @@
 """How an answer goes out over aiohttp, whole or as a fault wants it: late, cut, mangled, or not at all.
 
+aiohttp sends a whole response, or a stream, and knows neither. Without a fault `_send` hands over to it; all else here
+belongs to one of the faults: `drop`, `delay`, `silent`, `headers_first`, `garbage`, `cut`, `accept`.
+
 The order of events under a fault: cut before the body is read · read it · cut before it takes effect · let it
 take effect · wait · cut without an answer · answer. Which fault a request meets is faults' business.
 """

@@ -1,5 +1,7 @@
-"""fal.run over HTTP: the answer on the same connection, and streams of text (wire.md, sections 2 and 3).
+"""fal.run over HTTP: the answer on the same connection, and streams of text.
 
+As documented at https://fal.ai/docs/documentation/model-apis/inference/synchronous and
+https://fal.ai/docs/documentation/model-apis/inference/streaming.
 A caller who hangs up changes nothing: the job goes on and is charged, as there.
 """
 

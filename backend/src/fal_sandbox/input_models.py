@@ -1,7 +1,8 @@
 """The inputs of the endpoints as pydantic models: fal's apps are FastAPI, which checks with the same.
 
-As there, a number may come as a string that spells it, and unknown fields pass. Names, defaults, enums and ranges:
-wire.md, sections 7, 8 and 12.2.
+As there, a number may come as a string that spells it, and unknown fields pass. Names, defaults, enums and ranges are
+those of each endpoint's page, in short at https://fal.ai/models/ENDPOINT/llms.txt; those of `fal-ai/any-llm`, which is
+deprecated, as fal-js had them in October 2025 (https://github.com/fal-ai/fal-js, `types/endpoints.ts`).
 """
 
 from __future__ import annotations

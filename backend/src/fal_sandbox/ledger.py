@@ -22,11 +22,17 @@ class Ledger:
     failed: int = 0
     completed: int = 0
     units: int = 0
+    most_running: int = 0
+    """How many were running at once, at most."""
 
     @property
     def running(self) -> int:
         """Accepted and not ended, waiting ones included."""
         return self.accepted - self.cancelled - self.failed - self.completed
+
+    def count_accepted(self) -> None:
+        self.accepted += 1
+        self.most_running = max(self.most_running, self.running)
 
     def count_end(self, job: Job) -> None:
         """Books a job that has just ended."""
@@ -42,6 +48,7 @@ class Ledger:
 
     def clear(self) -> None:
         self.accepted = self.billable = self.cancelled = self.failed = self.completed = self.units = 0
+        self.most_running = 0
 
     def view(self, jobs: Iterable[Job], files: int) -> dict[str, Any]:
         """The figures with the jobs that are still kept, oldest first."""
@@ -52,6 +59,7 @@ class Ledger:
             "failed": self.failed,
             "completed": self.completed,
             "running": self.running,
+            "most_running": self.most_running,
             "units": self.units,
             "jobs": [_entry(job) for job in jobs],
             "files": files,

@@ -1,5 +1,7 @@
-"""api.fal.ai over HTTP: prices, the catalogue with its OpenAPI documents, past requests, and the balance (wire.md,
-section 12.3; https://fal.ai/docs/platform-apis/v1/models/requests/by-endpoint).
+"""api.fal.ai over HTTP: prices, the catalogue with its OpenAPI documents, past requests, and the balance.
+
+As documented at https://fal.ai/docs/api-reference/platform-apis and
+https://fal.ai/docs/platform-apis/v1/models/requests/by-endpoint.
 
 The documents are made of the same models that check the inputs, so what they promise is what is checked.
 """

@@ -1,5 +1,8 @@
-"""queue.fal.run over HTTP: submit, status, status stream, result, cancel (wire.md, section 1).
+"""queue.fal.run over HTTP: submit, status, status stream, result, cancel.
 
+As documented at https://fal.ai/docs/documentation/model-apis/inference/queue and
+https://fal.ai/docs/api-reference/inference-api; the headers at
+https://fal.ai/docs/documentation/model-apis/common-parameters.
 The rules of a job's life are in jobs; here is only what is said about them.
 """
 

@@ -1,6 +1,6 @@
 """Models that are refused before they run: gone ones, and ones that must reason.
 
-How fal wraps what OpenRouter says of them is not documented (wire.md, section 12.1), so every way can be played.
+How fal wraps what OpenRouter says of them is not documented, so every way can be played.
 """
 
 from __future__ import annotations

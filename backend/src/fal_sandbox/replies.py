@@ -1,6 +1,7 @@
 """What goes back over the wire: an answer as data, and the shapes fal gives to refusals.
 
-Sending them is delivery's business.
+Not aiohttp's responses, which a fault could not change: it drops, halves or mangles an answer after the handler has
+made it, and cuts streams after so many events. Sending them is delivery's business.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 FIELD_ERRORS = "https://docs.fal.ai/errors/#"
 
-# What fal says for a status when nothing more is known (wire.md, section 4.1).
+# What fal says for a status when nothing more is known (https://fal.ai/docs/documentation/model-apis/request-errors).
 _INFRASTRUCTURE: dict[int, tuple[str, str]] = {
     400: ("Bad request", "bad_request"),
     499: ("Request was cancelled by the client", "client_cancelled"),

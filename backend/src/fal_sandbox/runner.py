@@ -39,7 +39,7 @@ class Runner:
         """Takes a job in and starts its life. `row` runs it; None when the application has no such path."""
         job.plan = self._state.faults.take("job", job.endpoint)
         self._state.jobs.add(job)
-        self._state.ledger.accepted += 1
+        self._state.ledger.count_accepted()
         job.life = asyncio.create_task(self._live(job, row))
         self._state.changed.ring()
 

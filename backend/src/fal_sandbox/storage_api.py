@@ -1,4 +1,8 @@
-"""rest.fal.ai's uploads, the CDN and the presigned bucket over HTTP (wire.md, section 6).
+"""rest.fal.ai's uploads, the CDN and the presigned bucket over HTTP.
+
+As documented at https://fal.ai/docs/documentation/model-apis/fal-cdn and
+https://fal.ai/docs/documentation/model-apis/media-expiration; where that is silent, as fal-client 1.0.3 and fal-js use
+it (https://github.com/fal-ai/fal-js/blob/main/libs/client/src/storage.ts).
 
 Which bytes are kept how long is files' business. Downloads need no key.
 """

@@ -1,5 +1,6 @@
-"""Webhooks: a signed POST when a queue job has ended, as fal sends it (wire.md, section 5).
+"""Webhooks: a signed POST when a queue job has ended, as fal sends it.
 
+As documented at https://fal.ai/docs/documentation/model-apis/inference/webhooks.
 Delivered to loopback hosts only, because the sandbox never reaches out; any other URL is noted in the journal
 as dropped.
 """

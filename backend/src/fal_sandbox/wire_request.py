@@ -1,4 +1,8 @@
-"""One request as the handlers see it: plain values, no aiohttp."""
+"""One request as the handlers see it: plain values, no aiohttp.
+
+A fault decides whether the body is read at all and whether the answer is sent, so a handler may run for a connection
+that is cut already. It gets what was read, and nothing that it could wait for or write to.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.request import getproxies
 
 from services.fal import arguments, log
-from services.fal.call import Call
+from services.fal.call import Call, Task
+from services.fal.certificates import tls_context
 from services.fal.costs import Costs, Purse
 from services.fal.doctor import examine
 from services.fal.downloads import Downloads
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         AnyCategories,
         BackgroundsResult,
         CancelResult,
+        DoctorResult,
         EnterpriseResult,
         Estimate,
         PictureResult,
@@ -518,6 +520,7 @@ class FalClient:
         image_url: str | None = None,
         ref_image_url: str | None = None,
         remove_bg: bool = True,
+        cutout: str | PathLike[str] | None = None,
         seed: int | None = None,
         num_images: int = 1,
         negative_prompt: str | None = None,
@@ -533,13 +536,16 @@ class FalClient:
 
         - prompt: the background, in words
         - ref_image_url: a picture of the background, in place of `prompt`
+        - cutout: a local path or a URL of the product's cut-out, when it is there already: the photo is not needed, and
+          nothing is cut out
 
         Raises when the cut-out or the picture fails; a cut-out that was made by then is in `error.partial`. Width and
         height are in pixels, the file size in bytes, timings in seconds.
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        source = _photo(image, image_url)
+        alone = None if cutout is None else _photo(cutout, None, "cutout")
+        source = _photo_unless(alone, image, image_url)
         if ref_image_url is None:
             prompt = arguments.text(prompt, "prompt")
         elif prompt is not None:
@@ -559,12 +565,12 @@ class FalClient:
         with self._call(timeout, with_logs=with_logs, several=True) as call:
             parts = self._parts()
             parts.pictures.check(options)
-            fitted = parts.pictures.fit(call, source, "cutout" if remove_bg else "photokit")
-            self._afford(call, options, jobs={"cutout": int(remove_bg)})
-            url = uploaded(call, parts.api, fitted)
-            cutout = parts.product.cut_out(call, url) if remove_bg else None
-            kept: dict[str, Any] = {} if cutout is None else {"cutout": cutout}
-            product_url = cutout["url"] if cutout else url
+            fitted = parts.fitted(call, source, "cutout" if remove_bg else "photokit")
+            self._afford(call, options, jobs={"cutout": int(remove_bg and alone is None)})
+            url = parts.url_of(call, fitted)
+            product = parts.product.cutout(call, url, alone) if remove_bg or alone is not None else None
+            kept: dict[str, Any] = {} if product is None else {"cutout": product}
+            product_url = product["url"] if product else url
             try:
                 made = call.progress.step(
                     "picture", lambda: parts.pictures.replace_background(call, product_url, prompt, options).all_made()
@@ -668,6 +674,7 @@ class FalClient:
         image_url: str | None = None,
         styles: Styles | None = None,
         remove_bg: bool = True,
+        cutout: str | PathLike[str] | None = None,
         seed: int | None = None,
         num_images: int = 1,
         negative_prompt: str | None = None,
@@ -682,13 +689,17 @@ class FalClient:
     ) -> BackgroundsResult:
         """Put the product on several backgrounds, side by side.
 
+        - cutout: a local path or a URL of the product's cut-out, when it is there already: the photo is not needed, and
+          nothing is cut out
+
         The product is cut out once, while the prompts are written. Pictures come back in the order of `styles`.
         `errors` lists the styles that failed, and those whose prompt fell back to a plain one (`stage` "prompt", the
         picture is still made); it is None when there are none. A failed style does not raise.
 
         Source: https://fal.ai/models/bria/replace-background/api
         """
-        source, known = _photo(image, image_url), arguments.categories(categories)
+        alone = None if cutout is None else _photo(cutout, None, "cutout")
+        source, known = _photo_unless(alone, image, image_url), arguments.categories(categories)
         wanted, remove_bg = arguments.styles(styles), arguments.flag(remove_bg, "remove_bg")
         options = arguments.picture_options(
             seed=seed,
@@ -703,10 +714,11 @@ class FalClient:
         with self._call(timeout, with_logs=with_logs, on_progress=on_progress, several=True) as call:
             parts = self._parts()
             parts.pictures.check(options)
-            fitted = parts.pictures.fit(call, source, "cutout" if remove_bg else "photokit")
-            self._afford(call, options, len(wanted), jobs={"cutout": int(remove_bg), "enterprise": len(wanted)})
-            url = uploaded(call, parts.api, fitted)
-            result = parts.product.backgrounds(call, url, known, wanted, options, remove_bg=remove_bg)
+            fitted = parts.fitted(call, source, "cutout" if remove_bg else "photokit")
+            jobs = {"cutout": int(remove_bg and alone is None), "enterprise": len(wanted)}
+            self._afford(call, options, len(wanted), jobs=jobs)
+            url = parts.url_of(call, fitted)
+            result = parts.product.backgrounds(call, url, known, wanted, options, remove_bg=remove_bg, given=alone)
         return cast("BackgroundsResult", {**result, **call.costs.told()})
 
     def product_workflow(
@@ -715,6 +727,9 @@ class FalClient:
         *,
         styles: Styles | None = None,
         language: str = DEFAULT_LANGUAGE,
+        tone: str | None = None,
+        length: int | None = None,
+        facts: Mapping[str, Any] | None = None,
         cutout: str | PathLike[str] | None = None,
         shrink: bool = False,
         seed: int | None = None,
@@ -733,13 +748,17 @@ class FalClient:
 
         - image: a local path or a URL of the product photo
         - language: the language of the description
+        - tone: the tone of the description, in your own words
+        - length: about how many words the description has, 10 to 2,000 (default: two sentences)
+        - facts: what is known of the product, as names and values: `{"material": "ceramic", "size": "350 ml"}`. The
+          model is told to state nothing that is neither there nor in the categories
         - cutout: a local path or a URL of the product's cut-out, when it is there already: it is not cut out, and not
           paid, again
 
         Steps run side by side where they can. `shrink` applies to local photos only. Raises when the upload or the
         analysis fails; what exists by then is in `error.partial`. Other failures are listed in `errors`.
         """
-        wanted, language = arguments.styles(styles), arguments.text(language, "language")
+        wanted, described = arguments.styles(styles), arguments.description(language, tone, length, facts)
         source, alone = _photo(image, None), None if cutout is None else _photo(cutout, None, "cutout")
         shrink = arguments.flag(shrink, "shrink")
         options = arguments.picture_options(
@@ -760,7 +779,7 @@ class FalClient:
             source = parts.pictures.fit(call, source, "cutout")
             jobs = {"vision": 1, "cutout": int(alone is None), "enterprise": len(wanted), "text": 1}
             self._afford(call, options, len(wanted), jobs=jobs)
-            result = parts.workflow.run(call, source, wanted, language, options, alone)
+            result = parts.workflow.run(call, source, wanted, described, options, alone)
         return cast("WorkflowResult", {**result, **call.costs.told()})
 
     def save(
@@ -857,7 +876,7 @@ class FalClient:
             return made.estimate
         raise InvalidInput("This costs nothing, so there is nothing to estimate.")
 
-    def doctor(self, *, timeout: float | None = None) -> dict[str, Any]:
+    def doctor(self, *, timeout: float | None = None) -> DoctorResult:
         """Versions, settings with the key masked, models that end, and whether this key reaches fal. Sends no job."""
         with self._call(timeout) as call:
             return examine(call, self._settings, self._parts().api)
@@ -960,9 +979,17 @@ class _Parts:
         self.jobs = Jobs(api, endpoints, self.estimates, settings.max_concurrency)
         self.text = TextModels(self.jobs, api, Models(settings.models, endpoints))
         self.pictures = PictureModels(self.jobs, endpoints, api)
-        self.product = ProductModels(self.text, self.pictures)
+        self.product = ProductModels(self.text, self.pictures, api)
         self.workflow = Workflow(api, self.product)
         self.downloads = Downloads(api, settings.download_hosts)
+
+    def fitted(self, call: Call, source: LocalImage | str | None, role: str) -> LocalImage | str | None:
+        """A photo as the endpoint for `role` takes it, when there is one."""
+        return None if source is None else self.pictures.fit(call, source, role)
+
+    def url_of(self, call: Call, source: LocalImage | str | None) -> str:
+        """The URL of a photo, which is uploaded when it is a file; empty without one."""
+        return "" if source is None else uploaded(call, self.api, source)
 
 
 class _Shared:
@@ -978,14 +1005,18 @@ class _Shared:
         _in_use.add(self)
 
     def parts(self) -> _Parts:
-        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second."""
+        """Made at the first call: httpx and fal-client, on which `fal_api.py` stands, take a tenth of a second.
+
+        Meanwhile OpenSSL reads the certificates, for which it does not need Python's lock.
+        """
         with self._lock:
             if self._closed:
                 raise InvalidInput("This FalClient is closed. Create a new one.")
             if self._made is None:
+                tls = Task(tls_context)
                 from services.fal.fal_api import FalApi
 
-                self._made = _Parts(self._settings, FalApi(self._settings))
+                self._made = _Parts(self._settings, FalApi(self._settings, tls.result()))
             return self._made
 
     def close(self) -> None:
@@ -1081,6 +1112,15 @@ def _photo(image: object, image_url: object, name: str = "image") -> LocalImage 
     if image is None:
         return arguments.image_url(image_url)
     return arguments.image_url(image, name) if arguments.is_url(image) else local_image(image, name)
+
+
+def _photo_unless(cutout: LocalImage | str | None, image: object, image_url: object) -> LocalImage | str | None:
+    """The photo that is sent: None when the `cutout` goes in its place."""
+    if cutout is None:
+        return _photo(image, image_url)
+    if image is not None or image_url is not None:
+        _photo(image, image_url)  # what is wrong with it is told all the same
+    return None
 
 
 if __name__ == "__main__":

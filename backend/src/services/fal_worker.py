@@ -7,9 +7,12 @@ This is the entry. The table of commands is `worker/commands.py`, `worker/comman
 from __future__ import annotations
 
 if __name__ == "__main__" and not __package__:
+    import gc
     import os
     import sys
 
+    # Looking for cycles among what the imports make takes 7 % of a short command, and finds none.
+    gc.disable()
     source = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     # The script's own folder stands first there, but not under -P and -I.
     sys.path[: not getattr(sys.flags, "safe_path", False)] = [source]
@@ -93,17 +96,28 @@ def _printed(write: Callable[[Any], None], document: object, code: int) -> int:
 
 
 class _Unneeded:
-    """Has httpx do without its own command line (click, rich, pygments), and httpcore without anyio and trio.
+    """Has httpx do without its own command line (click, rich, pygments), httpcore without anyio, trio and HTTP/2, and
+    shutil without the formats of archives that nobody opens here.
 
-    Both import them wherever they are installed, and do without them elsewhere; only asynchronous clients need an
-    event loop. They are a tenth of a short command's time. See httpx/__init__.py and httpcore/_synchronization.py.
+    They import them wherever they are installed, and do without them elsewhere; only asynchronous clients need an
+    event loop. They are a tenth of a short command's time. See httpx/__init__.py, httpcore/_synchronization.py,
+    httpcore/_sync/http2.py and https://docs.python.org/3/library/shutil.html#archiving-operations.
+    Others may have them: PgQueuer does.
     """
 
-    NAMES = ("httpx._main", "anyio", "trio")
+    NAMES = ("httpx._main", "anyio", "trio", "h2", "bz2", "lzma")
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name in self.NAMES:
+        if name in self.NAMES and _importer().split(".")[0] in ("httpx", "httpcore", "shutil"):
             raise ModuleNotFoundError(f"{name} is not used by fal_worker.py.", name=name)
+
+
+def _importer() -> str:
+    """The module whose import statement is being run."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
 
 
 def script() -> NoReturn:
@@ -113,8 +127,7 @@ def script() -> NoReturn:
         from services.worker.completion import complete
 
         complete()
-    # Looking for cycles among what the imports make takes 7 % of a short command, and finds none.
-    gc.disable()
+    gc.disable()  # as above; the installed command begins here
     sys.meta_path.insert(0, _Unneeded())
     code = main()
     # A stderr that nobody reads may hold whoever flushes it.

@@ -11,12 +11,14 @@ LOOK = """\
 :root {
   --paper: #faf9f7; --card: #fff; --ink: #1f1d1b; --quiet: #655f58; --line: #e2ddd6; --mat: #efece7;
   --edge: #8d867d; --accent: #3d6470; --bar: #6f929d; --alert: #97301f;
+  --good: #2f6b3c; --warn: #7a5600;
   --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "URW Palladio L", Georgia, serif;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
     --paper: #171614; --card: #201f1c; --ink: #ebe7e0; --quiet: #a8a197; --line: #35322d; --mat: #262420;
     --edge: #7d776e; --accent: #9cc3cf; --bar: #5d828e; --alert: #f0a493;
+    --good: #93c99e; --warn: #e3bd6b;
   }
 }
 * { box-sizing: border-box; margin: 0; }

@@ -12,17 +12,16 @@ import os
 import re
 import shutil
 import tempfile
-import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from services.fal.arguments import is_url, styles
-from services.fal.call import LOOK_S, Call, Slots, Task
-from services.fal.downloads import EXTENSIONS, MAX_STEM, file_facts, replacing
+from services.fal.call import Call, Task
+from services.fal.downloads import EXTENSIONS, MAX_STEM, PaidDownloads, file_facts, replacing
 from services.fal.errors import Cancelled, FalError, InvalidInput
 from services.fal.product import style_error
 from services.fal.progress import Progress
@@ -35,10 +34,13 @@ if TYPE_CHECKING:
 
 PAGE_NAME = "report.html"
 KNOWN_SUFFIXES = {*EXTENSIONS.values(), ".jpeg"}
-AT_ONCE = 8
-"""Downloads side by side."""
-SAVE_S = 1.0
-"""How much longer than its workflow a download may take: within the grace in which a command ends."""
+PATHS = ("path", "original_path", "report_path")
+"""Keys of a document that hold paths."""
+OF_VARIANTS = ("request_id", "seed")
+"""Keys that a picture has as one of several."""
+T = TypeVar("T")
+Saving = tuple[dict[str, Any], Task[dict[str, Any]]]
+"""A picture of a document, and what saves it and tells its file."""
 
 
 Page = Callable[[Mapping[str, Any], "Path | None"], str]
@@ -46,33 +48,43 @@ Page = Callable[[Mapping[str, Any], "Path | None"], str]
 
 
 def made_and_saved(
-    client: FalClient, method: str, arguments: Mapping[str, Any], folder: str, page: Page | None = None
+    client: FalClient,
+    method: str,
+    arguments: Mapping[str, Any],
+    folder: str,
+    page: Page | None = None,
+    *,
+    ending: str = "",
+    then: Callable[[dict[str, Any], PaidDownloads], None] | None = None,
 ) -> dict[str, Any]:
-    """The document of a method that makes several pictures, each of which is saved into `folder` as it comes."""
-    files = SavedFiles(client, folder, arguments, keeps_original=method == "product_workflow")
-    try:
-        document: dict[str, Any] = dict(getattr(client, method)(**arguments, on_progress=files.on_progress))
-    except FalError as error:
-        if "images" in error.partial:
-            files.finish(error.partial)
-        raise
-    files.finish(document, page)
-    return document
+    """The document of a method that makes several pictures, each of which is saved into `folder` as it comes.
+
+    `ending` is added to their names, and `then` goes on with the document before the page is made.
+    """
+    files = SavedFiles(client, folder, arguments, keeps_original=method == "product_workflow", ending=ending)
+    with readable_paths() as readable:
+        document = files.of(getattr(client, method), arguments)
+        if then is not None:
+            then(document, files.downloads)
+        if page is not None:
+            files.save_page(document, page)
+        return readable(document)
 
 
 class SavedPicture:
-    """The file of a command that makes one picture, and of the cut-out that it was made from."""
+    """The files of a command that makes one picture, or variants of one, and of the cut-out that it was made from."""
 
     PARTS: Mapping[str, str] = {"remove-background": "cutout"}
     """What its name ends with, when the photo's does not do: the command's own name."""
 
-    def __init__(self, client: FalClient, command: str, arguments: dict[str, Any]) -> None:
-        """Takes `save_dir` or `out` out of `arguments`. Raises InvalidInput when the file cannot be written: before any
-        money is spent."""
+    def __init__(self, client: FalClient, command: str, arguments: dict[str, Any], *, ending: str = "") -> None:
+        """Takes `save_dir` or `out` out of `arguments`; `ending` is added to the pictures' names.
+
+        Raises InvalidInput when the file cannot be written: before any money is spent.
+        """
         assert client.call is not None
         self._call = client.call
-        # Not a part of the command's call: what is paid for is saved also when that was stopped.
-        self._saving = Call(self._call.remaining() + SAVE_S)
+        self.downloads = PaidDownloads(client.call)
         self._client = client
         self._cutout: Task[dict[str, Any]] | None = None
         folder, out = arguments.pop("save_dir", None), arguments.pop("out", None)
@@ -82,13 +94,14 @@ class SavedPicture:
             path = Path(out)
             if not path.name or out.endswith(("/", os.sep)) or path.is_dir():
                 raise InvalidInput(f"--out must be the path of a file, not {out!a}. For a folder there is --save_dir.")
-            self._stem = self._name = _utf8(path.stem if path.suffix.lower() in KNOWN_SUFFIXES else path.name)
+            self._stem = name = _utf8(path.stem if path.suffix.lower() in KNOWN_SUFFIXES else path.name)
             self._folder = _writable("out", str(path.parent))
         else:
-            photo = arguments.get("image") or arguments.get("image_url")
-            self._stem = _stem(str(photo))[:MAX_STEM]
-            self._name = f"{self._stem}-{self.PARTS.get(command, command)}"
+            self._stem = _stem_of(arguments)
+            name = f"{self._stem}-{self.PARTS.get(command, command)}"
             self._folder = _writable("save_dir", folder)
+        self._name, self._ending = name, ending
+        self._given = arguments.get("cutout")
 
     def of(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The document of the command, whose pictures are saved: the cut-out of a background too, as soon as it is
@@ -99,16 +112,12 @@ class SavedPicture:
         try:
             document = dict(getattr(self._client.within(call), method)(**arguments))
         except FalError as error:
-            if "cutout" not in error.partial:
-                raise
-            document = error.partial
+            document = {**error.partial}
             with contextlib.suppress(FalError):
-                self._tell_cutout(document)
+                self._tell(document)
             raise error.but(partial=document) from error
         try:
-            image = Task(partial(self._save, document["image"]["url"], self._name))
-            self._tell_cutout(document)
-            document["image"] = {**document["image"], **self._saved(image)}
+            self._tell(document)
         except FalError as error:
             raise error.but(partial=document, request_id=document.get("request_id")) from error
         if self._call.cancelled:
@@ -117,11 +126,36 @@ class SavedPicture:
 
     def _on_event(self, event: Mapping[str, Any]) -> None:
         if event["step"] == "cutout" and "cutout" in event:
-            self._cutout = Task(partial(self._save_cutout, event["cutout"]))
+            self._cutout = self.downloads.start(partial(self._save_cutout, event["cutout"]))
 
-    def _tell_cutout(self, document: dict[str, Any]) -> None:
-        if self._cutout is not None:
-            document["cutout"] = {**document["cutout"], **self._saved(self._cutout)}
+    def _tell(self, document: dict[str, Any]) -> None:
+        """Save the pictures of `document`, and tell where they are. Raises the first error, when all is done."""
+        started = [*self._cutout_of(document), *self._pictures_of(document)]
+        first: FalError | None = None
+        for picture, task in started:
+            try:
+                facts = self.downloads.result(task)
+                picture |= facts
+            except FalError as error:
+                first = first or error
+        if images := document.get("images"):
+            document["image"] = {name: value for name, value in images[0].items() if name not in OF_VARIANTS}
+        if first is not None:
+            raise first
+
+    def _cutout_of(self, document: dict[str, Any]) -> Iterator[Saving]:
+        if document.get("cutout"):
+            document["cutout"] = {**document["cutout"]}
+            task = self._cutout if self._given is None else self.downloads.start(self._take_cutout)
+            if task is not None:
+                yield document["cutout"], task
+
+    def _pictures_of(self, document: dict[str, Any]) -> Iterator[Saving]:
+        pictures = pictures_of(document)
+        for number, picture in enumerate(pictures, start=1):
+            name = self._name if number == 1 else f"{self._name}-{number}"
+            save = partial(self._save, picture["url"], f"{name}{self._ending}")
+            yield picture, self.downloads.start(save)
 
     def _save_cutout(self, image: dict[str, Any]) -> dict[str, Any]:
         facts = self._save(image["url"], f"{self._stem}-cutout")
@@ -129,112 +163,136 @@ class SavedPicture:
         image |= facts
         return facts
 
-    def _save(self, url: str, name: str) -> dict[str, Any]:
-        client = self._client.within(self._saving)
-        return _with_utf8_paths(file_facts(_kept(client, self._call.journal, url, self._folder, name)))
+    def _take_cutout(self) -> dict[str, Any]:
+        return file_facts(_taken(str(self._given), self._folder, f"{self._stem}-cutout", self._download))
 
-    def _saved(self, task: Task[dict[str, Any]]) -> dict[str, Any]:
-        _await(task, self._call, self._saving)
-        return task.result()
+    def _save(self, url: str, name: str) -> dict[str, Any]:
+        return file_facts(self._download(url, name))
+
+    def _download(self, url: str, name: str) -> Path:
+        return _kept(self._client.within(self.downloads.call), self._call.journal, url, self._folder, name)
 
 
 class SavedFiles:
     """The files of a command that makes several pictures, in one folder."""
 
     def __init__(
-        self, client: FalClient, folder: str, arguments: Mapping[str, Any], *, keeps_original: bool = True
+        self,
+        client: FalClient,
+        folder: str,
+        arguments: Mapping[str, Any],
+        *,
+        keeps_original: bool = True,
+        ending: str = "",
     ) -> None:
-        """For a client that is bound to the command's call. Raises InvalidInput when the folder cannot be written to:
-        before any money is spent."""
+        """For a client that is bound to the command's call; `ending` is added to the pictures' names.
+
+        Raises InvalidInput when the folder cannot be written to: before any money is spent.
+        """
         assert client.call is not None
-        self._workflow = client.call
-        # Not a part of the workflow's call, with which it would be stopped at once.
-        self._saving = Call(self._workflow.remaining() + SAVE_S)
-        self._client = client.within(self._saving)
+        self._call = client.call
+        self.downloads = PaidDownloads(client.call)
+        self._client = client.within(self.downloads.call)
         self._folder = _writable("save_dir", folder)
         self._arguments = arguments
         self._keeps_original = keeps_original
-        self._prefix = (
-            "" if keeps_original else f"{_stem(str(arguments.get('image') or arguments.get('image_url')))[:MAX_STEM]}-"
-        )
+        self._ending = ending
+        self._prefix = "" if keeps_original else f"{_stem_of(arguments)}-"
         self._names: list[tuple[str, str] | None] = [
             (row.name, row.description)
             for row in styles(arguments.get("styles"))
             for _ in range(arguments.get("num_images") or 1)
         ]
-        self._places = Slots(AT_ONCE)
-        self._original: Task[Path | None] | None = None
+        self._original: Task[Path] | None = None
         self._cutout: Task[dict[str, Any]] | None = None
         self._pictures: list[tuple[dict[str, Any], Task[dict[str, Any]]]] = []
 
-    def on_progress(self, event: Mapping[str, Any]) -> None:
+    def of(self, method: Callable[..., Mapping[str, Any]], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The document of the command, whose pictures are saved. An error keeps what was made, and where it is."""
+        try:
+            document = dict(method(**arguments, on_progress=self._on_progress))
+        except FalError as error:
+            if "images" in error.partial:
+                self._finish(error.partial)
+            raise
+        self._finish(document)
+        return document
+
+    def _on_progress(self, event: Mapping[str, Any]) -> None:
         """Save the original once the workflow has begun, and each picture when it is made."""
         if self._original is None and self._keeps_original:
-            self._original = Task(self._save_original)
+            self._original = Task(partial(self._take, str(self._arguments["image"]), "original"))
         if event["step"] == "cutout" and "cutout" in event:
-            self._cutout = Task(partial(self._save_cutout, event["cutout"]))
+            self._cutout = self.downloads.start(partial(self._save_cutout, event["cutout"]))
         if event["step"] == "picture" and event["status"] == "done":
             image = event["image"]
-            self._pictures.append((image, Task(partial(self._save_image, image, self._name_of(image)))))
+            save = partial(self._save_image, image, self._name_of(image))
+            self._pictures.append((image, self.downloads.start(save)))
 
-    def finish(self, document: dict[str, Any], page: Page | None = None) -> None:
+    def _finish(self, document: dict[str, Any]) -> None:
         """Wait for what is still being saved, and tell the paths; what failed is listed in the document's `errors`.
 
         With `page`, a page of it is saved too. Raises Cancelled, with what was made and saved by then.
         """
-        tasks: list[Task[Any]] = [task for _, task in self._pictures]
-        tasks += [task for task in (self._original, self._cutout) if task]
-        for task in tasks:
-            _await(task, self._workflow, self._saving)
-        original = self._original.result() if self._original and not _errors(self._original, None) else None
+        errors: list[Any] = []
         if self._keeps_original:
+            original = self._saved(self._original, None, errors)
             document["original_path"] = None if original is None else str(original)
-        errors = _errors(self._original, None) if self._original else []
-        if self._cutout and document.get("cutout"):
-            if failed := _errors(self._cutout, None):
-                errors += failed
-            else:
-                document["cutout"] = {**document["cutout"], **self._cutout.result()}
+        if (given := self._arguments.get("cutout")) is not None:
+            self._cutout = Task(lambda: file_facts(self._take(str(given), f"{self._prefix}cutout")))
+        if document.get("cutout"):
+            facts = self._saved(self._cutout, None, errors)
+            document["cutout"] = {**document["cutout"], **(facts or {})}
         for image in document["images"]:
-            task = self._task_of(image)
-            if failed := _errors(task, image["style_name"]):
-                errors += failed
-            else:
-                image |= task.result()
+            if (facts := self._saved(self._task_of(image), image["style_name"], errors)) is not None:
+                image |= facts
         document["errors"] = [*(document["errors"] or []), *errors] or None
-        if self._workflow.cancelled:
-            raise Cancelled("The call was cancelled.", partial=_with_utf8_paths(document))
-        if page is not None:
-            self._save_page(document, original, page)
-        document.update(_with_utf8_paths(document))
+        if self._call.cancelled:
+            raise Cancelled("The call was cancelled.", partial=document)
+
+    def save_page(self, document: dict[str, Any], page: Page) -> None:
+        """Write the page of `document`, which is whole."""
+        path = self._folder / PAGE_NAME
+        original = document.get("original_path")
+        shown = {**document, "language": self._arguments.get("language", DEFAULT_LANGUAGE)}
+        document["report_path"] = None
+        try:
+            with replacing(path) as temporary:
+                Path(temporary).write_text(page(shown, None if original is None else Path(original)), encoding="utf-8")
+            document["report_path"] = str(path)
+        except OSError as error:
+            document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
+
+    def _saved(self, task: Task[T] | None, style: str | None, errors: list[Any]) -> T | None:
+        """What a task made; what kept it from that is added to `errors`."""
+        try:
+            return None if task is None else self.downloads.result(task)
+        except (FalError, OSError) as error:
+            errors.append(_error(error, "download", style))
+            return None
 
     def _name_of(self, image: dict[str, Any]) -> str:
         place = self._names.index((image["style_name"], image["style_description"]))
         self._names[place] = None  # the next one of this name gets a number of its own
-        return f"{self._prefix}{place + 1}-{_plain(image['style_name'])}"
-
-    def _save_original(self) -> Path | None:
-        image = str(self._arguments["image"])
-        if os.path.isfile(image):
-            target = self._folder / f"original{Path(image).suffix.lower()}"
-            if not (target.exists() and os.path.samefile(image, target)):
-                with replacing(target) as temporary:
-                    shutil.copyfile(image, temporary)
-            return target
-        return self._save(image, "original")
+        return f"{self._prefix}{place + 1}-{_plain(image['style_name'])}{self._ending}"
 
     def _save_image(self, image: dict[str, Any], name: str) -> dict[str, Any]:
-        with self._places.one(self._saving):
-            facts = file_facts(self._save(image["image_url"], name))
-            # Also in the event's own dict: a command that hangs prints what its events told.
-            image |= facts
-            return facts
+        return self._in_step(lambda: self._download(image["image_url"], name), image, "image", image["style_name"])
 
     def _save_cutout(self, image: dict[str, Any]) -> dict[str, Any]:
-        with self._places.one(self._saving):
-            facts = file_facts(self._save(image["url"], f"{self._prefix}cutout"))
-            image |= facts
-            return facts
+        return self._in_step(lambda: self._download(image["url"], f"{self._prefix}cutout"), image, "cutout")
+
+    def _in_step(
+        self, download: Callable[[], Path], picture: dict[str, Any], name: str, style: str | None = None
+    ) -> dict[str, Any]:
+        """What is known of a picture's file, which is told as the step `download`."""
+
+        def made(facts: dict[str, Any]) -> dict[str, Any]:
+            # Also in the event's own dict: a command that hangs prints what its events told.
+            picture.update(facts)
+            return {name: _with_utf8_paths(picture)}
+
+        return self._call.progress.step("download", lambda: file_facts(download()), made, style=style)
 
     def _task_of(self, image: Mapping[str, Any]) -> Task[dict[str, Any]]:
         """What saves a picture of the document, which is a copy of the one in the event when the workflow failed."""
@@ -245,19 +303,33 @@ class SavedFiles:
                 return task
         raise KeyError(image["style_name"])
 
-    def _save(self, url: str, name: str) -> Path:
-        return _kept(self._client, self._workflow.journal, url, self._folder, name)
+    def _take(self, source: str, name: str) -> Path:
+        return _taken(source, self._folder, name, self._download)
 
-    def _save_page(self, document: dict[str, Any], original: Path | None, page: Page) -> None:
-        path = self._folder / PAGE_NAME
-        shown = {**document, "language": self._arguments.get("language", DEFAULT_LANGUAGE)}
-        document["report_path"] = None
-        try:
-            with replacing(path) as temporary:
-                Path(temporary).write_text(page(shown, original), encoding="utf-8")
-            document["report_path"] = str(path)
-        except OSError as error:
-            document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
+    def _download(self, url: str, name: str) -> Path:
+        return _kept(self._client, self._call.journal, url, self._folder, name)
+
+
+def pictures_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pictures in the document of a command that makes one, or variants of one: copies, which stand in it now."""
+    if document.get("images"):
+        document["images"] = [{**picture} for picture in document["images"]]
+        return list(document["images"])
+    if "image" not in document:
+        return []
+    document["image"] = {**document["image"]}
+    return [document["image"]]
+
+
+def _taken(source: str, folder: Path, name: str, download: Callable[[str, str], Path]) -> Path:
+    """A picture of the user's, a path or a URL, in `folder` too."""
+    if not os.path.isfile(source):
+        return download(source, name)
+    target = folder / f"{name}{Path(source).suffix.lower()}"
+    if not (target.exists() and os.path.samefile(source, target)):
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+    return target
 
 
 def _kept(client: FalClient, journal: Journal | None, url: str, folder: Path, name: str) -> Path:
@@ -269,13 +341,6 @@ def _kept(client: FalClient, journal: Journal | None, url: str, folder: Path, na
     if journal is not None:
         journal.picture_saved(url, path, name)
     return path
-
-
-def _await(task: Task[Any], call: Call, saving: Call) -> None:
-    """Wait for a download within `saving`, which is stopped a moment after its command's `call` was."""
-    while not task.wait(LOOK_S):
-        if call.cancelled and call.over_at() + SAVE_S <= time.monotonic():
-            saving.cancel()
 
 
 def _writable(option: str, folder: str) -> Path:
@@ -293,12 +358,13 @@ def _writable(option: str, folder: str) -> Path:
     return Path(folder)
 
 
-def _stem(photo: str) -> str:
-    """What the files of a photo are named after: its own name without the extension."""
+def _stem_of(arguments: Mapping[str, Any]) -> str:
+    """What the files of a product are named after: its photo's own name without the extension, or its cut-out's."""
+    photo = str(next(arguments[name] for name in ("image", "image_url", "cutout") if arguments.get(name)))
     if photo.strip().lower().startswith("data:"):
         return "picture"
     path = unquote(urlsplit(photo).path) if is_url(photo) else photo
-    return _utf8(Path(path).stem) or "picture"
+    return _utf8(Path(path).stem)[:MAX_STEM] or "picture"
 
 
 def _plain(name: str) -> str:
@@ -313,24 +379,27 @@ def _utf8(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _errors(task: Task[Any], style: str | None) -> list[Any]:
-    """What kept a file from being saved: one error, or none."""
-    try:
-        task.result()
-    except (FalError, OSError) as error:
-        return [_error(error, "download", style)]
-    return []
-
-
 def _error(error: Exception, stage: str, style: str | None) -> Any:
     known = error if isinstance(error, FalError) else InvalidInput(f"The file cannot be saved: {error}.")
     return style_error(known, stage, style)
 
 
-def _with_utf8_paths(document: dict[str, Any]) -> dict[str, Any]:
-    """`document` with its paths as everyone reads them, whatever this process's locale made of their bytes."""
-    names = ("original_path", "report_path", "path")
-    told = {name: _utf8(document[name]) for name in names if document.get(name)}
-    images = [_with_utf8_paths(image) for image in document.get("images", ())]
-    cutout = {"cutout": _with_utf8_paths(document["cutout"])} if document.get("cutout") else {}
-    return {**document, **told, **cutout, **({"images": images} if images else {})}
+@contextlib.contextmanager
+def readable_paths() -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Makes a document, and what an error tells, with paths as everyone reads them, whatever this process's locale made
+    of their bytes."""
+    try:
+        yield _with_utf8_paths
+    except FalError as error:
+        raise error.but(partial=_with_utf8_paths(error.partial)) from error
+
+
+def _with_utf8_paths(document: Any) -> Any:
+    if isinstance(document, list):
+        return [_with_utf8_paths(one) for one in document]
+    if not isinstance(document, dict):
+        return document
+    return {
+        key: _utf8(value) if key in PATHS and isinstance(value, str) else _with_utf8_paths(value)
+        for key, value in document.items()
+    }

@@ -68,7 +68,7 @@ LIMITS: Mapping[str, Schema] = {
     "max_usd": {"exclusiveMinimum": 0, "maximum": int(MAX_USD)},
     "options": {"type": "object"},
     "priority": {"type": "string", "enum": [*PRIORITIES]},
-    "request_id": {"pattern": f"^{REQUEST_ID.pattern}$".replace(r"\w", "A-Za-z0-9_")},
+    "request_id": {"pattern": f"^{REQUEST_ID}$"},
     "webhook_url": {"pattern": rf"^\s*{WEB_URL}\s*$"},
     "image_url": {"pattern": rf"^\s*(?:{WEB_URL}\s*$|data:image/)"},
     "styles": STYLES,
@@ -111,7 +111,7 @@ def options_schema(name: str, command: Command) -> Schema:
         schema["required"] = required
     for option in command.all_options:
         if option.required and option.instead:
-            schema["anyOf"] = [_given(option.name), _given(option.instead)]
+            schema["anyOf"] = [_given(name) for name in (option.name, *option.instead)]
     if needs := [option for option in command.all_options if option.needs]:
         others = {option.name: option for option in command.all_options}
         schema["dependentSchemas"] = {option.name: _needs(option, others) for option in needs}

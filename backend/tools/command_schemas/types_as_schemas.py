@@ -17,7 +17,7 @@ from services.batch import journal as batch_journal
 from services.batch import results as batch_results
 from services.fal import errors, results
 from services.fal.errors import FalError
-from services.shop import listing, listing_writer, picture_check, product_files, shop, text_check
+from services.shop import fidelity, judge, listing, listing_writer, picture_check, product_files, shop, text_check
 from services.shop import results as shop_results
 from services.worker import supervisor
 
@@ -29,6 +29,8 @@ MODULES = (
     results,
     product_files,
     picture_check,
+    fidelity,
+    judge,
     text_check,
     listing_writer,
     listing,
@@ -137,6 +139,11 @@ def type_named(name: str) -> Any:
 @cache
 def _types() -> dict[str, Any]:
     return {name: kind for module in MODULES for name, kind in vars(module).items() if is_typeddict(kind)}
+
+
+def public_types() -> list[Any]:
+    """Every TypedDict that a method returns or a command prints, and those inside them."""
+    return list(_types().values())
 
 
 def error_types() -> list[str]:

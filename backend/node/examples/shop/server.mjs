@@ -19,7 +19,8 @@ const heartbeatS = setting('SHOP_HEARTBEAT_S', '15', isTime, 'a number of second
 const logLevel = setting('LOG', 'warn', (text) => LEVELS.includes(text), `one of ${LEVELS.join(', ')}`);
 const hosts = (process.env.SHOP_HOSTS ?? '').split(',').map((name) => name.trim()).filter(Boolean);
 
-const worker = new FalWorker();
+// A terminal's Ctrl-C is for the shop alone: it closes the worker, which cancels what runs and answers.
+const worker = new FalWorker({ ownProcessGroup: true });
 const shop = await buildShop({ worker, hosts, heartbeatMs: heartbeatS * 1000, logLevel });
 
 let ending = false;

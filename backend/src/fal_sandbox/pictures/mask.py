@@ -30,6 +30,8 @@ SURE, LIKELY, POSSIBLE = 0.93, 0.5, 0.25
 CONFIDENT, LOST = 0.15, 0.33
 """How much of what the network sees is neither clearly object nor clearly background: below the first it knows better
 than the colours do, above the second it has not found one object."""
+BLUR = 0.01
+"""Of the long side: so near to an edge the network sees an inner corner filled, and is not to be believed alone."""
 BRIGHT = 0.35
 """Of a background (white 1) on which dark lines say something; on a dark one they are its noise."""
 LOOP_RIM = 0.2
@@ -86,6 +88,10 @@ def _by_network(work: Array, seen: Array) -> tuple[Array, bool]:
     evidence = gather(work, cv2.dilate(seen, np.ones((9, 9), np.uint8)) > POSSIBLE)
     open_share = float((seen * (1 - seen)).sum() * 4 / max(float(seen.sum()), 1.0))
     mask = _grab_cut(_features(work), _seeds(seen, evidence, confident=open_share < CONFIDENT))
+    if not evidence.calm:
+        # A highlight on the object's edge, in the colour of the background, would be a bite taken out of it.
+        closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(2 * _blur(seen)))
+        mask = np.where((closed > 0) & (seen > SURE), 255, mask).astype(np.uint8)
     return _solid(mask, seen, _enclosed(evidence, seen)), evidence.calm or open_share < LOST
 
 
@@ -107,9 +113,16 @@ def _seeds(seen: Array, evidence: Evidence, *, confident: bool) -> Array:
         if evidence.brightness > BRIGHT:
             lines = _thin(~evidence.reached & (evidence.light < 0.7), near)
             seeds[lines & (seeds & 1 == 0)] = cv2.GC_FGD
-    seeds[seen > SURE] = cv2.GC_FGD
+    sure = seen > SURE
+    if not evidence.calm:
+        sure = cv2.erode(sure.astype(np.uint8), _disc(_blur(seen))) > 0
+    seeds[sure] = cv2.GC_FGD
     seeds[_enclosed(evidence, seen)] = cv2.GC_BGD
     return seeds
+
+
+def _blur(seen: Array) -> int:
+    return max(1, round(float(max(seen.shape)) * BLUR))
 
 
 def _thin(area: Array, near: Array) -> Array:

@@ -55,6 +55,7 @@ def _load() -> InferenceSession | None:
         import onnxruntime
     except ImportError:
         return None
+    onnxruntime.disable_telemetry_events()  # it would tell its makers of each use
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     # Threads that wait by spinning take the processor from whatever else runs there.

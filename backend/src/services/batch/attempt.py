@@ -17,6 +17,7 @@ from services.batch.product_journal import ProductJournal
 from services.batch.recipe import Recipe
 from services.fal.call import Call
 from services.fal.errors import (
+    AmbiguousSubmit,
     AuthError,
     BalanceExhausted,
     BudgetExceeded,
@@ -92,8 +93,10 @@ def _failure_in(document: Mapping[str, Any]) -> dict[str, Any]:
     """The failure that a document tells: its own, or that of the first step that left something out."""
     if document.get("error") is not None:
         return dict(document)
-    rows = [row for row in document.get("errors") or () if row["stage"] not in HARMLESS_STAGES]
-    return {"hint": None, **rows[0]} if rows else {}
+    for row in document.get("errors") or ():
+        if row["stage"] not in HARMLESS_STAGES or row["error_type"] == AmbiguousSubmit.error_type:
+            return {"hint": None, **row}
+    return {}
 
 
 def _error_in(failure: Mapping[str, Any]) -> FalError | None:

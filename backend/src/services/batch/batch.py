@@ -25,10 +25,11 @@ from typing import Any, Union
 
 from services.batch.attempt import attempt
 from services.batch.brake import Brake
-from services.batch.journal import COUNTED, NewProduct, Product, ProductState, Store, check_recipe
+from services.batch.journal import COUNTED, JournalError, NewProduct, Product, ProductState, Store, check_recipe
 from services.batch.keys import folder_of
 from services.batch.manifest import BadLine, Manifest
 from services.batch.page import Page
+from services.batch.postgres_journal import PostgresStore
 from services.batch.product_journal import PASSING, ProductJournal
 from services.batch.recipe import Recipe, RecipeOf, of_method
 from services.batch.results_file import ResultsFile
@@ -37,6 +38,7 @@ from services.batch.settle import settle as settle_jobs
 from services.batch.sqlite_journal import SqliteStore
 from services.fal.arguments import folder
 from services.fal.call import Call
+from services.fal.costs import check_max_usd
 from services.fal.errors import AuthError, BudgetExceeded, Cancelled, FalError, InvalidInput, as_fal_error
 from services.fal.log import logger
 from services.fal.progress import Progress
@@ -83,7 +85,7 @@ class Batch:
         confirm: Callable[[int], object] | None = None,
         within: Call | None = None,
         recipe_of: RecipeOf = of_method,
-        store: Store | None = None,
+        journal: str | None = None,
     ) -> None:
         """
         - input: a manifest (JSON Lines or CSV), a folder of photos, or mappings with `key` and the options of a
@@ -101,7 +103,8 @@ class Batch:
         - confirm: called with the number of products that are new, before anything is begun; may raise
         - within: a call that another thread may cancel
         - recipe_of: makes the recipe of a command and its options
-        - store: what keeps the journal (default: SQLite in the output's folder)
+        - journal: the URL of a PostgreSQL database, for a batch that several machines make (the extra `cluster`);
+          with `input` it begins there, without it this machine takes part (default: SQLite in the output's folder)
 
         Raises InvalidInput and MissingKey before anything is sent, and JournalError.
         """
@@ -117,7 +120,8 @@ class Batch:
         """Lines of the manifest that were left out."""
         self.settled: Settled | None = None
         """What came of asking fal for the jobs that were in doubt."""
-        self._store = store or SqliteStore(self.output)
+        self._is_shared = journal is not None
+        self._store = store_of(journal, self.output)
         self._began = time.monotonic()
         try:
             self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
@@ -152,24 +156,29 @@ class Batch:
         env_file: str | os.PathLike[str] | None,
     ) -> None:
         """The client, the journal, and the products in it; what is wrong with them is told before anything is sent."""
-        settings = FalClient(env_file=env_file).settings
+        # Settings that make no sense are refused before the journal has them.
+        settings = FalClient(timeout=self._timeout_s, max_concurrency=max_jobs, env_file=env_file).settings
+        if max_usd is not None:
+            check_max_usd(max_usd)
         fixed = {"endpoints": dict(settings.endpoints), "models": {k: list(v) for k, v in settings.models.items()}}
         recipe: Recipe | None = None
-        products: list[NewProduct] = []
+        products: Iterable[NewProduct] = ()
         if source is not None or command is not None or options is not None:
             recipe = recipe_of(command or DEFAULT_COMMAND, options or {})
         if source is not None and recipe is not None:
-            manifest = Manifest(source, recipe.read)
-            products = manifest.products()
+            products = manifest = Manifest(source, recipe.read)
             self.bad_lines = manifest.bad_lines
             if self._confirm is not None and not self._store.is_there():
-                self._confirm(len(products))
+                self._confirm(manifest.count)
         make_folder(self.output)
         named = recipe and {"command": recipe.command, "options": dict(recipe.options), **fixed}
         row = self._store.open(named, max_jobs, max_usd)
         check_recipe(row.recipe, {**row.recipe, **fixed})
         self._recipe = recipe or recipe_of(row.recipe["command"], row.recipe["options"])
         self._store.add(products)
+        if source is None and not self._store.has_products():
+            # Its first run was ended before it had read its input.
+            raise InvalidInput(f"The batch in {str(self.output)!r} has no products.", hint="Run it again with --input.")
         self.max_jobs = row.max_jobs
         self._has_limit = row.max_usd is not None
         self._client = FalClient(timeout=self._timeout_s, max_concurrency=row.max_jobs, env_file=env_file)
@@ -194,6 +203,8 @@ class Batch:
                 over += 1
             else:
                 yield line
+        if not isinstance(self._brake.reason, JournalError):
+            self._results.make_whole()
         if self._brake.reason is not None:
             raise self._brake.reason
 
@@ -230,7 +241,11 @@ class Batch:
 
     @property
     def how_to_resume(self) -> str:
-        return f"It goes on where it was when it is run again with --output {shlex.quote(str(self.output))} alone."
+        # The journal's URL may hold a password.
+        where = "the same --journal and " if self._is_shared else ""
+        return (
+            f"It goes on where it was when it is run again with {where}--output {shlex.quote(str(self.output))} alone."
+        )
 
     def counts(self) -> dict[str, Any]:
         """How far it is: products by their state, jobs by theirs, US dollars, and seconds."""
@@ -330,6 +345,11 @@ class Batch:
             self._index.update(total=sum(self.counts()["products"].values()))
         except (OSError, FalError) as error:
             logger.warning(f"index.html cannot be written: {error}")
+
+
+def store_of(journal: str | None, output: Path) -> Store:
+    """What keeps the journal: the database at a URL, or a file in the output's folder."""
+    return SqliteStore(output) if journal is None else PostgresStore(journal)
 
 
 def counts_of(store: Store) -> dict[str, Any]:

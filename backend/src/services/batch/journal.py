@@ -54,11 +54,9 @@ class BatchIncomplete(FalError):
     error_type = "batch_incomplete"
 
 
-class OwnerMayLive(FalError):
+class OwnerMayLive(Exception):
     """The intent is younger than OWNER_GONE_S and another owner's: put the product back with a delay."""
 
-    error_type = "busy"
-    default_retryable = True
     wait_s: float = OWNER_GONE_S
     """After how long it is its owner's no more."""
 
@@ -187,6 +185,10 @@ class Store(ABC):
     def add(self, products: Iterable[NewProduct]) -> int:
         """Add those whose key is new, all or none; how many were. A known key whose input differs raises JournalError
         that names it."""
+
+    @abstractmethod
+    def has_products(self) -> bool:
+        """Whether any was ever added."""
 
     @abstractmethod
     def claim(self, limit: int) -> Sequence[Product]:

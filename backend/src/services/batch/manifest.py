@@ -6,6 +6,7 @@ it, before anything is sent: nobody can know which of the two was meant.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -51,37 +52,45 @@ Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Manifest:
-    """What is to be made, and what is wrong with it."""
+    """What is to be made, and what is wrong with it. It is read twice, so that it is never held as a whole."""
 
     def __init__(self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], read: Read) -> None:
-        """`source` is a file, a folder of photos, or rows that are there already."""
-        self._source = source
+        """`source` is a file, a folder of photos, or rows that are there already.
+
+        Raises InvalidInput for keys that come twice, and for a file that cannot be read.
+        """
+        self._source = source if isinstance(source, str | os.PathLike | list) else list(source)
         self._read = read
         self.bad_lines: list[BadLine] = []
+        self.count = 0
+        """Products of good lines."""
+        self._check()
 
-    def products(self) -> list[NewProduct]:
-        """Every product of a good line. Raises InvalidInput for keys that come twice, and for a file that cannot be
-        read."""
-        found: list[NewProduct] = []
+    def __iter__(self) -> Iterator[NewProduct]:
+        """Every product of a good line."""
+        for row in self._rows():
+            with contextlib.suppress(FalError):
+                yield self._product(row)
+
+    def _check(self) -> None:
         lines: dict[str, int] = {}
         twice: list[str] = []
         for row in self._rows():
             try:
-                product = self._product(row)
+                key = self._product(row).key
             except FalError as error:
                 self.bad_lines.append(BadLine(row.line, str(error)))
                 continue
-            first = lines.setdefault(same_folder(product.key), row.line)
+            self.count += 1
+            first = lines.setdefault(same_folder(key), row.line)
             if first != row.line:
-                twice.append(f"{shown(product.key, 60)!r} in lines {first} and {row.line}")
-            found.append(product)
+                twice.append(f"{shown(key, 60)!r} in lines {first} and {row.line}")
         if twice:
             more = f", and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else ""
             raise InvalidInput(
                 f"Keys come twice, or differ only in case: {', '.join(twice[:MOST_NAMED])}{more}.",
                 hint="Give each product a key of its own. Nothing was sent.",
             )
-        return found
 
     def _product(self, row: Row) -> NewProduct:
         values = dict(row.values)

@@ -171,9 +171,11 @@ def _texts(result: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def _problems(row: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[Problem]:
-    if row.get("error"):
+    errors = _list(result.get("errors"))
+    # A product fails with the error of its first step that did.
+    if row.get("error") and row["error"] not in [error.get("error") for error in errors]:
         yield {"what": "", "error": _text(row["error"]), "hint": _text(row.get("hint") or "")}
-    for error in _list(result.get("errors")):
+    for error in errors:
         what = " ".join(str(error[key]) for key in ("stage", "style") if error.get(key))
         what = what[:1].upper() + what[1:]
         yield {"what": _text(what), "error": _text(error.get("error")), "hint": _text(error.get("hint") or "")}

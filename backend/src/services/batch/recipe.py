@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from services.fal.errors import InvalidInput
 from services.fal_service import FalClient
-from services.saved_files import SavedPicture, made_and_saved
+from services.saved_files import SavedPicture, made_and_saved, readable_paths
 
 Values = Mapping[str, Any]
 NOT_OPTIONS = ("self", "timeout", "with_logs", "on_progress")
@@ -55,7 +55,8 @@ def _make(method: str, client: FalClient, options: Values, folder: Path) -> Mapp
         return made_and_saved(client, method, options, str(folder))
     if method in ONE:
         arguments = {**options, "save_dir": str(folder)}
-        return SavedPicture(client, method, arguments).of(method, arguments)
+        with readable_paths() as readable:
+            return readable(SavedPicture(client, method, arguments).of(method, arguments))
     result: Mapping[str, Any] = getattr(client, method)(**options)
     return result
 

@@ -11,14 +11,19 @@ class BatchLine(TypedDict):
     """One line of results.jsonl: what came of one product."""
 
     key: str
+    """What names the product, and its folder."""
     line: int
     """Where it stands in the manifest, from 1."""
     status: Literal["done", "failed", "ambiguous"]
+    """How it ended; ambiguous: nobody knows whether fal runs, and bills, a job."""
     result: dict[str, Any] | None
     """The document of the command, as far as it is."""
     error: str | None
+    """What went wrong, and what to do next."""
     error_type: str | None
+    """Stable name of this kind of failure."""
     hint: str | None
+    """What to do next."""
     attempts: int
     """How often it was begun."""
     seconds: float
@@ -29,16 +34,22 @@ class BatchLine(TypedDict):
 
 class ProductCounts(TypedDict):
     waiting: int
+    """Not begun."""
     running: int
+    """Begun, and not ended."""
     done: int
+    """Made."""
     failed: int
+    """Failed."""
     ambiguous: int
     """Products with a job of which nobody knows whether fal runs and bills it."""
 
 
 class LeftOut(TypedDict):
     line: int
+    """Where it stands in the manifest, from 1."""
     error: str
+    """Why."""
 
 
 class SettledJobs(TypedDict):
@@ -56,6 +67,7 @@ class BatchDocument(TypedDict):
     output: Kept[str]
     """The folder with results.jsonl and a folder of each product's pictures."""
     products: Kept[ProductCounts]
+    """How many there are, by state."""
     jobs: Kept[dict[str, int]]
     """By their state: sent, done, failed, ambiguous."""
     cost_usd: Kept[float]
@@ -63,6 +75,7 @@ class BatchDocument(TypedDict):
     committed_usd: Kept[float]
     """With what is reserved for jobs that run, are in doubt, or whose cost is not known."""
     max_usd: Kept[float | None]
+    """What the batch may cost at most."""
     seconds: Kept[float]
     """Of this run."""
     left_out: Kept[list[LeftOut]]

@@ -150,6 +150,10 @@ class SqliteStore(Store):
                     raise other_input(one, json.loads(found[0]))
         return added
 
+    def has_products(self) -> bool:
+        with self._reading() as sql:
+            return bool(sql.execute("SELECT EXISTS (SELECT 1 FROM product)").fetchone()[0])
+
     def claim(self, limit: int) -> Sequence[Product]:
         with self._transaction() as sql:
             rows = sql.execute(

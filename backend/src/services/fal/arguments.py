@@ -5,6 +5,7 @@ A local path is only ever read where a path was asked for; an image URL never is
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,17 +25,22 @@ MAX_JOBS = 1_000_000
 MAX_DATA_URI_BYTES = 10 * 1024 * 1024
 """fal's own limit for inputs given as a data URI."""
 
-_WITH_BLANKS = re.compile(r"(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z", re.IGNORECASE)
-_SCHEME = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
-_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z")
+_WITH_BLANKS = r"(?i)(https?://[^\s/?#]+)([/?#][^\r\n\t]*)\Z"
+_SCHEME = r"(?i)\s*(?:[a-z][a-z0-9+.-]*://|data:)"
+_DATA_URI = r"data:image/[\w.+-]+;base64,[A-Za-z0-9+/=\s]+\Z"
 
-
+LENGTH_WORDS = (10, 2000)
+"""The least and the most words that a description may be asked for."""
+MAX_FACTS_CHARS = 20_000
+"""Of facts, as JSON."""
+MAX_NUMBER = 10**15
+"""Of facts: huge integers cannot be written out, and infinity and NaN are none."""
 MAX_SEED = 2**31 - 1
 """Of Bria's endpoints (https://fal.ai/models/fal-ai/bria/background/replace/api)."""
 MAX_SIDE = 99_999
 MAX_VARIANTS = 4
 """What one job of any of fal's picture endpoints makes at most."""
-_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})\Z")
+_SIZE = r"([1-9]\d{0,4})x([1-9]\d{0,4})\Z"
 
 
 class PictureOptions(NamedTuple):
@@ -44,6 +50,17 @@ class PictureOptions(NamedTuple):
     """How many variants are made."""
     others: Mapping[str, Any]
     """The other options that were given, by the names that the methods have for them."""
+
+
+class Description(NamedTuple):
+    """What a product's description is to be like."""
+
+    language: str
+    tone: str | None = None
+    length: int | None = None
+    """About how many words it has; None: two sentences."""
+    facts: Mapping[str, Any] | None = None
+    """What is known of the product, apart from its categories."""
 
 
 class Style(NamedTuple):
@@ -115,7 +132,7 @@ def flag(value: object, name: str) -> bool:
 def web_url(value: object, name: str) -> str:
     """`value` when it is an http(s) URL with a host and one meaning only; blanks in its path are encoded."""
     url = text(value, name).strip()
-    if (found := _WITH_BLANKS.match(url)) is not None:
+    if (found := re.match(_WITH_BLANKS, url)) is not None:
         url = found[1] + found[2].replace(" ", "%20")
     fault = fault_of(url)
     try:
@@ -141,7 +158,7 @@ def image_url(value: object, name: str = "image_url") -> str:
                 f"{name} must be an http(s) URL or a data URI of an image, not {shown(url, 200)!r}{_because(url)}. "
                 "Upload a local file first (upload_file, or the command upload-file)."
             ) from error
-    if not _DATA_URI.match(url):
+    if not re.match(_DATA_URI, url):
         raise InvalidInput(f"{name} must look like data:image/png;base64,... when it is a data URI.")
     if len(url) > MAX_DATA_URI_BYTES:
         raise InvalidInput(f"{name} is a data URI of more than 10 MiB, which fal refuses. Upload the file instead.")
@@ -155,7 +172,7 @@ def _because(url: str) -> str:
 
 def is_url(value: object) -> bool:
     """Whether `value` is meant as a URL where a local path may stand too: it begins with a scheme."""
-    return isinstance(value, str) and _SCHEME.match(value) is not None
+    return isinstance(value, str) and re.match(_SCHEME, value) is not None
 
 
 def image_urls(value: object, name: str = "image_urls") -> list[str]:
@@ -213,6 +230,49 @@ def categories(value: object) -> dict[str, str]:
     return dict(value)
 
 
+def length(value: object) -> int:
+    """How many words a description is to have."""
+    least, most = LENGTH_WORDS
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidInput(f"length must be a whole number of words from {least} to {most:,}, not {value!r}.")
+    return value
+
+
+def facts(value: object) -> dict[str, Any]:
+    """What is known of a product, as names and values: texts, numbers, true or false, or lists of them."""
+    if not isinstance(value, Mapping) or not value:
+        raise InvalidInput(
+            'facts must be an object that is not empty, such as {"material": "ceramic", "size": "350 ml"}.'
+        )
+    known = {text(name, "a fact's name"): _fact(name, item) for name, item in value.items()}
+    if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
+        raise InvalidInput(f"facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
+    return known
+
+
+def _fact(name: str, value: object) -> Any:
+    if isinstance(value, str):
+        return text(value, f"facts[{name!r}]")
+    if isinstance(value, bool | int | float) and -MAX_NUMBER < value < MAX_NUMBER:
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):
+        return [_fact(name, item) for item in value]
+    raise InvalidInput(f"facts[{name!r}] must be a text, a number, true or false, or a list of them.")
+
+
+def _are_plain(items: Sequence[object]) -> bool:
+    return bool(items) and all(isinstance(item, str | bool | int | float) for item in items)
+
+
+def description(language: object, tone: object, length_words: object, known: object) -> Description:
+    return Description(
+        text(language, "language"),
+        optional_text(tone, "tone"),
+        None if length_words is None else length(length_words),
+        None if known is None else facts(known),
+    )
+
+
 def styles(value: object) -> list[Style]:
     """Styles given as `{"name", "description"}` or as the name of a default one; None means the default three."""
     if value is None:
@@ -263,7 +323,7 @@ def _image_size(value: object) -> tuple[int, int] | str:
         return _whole(value[0], "image_size[0]", 1, MAX_SIDE), _whole(value[1], "image_size[1]", 1, MAX_SIDE)
     if not isinstance(value, str):
         raise InvalidInput(f"image_size must be a width and a height, such as 1000x800, not {shown(repr(value), 100)}.")
-    size = _SIZE.match(value)
+    size = re.match(_SIZE, value)
     return (int(size[1]), int(size[2])) if size else text(value, "image_size")
 
 

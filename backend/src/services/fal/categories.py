@@ -37,9 +37,9 @@ MAX_ESCAPES = 3
 """How many times over an answer may be escaped as a JSON text."""
 
 _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
-_THOUGHT_BEGINS = re.compile(rf"<{_THOUGHT}>", re.IGNORECASE)
-_THOUGHT_ENDS = re.compile(rf"</{_THOUGHT}\s{{0,9}}>", re.IGNORECASE)
-_NOT_IN_NAME = re.compile(r"^[\W\d_]+|[\W_]+")
+_THOUGHT_BEGINS = rf"(?i)<{_THOUGHT}>"
+_THOUGHT_ENDS = rf"(?i)</{_THOUGHT}\s{{0,9}}>"
+_NOT_IN_NAME = r"^[\W\d_]+|[\W_]+"
 _PAIR_NAMES = ("name", "key", "category", "attribute", "field", "property", "label", "type")
 _PAIR_VALUES = ("value", "values", "answer", "result", "text", "content")
 _NOTHING = frozenset(
@@ -98,10 +98,10 @@ def _objects(text: str) -> list[Found]:
 
 def _after_thinking(text: str) -> str:
     ends = 0
-    for tag in _THOUGHT_ENDS.finditer(text):
+    for tag in re.finditer(_THOUGHT_ENDS, text):
         ends = tag.end()
-    begins = _THOUGHT_BEGINS.search(text, ends)
-    return text[ends : begins.start() if begins else len(text)]
+    begins = re.search(_THOUGHT_BEGINS, text[ends:])
+    return text[ends : ends + begins.start() if begins else len(text)]
 
 
 def _last_named(objects: list[Found]) -> dict[str, str]:
@@ -173,7 +173,8 @@ def _says_nothing(value: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    return _NOT_IN_NAME.sub("", name).casefold()
+    return re.sub(_NOT_IN_NAME, "", name).casefold()
 
 
-_CATEGORIES = {_plain(name): name for name in CATEGORY_NAMES}
+_CATEGORIES = {name.replace("_", ""): name for name in CATEGORY_NAMES}
+"""By their names as `_plain` gives them."""

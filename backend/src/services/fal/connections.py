@@ -21,15 +21,12 @@ import contextlib
 import errno
 import math
 import os
-import re
 import selectors
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 from urllib.request import getproxies, proxy_bypass
 
@@ -67,11 +64,6 @@ NETWORK_ERRORS = (
     httpcore.UnsupportedProtocol,
 )
 """What a connection raises; httpcore's errors have no base of their own."""
-
-_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
-"""How OpenSSL names the files of a folder, so that it reads only the one it needs."""
-_PEM_SUFFIXES = (".pem", ".crt", ".cer")
-
 
 _BEGUN = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 
@@ -499,49 +491,3 @@ class _Race:
         self._lost.add(address)
         self._failure = error
         self._next_at = 0.0
-
-
-def tls_context() -> ssl.SSLContext:
-    """What all connections of a client verify certificates with. Raises InvalidInput, naming the variable at fault.
-
-    SSL_CERT_FILE and SSL_CERT_DIR replace certifi's certificates; REQUESTS_CA_BUNDLE (else CURL_CA_BUNDLE) is added.
-    Each may be a file or a folder, SSL_CERT_DIR several of them.
-    """
-    named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-    context = _empty_context() if named else httpx.create_ssl_context(trust_env=False)
-    added = "REQUESTS_CA_BUNDLE" if os.environ.get("REQUESTS_CA_BUNDLE") else "CURL_CA_BUNDLE"
-    for name in (*named, added):
-        value = os.environ.get(name, "")
-        for place in filter(None, value.split(os.pathsep) if name == "SSL_CERT_DIR" else [value]):
-            _load(context, name, Path(place))
-    return context
-
-
-def _empty_context() -> ssl.SSLContext:
-    """As `ssl.create_default_context`, trusting nobody yet."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if sys.version_info >= (3, 13):  # as create_default_context does, which would load the system's certificates
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-    return context
-
-
-def _load(context: ssl.SSLContext, name: str, place: Path) -> None:
-    try:
-        if not place.is_dir():
-            context.load_verify_locations(cafile=place)
-            return
-        files = sorted(file.name for file in place.iterdir())
-        if any(_HASHED.fullmatch(file) for file in files):
-            context.load_verify_locations(capath=place)
-            return
-        certificates = [file for file in files if file.lower().endswith(_PEM_SUFFIXES)]
-        if not certificates:
-            raise OSError("the folder holds no certificates (*.pem, *.crt, or names as `openssl rehash` makes them)")
-        for file in certificates:
-            context.load_verify_locations(cafile=place / file)
-    except OSError as error:
-        reason = error.strerror if not isinstance(error, ssl.SSLError) and error.strerror else error
-        raise InvalidInput(
-            f"The trusted certificates of {name} ({str(place)!r}) cannot be read: {reason}. "
-            f"Correct {name}, or unset it to trust the usual ones."
-        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from services.fal.call import Call
 from services.fal.endpoints import MODEL_CHAINS, ROLES, chain_for
@@ -15,6 +15,7 @@ from services.fal.settings import Settings
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
+    from services.fal.results import DoctorResult
 
 PACKAGES = ("fal-client", "requests", "python-dotenv", "httpx")
 # A status of a job that never was: 401 when the key is wrong, 404 when it is not.
@@ -43,7 +44,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
+def examine(call: Call, settings: Settings, api: FalApi) -> DoctorResult:
     """What a person who asks for help should send along. Sends no job and costs nothing."""
     hosts = {host: _reach(call, api, url) for host, url in HOSTS.items()}
     from datetime import datetime, timezone  # as platform above
@@ -53,7 +54,7 @@ def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
     for warning in warnings:
         logger.warning("%s", warning)
     failure = next((row["failure"] for row in hosts.values() if row["failure"]), None)
-    return {
+    document = {
         "versions": versions(),
         "settings": {
             "key": masked(settings.key),
@@ -75,6 +76,7 @@ def examine(call: Call, settings: Settings, api: FalApi) -> dict[str, Any]:
         "warnings": warnings,
         **({"error": None} if failure is None else report(failure)),
     }
+    return cast("DoctorResult", document)
 
 
 def _reach(call: Call, api: FalApi, url: str) -> dict[str, Any]:

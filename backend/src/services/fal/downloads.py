@@ -12,13 +12,14 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from services.fal.call import Call, side_by_side
+from services.fal.call import LOOK_S, Call, Slots, Task, side_by_side
 from services.fal.errors import BadOutput, FalError, InvalidInput
 from services.fal.hosts import WebUrl, is_file_host, parse
 from services.fal.image_files import content_type_of, size_of
@@ -27,8 +28,13 @@ from services.fal.redaction import shown
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
 
+T = TypeVar("T")
 MAX_NAME_BYTES = 200
 """File systems take 255; the temporary name and the extension are longer."""
+AT_ONCE = 8
+"""Downloads side by side."""
+SAVE_S = 1.0
+"""How much longer than its call the download of a paid picture may take: within the grace in which a command ends."""
 MAX_STEM = 48
 """Characters of what the files of a result are named after; what follows it must not be cut off."""
 EXTENSIONS = {
@@ -38,6 +44,32 @@ EXTENSIONS = {
     "image/gif": ".gif",
     "image/avif": ".avif",
 }
+
+
+class PaidDownloads:
+    """Downloads of what a call has paid for, while it goes on and a moment longer: also when it is cancelled, takes too
+    long or fails after that."""
+
+    def __init__(self, call: Call) -> None:
+        self._paid_by = call
+        # Not a part of it, with which the downloads would be stopped at once.
+        self.call = Call(call.remaining() + SAVE_S)
+        """What the downloads are parts of."""
+        self._places = Slots(AT_ONCE)
+
+    def start(self, download: Callable[[], T]) -> Task[T]:
+        def in_place() -> T:
+            with self._places.one(self.call):
+                return download()
+
+        return Task(in_place)
+
+    def result(self, task: Task[T]) -> T:
+        """Wait for a download, which is stopped a moment after its call was; its value, or its error raised here."""
+        while not task.wait(LOOK_S):
+            if self._paid_by.cancelled and self._paid_by.over_at() + SAVE_S <= time.monotonic():
+                self.call.cancel()
+        return task.result()
 
 
 class Downloads:

@@ -191,7 +191,7 @@ MODEL_CHAINS: Mapping[str, tuple[str, ...]] = {
 MODEL_LIST = "https://openrouter.ai/models"
 
 _KNOWN = {row.path: row for row in (*(row for chain in CHAINS.values() for row in chain), *BY_HAND)}
-_PATH = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)+")
+_PATH = r"[A-Za-z0-9][\w.-]*(/[\w.-]+)+"
 
 
 def check_endpoint(value: str, name: str, role: str) -> str:
@@ -203,7 +203,7 @@ def check_endpoint(value: str, name: str, role: str) -> str:
             raise InvalidInput(f"{name} cannot be used as a URL, since {error}: {shown(value, 200)!r}.") from error
         if own.scheme == "https":
             return own.whole
-    if not _PATH.fullmatch(value) or ".." in value:
+    if not re.fullmatch(_PATH, value) or ".." in value:
         or_own = ", or an https:// URL of your own" if role == "photokit" else ""
         raise InvalidInput(f"{name} must look like owner/app{or_own}, not {shown(value, 200)!r}.")
     return value

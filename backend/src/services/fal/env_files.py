@@ -25,7 +25,7 @@ GLANCE_S = 1.0
 """The same for a pipe that is not needed, since the key is known without it."""
 MAX_BYTES = 1024 * 1024
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_DESCRIPTOR = re.compile(r"/dev/stdin|(?:/dev/fd|/proc/self/fd)/(\d{1,9})")
+_DESCRIPTOR = r"/dev/stdin|(?:/dev/fd|/proc/self/fd)/(\d{1,9})"
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -95,7 +95,7 @@ def _read(path: str, wait_s: float) -> bytes:
 
 
 def _open(path: str) -> int:
-    if own := _DESCRIPTOR.fullmatch(path):
+    if path.startswith("/") and (own := re.fullmatch(_DESCRIPTOR, path)):
         # Not opened anew: a socket cannot be, and a pipe's end would not be seen.
         return os.dup(int(own[1] or 0))
     # Opening a pipe must not wait for its writer.

@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from types import MappingProxyType
@@ -25,7 +25,6 @@ import httpx
 from httpx_sse import EventSource, SSEError
 
 from services.fal.call import CLEANUP_S, PAUSED_S, Call, Slots
-from services.fal.connections import tls_context
 from services.fal.errors import BadOutput, FalError, InvalidInput, NotFound, ServiceError
 from services.fal.hosts import WebUrl, fault_of, is_fal_host, parse
 from services.fal.log import logger, outline
@@ -82,12 +81,12 @@ DRAIN_S = 0.05
 class FalApi:
     """One client's way to fal: one TLS context, one set of connections, one upload token."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tls: ssl.SSLContext) -> None:
         # (0, 0, …) is a checkout whose version nobody knows.
         if version_tuple[:2] > (0, 0) and version_tuple[:3] < LEAST_FAL_CLIENT:
             raise _fault_of_fal_client(ImportError())
         keep = max(settings.max_concurrency, MULTIPART_MAX_CONCURRENCY)
-        self._transport = Transport(tls_context(), keep, settings.key, self._withdraw)
+        self._transport = Transport(tls, keep, settings.key, self._withdraw)
         self._token = _UploadToken()
         self._treatment = _treatment(settings)
         self._priority = (
@@ -99,7 +98,7 @@ class FalApi:
         self._transport.close()
 
     def _client(self, call: Call) -> _ClientOfCall:
-        return _ClientOfCall(bound=_BoundTransport(self._transport, call), token=self._token)
+        return _ClientOfCall(_BoundTransport(self._transport, call), self._token)
 
     def submit(
         self,
@@ -280,7 +279,6 @@ class _UploadToken:
         self.renewing = Slots(1)
 
 
-@dataclass(frozen=True, kw_only=True)
 class _ClientOfCall(SyncClient):
     """fal-client's SyncClient for one call, over our transport; it does not know the key.
 
@@ -288,9 +286,14 @@ class _ClientOfCall(SyncClient):
     SyncClient gets what it sends with; a test pins them.
     """
 
-    key: str | None = field(default=MASK, repr=False)
     bound: _BoundTransport
     token: _UploadToken
+
+    def __init__(self, bound: _BoundTransport, token: _UploadToken) -> None:
+        super().__init__(key=MASK)
+        # SyncClient is a frozen dataclass; making another one of it takes half a millisecond at every start.
+        object.__setattr__(self, "bound", bound)
+        object.__setattr__(self, "token", token)
 
     @cached_property
     def _client(self) -> httpx.Client:

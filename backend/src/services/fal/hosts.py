@@ -10,24 +10,23 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-_FAL_HOST = re.compile(r"(.+\.)?(fal\.run|falrun\.com|fal\.ai|fal\.media)", re.IGNORECASE)
-_RUN_HOST = re.compile(r"(.+\.)?(fal\.run|falrun\.com)", re.IGNORECASE)
-_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>[^#]*)", re.IGNORECASE)
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NOT_PUBLIC = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        "100.64.0.0/10",  # carrier-grade NAT
-        "192.88.99.0/24",  # 6to4 relays
-        "::/96",  # IPv4-compatible
-        "::ffff:0:0/96",  # IPv4-mapped
-        "64:ff9b::/96",  # NAT64
-        "64:ff9b:1::/48",  # NAT64 of a network's own
-        "2001::/32",  # Teredo
-        "2002::/16",  # 6to4
-        "fec0::/10",  # site-local
-    )
+_RUN_DOMAINS = ("fal.run", "falrun.com")
+_FAL_DOMAINS = (*_RUN_DOMAINS, "fal.ai", "fal.media")
+# Patterns here and elsewhere are texts, which `re` compiles when they are used first: compiling at import all that a
+# command may need would take a tenth of a short command's time.
+_URL = r"(?i)(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<rest>[^#]*)"
+_HOST = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+_NOT_PUBLIC = (
+    "100.64.0.0/10",  # carrier-grade NAT
+    "192.88.99.0/24",  # 6to4 relays
+    "::/96",  # IPv4-compatible
+    "::ffff:0:0/96",  # IPv4-mapped
+    "64:ff9b::/96",  # NAT64
+    "64:ff9b:1::/48",  # NAT64 of a network's own
+    "2001::/32",  # Teredo
+    "2002::/16",  # 6to4
+    "fec0::/10",  # site-local
 )
 """Beside what `ipaddress` itself calls private: these lead to an IPv4 address inside, or into a local network."""
 
@@ -55,11 +54,11 @@ class WebUrl(NamedTuple):
 
 def fault_of(url: str) -> str | None:
     """What makes `url` one that programs read differently, as the end of a sentence; None when it is fine."""
-    if _CONTROL.search(url):
+    if re.search(_CONTROL, url):
         return "it holds a line break or another control character"
     if "\\" in url:
         return "it holds a backslash"
-    found = _URL.match(url)
+    found = re.match(_URL, url)
     if found is None:
         return "it does not begin with http:// or https://"
     if "@" in found["authority"]:
@@ -73,7 +72,7 @@ def parse(url: str) -> WebUrl:
     """`url` in its parts. Raises ValueError, which says what is wrong with it, for one that is not fetched."""
     if fault := fault_of(url):
         raise ValueError(fault)
-    found = _URL.match(url)
+    found = re.match(_URL, url)
     assert found is not None
     host, port = _host_and_port(found["authority"])
     scheme = found["scheme"].lower()
@@ -83,7 +82,7 @@ def parse(url: str) -> WebUrl:
 
 def _host_and_port(authority: str) -> tuple[str, int | None]:
     host, _, port = authority.rpartition(":") if re.search(r":\d*\Z", authority) else (authority, "", "")
-    if not _HOST.fullmatch(host) or ".." in host:
+    if not re.fullmatch(_HOST, host) or ".." in host:
         raise ValueError("its host is not a name in ASCII (an international name begins with xn--)")
     if port and (len(port) > 5 or not 0 < int(port) < 65_536):
         raise ValueError("its port is not a number from 1 to 65535")
@@ -96,12 +95,18 @@ def _host_and_port(authority: str) -> tuple[str, int | None]:
 
 
 def is_fal_host(host: str) -> bool:
-    return bool(_FAL_HOST.fullmatch(host))
+    return _is_in(host, _FAL_DOMAINS)
 
 
 def is_run_host(host: str) -> bool:
     """Hosts on which a POST may start a job that costs money."""
-    return bool(_RUN_HOST.fullmatch(host))
+    return _is_in(host, _RUN_DOMAINS)
+
+
+def _is_in(host: str, domains: tuple[str, ...]) -> bool:
+    """Whether `host` is one of `domains`, or inside one."""
+    name = host.lower()
+    return name in domains or any(name.endswith(f".{domain}") for domain in domains)
 
 
 def is_file_host(host: str) -> bool:
@@ -114,7 +119,8 @@ def is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
     if not found.is_global or found.is_multicast or found.is_reserved:
         return False
-    return not any(found in network for network in _NOT_PUBLIC if network.version == found.version)
+    networks = map(ipaddress.ip_network, _NOT_PUBLIC)
+    return not any(found in network for network in networks if network.version == found.version)
 
 
 def is_address(host: str) -> bool:

@@ -120,12 +120,12 @@ def _is_ready(fd: int) -> bool:
     return bool(look.poll(0))
 
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+CONTROLS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 
 
 def printable(text: str) -> str:
     """`text` with its control characters escaped, so that it moves no cursor: all but line breaks and tabs."""
-    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return re.sub(CONTROLS, lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def clean(text: str) -> str:

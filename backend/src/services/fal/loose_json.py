@@ -13,6 +13,7 @@ grows with the length of the text alone, whatever it holds. What the values mean
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, NamedTuple
 
 MAX_CHARS = 200_000
@@ -29,29 +30,34 @@ _QUOTED_NAME = (
 _BARE_NAME = r"[^\W\d][\w /&.-]{0,63}"
 _NAME = rf"(?:{_QUOTED_NAME}|{_BARE_NAME}){_BLANK}[:=：]"
 _CLOSERS = {
-    '"': re.compile(r'\\.|"', re.DOTALL),
-    "'": re.compile(r"\\.|'", re.DOTALL),
-    **dict.fromkeys("“”„«", re.compile(r"\\.|[“”»\"]", re.DOTALL)),
-    **dict.fromkeys("‘’‚`", re.compile(r"\\.|[‘’`']", re.DOTALL)),
+    '"': r'\\.|"',
+    "'": r"\\.|'",
+    **dict.fromkeys("“”„«", r"\\.|[“”»\"]"),
+    **dict.fromkeys("‘’‚`", r"\\.|[‘’`']"),
 }
 """By the quote that a text begins with: what may end it."""
 
-_START = re.compile(rf"\{{{_BLANK}(?:{_NAME}|{_COMMENT})|\[{_BLANK}[\[{{]", re.DOTALL)
-_NAME_HERE = re.compile(rf"(?:({_QUOTED_NAME})|({_BARE_NAME})){_BLANK}[:=：]>?", re.DOTALL)
-_END_IN_OBJECT = re.compile(
-    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|[,;，][\s,;，.…]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}))",
-    re.DOTALL,
+_START = rf"\{{{_BLANK}(?:{_NAME}|{_COMMENT})|\[{_BLANK}[\[{{]"
+_NAME_HERE = rf"(?:({_QUOTED_NAME})|({_BARE_NAME})){_BLANK}[:=：]>?"
+_END_IN_OBJECT = (
+    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|[,;，][\s,;，.…]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}))"
 )
-_END_IN_LIST = re.compile(rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|[,;，]|\n{_BLANK}[\"'“‘])", re.DOTALL)
+_END_IN_LIST = rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|[,;，]|\n{_BLANK}[\"'“‘])"
 """What stands behind a quote that ends a text; any other quote belongs to the text."""
-_NEXT_NAME = re.compile(rf"{_QUOTED_NAME}{_BLANK}[:：]", re.DOTALL)
-_BEFORE_NAME = re.compile(r"[,{\n][ \t\r\n]{0,99}\Z")
-_BARE_TEXT = re.compile(r"[^,;，{}\[\]\n\"“”]+")
-_FILLER = re.compile(r"[^{}\[\]\"'“”„«‘’‚`/#\w]+")
-_WORD = re.compile(r"\w+")
-_LITERAL = re.compile(r"(?i:null|none|nil|undefined|nan|true|false|[-+]?[\d.]+(?:e[-+]?\d+)?)\Z")
-_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_NEXT_NAME = rf"{_QUOTED_NAME}{_BLANK}[:：]"
+_BEFORE_NAME = r"[,{\n][ \t\r\n]{0,99}\Z"
+_BARE_TEXT = r"[^,;，{}\[\]\n\"“”]+"
+_FILLER = r"[^{}\[\]\"'“”„«‘’‚`/#\w]+"
+_WORD = r"\w+"
+_LITERAL = r"(?i:null|none|nil|undefined|nan|true|false|[-+]?[\d.]+(?:e[-+]?\d+)?)\Z"
+_ESCAPE = r"\\(?:u([0-9a-fA-F]{4})|(.))"
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+
+
+@cache
+def _pattern(source: str) -> re.Pattern[str]:
+    """Compiled when it is needed first: all of them take 4 ms, and most commands read no answer that needs mending."""
+    return re.compile(source, re.DOTALL)
 
 
 class Found(NamedTuple):
@@ -74,7 +80,7 @@ def unescaped(text: str) -> str:
     r"""`text` with its JSON escapes undone: `\"` is a quote, `\n` a line break."""
     if "\\" not in text:
         return text
-    plain = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPED.get(m[2], m[2]), text)
+    plain = _pattern(_ESCAPE).sub(lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPED.get(m[2], m[2]), text)
     # Joins two surrogates into the letter that they stand for.
     return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
@@ -115,7 +121,7 @@ class _Reader:
         while self._at < len(self._text):
             if self._stack:
                 self._step()
-            elif start := _START.search(self._text, self._at):
+            elif start := _pattern(_START).search(self._text, self._at):
                 self._at = start.start()
                 self._open()
             else:
@@ -134,7 +140,7 @@ class _Reader:
         elif char in "{[":
             self._open()
         elif char in _CLOSERS:
-            self._read_text(_CLOSERS[char])
+            self._read_text(_pattern(_CLOSERS[char]))
         else:
             self._read_bare()
 
@@ -187,19 +193,19 @@ class _Reader:
         if char == "{":
             # No value is wanted here: the object before was a draft, or an example that was never ended.
             self._give_up()
-        elif name := _NAME_HERE.match(self._text, self._at):
+        elif name := _pattern(_NAME_HERE).match(self._text, self._at):
             self._stack[-1].name = unescaped(name[1][1:-1]) if name[1] else name[2].strip()
             self._at = name.end()
         else:
             self._pass_over()
 
     def _pass_over(self) -> None:
-        junk = _FILLER.match(self._text, self._at) or _WORD.match(self._text, self._at)
+        junk = _pattern(_FILLER).match(self._text, self._at) or _pattern(_WORD).match(self._text, self._at)
         self._at = junk.end() if junk else self._at + 1
 
     def _read_text(self, closers: re.Pattern[str]) -> None:
         begin = self._at + 1
-        ends = _END_IN_OBJECT if isinstance(self._stack[-1].value, dict) else _END_IN_LIST
+        ends = _pattern(_END_IN_OBJECT if isinstance(self._stack[-1].value, dict) else _END_IN_LIST)
         for quote in closers.finditer(self._text, begin):
             if quote[0][0] == "\\":
                 continue
@@ -213,8 +219,8 @@ class _Reader:
 
     def _begins_name(self, quote_at: int, begin: int) -> bool:
         """Whether the next name, or another object, begins at this quote: then the text before has no end."""
-        before = _BEFORE_NAME.search(self._text, max(begin, quote_at - 99), quote_at)
-        if before is None or not _NEXT_NAME.match(self._text, quote_at):
+        before = _pattern(_BEFORE_NAME).search(self._text, max(begin, quote_at - 99), quote_at)
+        if before is None or not _pattern(_NEXT_NAME).match(self._text, quote_at):
             return False
         self._at = before.start()
         self._stack[-1].add(None)
@@ -227,7 +233,7 @@ class _Reader:
             if isinstance(self._stack[-1].value, dict):
                 self._stack[-1].add(None)
             self._at += 1
-        elif char.isspace() or char in ":=：>" or not (bare := _BARE_TEXT.match(self._text, self._at)):
+        elif char.isspace() or char in ":=：>" or not (bare := _pattern(_BARE_TEXT).match(self._text, self._at)):
             self._at += 1
         else:
             self._at = bare.end()
@@ -235,4 +241,4 @@ class _Reader:
                 return  # a mark of some language before its text
             words = bare[0].strip()
             is_cut = self._at == len(self._text)
-            self._stack[-1].add(None if is_cut or _LITERAL.match(words) else words)
+            self._stack[-1].add(None if is_cut or _pattern(_LITERAL).match(words) else words)

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from services.fal import prompts
-from services.fal.arguments import PictureOptions, Style
+from services.fal.arguments import Description, PictureOptions, Style
 from services.fal.call import Call, Task, Tasks, side_by_side
 from services.fal.categories import CATEGORY_NAMES, UNKNOWN, NoCategories, read_categories
-from services.fal.errors import BadOutput, Cancelled, DeadlineExceeded, FalError, summary
+from services.fal.errors import AmbiguousSubmit, BadOutput, Cancelled, DeadlineExceeded, FalError, summary
 from services.fal.image_files import LocalImage, size_of
 from services.fal.journal import JobKey
 from services.fal.log import logger, outline
@@ -52,9 +52,10 @@ class Shot(NamedTuple):
 class ProductModels:
     """The jobs around one product photo, for one client."""
 
-    def __init__(self, text: TextModels, pictures: PictureModels) -> None:
+    def __init__(self, text: TextModels, pictures: PictureModels, api: FalApi) -> None:
         self._text = text
         self._pictures = pictures
+        self._api = api
 
     def analyse(
         self,
@@ -96,9 +97,9 @@ class ProductModels:
         request = TextRequest(prompts.background(dict(categories), style), model, temperature=TEXT_TEMPERATURE)
         return self._text.ask(call, "enterprise", request, key, models="prompt")
 
-    def describe(self, call: Call, categories: Mapping[str, str], language: str) -> TextAnswer:
-        """Two sentences about the product in `language`."""
-        words = prompts.description(dict(categories), language)
+    def describe(self, call: Call, categories: Mapping[str, str], wanted: Description) -> TextAnswer:
+        """The product's description: two sentences, unless a length is `wanted`."""
+        words = prompts.description(dict(categories), *wanted)
         request = TextRequest(words, system_prompt=prompts.COPYWRITER, temperature=TEXT_TEMPERATURE)
         return self._text.ask(call, "text", request, JobKey("description"))
 
@@ -111,10 +112,15 @@ class ProductModels:
         options: PictureOptions,
         *,
         remove_bg: bool,
+        given: LocalImage | str | None = None,
     ) -> dict[str, Any]:
-        """The result of `generate_multiple_backgrounds`. Raises Cancelled, with the pictures made by then."""
+        """The result of `generate_multiple_backgrounds`. Raises Cancelled, with the pictures made by then.
+
+        `given` is the product's cut-out, when it is there already: then `image_url` is not looked at.
+        """
         with side_by_side(call) as tasks:
-            cutout = tasks.start(lambda: self.cut_out(tasks.call, image_url)) if remove_bg else None
+            alone = remove_bg or given is not None
+            cutout = tasks.start(lambda: self.cutout(tasks.call, image_url, given)) if alone else None
             product_url = partial(_url_of, cutout) if cutout else lambda: image_url
             shots = self.shots(tasks.call, product_url, categories, styles, options)
         result = {"cutout": _if_made(cutout), **_pictures_of(shots, call, options)}
@@ -122,8 +128,11 @@ class ProductModels:
             raise Cancelled("The call was cancelled.", partial=result)
         return result
 
-    def cut_out(self, call: Call, image_url: str) -> Image:
-        """The product alone."""
+    def cutout(self, call: Call, image_url: str, given: LocalImage | str | None) -> Image:
+        """The product alone: as it is `given`, else cut out of the photo."""
+        return self._cut_out(call, image_url) if given is None else self._take_cutout(call, given)
+
+    def _cut_out(self, call: Call, image_url: str) -> Image:
         picture = call.progress.step(
             "cutout",
             lambda: self._pictures.cut_out(call, image_url),
@@ -134,6 +143,27 @@ class ProductModels:
             },
         )
         return picture.image
+
+    def _take_cutout(self, call: Call, cutout: LocalImage | str) -> Image:
+        """A cut-out that is there already: it is uploaded, and not paid again."""
+        url = call.progress.step(
+            "cutout",
+            lambda: (
+                cutout
+                if isinstance(cutout, str)
+                else self._api.upload(call, cutout.data, cutout.content_type, cutout.file_name)
+            ),
+            lambda url: {"image_url": url},
+        )
+        file = None if isinstance(cutout, str) else cutout
+        width, height = (file and size_of(file.data[:MAX_HEADER_BYTES])) or (None, None)
+        return {
+            "url": url,
+            "width": width,
+            "height": height,
+            "content_type": file and file.content_type,
+            "file_size": file and len(file.data),
+        }
 
     def shots(
         self,
@@ -165,6 +195,8 @@ class ProductModels:
             except (Cancelled, DeadlineExceeded):
                 raise
             except FalError as error:
+                if call.journal is not None and isinstance(error, AmbiguousSubmit):
+                    raise  # the prompt may yet be found, and the picture is to be made from it
                 errors.append(style_error(error, stage, style.name))
                 prompt = prompts.plain_background(dict(categories), style.description)
             stage = "cutout"
@@ -215,7 +247,7 @@ class Workflow:
         call: Call,
         source: LocalImage | str,
         styles: Sequence[Style],
-        language: str,
+        wanted: Description,
         options: PictureOptions,
         cutout: LocalImage | str | None = None,
     ) -> dict[str, Any]:
@@ -227,7 +259,7 @@ class Workflow:
             with side_by_side(call) as tasks:
                 analysis, alone = self._analyse(tasks, made["image_url"], cutout)
                 made["categories"] = analysis
-                description = tasks.start(lambda: self._describe(tasks.call, analysis, language))
+                description = tasks.start(lambda: self._describe(tasks.call, analysis, wanted))
                 shots = self._product.shots(tasks.call, partial(_url_of, alone), analysis, styles, options)
                 made["cutout"] = _if_made(alone)
                 made["description"], failures = description.result()
@@ -249,10 +281,7 @@ class Workflow:
         cutouts: list[Task[Image]] = []
 
         def cut_out() -> None:
-            if given is None:
-                cutouts.append(tasks.start(lambda: self._product.cut_out(tasks.call, image_url)))
-            else:
-                cutouts.append(tasks.start(lambda: self._take_cutout(tasks.call, given)))
+            cutouts.append(tasks.start(lambda: self._product.cutout(tasks.call, image_url, given)))
 
         found = tasks.call.progress.step(
             "analysis",
@@ -261,32 +290,11 @@ class Workflow:
         )
         return found.categories, cutouts[0]
 
-    def _take_cutout(self, call: Call, cutout: LocalImage | str) -> Image:
-        """A cut-out that is there already: it is uploaded, and not paid again."""
-        url = call.progress.step(
-            "cutout",
-            lambda: (
-                cutout
-                if isinstance(cutout, str)
-                else self._api.upload(call, cutout.data, cutout.content_type, cutout.file_name)
-            ),
-            lambda url: {"image_url": url},
-        )
-        file = None if isinstance(cutout, str) else cutout
-        width, height = (file and size_of(file.data[:MAX_HEADER_BYTES])) or (None, None)
-        return {
-            "url": url,
-            "width": width,
-            "height": height,
-            "content_type": file and file.content_type,
-            "file_size": file and len(file.data),
-        }
-
-    def _describe(self, call: Call, categories: dict[str, str], language: str) -> tuple[str, list[StyleError]]:
+    def _describe(self, call: Call, categories: dict[str, str], wanted: Description) -> tuple[str, list[StyleError]]:
         try:
             answer = call.progress.step(
                 "description",
-                lambda: self._product.describe(call, categories, language),
+                lambda: self._product.describe(call, categories, wanted),
                 lambda made: {"description": made.output.strip(), **from_sandbox(made.result.output)},
             )
             return answer.output.strip(), []

@@ -9,7 +9,6 @@ it is cut: the part of a key that a cut leaves could not be recognised any more.
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -22,7 +21,8 @@ _SHORTEST_SECRET = 6
 
 _secrets: set[str] = set()
 """Every spelling of every key."""
-_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+")
+_URL_PASSWORD = r"(://[^\s/:@]*):[^\s/@]+@"
+_QUERY = r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+"
 
 
 class Secret(str):
@@ -49,7 +49,10 @@ def _spellings(secret: str) -> Iterator[str]:
     yield from (quoted, quote_plus(secret), re.sub("%..", lambda code: code[0].lower(), quoted))
     yield from (json.dumps(secret)[1:-1], repr(secret)[1:-1], secret.replace("/", r"\/"))
     yield json.dumps(json.dumps(secret)[1:-1])[1:-1]
-    yield from (html.escape(secret), html.escape(secret, quote=False))
+    if any(letter in secret for letter in "&<>\"'"):
+        import html  # its table of entities takes a millisecond, and hardly any key needs it
+
+        yield from (html.escape(secret), html.escape(secret, quote=False))
     for before in range(3):
         # The first and the last letters depend on what stands beside the secret.
         code = base64.b64encode(bytes(before) + secret.encode()).decode().rstrip("=")
@@ -73,8 +76,8 @@ def redact(text: str) -> str:
 
 
 def shown(text: object, limit: int) -> str:
-    """The beginning of `text`, for a message."""
-    return redact(str(text))[:limit]
+    """The beginning of `text`, for a message; without the password in a URL."""
+    return redact(re.sub(_URL_PASSWORD, rf"\1:{MASK}@", str(text)))[:limit]
 
 
 def redacted(value: Any) -> Any:
@@ -117,7 +120,7 @@ def settled(text: str) -> str:
 
 def for_log(text: str) -> str:
     """`redact`, and the query strings of URLs shortened: a signed URL is a secret too."""
-    return redact(_QUERY.sub(r"\1?…", redact(text)))
+    return redact(re.sub(_QUERY, r"\1?…", redact(text)))
 
 
 def masked(key: str) -> str:

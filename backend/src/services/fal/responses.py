@@ -39,7 +39,7 @@ from services.fal.redaction import shown
 if TYPE_CHECKING:
     from services.fal.results import Usage
 
-REQUEST_ID = re.compile(r"[\w-]{1,128}", re.ASCII)
+REQUEST_ID = r"[A-Za-z0-9_-]{1,128}"
 """What a request id may be made of, to stand in a URL; fal's are UUIDs."""
 _RETIRED = r"\b(?:deprecated|retired|discontinued|removed|gone|no longer \w+)\b"
 _OTHER_INPUT = r"\b(?:parameter|field|argument|option|input)s?\b"
@@ -126,7 +126,7 @@ class Answer(NamedTuple):
 
 def usable_id(request_id: object) -> str | None:
     """A request id that can stand in a URL."""
-    return request_id if isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id) else None
+    return request_id if isinstance(request_id, str) and re.fullmatch(REQUEST_ID, request_id) else None
 
 
 def error_of(answer: Answer) -> FalError:

@@ -20,9 +20,33 @@ Kept = Annotated[T, ALSO_IN_FAILURES]
 ErrorType = NewType("ErrorType", str)
 """The `error_type` of a class in `errors.py`."""
 Stage = Annotated[
-    str, Literal["cutout", "prompt", "picture", "description", "download", "report", "packshot", "listing"]
+    str,
+    Literal[
+        "cutout",
+        "prompt",
+        "picture",
+        "description",
+        "download",
+        "fidelity",
+        "check",
+        "report",
+        "packshot",
+        "listing",
+    ],
 ]
-Step = Literal["upload", "analysis", "cutout", "prompt", "picture", "description"]
+Step = Literal[
+    "upload",
+    "analysis",
+    "cutout",
+    "prompt",
+    "picture",
+    "description",
+    "download",
+    "fidelity",
+    "check",
+    "packshot",
+    "listing",
+]
 CancelOutcome = Annotated[str, Literal["cancelled", "requested", "too_late", "not_found"]]
 
 
@@ -30,8 +54,11 @@ class Usage(TypedDict, total=False):
     """Tokens and cost as the model's provider counts them."""
 
     prompt_tokens: int
+    """Tokens of the question."""
     completion_tokens: int
+    """Tokens of the answer."""
     total_tokens: int
+    """Both together."""
     cost: float
     """US dollars."""
 
@@ -53,7 +80,9 @@ class JobCost(TypedDict):
     step: str
     """The step that it was for, such as `cutout`, `prompt` or `picture`."""
     style: str | None
+    """The style that it was for; null for a step that is for none."""
     endpoint: str
+    """Where it ran."""
     cost_usd: float | None
     """US dollars; null when that cannot be known."""
 
@@ -69,11 +98,17 @@ class Failure(TypedDict, total=False):
     """Beside `error`, when it is not None."""
 
     error_type: Failed[ErrorType]
+    """Stable name of this kind of failure."""
     retryable: Failed[bool]
+    """Whether the same call may succeed later without paying twice for one result."""
     status_code: Failed[int | None]
+    """HTTP status of fal's answer, when there was one."""
     hint: Failed[str | None]
+    """What to do next."""
     detail: Failed[Any]
+    """fal's own list of what was wrong, when it sent one."""
     trace: Failed[str]
+    """Python's traceback, for a request for help."""
 
 
 class ErrorDetail(TypedDict, total=False):
@@ -134,6 +169,7 @@ class TextResult(TextExtras):
     partial: bool
     """Whether fal calls the text incomplete."""
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
     raw: dict[str, Any]
     """fal's whole answer."""
 
@@ -144,6 +180,7 @@ class EnterpriseResult(TextExtras):
     output: str
     """The generated text; empty when the call failed."""
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
     raw: dict[str, Any]
     """fal's whole answer."""
 
@@ -158,6 +195,7 @@ class TextEvent(TypedDict):
     partial: bool
     """False on the last event."""
     usage: Usage | None
+    """On the last event, when the endpoint tells it; else None."""
     cost_usd: float | None
     """US dollars; on the last event, when it is known."""
 
@@ -180,7 +218,12 @@ class StreamLine(StreamLineExtras):
     """False on the last line."""
 
 
-class SubmitResult(TypedDict):
+class SpentInVain(TypedDict, total=False):
+    cost_usd: Failed[float | None]
+    """Null: fal may be running the job, and bill it."""
+
+
+class SubmitResult(SpentInVain):
     """Of `submit_job`."""
 
     request_id: str
@@ -191,7 +234,9 @@ class SubmitResult(TypedDict):
 
 class JobState(TypedDict):
     request_id: str
+    """fal's id of the job."""
     status: Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
+    """Where the job is: it waits, it runs, or it has ended (completed or failed)."""
     queue_position: int | None
     """Jobs ahead of this one, from 0, while it is IN_QUEUE."""
     logs: list[dict[str, Any]] | None
@@ -222,6 +267,7 @@ class CancelResult(TypedDict):
     """Of `any_llm_cancel`."""
 
     request_id: str
+    """fal's id of the job."""
     status: CancelOutcome
     """requested: it was running; too_late: it had ended."""
 
@@ -230,14 +276,23 @@ class Categories(TypedDict):
     """The nine categories of a product."""
 
     main_product_type: str
+    """What kind of product it is, such as Footwear."""
     subcategory: str
+    """Which one of that kind, such as Sneakers."""
     target_audience: str
+    """Whom it is for, such as Men."""
     price_range: str
+    """How expensive it looks, such as Mid-range."""
     use_case: str
+    """What it is used for, such as Casual Lifestyle."""
     style_design: str
+    """How it is designed, such as Streetwear."""
     season_occasion: str
+    """When it is used, such as All Season."""
     industrial_type: str
+    """Which industry makes it, such as Footwear Manufacturing."""
     vibe: str
+    """The mood that suits it, such as Urban/Street."""
 
 
 AnyCategories: TypeAlias = Categories | Mapping[str, str]
@@ -250,6 +305,7 @@ class AnalysisResult(TextExtras, UnusableAnswer):
     categories: Categories | Failed[dict[str, str]]
     """All nine; "Unknown" where the model gave none twice. Empty when the call failed."""
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
     raw_output: str
     """What the model wrote."""
 
@@ -260,6 +316,7 @@ class PromptResult(TextExtras, UnusableAnswer):
     prompt: str
     """Always usable: on an error it is a plain one built from the style."""
     error: Failed[str] | None
+    """Why no model wrote the prompt; null when one did."""
 
 
 class InFile(TypedDict, total=False):
@@ -273,11 +330,13 @@ class InFile(TypedDict, total=False):
 
 class Image(InFile):
     url: str
+    """Where fal keeps it."""
     width: int | None
     """Pixels."""
     height: int | None
     """Pixels."""
     content_type: str | None
+    """Its media type, such as image/png."""
     file_size: int | None
     """Bytes."""
 
@@ -291,29 +350,39 @@ class Variant(Image, total=False):
     """What it was made with, when its job made no other picture: pass it to make it again."""
 
 
-class PictureResultExtras(Billing, FromSandbox, total=False):
-    images: Kept[list[Variant]]
-    """Of `background_replace` with `num_images` above 1: all pictures, in order."""
+class WithCutout(Billing, FromSandbox, total=False):
     cutout: Kept[Image]
-    """The product alone, when `background_replace` cut it out."""
+    """The product alone, when `background_replace` cut it out or was given it."""
     costs: Kept[list[JobCost]]
     """Of `background_replace`: one per job, in the order in which they ended."""
 
 
-class PictureResult(PictureResultExtras):
-    """Of `background_replace` and `remove_background`."""
-
-    image: Kept[Image]
-    """The picture; the first one of several."""
+class MadePicture(WithCutout):
     timings: Kept[dict[str, float]]
     """Seconds per step by our clock, and fal's `inference_time` where it is given."""
 
 
+class PictureResultExtras(TypedDict, total=False):
+    images: Kept[list[Variant]]
+    """Of `background_replace` with `num_images` above 1: all pictures, in order."""
+
+
+class PictureResult(MadePicture, PictureResultExtras):
+    """Of `background_replace` and `remove_background`."""
+
+    image: Kept[Image]
+    """The picture; the first one of several."""
+
+
 class StyledImageExtras(FromSandbox, InFile, total=False):
     content_type: str | None
+    """Its media type, such as image/png."""
     file_size: int | None
+    """Bytes."""
     request_id: str | None
+    """fal's id of the job that made it."""
     billable_units: float | None
+    """fal's own count of what is billed for it."""
     cost_usd: float | None
     """US dollars for this picture alone, without its prompt."""
     seed: int
@@ -322,8 +391,11 @@ class StyledImageExtras(FromSandbox, InFile, total=False):
 
 class StyledImage(StyledImageExtras):
     style_name: str
+    """The name of its style."""
     style_description: str
+    """The description of its style."""
     image_url: str
+    """Where fal keeps it."""
     prompt: str
     """What the picture model was asked for."""
     width: int | None
@@ -338,42 +410,48 @@ class StyleError(TypedDict):
     stage: Stage
     """The step that failed; after a failed prompt the picture is still made, from a plain one."""
     error: str
+    """What went wrong, and what to do next."""
     error_type: ErrorType
+    """Stable name of this kind of failure."""
     retryable: bool
+    """Whether the same call may succeed later without paying twice for one result."""
     request_id: str | None
+    """fal's id of the job, when it is known."""
 
 
-class BackgroundsResult(FromSandbox, Costs):
-    """Of `generate_multiple_backgrounds`."""
+class OfStyles(FromSandbox, Costs):
+    """What is told of the pictures of several styles, beside themselves."""
 
     cutout: Image | None
     """The product alone; None when it was not cut out, or when that failed."""
-    images: list[StyledImage]
-    """In the order of the styles, the variants of one style in their order."""
     total_generated: int
+    """How many pictures were made."""
     total_requested: int
+    """How many were asked for: the styles, each with its variants."""
     errors: list[StyleError] | None
     """What failed on the way, when something did."""
     timings: Kept[dict[str, float]]
     """Seconds per step by our clock."""
 
 
-class WorkflowResult(BackgroundsResult):
-    """Of `product_workflow`."""
+class BackgroundsResult(OfStyles):
+    """Of `generate_multiple_backgrounds`."""
 
+    images: list[StyledImage]
+    """In the order of the styles, the variants of one style in their order."""
+
+
+class OfProduct(TypedDict):
     image_url: str
     """The photo that everything was made from."""
     categories: Categories | Failed[dict[str, str]]
     """All nine, as `analyze_product_image` gives them."""
     description: str
-    """Two sentences; empty when writing them failed."""
+    """Two sentences, or about as many words as were asked for; empty when writing it failed."""
 
 
-class BackgroundsDocument(BackgroundsResult):
-    """Of `generate-multiple-bg`."""
-
-    error: Failed[str] | None
-    """Set when no picture was made."""
+class WorkflowResult(BackgroundsResult, OfProduct):
+    """Of `product_workflow`."""
 
 
 class WorkflowFiles(TypedDict, total=False):
@@ -394,12 +472,14 @@ class UploadResult(TypedDict):
     url: str | Failed[None]
     """Public URL of the file."""
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
 
 
 class PriceRow(TypedDict):
     """What one unit of an endpoint costs."""
 
     endpoint: str
+    """Its id at fal."""
     role: str | None
     """What it is used for; null when it is not in use."""
     unit_price: float | None
@@ -407,26 +487,33 @@ class PriceRow(TypedDict):
     unit: str | None
     """Such as `images`."""
     currency: str | None
+    """Such as USD."""
 
 
 class PricesDocument(TypedDict):
     """Of `prices`."""
 
     prices: list[PriceRow]
+    """One row per endpoint."""
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
 
 
 class EstimatedCalls(TypedDict):
     """Jobs of one endpoint."""
 
     endpoint: str
+    """Its id at fal."""
     role: str
+    """What it is used for."""
     calls: int
     """How many jobs."""
     unit_price: float | None
     """Null for language models, whose answers tell what they cost, and when fal names no price."""
     unit: str | None
+    """Such as images."""
     currency: str | None
+    """Such as USD."""
     cost_usd: float | None
     """US dollars for all of them; null when that cannot be known ahead."""
     about: bool
@@ -441,6 +528,7 @@ class Estimate(TypedDict):
     about: bool
     """Whether language models are among the endpoints, whose cost is known only afterwards."""
     endpoints: list[EstimatedCalls]
+    """Every endpoint that would be called."""
     unknown: str | None
     """Why `cost_usd` is null."""
 
@@ -449,22 +537,28 @@ class EstimateDocument(Estimate):
     """Of the command `estimate`."""
 
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
 
 
 class ResolvedSettings(TypedDict):
     key: str
     """Masked."""
     timeout_s: float
+    """Total seconds that a call may take."""
     max_concurrency: int
+    """How many model calls run at once."""
     log: str
+    """From which level the log is written to stderr: off, info or debug."""
     store_io: bool
     """Whether fal keeps the inputs and outputs of jobs."""
     expires_in_s: int | None
     """Seconds after which fal deletes files; null leaves it to the account."""
     queue_priority: str
+    """normal, or low for jobs that may wait behind others."""
     max_usd: float | None
     """What all calls of a client together may cost, in US dollars."""
     env_file: str | None
+    """The first `.env` file that applies; null when there is none."""
     models: dict[str, list[str]]
     """Those that are asked when the caller names none: by job, in the order in which they are tried."""
     endpoints: dict[str, list[str]]
@@ -473,15 +567,18 @@ class ResolvedSettings(TypedDict):
 
 class Host(TypedDict):
     reachable: bool
+    """Whether it answered."""
     status: int | None
     """HTTP status of the answer; a 404 is an answer too."""
     seconds: float
+    """How long that took."""
 
 
 class Ending(TypedDict):
     """A default model that ends."""
 
     model: str
+    """Its name at OpenRouter."""
     ends_on: str
     """The day, as YYYY-MM-DD, from which its provider no longer offers it."""
     days_left: int
@@ -494,8 +591,11 @@ class CheckedEndpoint(TypedDict):
     """What fal's catalogue says of an endpoint, compared with what this library knows of it."""
 
     endpoint: str
+    """Its id at fal."""
     verdict: Annotated[str, Literal["same", "differs", "gone", "unread"]]
+    """Whether its inputs are those that this library knows; unread when the catalogue could not be read."""
     differences: list[str]
+    """What is different, a sentence each."""
     also: list[str]
     """Inputs that fal takes and this library does not use."""
     matters: bool
@@ -503,12 +603,14 @@ class CheckedEndpoint(TypedDict):
     price_usd: float | None
     """Of one unit."""
     unit: str | None
+    """What one unit is, such as an image."""
 
 
 class CheckedModel(TypedDict):
     """A default model."""
 
     model: str
+    """Its name at OpenRouter."""
     listed: bool | None
     """Whether OpenRouter lists it; null when its list cannot be read."""
     ends_on: str | None
@@ -519,12 +621,15 @@ class CheckedFact(TypedDict):
     """How fal answers, compared with how it is documented."""
 
     fact: str
+    """What was looked at."""
     documented: str
+    """What fal's documents say."""
     sandbox: str
     """`same`, or what the sandbox answers where the documents leave a choice."""
     live: str
     """`same`, what differs, or why it was not seen."""
     seen: bool
+    """Whether it was looked at on fal itself."""
     matters: bool
     """Whether the library relies on what differs."""
     source: str
@@ -535,8 +640,11 @@ class LiveReport(TypedDict):
     """What `doctor --live` found."""
 
     endpoints: list[CheckedEndpoint]
+    """Every endpoint that this library knows."""
     models: list[CheckedModel]
+    """Every default model."""
     facts: list[CheckedFact]
+    """What was looked at of how fal answers."""
     needed_usd: float | None
     """What one of each was expected to cost at most; null when nothing was to be spent."""
     spent_usd: float
@@ -552,12 +660,13 @@ class WithLive(TypedDict, total=False):
     """With --live."""
 
 
-class DoctorResult(WithLive):
+class DoctorResult(WithLive, Failure):
     """Of `doctor`."""
 
     versions: Kept[dict[str, str]]
     """Of Python and the packages."""
     settings: Kept[ResolvedSettings]
+    """What the client was told, from arguments, the environment and `.env` files."""
     hosts: Kept[dict[str, Host]]
     """fal's hosts by name."""
     endings: Kept[list[Ending]]
@@ -577,20 +686,23 @@ class StepStarted(OfStyle):
     """A step of a call begins."""
 
     step: Step
+    """The step that begins."""
     status: Literal["started"]
+    """Tells this event from the others of a step."""
 
 
 class StepMade(OfStyle, FromSandbox, total=False):
     image_url: str
     """Of `upload` and `cutout`."""
     cutout: Image
-    """Of `cutout`, when one was made."""
+    """Of `cutout`, when one was made; of `download` when it is on file."""
     categories: Categories
     """Of `analysis`."""
     prompt: str
     """Of `prompt`."""
     image: StyledImage
-    """Of `picture`; with `num_images` above 1 there is one such event for each."""
+    """Of `picture`, and of `download` when it is on file; with `num_images` above 1 there is one such event for
+    each."""
     description: str
     """Of `description`."""
 
@@ -599,21 +711,27 @@ class StepDone(StepMade):
     """A step is over; with what it made."""
 
     step: Step
+    """The step that is over."""
     status: Literal["done"]
+    """Tells this event from the others of a step."""
     seconds: float
+    """How long the step took."""
 
 
 class StepFailed(OfStyle, ErrorSummary):
     """A step failed; others may go on."""
 
     step: Step
+    """The step that failed."""
     status: Literal["failed"]
+    """Tells this event from the others of a step."""
 
 
 class QueueEvent(TypedDict):
     """A job's place in fal's queue, when it is another than before."""
 
     step: Literal["queue"]
+    """Tells this event from others."""
     queue_position: int
     """Jobs ahead of it; 0 also when it runs."""
     request_id: str
@@ -624,8 +742,11 @@ class LogEvent(TypedDict):
     """With `with_logs`: a line of a job's log."""
 
     step: Literal["log"]
+    """Tells this event from others."""
     timestamp: str
+    """When it was written, by fal's clock."""
     message: str
+    """The line."""
     request_id: str
     """fal's id of the job."""
 
@@ -634,14 +755,19 @@ class BatchEvent(TypedDict):
     """How far a batch is."""
 
     step: Literal["batch"]
+    """Tells this event from others."""
     done: int
     """Products, as `failed`, `ambiguous` and `total`."""
     failed: int
+    """Products that failed."""
     ambiguous: int
+    """Products of which nobody knows whether fal runs, and bills, a job."""
     total: int
+    """All products."""
     jobs: int
     """Jobs that are at fal."""
     cost_usd: float
+    """US dollars so far, as far as they are known."""
 
 
 ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent | BatchEvent
@@ -652,6 +778,7 @@ class CommandSchemas(TypedDict):
     """JSON Schemas (2020-12) of one command, each complete in itself."""
 
     description: str
+    """What the command does."""
     options: dict[str, Any]
     """What --json takes."""
     result: dict[str, Any]

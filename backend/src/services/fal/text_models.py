@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from services.fal.results import TextEvent
 
 RUN_URL = "https://fal.run"
-_IMAGE_LINE = re.compile(r"image url:\s*<?((?:https?://|data:image/)[^\s<>\"']+)", re.IGNORECASE)
+_IMAGE_LINE = r"(?i)image url:\s*<?((?:https?://|data:image/)[^\s<>\"']+)"
 _GONE = (
     r"(?:no longer (?:\w+ )?(?:available|supported|offered|served)|(?:not|isn't) available|does(?: not|n't) exist"
     r"|not (?:a |be )?(?:valid|known|found|supported|recogni[sz]ed|offered)|deprecated|retired|discontinued"
@@ -102,7 +102,7 @@ class TextRequest(NamedTuple):
 
 def image_urls_in(prompt: str) -> list[str]:
     """The URLs of lines `Image URL: <url>` in a prompt."""
-    return [found.rstrip(".,;:!?)]") for found in _IMAGE_LINE.findall(prompt)]
+    return [found.rstrip(".,;:!?)]") for found in re.findall(_IMAGE_LINE, prompt)]
 
 
 class TextAnswer(NamedTuple):

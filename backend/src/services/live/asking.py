@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, cast
 import httpx
 
 from services.fal.call import Call, RequestInFlight
-from services.fal.connections import NETWORK_ERRORS, Connections, tls_context
+from services.fal.certificates import tls_context
+from services.fal.connections import NETWORK_ERRORS, Connections
 from services.fal.errors import BadOutput, FalError, Unreachable
 from services.fal.hosts import is_fal_host, parse
 from services.fal.redaction import redact, redacted, redacted_body

@@ -47,7 +47,7 @@ def examine_live(
         client = client.within(call)
         document = client.doctor()
         if document["error"] is not None:
-            return document
+            return dict(document)
         run = _Run(call, client, folder)
         try:
             run.read()

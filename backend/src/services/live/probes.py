@@ -23,7 +23,7 @@ from services.fal.jobs import own_url
 from services.fal.model_ends import ends_on
 from services.fal.prices import LOOK_USD, QUESTION_USD, Price
 from services.fal.redaction import remember
-from services.fal.responses import REQUEST_ID, as_number
+from services.fal.responses import as_number, usable_id
 from services.live.asking import Asker, Raw, is_last_event, reason_of
 from services.live.budget import Budget, picture_usd
 from services.live.facts import FACTS
@@ -134,18 +134,18 @@ class Jobs:
         known: list[str] = []
 
         def learn_id(request_id: str) -> None:
-            if REQUEST_ID.fullmatch(request_id):
+            if usable_id(request_id):
                 known.append(request_id)
                 self._open[request_id] = f"{base}/{request_id}/cancel"
 
         raw = self._asker.ask(self._call, "POST", f"{QUEUE}/{endpoint}", body=dict(arguments), learn_id=learn_id)
         value = raw.value()
-        named = value.get("request_id") if isinstance(value, dict) else None
+        named = usable_id(value.get("request_id")) if isinstance(value, dict) else None
         if raw.status >= 300:
             for request_id in known:
                 self._open.pop(request_id)
             return raw, None
-        if not isinstance(named, str) or not REQUEST_ID.fullmatch(named):
+        if named is None:
             return raw, None
         self._open[named] = f"{base}/{named}/cancel"
         return raw, Job(named, own_url(value.get("response_url"), f"{base}/{named}"))

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.shop.casing import folded
 from services.shop.languages import Language
@@ -79,6 +79,25 @@ class Finding(NamedTuple):
 def checked_facts(texts: Texts, known: Known, language: Language, day: datetime.date) -> TextCheck:
     """Every text against what is known of the product."""
     return summed_up(FACTS, day, [result for rule in RULES for result in _results(rule, texts, known, language)])
+
+
+def invented(text: str, product: Mapping[str, Any], language: Language, day: datetime.date) -> list[str]:
+    """What is wrong with a description of which `product` is all that is known: one sentence per fault."""
+    check = checked_facts({"description": text}, Known.of(" ".join(said(product))), language, day)
+    return [rule["reason"] for rule in check["rules"] if rule["verdict"] == "fail"]
+
+
+def said(value: Any) -> Iterator[str]:
+    """Every name and value of what is known of a product."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield str(name)
+            yield from said(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from said(item)
+    else:
+        yield str(value)
 
 
 def _results(rule: FactRule, texts: Texts, known: Known, language: Language) -> Iterator[TextRuleResult]:

@@ -24,13 +24,6 @@ from services.shop.languages import languages_named
 from services.shop.listing_writer import Ask, Brief, Draft, Listing, Writer, ask_of, raise_reported
 from services.shop.places import places_named
 
-LENGTH_WORDS = (10, 2000)
-"""The least and the most that `length` may be."""
-MAX_FACTS_CHARS = 20_000
-"""Of title and facts, as JSON."""
-MAX_NUMBER = 10**15
-"""Of facts: huge integers cannot be written out, and infinity and NaN are none."""
-
 
 class ListingResult(Costs):
     """Of `Shop.listing`."""
@@ -38,7 +31,9 @@ class ListingResult(Costs):
     image_url: str | None
     """The photo, when there was one."""
     categories: Mapping[str, str]
+    """The product's categories that the texts were written from."""
     places: list[str]
+    """The marketplaces that the texts were checked for."""
     listings: list[Listing]
     """One per language, in their order."""
     asks: list[Ask]
@@ -59,14 +54,11 @@ def brief(
     places: str | Sequence[str] | None, languages: str | Sequence[str], tone: str | None, length: int, model: str | None
 ) -> Brief:
     """Raises InvalidInput for what cannot be asked."""
-    least, most = LENGTH_WORDS
-    if not isinstance(length, int) or isinstance(length, bool) or not least <= length <= most:
-        raise InvalidInput(f"length must be a whole number of words from {least} to {most:,}, not {length!r}.")
     return Brief(
         languages_named(languages),
         [place.name for place in places_named(places)],
         arguments.optional_text(tone, "tone"),
-        length,
+        arguments.length(length),
         arguments.optional_text(model, "model"),
         datetime.date.today(),
     )
@@ -78,9 +70,9 @@ def source(product: object, title: str | None, facts: object) -> Source:
     if title is not None:
         known["title"] = arguments.text(title, "title")
     if facts is not None:
-        known["facts"] = _facts(facts)
-    if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
-        raise InvalidInput(f"title and facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
+        known["facts"] = arguments.facts(facts)
+    if len(json.dumps(known, ensure_ascii=False)) > arguments.MAX_FACTS_CHARS:
+        raise InvalidInput(f"title and facts have more than {arguments.MAX_FACTS_CHARS:,} characters. Shorten them.")
     if isinstance(product, Mapping):
         categories = arguments.categories(product)
         if not (_told(categories) or known):
@@ -146,26 +138,3 @@ def _write_all(client: FalClient, call: Call, product: Mapping[str, Any], brief:
         first = failed[0][1]
         incomplete = [draft.as_incomplete() for draft, _ in failed]
         raise first.but(partial={**first.partial, "incomplete": incomplete}) from first
-
-
-def _facts(facts: object) -> dict[str, Any]:
-    """Facts as names and values: texts, numbers, true or false, or lists of them."""
-    if not isinstance(facts, Mapping) or not facts:
-        raise InvalidInput(
-            'facts must be an object that is not empty, such as {"material": "ceramic", "size": "350 ml"}.'
-        )
-    return {arguments.text(name, "a fact's name"): _fact(name, value) for name, value in facts.items()}
-
-
-def _fact(name: str, value: object) -> Any:
-    if isinstance(value, str):
-        return arguments.text(value, f"facts[{name!r}]")
-    if isinstance(value, bool | int | float) and -MAX_NUMBER < value < MAX_NUMBER:
-        return value
-    if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):
-        return [_fact(name, item) for item in value]
-    raise InvalidInput(f"facts[{name!r}] must be a text, a number, true or false, or a list of them.")
-
-
-def _are_plain(items: Sequence[object]) -> bool:
-    return bool(items) and all(isinstance(item, str | bool | int | float) for item in items)

@@ -8,7 +8,7 @@ hard rule then, or says what nobody gave, is `bad_output`. The limits are data (
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -18,7 +18,7 @@ from services.fal.results import Usage
 from services.fal_service import FalClient
 from services.shop import listing_prompts as prompts
 from services.shop.casing import folded, slug
-from services.shop.fact_check import FACTS, Known, checked_facts
+from services.shop.fact_check import FACTS, Known, checked_facts, said
 from services.shop.languages import Language
 from services.shop.listing_answer import Listed, read_listing
 from services.shop.text_check import BY_WORD_LIST, FIELDS, LISTS, TextCheck, checked
@@ -38,20 +38,30 @@ class Ask(TypedDict):
     purpose: str
     """`analysis`, `listing` or `mending`."""
     language: str | None
+    """The language that was asked for; null for an analysis."""
     request_id: str | None
+    """fal's id of the job."""
     billable_units: float | None
+    """fal's own count of what is billed."""
     usage: Usage | None
+    """Tokens and cost, when the endpoint tells them."""
 
 
 class Listing(TypedDict):
     """The texts of one product in one language; one set that fits every place."""
 
     language: str
+    """The language of all texts."""
     title: str
+    """The product's title."""
     bullets: list[str]
+    """The selling points."""
     description: str
+    """The description of the product."""
     seo_title: str
+    """The page's title for search engines."""
     seo_description: str
+    """The page's summary for search engines."""
     tags: list[str]
     """Search terms."""
     hashtags: list[str]
@@ -59,6 +69,7 @@ class Listing(TypedDict):
     captions: list[str]
     """For social media, without hashtags."""
     alt_text: str
+    """What the photo shows, for who cannot see it."""
     slug: str
     """The title for a URL, in ASCII; empty for a script that is not Latin."""
     checks: list[TextCheck]
@@ -71,6 +82,7 @@ class Incomplete(TypedDict):
     """A language whose texts cannot all be used; in the `partial` of an error."""
 
     language: str
+    """The language of the texts."""
     texts: dict[str, Any]
     """Those without a hard fault."""
     faults: dict[str, list[str]]
@@ -147,7 +159,7 @@ class Writer:
         self._call = call
         self._product = product
         self._brief = brief
-        self._known = Known.of(" ".join(_said(product)))
+        self._known = Known.of(" ".join(said(product)))
         self._brands = _brands(product)
 
     def write(self, draft: Draft) -> None:
@@ -232,19 +244,6 @@ def _faults(found: Sequence[TextCheck]) -> list[Fault]:
                 said = rule["reason"] if check["place"] == FACTS else f"{rule['reason']} ({check['place']})"
                 faults.append(Fault(rule["field"], said, rule["verdict"] == "fail"))
     return faults
-
-
-def _said(value: Any) -> Iterator[str]:
-    """Every name and value of what is known of a product."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield str(name)
-            yield from _said(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _said(item)
-    else:
-        yield str(value)
 
 
 def _brands(product: Mapping[str, Any]) -> list[str]:

@@ -40,7 +40,9 @@ class RuleResult(TypedDict):
     """One rule, held against one picture."""
 
     rule: str
+    """The name of the rule."""
     verdict: Verdict
+    """fail when a hard rule is broken, warn when an advice is."""
     measured: Any
     """The number or word that was measured; None when nothing was."""
     limit: Any
@@ -50,18 +52,22 @@ class RuleResult(TypedDict):
     sureness: str
     """O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found."""
     source: str
+    """Where the rule was read."""
     read_on: str
+    """The day on which it was read."""
 
 
 class PictureCheck(TypedDict):
     """One picture against one place."""
 
     place: str
+    """The marketplace."""
     date: str
     """The day whose rules were used."""
     verdict: Verdict
     """fail when a hard rule is broken, warn when an advice is, else pass."""
     rules: list[RuleResult]
+    """Every rule of the place, with what was measured."""
 
 
 class Subject:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from services.fal.results import Failed, Kept, UnusableAnalysis, WorkflowFiles, WorkflowResult
+from services.fal.results import (
+    Failed,
+    Kept,
+    MadePicture,
+    OfProduct,
+    OfStyles,
+    StyledImage,
+    StyleError,
+    UnusableAnalysis,
+    Variant,
+    WorkflowFiles,
+)
+from services.shop.judge import JudgedPicture
 from services.shop.listing import ListingResult
 from services.shop.listing_writer import Ask, Incomplete, Listing
 from services.shop.picture_check import PictureCheck, Verdict
-from services.shop.shop import PackshotImage, PackshotResult
+from services.shop.shop import Checked, PackshotImage, PackshotResult
 
 
 class PackshotDocument(PackshotResult):
     """Of `packshot`."""
 
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
 
 
 class CheckDocument(TypedDict):
@@ -43,6 +56,7 @@ class ListingDocument(ListingResult, IncompleteListings):
     """Of `listing`."""
 
     error: Failed[str] | None
+    """What went wrong, and what to do next; null when nothing did."""
 
 
 class ShopTexts(TypedDict):
@@ -61,7 +75,47 @@ class WorkflowExtras(TypedDict, total=False):
     """With --listing."""
 
 
-class WorkflowDocument(WorkflowResult, WorkflowFiles, UnusableAnalysis, WorkflowExtras):
+class OneJob(TypedDict, total=False):
+    billable_units: float | None
+    cost_usd: float | None
+    """US dollars for this picture alone."""
+
+
+class PublishedImage(Variant, OneJob, JudgedPicture, Checked):
+    """A picture, with what --fidelity and --check tell of it."""
+
+
+class PublishedStyledImage(StyledImage, JudgedPicture, Checked):
+    """A picture of one style, with what --fidelity and --check tell of it."""
+
+
+class PictureExtras(TypedDict, total=False):
+    images: Kept[list[PublishedImage]]
+    """With `--num_images` above 1: all pictures, in order."""
+    errors: list[StyleError] | None
+    """With --fidelity or --check: what failed of them."""
+
+
+class PictureDocument(MadePicture, PictureExtras):
+    """Of `background` and `remove-background`."""
+
+    image: Kept[PublishedImage]
+    """The picture; the first one of several."""
+
+
+class StyledPictures(TypedDict):
+    images: list[PublishedStyledImage]
+    """In the order of the styles, the variants of one style in their order."""
+
+
+class BackgroundsDocument(OfStyles, StyledPictures):
+    """Of `generate-multiple-bg`."""
+
+    error: Failed[str] | None
+    """Set when no picture was made."""
+
+
+class WorkflowDocument(OfStyles, StyledPictures, OfProduct, WorkflowFiles, UnusableAnalysis, WorkflowExtras):
     """Of `workflow`."""
 
     error: Failed[str] | None

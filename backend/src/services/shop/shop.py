@@ -12,14 +12,17 @@ import datetime
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from services.fal import arguments
+from services.fal.call import Call
+from services.fal.downloads import PaidDownloads
 from services.fal.errors import FalError, InvalidInput
 from services.fal_service import FalClient, Styles
 from services.shop.places import Place, place_named, places_named
-from services.shop.product_files import ProductFiles, SavedPicture
+from services.shop.product_files import CutoutOnFile, ProductFiles, SavedPicture, picture_facts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,7 +37,12 @@ DEFAULT_SIZE = (2000, 2000)
 DEFAULT_FILL = 0.85
 
 
-class PackshotImage(SavedPicture):
+class Checked(TypedDict, total=False):
+    checks: Kept[list[PictureCheck]]
+    """When that was asked for: the picture against the rules of each place."""
+
+
+class PackshotImage(SavedPicture, Checked):
     place: str | None
     """The marketplace that it was made for."""
     fill: float
@@ -43,19 +51,21 @@ class PackshotImage(SavedPicture):
     """The product's size against the cut-out's."""
     enlarged: bool
     """Whether the product was enlarged beyond its own pixels, which costs sharpness."""
-    check: PictureCheck | None
-    """The picture against the place's rules, when that was asked for."""
+    digital_source_type: str | None
+    """What the file says of its origin, in IPTC's words: what its sources say, or that its background is generated."""
 
 
 class PackshotResult(TypedDict):
     """Of `Shop.packshot`."""
 
-    cutout: Kept[SavedPicture]
+    cutout: Kept[CutoutOnFile]
     """The product alone, with a transparent background: what was paid for."""
     images: list[PackshotImage]
     """One per place, in their order."""
     request_id: str | None
+    """fal's id of the job that cut the product out; null when a cut-out was given."""
     billable_units: Kept[float | None]
+    """fal's own count of what is billed."""
     cost_usd: Kept[float | None]
     """US dollars; null when it cannot be known."""
     costs: Kept[list[JobCost]]
@@ -67,7 +77,8 @@ class PackshotResult(TypedDict):
 class Shop:
     """Pictures and texts that a shop can publish, made with one client."""
 
-    def __init__(self, client: FalClient) -> None:
+    def __init__(self, client: FalClient | None = None) -> None:
+        """Without a client there is what needs no key: packshots of cut-outs that are there."""
         self._client = client
 
     def packshot(
@@ -106,10 +117,14 @@ class Shop:
         behind = backdrop(background)
         shadow, check = arguments.flag(shadow, "shadow"), arguments.flag(check, "check")
         began = time.monotonic()
-        with self._client.one_call(timeout, jobs={"cutout": int(cutout is None)}) as client:
+        if cutout is None:
+            with self._bound.one_call(timeout, jobs={"cutout": 1}) as client:
+                files = ProductFiles(directory, name, image)
+                paid = self._cut_out(client, PaidDownloads(_call_of(client)), image, files)
+                spent = _spent(client)
+        else:
             files = ProductFiles(directory, name, image)
-            paid = _Cutout(files.copy(cutout, "cutout")) if cutout else self._cut_out(client, image, files)
-            spent = _spent(client)
+            paid, spent = _given(files, cutout), {"cost_usd": 0.0, "costs": []}
         cut = time.monotonic()
         made_by = _source_type(image, paid.saved["path"], behind)
         images: list[PackshotImage] = []
@@ -142,7 +157,6 @@ class Shop:
         *,
         styles: Styles | None = None,
         fidelity: str = "lock",
-        max_pictures: int | None = None,
         place: str | None = None,
         cutout: str | os.PathLike[str] | None = None,
         adapt_light: bool = False,
@@ -157,23 +171,26 @@ class Shop:
 
         - "check": each picture is measured against the cut-out, and told as pass, warn or fail;
         - "lock": where the product stands where it stood, its original pixels are put back over it; else as "check";
-        - "retry": as "lock", and a picture that fails is made once more; the better one is taken.
+        - "retry": as "lock", and a picture that fails is made once more, with another seed; the better one is taken,
+          and `rejected` tells of the other one.
 
-        At most `max_pictures` are paid for (the cut-out apart): as many as there are styles, or twice that for "retry".
         `adapt_light` lets locked pixels follow the new scene's light, which changes them. The files say that a model
         made the background, in the word that `place` asks for. `format` is JPEG or PNG.
 
-        Every picture that the model made is kept beside as `{name}-{style}-generated`. Raises InvalidInput before
+        Every picture that the model made is kept beside as `{name}-{style}-generated`. One that cannot be judged, or
+        not before the call ends, is `not_checked`, with the reason in `errors`. Raises InvalidInput before
         anything is sent, else what `remove_background` and `generate_multiple_backgrounds` raise.
         """
         with _image_extra():
             from services.shop.backgrounds import Order, Session
-        order = Order.of(categories, styles, fidelity, max_pictures, place, adapt_light, format)
+            from services.shop.judge import Standard
+        order = Order.of(categories, styles, Standard.of(fidelity, place, adapt_light, format))
         jobs = {"cutout": int(cutout is None), "enterprise": len(order.styles), "photokit": len(order.styles)}
-        with self._client.one_call(timeout, jobs=jobs) as client:
+        with self._bound.one_call(timeout, jobs=jobs) as client:
             files = ProductFiles(directory, name, image)
-            paid = _Cutout(files.copy(cutout, "cutout")) if cutout else self._cut_out(client, image, files)
-            made = Session(client, order, files, paid.saved, paid.url, self._client.save_picture).run()
+            downloads = PaidDownloads(_call_of(client))
+            paid = self._cut_out(client, downloads, image, files) if cutout is None else _given(files, cutout)
+            made = Session(client, _call_of(client), downloads, order, files).run(paid.saved)
             return {**made, **_spent(client)}
 
     def listing(
@@ -209,24 +226,42 @@ class Shop:
         brief = listing.brief(places, languages, tone, length, model)
         source = listing.source(product, title, facts)
         jobs = {"vision": int(source.photo is not None), "text": len(brief.languages)}
-        with self._client.one_call(timeout, jobs=jobs) as client:
-            assert client.call is not None
-            return {**listing.written(client, client.call, source, brief), **_spent(client)}
+        with self._bound.one_call(timeout, jobs=jobs) as client:
+            return {**listing.written(client, _call_of(client), source, brief), **_spent(client)}
 
-    def _cut_out(self, client: FalClient, image: str | os.PathLike[str], files: ProductFiles) -> _Cutout:
-        """Cut the product out at fal, and save it before anything else: the download is no part of the call."""
-        url = image if arguments.is_url(image) else client.upload_file(image)
-        found = client.remove_background(str(url))
-        saved = files.take(self._client.save_picture(found["image"]["url"], files.folder, files.named("cutout")))
-        return _Cutout(saved, found.get("request_id"), found.get("billable_units"), found["image"]["url"])
+    @property
+    def _bound(self) -> FalClient:
+        """The client. Raises InvalidInput when there is none."""
+        if self._client is None:
+            raise InvalidInput("This needs a client: pass one, Shop(FalClient()).")
+        return self._client
+
+    def _cut_out(
+        self, client: FalClient, downloads: PaidDownloads, image: str | os.PathLike[str], files: ProductFiles
+    ) -> _Cutout:
+        """Cut the product out at fal, and save it before anything else, also when the call ends meanwhile."""
+        found = client.remove_background(image)
+        url, saving = found["image"]["url"], client.within(downloads.call)
+        save = partial(saving.save_picture, url, files.folder, files.named("cutout"), timeout=downloads.call.timeout_s)
+        known: dict[str, Any] = {"request_id": found.get("request_id"), "billable_units": found.get("billable_units")}
+        cutout: dict[str, Any] = {**found["image"]}
+        try:
+            cutout |= picture_facts(downloads.result(downloads.start(save)))
+            _call_of(client).check()
+        except FalError as error:
+            raise error.but(partial={"cutout": cutout, **known}, request_id=known["request_id"]) from error
+        return _Cutout(cast("CutoutOnFile", cutout), known["request_id"], known["billable_units"])
 
 
 class _Cutout(NamedTuple):
-    saved: SavedPicture
+    saved: CutoutOnFile
     request_id: str | None = None
     billable_units: float | None = None
-    url: str | None = None
-    """Where fal keeps it, when it was made just now."""
+
+
+def _given(files: ProductFiles, cutout: str | os.PathLike[str]) -> _Cutout:
+    """A cut-out that is there already."""
+    return _Cutout({**files.copy(cutout, "cutout"), "url": None})
 
 
 def check_image(image: str | os.PathLike[str], place: str, *, on: datetime.date | None = None) -> PictureCheck:
@@ -236,10 +271,17 @@ def check_image(image: str | os.PathLike[str], place: str, *, on: datetime.date 
     "not_checked"), what was `measured`, the `limit`, a `reason`, and the `source` of the rule. Raises InvalidInput for
     an unknown place and for a file that is no picture.
     """
-    known = place_named(place)
+    return checks_of(image, [place_named(place)], on)[0]
+
+
+def checks_of(
+    image: str | os.PathLike[str], places: Sequence[Place], on: datetime.date | None = None
+) -> list[PictureCheck]:
+    """`check_image` for several places: the file is measured once."""
     with _image_extra():
         from services.shop.picture_check import Subject, checked
-    return checked(Subject(*_read(image)), known, on or datetime.date.today())
+    subject = Subject(*_read(image))
+    return [checked(subject, place, on or datetime.date.today()) for place in places]
 
 
 def _packshot(
@@ -258,13 +300,15 @@ def _packshot(
     made = packshot.packshot(product, layout, behind, shadow=shadow, source_type=source_type)
     extension = packshot.EXTENSIONS[made.format]
     saved = files.write(made.data, place.name if place else "packshot", extension)
+    checked: Checked = {"checks": checks_of(saved["path"], [place])} if place and check else {}
     return {
         **saved,
+        **checked,
         "place": place.name if place else None,
         "fill": round(made.fill, 4),
         "scale": round(made.scale, 4),
         "enlarged": made.scale > 1,
-        "check": check_image(saved["path"], place.name) if place and check else None,
+        "digital_source_type": source_type,
     }
 
 
@@ -280,10 +324,15 @@ def _source_type(image: str | os.PathLike[str], cutout: str, behind: tuple[int, 
     return passed_on(*known, behind=source_type_of(behind) if isinstance(behind, Image.Image) else None)
 
 
+def _call_of(client: FalClient) -> Call:
+    """The call that `client` is a view within."""
+    assert client.call is not None
+    return client.call
+
+
 def _spent(client: FalClient) -> Costs:
     """What the jobs of the call that `client` is a view within have cost."""
-    assert client.call is not None
-    return cast("Costs", client.call.costs.told())
+    return cast("Costs", _call_of(client).costs.told())
 
 
 def _read(image: object) -> tuple[bytes, str]:
@@ -294,6 +343,13 @@ def _read(image: object) -> tuple[bytes, str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInput(f"{os.fspath(image)!r} cannot be read: {reason}. Check the path.") from error
+
+
+def require_cutout(path: str | os.PathLike[str]) -> None:
+    """Raises InvalidInput when the file at `path` is no cut-out."""
+    with _image_extra():
+        from services.shop.packshot import opened_cutout
+    opened_cutout(_read(path)[0])
 
 
 def require_image_extra() -> None:

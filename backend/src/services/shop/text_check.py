@@ -40,7 +40,9 @@ class TextRuleResult(TypedDict):
     field: str
     """The text: title, bullets, ...; `listing` when it is about all of them."""
     rule: str
+    """The name of the rule."""
     verdict: Verdict
+    """fail when a hard rule is broken, warn when an advice is."""
     measured: Any
     """The number or the words that were measured; None when nothing was."""
     unit: str | None
@@ -53,7 +55,9 @@ class TextRuleResult(TypedDict):
     """O official page, Oq official text quoted elsewhere, T third party, C conflicting, U not found, own: this
     library's own rule."""
     source: str
+    """Where the rule was read."""
     read_on: str
+    """The day on which it was read."""
 
 
 class TextCheck(TypedDict):
@@ -66,6 +70,7 @@ class TextCheck(TypedDict):
     verdict: Verdict
     """fail when a hard rule is broken, warn when an advice is, not_checked when nothing could be checked."""
     rules: list[TextRuleResult]
+    """Every rule of the place, with what was measured."""
 
 
 class Measured(NamedTuple):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import select
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.batch.batch import Batch, counts_of
-from services.batch.journal import COUNTED, BatchIncomplete, NewProduct, as_text
+from services.batch.batch import Batch, counts_of, store_of
+from services.batch.journal import COUNTED, BatchIncomplete, as_text
 from services.batch.manifest import Manifest
 from services.batch.recipe import Recipe, RecipeOf
-from services.batch.sqlite_journal import SqliteStore
 from services.fal import log
 from services.fal.call import LOOK_S, Call
 from services.fal.costs import total_usd
@@ -32,6 +32,7 @@ OWN = {"save_dir", "out", ENV_FILE.name, TIMEOUT.name}
 """Options of a command that are the batch's to set."""
 NOT_PRICED = ("image", "image_url", "title", "facts", "prompt")
 """Options that do not change what a product costs."""
+STAND_IN = "https://example.com/photo.jpg"
 NOT_WAITED_FOR = "any-llm-submit"
 TEXTS = ("text", "path")
 """Kinds of options whose values are texts in a CSV and elsewhere."""
@@ -43,7 +44,7 @@ def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Docu
     if values.get("dry_run"):
         return _planned(client, values, output, recipe_of)
     if values.get("status") or values.get("pause"):
-        return _looked(output, pause=bool(values.get("pause")))
+        return _looked(output, values.get("journal"), pause=bool(values.get("pause")))
     assert client.call is not None
     is_new = values.get("input") is not None
     with Batch(
@@ -62,6 +63,7 @@ def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Docu
         confirm=partial(_confirm, client.call, is_sure=values.get("yes", False)),
         within=client.call,
         recipe_of=recipe_of,
+        journal=values.get("journal"),
     ) as batch:
         ended: FalError | None = None
         try:
@@ -120,9 +122,9 @@ def _tell(call: Call, counts: Document) -> None:
     )
 
 
-def _looked(output: Path, *, pause: bool) -> Document:
+def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
     """How far a batch is, which another process may be working on."""
-    store = SqliteStore(output)
+    store = store_of(journal, output)
     try:
         store.look()
         if pause:
@@ -138,27 +140,33 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         raise InvalidInput("--dry_run requires --input.", hint="What a batch has cost so far tells --status.")
     recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
     manifest = Manifest(values["input"], recipe.read)
-    alike: dict[str, list[NewProduct]] = {}
-    for product in manifest.products():
+    alike: dict[str, Document] = {}
+    counts: Counter[str] = Counter()
+    for product in manifest:
         priced = {name: value for name, value in product.input.items() if name not in NOT_PRICED}
-        given = sorted(name for name in product.input if name in NOT_PRICED)
-        alike.setdefault(as_text({"options": priced, "given": given}), []).append(product)
+        kind = as_text({"options": priced, "given": sorted(set(product.input) & set(NOT_PRICED))})
+        counts[kind] += 1
+        alike.setdefault(kind, {**recipe.options, **product.input})
     calls: dict[str, Document] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for products in alike.values():
-            options = {**recipe.options, **products[0].input}
-            estimate = client.estimate_of(lambda view: recipe.make(view, options, Path(folder)))  # noqa: B023
-            _add(calls, estimate["endpoints"], len(products))
+    for kind, options in alike.items():
+        _add(calls, _endpoints(client, recipe, options), counts[kind])
     costs = [row["cost_usd"] for row in calls.values()]
     return {
         **_document(output, {"products": dict.fromkeys(COUNTED, 0), "jobs": {}, "seconds": 0.0}),
-        "products": {**dict.fromkeys(COUNTED, 0), "waiting": sum(map(len, alike.values()))},
+        "products": {**dict.fromkeys(COUNTED, 0), "waiting": manifest.count},
         "cost_usd": total_usd(costs),
         "committed_usd": 0.0,
         "max_usd": values.get("max_usd"),
         "left_out": [bad._asdict() for bad in manifest.bad_lines],
         "planned": list(calls.values()),
     }
+
+
+def _endpoints(client: FalClient, recipe: Recipe, options: Values) -> Sequence[Mapping[str, Any]]:
+    """The calls of one product. Its photos need not be there yet."""
+    photos = {name: STAND_IN for name in ("image", "cutout") if name in options}
+    with tempfile.TemporaryDirectory() as folder:
+        return client.estimate_of(lambda view: recipe.make(view, {**options, **photos}, Path(folder)))["endpoints"]
 
 
 def _add(calls: dict[str, Document], rows: Sequence[Mapping[str, Any]], times: int) -> None:

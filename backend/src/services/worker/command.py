@@ -46,6 +46,8 @@ class Command(NamedTuple):
     """What does it when that is more than one method."""
     local: Local | None = None
     """What does it when it needs no client: no key, and nothing is sent."""
+    local_with: str = ""
+    """The option with which alone it needs no client; without one named here it never does."""
     is_paid: bool = False
     """Whether it may submit jobs that cost money."""
     tells_jobs: bool = False
@@ -68,6 +70,10 @@ class Command(NamedTuple):
     @property
     def options_in_argv(self) -> tuple[Option, ...]:
         return self.all_options if self.is_program else (*self.all_options, *ON_COMMAND_LINE)
+
+    def local_for(self, values: Values) -> Local | None:
+        """What does it with these options when it needs no client for them."""
+        return self.local if not self.local_with or values.get(self.local_with) else None
 
     def arguments(self, values: Values) -> dict[str, Any]:
         """The options as the method takes them."""

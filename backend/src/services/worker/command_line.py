@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from services.fal.errors import InvalidInput
+from services.fal.redaction import shown
 from services.worker import early_signals
 from services.worker.command import ENV_FILE, TIMEOUT, Command
 from services.worker.commands import COMMANDS
@@ -32,11 +33,10 @@ class HelpWanted(Exception):
 class _Parser(argparse.ArgumentParser):
     """argparse that raises instead of printing and exiting."""
 
-    command = ""
-    """The command whose options it reads."""
-
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, command: str = "", **settings: Any) -> None:
+        """`command` is the one whose options it reads."""
         super().__init__(**settings)
+        self.command = command
         self.color = False  # since Python 3.14 a terminal on stderr would colour the help that goes into a pipe
 
     def error(self, message: str) -> NoReturn:
@@ -64,8 +64,8 @@ def program_name() -> str:
     return name if name == "fal_worker.py" else "fal-worker"
 
 
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all commands, or of command `only`; "" means all, but without their options."""
+def build_parser(*, with_options: bool = True) -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = _Parser(
         prog=program_name(),
         description="Text, product analysis and product pictures on fal. Prints one JSON document.",
@@ -75,27 +75,40 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add(parser, ENV_FILE)
     commands = parser.add_subparsers(dest="_command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        if only in (None, "", name):
-            row = commands.add_parser(
-                name,
-                help=command.help,
-                description=command.help,
-                allow_abbrev=False,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-            row.command = name
-        if only in (None, name):
-            for option in command.options_in_argv:
-                _add(row, option)
-            if not command.is_program:
-                note = "read the options as one JSON object from standard input"
-                row.add_argument("--json", metavar="-", type=_unmarked, help=note)
+        row = commands.add_parser(name, help=command.help, **_about(name))
+        if with_options:
+            _add_options(row, command)
     return parser
+
+
+def _parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of one command, as it is among all of them."""
+    parser = _Parser(prog=f"{program_name()} {name}", **_about(name))
+    _add_options(parser, COMMANDS[name])
+    return parser
+
+
+def _about(name: str) -> dict[str, Any]:
+    return {
+        "command": name,
+        "description": COMMANDS[name].help,
+        "allow_abbrev": False,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
+    for option in command.options_in_argv:
+        _add(parser, option)
+    if not command.is_program:
+        note = "read the options as one JSON object from standard input"
+        parser.add_argument("--json", metavar="-", type=_unmarked, help=note)
 
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     dashed = f"--{option.name.replace('_', '-')}"
-    note = f" (required{f', or --{option.instead}' if option.instead else ''})" if option.required else ""
+    others = "".join(f", or --{name}" for name in option.instead)
+    note = f" (required{others})" if option.required else ""
     extra: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind == "flag" else {"type": _unmarked}
     parser.add_argument(
         *dict.fromkeys((f"--{option.name}", dashed)),
@@ -114,15 +127,11 @@ def _unmarked(value: str) -> str:
 def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The name of the command, and its options. Raises InvalidInput, or HelpWanted."""
     before, words = early_signals.split([utf8(word) for word in argv])
-    name = words[0] if words and words[0] in COMMANDS else ""
-    if name:
-        words[1:1] = before
-    elif words:
-        _refuse_first(words[0])
-    parsed, unknown = build_parser(name).parse_known_args(_joined(words, name))
+    if not words or words[0] not in COMMANDS:
+        _refuse(words)
+    name, command = words[0], COMMANDS[words[0]]
+    parsed, unknown = _parser_of(name).parse_known_args(_joined(command, [*before, *words[1:]]))
     found = vars(parsed)
-    name = found.pop("_command")
-    command = COMMANDS[name]
     if unknown:
         raise _unknown(command, name, [word.replace(_MARK, "") for word in unknown])
     source = found.pop("json", None)
@@ -135,29 +144,32 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]]:
     return name, values
 
 
-def _refuse_first(word: str) -> None:
-    """Raises for a first word that is no command, unless it asks for help; HelpWanted for `--version`."""
+def _refuse(words: Sequence[str]) -> NoReturn:
+    """Raises for words that begin with no command; HelpWanted for `--help` and `--version`."""
+    if not words:
+        raise InvalidInput("The following arguments are required: COMMAND.", hint=_help_of())
+    word = words[0]
+    if word in ("-h", "--help"):
+        raise HelpWanted(build_parser(with_options=False).format_help().rstrip())
     if word == "--version":
         from services.worker.version import version
 
         raise HelpWanted(f"{program_name()} {version()}")
-    if word in ("-h", "--help"):
-        return
     if word.startswith("-"):
         raise InvalidInput(f"A COMMAND must stand before {word.partition('=')[0][:100]}.", hint=_help_of())
     similar = _similar(word, COMMANDS)
     hint = _help_of(similar[0] if len(similar) == 1 else "")
-    raise InvalidInput(f"There is no command {word[:100]!r}.{_did_you_mean(similar)}", hint=hint)
+    raise InvalidInput(f"There is no command {shown(word, 100)!r}.{_did_you_mean(similar)}", hint=hint)
 
 
 def _unknown(command: Command, name: str, words: Sequence[str]) -> InvalidInput:
     """The error for the words that argparse could not place."""
     word = words[0]
     if word == "--":
-        said = f"Remove the word --: what stands behind it ({' '.join(words[1:])[:100]}) is not read."
+        said = f"Remove the word --: what stands behind it ({shown(' '.join(words[1:]), 100)}) is not read."
         return InvalidInput(said, hint=_help_of(name))
     if not word.startswith("-"):
-        said = f"{word[:100]!r} belongs to no option. Quote a value that contains spaces."
+        said = f"{shown(word, 100)!r} belongs to no option. Quote a value that contains spaces."
         return InvalidInput(said, hint=_help_of(name))
     options = [f"--{option.name}" for option in command.options_in_argv] + ["--json"] * (not command.is_program)
     option = word.partition("=")[0][:100]
@@ -207,17 +219,15 @@ def _from_argv(command: Command, found: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _joined(words: Sequence[str], command: str) -> list[str]:
-    """The words with every value joined to its option."""
-    if not command:
-        return list(words)
-    options = COMMANDS[command].options_in_argv
+def _joined(command: Command, words: Sequence[str]) -> list[str]:
+    """The words behind the command with every value joined to its option."""
+    options = command.options_in_argv
     kinds = {option.name: option.kind for option in options} | {"json": "text"}
     first = next((option for option in options if option.first), None)
-    if first is not None and first.name in map(_name, words[1:]):
+    if first is not None and first.name in map(_name, words):
         first = None
-    joined = [command]
-    rest = iter(words[1:])
+    joined: list[str] = []
+    rest = iter(words)
     flag = False
     for word in rest:
         kind = kinds.get(_name(word)) if word.startswith("--") else None

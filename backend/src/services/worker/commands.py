@@ -6,7 +6,7 @@ the options are its arguments. Nothing here prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from services.fal.errors import InvalidInput
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from services.fal_service import FalClient
+    from services.worker.publishing import Publishing
 
 LOGS = Option("with_logs", "flag", "print fal's log lines to stderr (default: false)")
 PROMPT = Option("prompt", "text", "the prompt", required=True)
@@ -29,7 +30,7 @@ MAX_TOKENS = Option("max_tokens", "integer", "how many tokens to generate at mos
 REASONING = Option("reasoning", "flag", "whether the model thinks first (default: up to the model)")
 PRIORITY = Option("priority", "text", "latency or throughput (default: latency; fal-ai/any-llm only)")
 REQUEST_ID = Option("request_id", "text", "the id that any-llm-submit printed", required=True)
-IMAGE = Option("image", "path", "the photo: a local path or a URL", required=True, first=True, instead="image_url")
+IMAGE = Option("image", "path", "the photo: a local path or a URL", required=True, first=True, instead=("image_url",))
 IMAGE_URL = Option(
     "image_url", "text", "an http(s) URL or a data URI of the photo, in place of --image (default: none)"
 )
@@ -82,6 +83,29 @@ PLACES = Option(
 FACTS = Option(
     "facts", "json", 'what is known of the product, such as {"material": "ceramic", "size": "350 ml"} (default: none)'
 )
+TONE = Option("tone", "text", "the tone, in your own words (default: none)")
+LENGTH = Option("length", "integer", "about how many words the description has, 10 to 2,000 (default: 80)")
+CUTOUT = Option(
+    "cutout",
+    "path",
+    "the product's cut-out that is there already: a path or a URL; nothing is cut out (default: none)",
+)
+CHECK = Option(
+    "check",
+    "flag",
+    "hold each saved picture against the rules of the places of --for (default: false)",
+    needs="for",
+)
+FIDELITY = Option(
+    "fidelity",
+    "text",
+    "hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as "
+    "lock, and make a picture that fails once more, which is billed too) (default: off)",
+)
+FREE = ("save_dir", "out", "report", "check", "fidelity", "packshot")
+"""Options about pictures that are there; that one may be made again, an estimate does not count."""
+PUBLISHING = ("check", "fidelity", "packshot", "listing")
+"""Options that ask for something beside the pictures."""
 TEXT_OPTIONS = (PROMPT, MODEL, TEMPERATURE, MAX_TOKENS, REASONING, SYSTEM, PRIORITY)
 
 
@@ -99,12 +123,18 @@ def _one_picture(name: str) -> Handler:
     """What does a command that makes one picture, and saves it on request."""
 
     def make(client: FalClient, values: Values) -> Document:
-        arguments = COMMANDS[name].arguments(values)
+        arguments, method = COMMANDS[name].arguments(values), COMMANDS[name].method
+        publishing = _publishing(client, arguments)
         if not {"save_dir", "out"} & set(arguments):
-            return dict(getattr(client, COMMANDS[name].method)(**arguments))
-        from services.saved_files import SavedPicture
+            return dict(getattr(client, method)(**arguments))
+        from services.saved_files import SavedPicture, readable_paths
 
-        return SavedPicture(client, name, arguments).of(COMMANDS[name].method, arguments)
+        files = SavedPicture(client, name, arguments, ending=publishing.ending if publishing else "")
+        with readable_paths() as readable:
+            document = files.of(method, arguments)
+            if publishing is not None:
+                publishing.add(document, files.downloads)
+            return readable(document)
 
     return make
 
@@ -115,13 +145,20 @@ def _several_pictures(name: str) -> Handler:
     def make(client: FalClient, values: Values) -> Document:
         arguments = COMMANDS[name].arguments(values)
         method = COMMANDS[name].method
+        publishing = _publishing(client, arguments)
         save_dir, report = arguments.pop("save_dir", None), arguments.pop("report", False)
-        client, add = _shop_extras(client, arguments, save_dir)
+        ending, then = "", None
+        if publishing is not None:
+            client, ending, then = client.beside(publishing.jobs), publishing.ending, publishing.add
         if save_dir is None:
-            return _failed_when_empty(add(dict(getattr(client, method)(**arguments))))
+            document: Document = dict(getattr(client, method)(**arguments))
+            if then is not None:
+                then(document)
+            return _failed_when_empty(document)
         from services.saved_files import made_and_saved
 
-        return _failed_when_empty(add(made_and_saved(client, method, arguments, save_dir, _page if report else None)))
+        page = _page if report else None
+        return _failed_when_empty(made_and_saved(client, method, arguments, save_dir, page, ending=ending, then=then))
 
     return make
 
@@ -132,21 +169,20 @@ def _page(document: Mapping[str, Any], original: Path | None) -> str:
     return page(document, original)
 
 
-def _shop_extras(
-    client: FalClient, arguments: Document, save_dir: str | None
-) -> tuple[FalClient, Callable[[Document], Document]]:
-    """What adds packshots and a listing to the document of `workflow`; takes their options out of `arguments`.
+def _publishing(client: FalClient, arguments: Document) -> Publishing | None:
+    """What is done with the saved pictures, if anything; takes its options out of `arguments`."""
+    wishes = {name: arguments.pop(name, None) for name in ("check", "fidelity", "packshot", "listing", "places")}
+    if not any(wishes[name] for name in PUBLISHING) and "facts" not in arguments:
+        return None
+    from services.worker.publishing import Publishing, Wishes
 
-    With it comes the client for the workflow, which counts their jobs too.
-    """
-    wanted = {name: arguments.pop(name, False) for name in ("packshot", "listing")}
-    places = arguments.pop("places", None)
-    if not any(wanted.values()):
-        return client, lambda document: document
-    from services.worker.shop_commands import Extras
+    return Publishing(client, arguments, Wishes(**wishes))
 
-    extras = Extras(client, arguments, save_dir, places, **wanted)
-    return client.beside(extras.jobs), extras.add
+
+def _packshot_of_cutout(values: Values) -> Document:
+    from services.worker.shop_commands import packshot
+
+    return packshot(None, COMMANDS["packshot"].arguments(values))
 
 
 def _packshot(client: FalClient, values: Values) -> Document:
@@ -169,7 +205,7 @@ def _listing(client: FalClient, values: Values) -> Document:
 
 def _doctor(client: FalClient, values: Values) -> Document:
     if not values.get("live"):
-        return client.doctor(timeout=values.get("timeout"))
+        return dict(client.doctor(timeout=values.get("timeout")))
     from services.live.check import examine_live
 
     return examine_live(client, values.get("spend"), values.get("recordings"), values.get("timeout"))
@@ -192,8 +228,8 @@ def _estimate(client: FalClient, values: Values) -> Document:
     command = COMMANDS[name]
     asked = _with_stand_ins(command, values_of(command.all_options, options or {}))
     require(command.options, asked, f"See fal-worker {name} --help.")
-    # Where pictures are kept costs nothing: no folder is made.
-    kept = {option: value for option, value in asked.items() if option not in ("save_dir", "out", "report")}
+    # What is done with pictures that are there costs nothing: no folder is made.
+    kept = {option: value for option, value in asked.items() if option not in FREE}
 
     def run(view: FalClient) -> None:
         if command.handler is not None:
@@ -309,31 +345,35 @@ COMMANDS: Mapping[str, Command] = {
     "background": Command(
         "put the product of a photo on another background",
         (
-            IMAGE,
+            IMAGE._replace(instead=("image_url", "cutout")),
             IMAGE_URL,
             PROMPT._replace(
                 required=False, help="the background in words; required without --ref_image_url (default: none)"
             ),
             Option("ref_image_url", "text", "a picture of the background, in place of --prompt (default: none)"),
             REMOVE_BG,
+            CUTOUT,
             *PICTURE_OPTIONS,
             SAVE_DIR,
             OUT,
+            FIDELITY,
+            CHECK,
+            PLACES,
             LOGS,
         ),
         "background_replace",
         handler=_one_picture("background"),
         is_paid=True,
         tells_jobs=True,
-        result="PictureResult",
+        result="PictureDocument",
     ),
     "remove-background": Command(
         "cut the product out of a photo",
-        (IMAGE, IMAGE_URL, SAVE_DIR, OUT, LOGS),
+        (IMAGE, IMAGE_URL, SAVE_DIR, OUT, CHECK, PLACES, LOGS),
         "remove_background",
         handler=_one_picture("remove-background"),
         is_paid=True,
-        result="PictureResult",
+        result="PictureDocument",
     ),
     "analyze-product": Command(
         "find the nine categories of the product in a picture",
@@ -354,13 +394,17 @@ COMMANDS: Mapping[str, Command] = {
     "generate-multiple-bg": Command(
         "put the product of a photo on several backgrounds",
         (
-            IMAGE,
+            IMAGE._replace(instead=("image_url", "cutout")),
             IMAGE_URL,
             CATEGORIES,
             STYLES,
             REMOVE_BG,
+            CUTOUT,
             *PICTURE_OPTIONS,
             SAVE_DIR._replace(help="a folder to save the pictures in (default: not saved)"),
+            FIDELITY,
+            CHECK,
+            PLACES,
             LOGS,
         ),
         "generate_multiple_backgrounds",
@@ -381,14 +425,13 @@ COMMANDS: Mapping[str, Command] = {
     "workflow": Command(
         "the whole workflow: upload, categories, pictures, description",
         (
-            IMAGE._replace(instead=""),
+            IMAGE._replace(instead=()),
             STYLES,
             Option("language", "text", "the language of the description (default: Turkish)"),
-            Option(
-                "cutout",
-                "path",
-                "the product's cut-out that is there already: a path or a URL; nothing is cut out (default: none)",
-            ),
+            TONE,
+            LENGTH._replace(help="about how many words the description has, 10 to 2,000 (default: two sentences)"),
+            FACTS,
+            CUTOUT,
             SHRINK,
             *PICTURE_OPTIONS,
             Option("save_dir", "path", "a folder to save the original and the pictures in (default: not saved)"),
@@ -409,6 +452,8 @@ COMMANDS: Mapping[str, Command] = {
                 "flag",
                 "also write the texts for the places, in the language of the description (default: false)",
             ),
+            FIDELITY,
+            CHECK,
             PLACES,
             LOGS,
         ),
@@ -422,7 +467,7 @@ COMMANDS: Mapping[str, Command] = {
     "packshot": Command(
         "the product's own pixels on white or another background, in the size and format that places ask for",
         (
-            IMAGE._replace(instead="cutout"),
+            IMAGE._replace(instead=("cutout",)),
             PLACES,
             Option("save_dir", "path", "the folder for the pictures (default: the current folder)"),
             Option(
@@ -448,6 +493,8 @@ COMMANDS: Mapping[str, Command] = {
             Option("name", "text", "what the files are named after (default: the photo's own name)"),
         ),
         handler=_packshot,
+        local=_packshot_of_cutout,
+        local_with="cutout",
         when_failed={"images": []},
         is_paid=True,
         tells_jobs=True,
@@ -473,7 +520,7 @@ COMMANDS: Mapping[str, Command] = {
                 "the photo, which is analysed: a local path or a URL",
                 required=True,
                 first=True,
-                instead="categories",
+                instead=("categories",),
             ),
             CATEGORIES._replace(
                 required=False, help="the categories, as analyze-product prints them (default: read from the photo)"
@@ -482,8 +529,8 @@ COMMANDS: Mapping[str, Command] = {
             FACTS,
             PLACES,
             Option("languages", "text", "the languages, such as Turkish,English (default: Turkish)"),
-            Option("tone", "text", "the tone, in your own words (default: none)"),
-            Option("length", "integer", "about how many words the description has, 10 to 2,000 (default: 80)"),
+            TONE,
+            LENGTH,
             MODEL,
         ),
         handler=_listing,
@@ -511,6 +558,12 @@ COMMANDS: Mapping[str, Command] = {
                 "retry_ambiguous",
                 "flag",
                 "submit jobs again that fal may have run and billed already (default: false)",
+            ),
+            Option(
+                "journal",
+                "text",
+                "the URL of a PostgreSQL database, for a batch that several machines make (default: a file in the "
+                "output's folder)",
             ),
             Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
             Option("status", "flag", "only tell how far the batch is (default: false)"),

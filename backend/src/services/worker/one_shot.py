@@ -51,7 +51,8 @@ def _nothing() -> None:
 @contextlib.contextmanager
 def _display(name: str, values: Values, out: JsonStdout) -> Iterator[Display | None]:
     """What tells a person of the command, if there is one and it takes long enough."""
-    if COMMANDS[name].local is not None or not values.get(PROGRESS.name, _is_long(name) or stderr_is_terminal()):
+    is_local = COMMANDS[name].local_for(values) is not None
+    if is_local or not values.get(PROGRESS.name, _is_long(name) or stderr_is_terminal()):
         yield None
         return
     display = _made(name, tells_error=not out.is_terminal)

@@ -36,8 +36,12 @@ class Option(NamedTuple):
     """Another option that it requires."""
     argument: str = ""
     """What FalClient's method calls it, when that is not its name."""
-    instead: str = ""
-    """Another option that will do when this one is required."""
+    instead: tuple[str, ...] = ()
+    """Other options that will do when this one is required."""
+
+    @property
+    def name_or_others(self) -> str:
+        return " or ".join(f"--{name}" for name in (self.name, *self.instead))
 
 
 def _parse_integer(text: str) -> int:
@@ -142,9 +146,9 @@ def values_of(options: Sequence[Option], document: Mapping[str, Any]) -> dict[st
 
 def require(options: Sequence[Option], values: Mapping[str, Any], hint: str = "See --help.") -> None:
     """Raises InvalidInput when an option is missing that the command or another option requires."""
-    missing = [option for option in options if option.required and not {option.name, option.instead} & set(values)]
+    missing = [option for option in options if option.required and not {option.name, *option.instead} & set(values)]
     if missing:
-        names = ", ".join(f"--{option.name}{f' or --{option.instead}' if option.instead else ''}" for option in missing)
+        names = ", ".join(option.name_or_others for option in missing)
         raise InvalidInput(f"The command requires {names}.", hint=hint)
     for option in options:
         if option.needs and values.get(option.name) and not values.get(option.needs):

@@ -8,7 +8,6 @@ files.
 from __future__ import annotations
 
 import base64
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,18 +19,12 @@ from services.fal.categories import UNKNOWN
 from services.fal.errors import InvalidInput
 from services.fal.image_files import local_image
 from services.page_look import SANDBOX, html_text
+from services.worker import report_steps as steps
+from services.worker.report_checks import checks_of, fidelity_of, origin_of
+from services.worker.report_html import about, dollars, file_size, number, plural
+from services.worker.report_listing import listings_of
 from services.worker.report_page import PAGE, STYLE
 
-STAGES = {
-    "upload": "Upload",
-    "analysis": "Analysis",
-    "cutout": "Cut-out",
-    "prompt": "Prompt",
-    "picture": "Picture",
-    "description": "Description",
-    "download": "Download",
-}
-"""What the steps are called on the page, in the order in which they are shown."""
 LABELS = {
     "main_product_type": "Product type",
     "style_design": "Style and design",
@@ -70,15 +63,23 @@ def page(document: Mapping[str, Any], original: Path | None) -> str:
         title=html_text(f"{product} ({kind})" if kind else product),
         band=_band(document),
         header=_header(document, product, kind),
-        layout="sheet" if len(images) <= BESIDE_ORIGINAL else "sheet many",
+        layout="sheet" if len(images) <= BESIDE_ORIGINAL and not _is_for_places(document) else "sheet many",
         original=_original(document, original, product),
         results=_results(images, product),
+        packshots=_packshots(document, product),
+        cutout=_cutout(document, product),
         description=_description(document),
+        listing=_listing(document),
         categories=_categories(document.get("categories") or {}),
+        cost=steps.cost(document),
         errors=_errors(errors),
-        timings=_timings(document.get("timings") or {}, styles),
+        timings=steps.timings(document.get("timings") or {}, styles),
         footer=_footer(images),
     )
+
+
+def _is_for_places(document: Mapping[str, Any]) -> bool:
+    return bool(document.get("packshots") or document.get("listing"))
 
 
 def _band(document: Mapping[str, Any]) -> str:
@@ -98,20 +99,31 @@ def _names(categories: Mapping[str, Any]) -> tuple[str, str]:
 
 def _header(document: Mapping[str, Any], product: str, kind: str) -> str:
     made, asked = document.get("total_generated") or 0, document.get("total_requested") or 0
-    pictures = f"{made} {_plural(made, 'picture')}" if made == asked else f"{made} of {asked} pictures"
-    total = _number((document.get("timings") or {}).get("total"))
+    pictures = f"{made} {plural(made, 'picture')}" if made == asked else f"{made} of {asked} pictures"
+    total = number((document.get("timings") or {}).get("total"))
     took = "" if total is None else f" in {total:.1f} s"
     errors = len(document.get("errors") or [])
-    problems = f' · <a href="#problems">{errors} {_plural(errors, "problem")}</a>' if errors else ""
+    problems = f' · <a href="#problems">{errors} {plural(errors, "problem")}</a>' if errors else ""
     eyebrow = f'<p dir="auto">{html_text(kind)}</p>' if kind else ""
-    names = f'<hgroup>{eyebrow}<h1 dir="auto">{html_text(product)}</h1></hgroup>'
-    return f"{names}<p>{html_text(pictures + took)}{problems}</p>"
+    cost = number(document.get("cost_usd"))
+    spent = "" if "cost_usd" not in document else " · cost not known" if cost is None else f" · {dollars(cost)}"
+    said = html_text(pictures + took + spent)
+    return f'<hgroup>{eyebrow}<h1 dir="auto">{html_text(product)}</h1></hgroup><p>{said}{problems}</p>'
 
 
 def _original(document: Mapping[str, Any], original: Path | None, product: str) -> str:
-    about = "" if original is None else _about([original.name, _file_size(_size_of(original))])
-    picture = _picture(original, document.get("image_url"), f"Original photo: {product}")
-    return picture + about
+    told = "" if original is None else about([original.name, file_size(_size_of(original))])
+    return _picture(original, document.get("image_url"), f"Original photo: {product}") + told
+
+
+def _cutout(document: Mapping[str, Any], product: str) -> str:
+    cutout = document.get("cutout")
+    if not isinstance(cutout, Mapping):
+        return ""
+    file = _file_of(cutout)
+    told = about([file.name if file else "", *_measures(cutout, file)])
+    picture = _picture(file, cutout.get("url"), f"The product cut out: {product}")
+    return f'<section class="cutout"><h2>Cut-out</h2>{picture}{told}</section>'
 
 
 def _results(images: list[Mapping[str, Any]], product: str) -> str:
@@ -121,15 +133,43 @@ def _results(images: list[Mapping[str, Any]], product: str) -> str:
 
 
 def _card(image: Mapping[str, Any], product: str) -> str:
-    name, path = str(image.get("style_name") or "Picture"), image.get("path")
-    file = None if path is None else Path(path)
-    width, height = _number(image.get("width")), _number(image.get("height"))
-    size = _number(image.get("file_size")) if file is None else _size_of(file)
-    about = _about([f"{width:.0f} × {height:.0f} px" if width and height else "", _file_size(size)])
+    name, file = str(image.get("style_name") or "Picture"), _file_of(image)
     picture = _picture(file, image.get("image_url"), f"{product}, {name}: {image.get('style_description') or ''}")
+    told = about([*_measures(image, file), origin_of(image)])
+    verdicts = fidelity_of(image) + checks_of(image.get("checks") or [])
     prompt = image.get("prompt")
     more = f'<details><summary>Prompt</summary><p dir="auto">{html_text(prompt)}</p></details>' if prompt else ""
-    return f'<li><h3 dir="auto">{html_text(name)}</h3>{about}{picture}{more}</li>'
+    return f'<li><h3 dir="auto">{html_text(name)}</h3>{told}{picture}{verdicts}{more}</li>'
+
+
+def _packshots(document: Mapping[str, Any], product: str) -> str:
+    if "packshots" not in document:
+        return ""
+    packshots = document["packshots"] or []
+    cards = "".join(_packshot(image, product) for image in packshots)
+    shown = f'<ul class="cards">{cards}</ul>' if packshots else '<p class="note">No packshot was made.</p>'
+    return f'<section class="packshots"><h2>Packshots</h2>{shown}</section>'
+
+
+def _packshot(image: Mapping[str, Any], product: str) -> str:
+    place, file, fill = image.get("place"), _file_of(image), number(image.get("fill"))
+    known = [file.name if file else "", *_measures(image, file), f"fill {fill:.0%}" if fill else ""]
+    told = about([*known, "enlarged" if image.get("enlarged") else "", origin_of(image)])
+    picture = _picture(file, None, f"{product}, packshot for {place}" if place else f"{product}, packshot")
+    verdicts = checks_of(image.get("checks") or [])
+    return f'<li><h3 dir="auto">{html_text(place or "Packshot")}</h3>{told}{picture}{verdicts}</li>'
+
+
+def _file_of(picture: Mapping[str, Any]) -> Path | None:
+    path = picture.get("path")
+    return None if path is None else Path(path)
+
+
+def _measures(picture: Mapping[str, Any], file: Path | None) -> list[str]:
+    """Pixels and size of a picture."""
+    width, height = number(picture.get("width")), number(picture.get("height"))
+    size = number(picture.get("file_size")) if file is None else _size_of(file)
+    return [f"{width:.0f} × {height:.0f} px" if width and height else "", file_size(size)]
 
 
 def _picture(file: Path | None, url: object, alt: str) -> str:
@@ -173,13 +213,21 @@ def _link(url: str | None) -> str:
 
 
 def _description(document: Mapping[str, Any]) -> str:
-    text, language = document.get("description"), str(document.get("language") or "")
-    if not text:
+    words, language = document.get("description"), str(document.get("language") or "")
+    if not words:
         return '<p class="note">No description was written.</p>'
     # An unknown language is told by an empty lang: without it the text would count as English.
     name = language.strip().casefold()
     code = LANGUAGES.get(name, name if name in LANGUAGES.values() else "")
-    return f'<blockquote lang="{code}" dir="auto"><p>{html_text(text)}</p></blockquote>{_about([language])}'
+    return f'<blockquote lang="{code}" dir="auto"><p>{html_text(words)}</p></blockquote>{about([language])}'
+
+
+def _listing(document: Mapping[str, Any]) -> str:
+    made = document.get("listing")
+    if not isinstance(made, Mapping):
+        return ""
+    texts = listings_of(made.get("listings") or [], LANGUAGES)
+    return f'<section class="listings"><h2>Texts for the shop</h2>{texts}</section>'
 
 
 def _categories(categories: Mapping[str, Any]) -> str:
@@ -204,59 +252,20 @@ def _errors(errors: list[Mapping[str, Any]]) -> str:
 def _error(error: Mapping[str, Any]) -> str:
     stage = str(error.get("stage") or "")
     message, request_id = str(error.get("error")), error.get("request_id")
-    about = [
+    known = [
         error.get("error_type"),
         "may work when tried again" if error.get("retryable") else "",
         f"request id {request_id}" if request_id and str(request_id) not in message else "",
     ]
-    told = f'<p dir="auto">{html_text(message)}</p>{_about(about)}'
-    return f"<li><h3>{_step(stage, error.get('style'))}</h3>{told}</li>"
-
-
-def _timings(timings: Mapping[str, Any], styles: list[object]) -> str:
-    known = {key: seconds for key, value in timings.items() if (seconds := _number(value)) is not None}
-    total = known.pop("total", None)
-    longest = max([*known.values(), total or 0.0], default=0.0)
-    if not known or longest <= 0:
-        return '<p class="note">No times are known.</p>'
-    rows = [_bar(_step(*_split(key)), known[key] / longest, known[key]) for key in _in_order(known, styles)]
-    foot = "" if total is None else f"<tfoot>{_bar('Total', total / longest, total)}</tfoot>"
-    note = "Steps run side by side where they can."
-    if total is not None and total < (together := sum(known.values())):
-        note = f"Steps run side by side, so the total is less than their sum of {together:.2f} s."
-    return f"<table><caption>{note}</caption><tbody>{''.join(rows)}</tbody>{foot}</table>"
-
-
-def _in_order(timings: Mapping[str, float], styles: list[object]) -> list[str]:
-    """The steps by stage, then by style; they are known in the order in which they ended."""
-    stages = list(STAGES)
-
-    def rank(key: str) -> tuple[int, int]:
-        stage, style = _split(key)
-        known = style in styles
-        return stages.index(stage) if stage in stages else len(stages), styles.index(style) if known else len(styles)
-
-    return sorted(timings, key=rank)
-
-
-def _split(key: str) -> tuple[str, str]:
-    stage, _, style = key.partition(":")
-    return stage, style
-
-
-def _step(stage: str, style: object) -> str:
-    named = f' <span dir="auto">{html_text(style)}</span>' if style else ""
-    return html_text(STAGES.get(stage, stage)) + named
-
-
-def _bar(label: str, share: float, seconds: float) -> str:
-    return f'<tr><th scope="row">{label}</th><td style="--share:{share:.4f}">{seconds:.2f} s</td></tr>'
+    told = f'<p dir="auto">{html_text(message)}</p>{about(known)}'
+    return f"<li><h3>{steps.step_name(stage, error.get('style'))}</h3>{told}</li>"
 
 
 def _footer(images: list[Mapping[str, Any]]) -> str:
     known = [(image.get("style_name"), image["request_id"]) for image in images if image.get("request_id")]
-    rows = [(html_text(name), html_text(request)) for name, request in known]
-    ids = "".join(f'<div><dt dir="auto">{name}</dt><dd>{request}</dd></div>' for name, request in rows)
+    ids = "".join(
+        f'<div><dt dir="auto">{html_text(name)}</dt><dd>{html_text(request)}</dd></div>' for name, request in known
+    )
     return f"<h2>fal’s request ids</h2><dl>{ids}</dl>" if ids else ""
 
 
@@ -265,25 +274,3 @@ def _size_of(file: Path) -> float | None:
         return file.stat().st_size
     except (OSError, ValueError):
         return None
-
-
-def _file_size(size: float | None) -> str:
-    if size is None:
-        return ""
-    return f"{max(size, 1000) / 1000:.0f} kB" if size < 999_500 else f"{size / 1_000_000:.1f} MB"
-
-
-def _about(parts: list[Any]) -> str:
-    """One small line with what is known of `parts`; nothing when nothing is."""
-    known = " · ".join(html_text(part) for part in parts if part)
-    return f'<p class="about">{known}</p>' if known else ""
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
-def _number(value: object) -> float | None:
-    """`value` when it is a finite number that is not negative."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) and value >= 0 else None  # type: ignore[arg-type,operator]

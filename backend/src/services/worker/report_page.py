@@ -24,9 +24,15 @@ $band<header>$header</header>
 <div class="$layout">
 <section class="original"><h2>Original</h2>$original</section>
 <section class="results"><h2>Pictures</h2>$results</section>
+$packshots
+<div class="facts">
+$cutout
 <section class="description"><h2>Description</h2>$description</section>
+$listing
 <section class="categories"><h2>Categories</h2>$categories</section>
+$cost
 <section class="timings"><h2>Seconds per step</h2>$timings</section>
+</div>
 </div>
 $errors
 </main>
@@ -38,14 +44,14 @@ STYLE = (
     LOOK
     + """\
 hgroup p { font-size: 1.125rem; color: var(--quiet); }
-.sheet { display: grid; grid-template-columns: minmax(0, 1fr); gap: 2.5rem; }
+.sheet, .facts { display: grid; grid-template-columns: minmax(0, 1fr); gap: 2.5rem; align-content: start; }
 img { display: block; width: 100%; max-height: 45rem; object-fit: contain; background: var(--mat); }
 .original img, .missing { border-radius: 6px; }
 .original .about, blockquote + .about { margin-top: 0.5rem; }
 .missing { padding: 4rem 1.5rem; background: var(--mat); color: var(--quiet); text-align: center; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1.5rem; }
 .many .cards { grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); }
-.cards li {
+.cards > li {
   container-type: inline-size;
   display: flex; flex-wrap: wrap; justify-content: space-between; align-items: baseline; align-content: start;
   background: var(--card); border: 1px solid var(--line); border-radius: 6px; overflow: hidden;
@@ -54,14 +60,40 @@ img { display: block; width: 100%; max-height: 45rem; object-fit: contain; backg
 .cards img { max-height: 30rem; }
 .cards h3 { padding-inline: 1rem 0; }
 .cards .about { padding-inline: 1rem; }
-details { width: 100%; margin-top: 0.75rem; border-top: 1px solid var(--line); font-size: 0.875rem; }
-summary { padding: 0.6rem 1rem; color: var(--accent); cursor: pointer; }
+.cards .check, .cards > li > details { width: 100%; border-top: 1px solid var(--line); }
+.cards .check { padding: 0.6rem 1rem; }
+.cards .check:first-of-type, .cards > li > details:first-of-type { margin-top: 0.75rem; }
+.cards .check .about { padding: 0; }
+details, .check { font-size: 0.875rem; }
+summary { padding-block: 0.4rem; color: var(--accent); cursor: pointer; }
+.cards > li > details > summary { padding: 0.6rem 1rem; }
 summary:focus-visible { outline-offset: -3px; }
-details p { padding: 0 1rem 1rem; }
+.cards > li > details p { padding: 0 1rem 1rem; }
+.mark { display: inline-block; min-width: 1.1em; font-weight: 700; }
+.verdict { display: flex; flex-wrap: wrap; gap: 0 0.4rem; }
+.pass > .mark, .verdict.pass strong { color: var(--good); }
+.warn > .mark, .verdict.warn strong { color: var(--warn); }
+.fail > .mark, .verdict.fail strong { color: var(--alert); }
+.not_checked > .mark, .verdict.not_checked strong { color: var(--quiet); }
+.rules li { display: flex; gap: 0.4rem; padding: 0.3rem 0; }
+.cards .rules li { background: none; border: 0; border-radius: 0; container-type: normal; flex-wrap: nowrap; }
+.rules .about, .check > .about { font-size: 0.8125rem; }
+.rules strong { font-weight: 600; }
 blockquote { font: 1.5rem/1.4 var(--serif); max-width: 32em; text-wrap: pretty; }
 dl div { padding: 0.5rem 0; border-top: 1px solid var(--line); }
 dt { color: var(--quiet); font-size: 0.875rem; }
 dd { margin: 0; }
+.listing + .listing { margin-top: 2.5rem; }
+.texts { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1.5rem; margin-top: 0.75rem; }
+.texts dl ul { list-style: disc; padding-inline-start: 1.2em; }
+.checks .check { padding: 0.75rem 0; border-top: 1px solid var(--line); }
+.cutout img {
+  background: repeating-conic-gradient(var(--mat) 0 25%, var(--card) 0 50%) 0 0 / 1.5rem 1.5rem; border-radius: 6px;
+}
+.cutout .about { margin-top: 0.5rem; }
+th small { display: block; color: var(--quiet); }
+.amounts th { width: auto; }
+.amounts td { width: 7.5rem; text-align: end; }
 .categories dl { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); column-gap: 1.5rem; }
 .problems { margin-top: 2.5rem; }
 .problems h2 { color: var(--alert); }
@@ -72,14 +104,14 @@ table { font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 caption { caption-side: bottom; text-align: start; padding-top: 0.75rem; }
 th, td { padding: 0.25rem 0; vertical-align: baseline; }
 th { width: 8.5rem; padding-inline-end: 0.75rem; text-align: start; font-weight: 400; }
-td::before {
+.timings td::before {
   content: ""; display: inline-block; height: 0.7em; min-width: 2px; margin-inline-end: 0.6em;
   width: calc((100% - 5rem) * var(--share)); background: var(--bar); border-radius: 0 2px 2px 0;
   print-color-adjust: exact; -webkit-print-color-adjust: exact; forced-color-adjust: none;
 }
 tbody tr:last-child > * { padding-bottom: 0.5rem; }
 tfoot th, tfoot td { padding-top: 0.5rem; border-top: 1px solid var(--line); font-weight: 600; }
-tfoot td::before { background: var(--quiet); }
+.timings tfoot td::before { background: var(--quiet); }
 footer h2 { font-size: inherit; margin: 0; }
 footer dl { display: flex; flex-wrap: wrap; gap: 0 2rem; margin-bottom: 1rem; }
 footer dl div { border: 0; padding: 0.25rem 0; }
@@ -89,37 +121,59 @@ footer dd { display: inline; margin-inline-start: 0.5rem; font-family: ui-monosp
   .cards h3 { width: 100%; padding-inline: 1rem; }
 }
 @media (min-width: 40rem) {
-  .categories dl { grid-template-columns: repeat(3, minmax(0, 1fr)); column-gap: 2rem; }
-  .many .categories dl { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .listing + .listing { margin-top: 2.5rem; }
+.texts { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1.5rem; margin-top: 0.75rem; }
+.texts dl ul { list-style: disc; padding-inline-start: 1.2em; }
+.checks .check { padding: 0.75rem 0; border-top: 1px solid var(--line); }
+.cutout img {
+  background: repeating-conic-gradient(var(--mat) 0 25%, var(--card) 0 50%) 0 0 / 1.5rem 1.5rem; border-radius: 6px;
+}
+.cutout .about { margin-top: 0.5rem; }
+th small { display: block; color: var(--quiet); }
+.amounts th { width: auto; }
+.amounts td { width: 7.5rem; text-align: end; }
+.categories dl { grid-template-columns: repeat(3, minmax(0, 1fr)); column-gap: 2rem; }
+  .many .listing + .listing { margin-top: 2.5rem; }
+.texts { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1.5rem; margin-top: 0.75rem; }
+.texts dl ul { list-style: disc; padding-inline-start: 1.2em; }
+.checks .check { padding: 0.75rem 0; border-top: 1px solid var(--line); }
+.cutout img {
+  background: repeating-conic-gradient(var(--mat) 0 25%, var(--card) 0 50%) 0 0 / 1.5rem 1.5rem; border-radius: 6px;
+}
+.cutout .about { margin-top: 0.5rem; }
+th small { display: block; color: var(--quiet); }
+.amounts th { width: auto; }
+.amounts td { width: 7.5rem; text-align: end; }
+.categories dl { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   table { font-size: 1rem; }
   th { width: 10.5rem; }
 }
 @media (min-width: 60rem) {
-  .sheet {
-    grid-template: "original results" "description results" "categories results" "timings results" 1fr
-      / minmax(0, 3fr) minmax(0, 2fr);
-    column-gap: 3rem;
-  }
+  .sheet { grid-template: "original results" "facts results" 1fr / minmax(0, 3fr) minmax(0, 2fr); column-gap: 3rem; }
   .sheet:not(.many) .cards { grid-template-columns: minmax(0, 1fr); }
-  .many {
-    grid-template: "original description" "original categories" 1fr "results results" "timings timings"
-      / minmax(0, 3fr) minmax(0, 2fr);
-  }
-  .original { grid-area: original; }
-  .results { grid-area: results; }
-  .description { grid-area: description; }
-  .categories { grid-area: categories; }
-  .timings { grid-area: timings; }
+  .sheet:not(.many) .original { grid-area: original; }
+  .sheet:not(.many) .results { grid-area: results; }
+  .sheet:not(.many) .facts { grid-area: facts; }
+  .many { grid-template: none / repeat(2, minmax(0, 1fr)); }
+  .many .facts { display: contents; }
+  .many .cutout, .many:not(:has(.cutout)) .description { order: 1; }
+  .many .results { order: 2; grid-column: 1 / -1; }
+  .many .packshots { order: 3; grid-column: 1 / -1; }
+  .many :is(.description, .listings, .categories, .cost, .timings) { order: 4; }
+  .many .listings { order: 5; grid-column: 1 / -1; }
+  .many :is(.cost, .timings) { order: 6; }
+  .many :is(.original, .cutout) img { height: 26rem; }
+  .texts { grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); column-gap: 3rem; }
 }
 @media print {
   :root { font-size: 80%; }
   body { padding: 0; }
   header { margin-bottom: 1.5rem; }
-  .sheet { display: block; }
+  .sheet, .facts { display: block; }
   section { margin-top: 2rem; }
   h2 { break-after: avoid; }
-  li, section:not(.results, .problems) { break-inside: avoid; }
-  .original img { max-height: 8cm; width: auto; max-width: 100%; }
+  li, section:not(.results, .packshots, .listings, .problems) { break-inside: avoid; }
+  :is(.original, .cutout) img { max-height: 8cm; width: auto; max-width: 100%; }
   details::details-content { content-visibility: visible; block-size: auto; }
 }
 """

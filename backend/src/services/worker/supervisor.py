@@ -368,8 +368,8 @@ class Supervisor:
     def _run(self, invocation: Invocation) -> None:
         """Run one call to its answer."""
         try:
-            if invocation.command.local is not None:
-                self._answer(invocation, invocation.command.local(invocation.values))
+            if (local := invocation.command.local_for(invocation.values)) is not None:
+                self._answer(invocation, local(invocation.values))
                 return
             with self._client_for(invocation.values) as client:
                 self._begin_deadline(invocation, client)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
@@ -180,7 +181,7 @@ def document_text(document: Mapping[str, Any], *, with_trace: bool, in_one_line:
     """A document for a terminal: indented, without `trace` unless that is wanted, and with controls escaped."""
     shown = {name: value for name, value in document.items() if with_trace or name != "trace"}
     text = rendered(shown, indent=None if in_one_line else INDENT)
-    return log.CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub(log.CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def error_of(document: Mapping[str, Any]) -> str | None:

@@ -1,45 +1,24 @@
-/**
- * Pictures that were made, kept here for an hour: fal's own URLs expire, and the page needs no other host than this.
- *
- * Only URLs that fal itself has answered with are fetched, over https and from its file hosts; HTTPS_PROXY is honoured.
- */
+/** Pictures that were made, kept here for an hour: fal's own URLs expire, and the page needs no other host than this. */
 
 import { randomBytes } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
-
-import { EnvHttpProxyAgent, fetch } from 'undici';
+import { basename, dirname, extname, join } from 'node:path';
 
 const KEEP_MS = 60 * 60 * 1000;
 const MAX_PRODUCTS = 200;
-const MAX_BYTES = 50_000_000;
-const FETCH_MS = 30_000;
-const TRIES = 3;
-const FILE_HOST = /^(?:(?:.+\.)?(?:fal\.media|fal\.ai|fal\.run|falrun\.com)|storage\.googleapis\.com)$/;
-const EXTENSIONS = {
-  'image/png': 'png',
-  'image/jpeg': 'jpg',
-  'image/webp': 'webp',
-  'image/gif': 'gif',
-  'image/avif': 'avif',
+const TYPES = {
+  '.png': 'image/png',
+  '.jpg': 'image/jpeg',
+  '.jpeg': 'image/jpeg',
+  '.webp': 'image/webp',
+  '.gif': 'image/gif',
+  '.avif': 'image/avif',
 };
 
-/** Why a picture could not be kept. */
-class NotKept extends Error {
-  constructor(message, again) {
-    super(message);
-    this.again = again;
-  }
-}
-
-/** The pictures of every product of the last hour, by the product's random id. */
+/** The pictures of every product of the last hour, by the product's random id. The worker saves them into its folder. */
 export class Gallery {
   #products = new Map();
   #folder;
-  #proxy = new EnvHttpProxyAgent();
 
   constructor(folder) {
     this.#folder = folder;
@@ -58,7 +37,8 @@ export class Gallery {
   async remove(product) {
     clearTimeout(product.timer);
     this.#products.delete(product.id);
-    await rm(product.folder, { recursive: true, force: true });
+    // The worker may be saving a last picture.
+    await rm(product.folder, { recursive: true, force: true, maxRetries: 3 });
   }
 
   /** `{path, type}` of a file that is kept, or undefined. */
@@ -66,63 +46,23 @@ export class Gallery {
     return this.#products.get(id)?.files.get(name);
   }
 
-  /** Fetch a picture of the product; `{url, bytes}` with the URL that it has here. */
-  async keep(product, name, source, signal) {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        return await this.#fetch(product, name, source, signal);
-      } catch (error) {
-        if (tries === TRIES || signal.aborted || error.again === false) throw error;
-        await sleep(200 * tries, undefined, { signal });
-      }
-    }
+  /** What callers are told of a document of the worker's: `url` and `bytes` in place of a picture's path. */
+  told(product, value) {
+    if (Array.isArray(value)) return value.map((item) => this.told(product, item));
+    if (value === null || typeof value !== 'object') return value;
+    const { path, ...others } = value;
+    const rest = Object.fromEntries(Object.entries(others).map(([key, item]) => [key, this.told(product, item)]));
+    return path === undefined ? rest : { ...rest, url: this.#urlOf(product, path), bytes: rest.file_size ?? null };
   }
 
   async close() {
     await Promise.all([...this.#products.values()].map((product) => this.remove(product)));
-    await this.#proxy.destroy();
   }
 
-  async #fetch(product, name, source, signal) {
-    const response = await fetch(checked(source), {
-      dispatcher: this.#proxy,
-      redirect: 'error',
-      signal: AbortSignal.any([signal, AbortSignal.timeout(FETCH_MS)]),
-    });
-    const type = (response.headers.get('content-type') ?? '').split(';')[0].trim().toLowerCase();
-    const refused = !response.ok || !(type in EXTENSIONS);
-    if (refused) {
-      await response.body?.cancel();
-      throw new NotKept(`fal’s file host answered ${response.status} (${type || 'no type'}).`, response.status >= 500);
-    }
-    const file = `${name}.${EXTENSIONS[type]}`;
-    const path = join(product.folder, file);
-    let bytes = 0;
-    await pipeline(
-      response.body,
-      async function* counted(chunks) {
-        for await (const chunk of chunks) {
-          bytes += chunk.length;
-          if (bytes > MAX_BYTES) throw new NotKept('The picture is larger than 50 MB.', false);
-          yield chunk;
-        }
-      },
-      createWriteStream(path),
-    );
-    product.files.set(file, { path, type });
-    return { url: `/files/${product.id}/${encodeURIComponent(file)}`, bytes };
+  #urlOf(product, path) {
+    const type = TYPES[extname(path).toLowerCase()];
+    if (dirname(path) !== product.folder || type === undefined) return null;
+    product.files.set(basename(path), { path, type });
+    return `/files/${product.id}/${encodeURIComponent(basename(path))}`;
   }
-}
-
-/** A name for a file, made of a style's words. */
-export function fileName(words) {
-  const plain = words.normalize('NFC').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
-  return [...plain.replace(/^-+|-+$/g, '')].slice(0, 60).join('') || 'picture';
-}
-
-function checked(source) {
-  const url = new URL(source);
-  if (url.protocol === 'data:') return url;
-  if (url.protocol === 'https:' && !url.port && FILE_HOST.test(url.hostname)) return url;
-  throw new NotKept(`Pictures are fetched over https from fal’s file hosts only, not from ${url.hostname}.`, false);
 }

@@ -33,19 +33,28 @@ export const styles = {
   },
 };
 
+/** Which places there are, the worker knows. */
+export const places = { type: 'array', minItems: 1, maxItems: 20, items: text(40) };
+
+const flag = { type: 'boolean' };
+const fidelity = { enum: ['check', 'lock', 'retry'] };
+
 const object = (properties, required = []) => ({ type: 'object', additionalProperties: false, properties, required });
 
 export const analyzeProduct = object({ image_url: imageUrl }, ['image_url']);
 export const generate = object({ image_url: imageUrl, categories, styles }, ['image_url', 'categories']);
 export const describe = object({ prompt: text(20_000), categories, language });
 export const upload = object({});
-export const product = object({ language, styles });
+const wanted = { styles, places, packshot: flag, listing: flag, fidelity };
+export const product = object({ language, ...wanted });
+export const estimate = object(wanted);
 
-const KINDS = { string: 'a text', object: 'a JSON object', array: 'a list' };
+const KINDS = { string: 'a text', object: 'a JSON object', array: 'a list', boolean: 'true or false' };
 const atMost = (what) => ({ limit }) => `may have at most ${limit} ${what}`;
 /** What the validator's keywords ask for. */
 const RULES = {
   type: ({ type }) => `must be ${KINDS[type]}`,
+  enum: ({ allowedValues }) => `must be one of ${allowedValues.join(', ')}`,
   pattern: () => 'must not be blank',
   minLength: () => 'must not be empty',
   minItems: () => 'must not be empty',

@@ -12,16 +12,18 @@ import Fastify from 'fastify';
 import { Refused, failureOf, logFailure } from './failures.mjs';
 import { LIMITS, checkFields, receivePhoto } from './photos.mjs';
 import { Gallery } from './pictures.mjs';
-import { LANGUAGE, makeProduct } from './product.mjs';
+import { LANGUAGE, makeProduct, workflowOptions } from './product.mjs';
 import * as schemas from './schemas.mjs';
 
 const MAX_BODY = 11 * 1024 * 1024;
 const PAGE = new URL('../page/', import.meta.url);
+const SCRIPT = 'text/javascript; charset=utf-8';
 const PAGE_FILES = {
   '/': ['index.html', 'text/html; charset=utf-8'],
-  '/app.js': ['app.js', 'text/javascript; charset=utf-8'],
-  '/view.js': ['view.js', 'text/javascript; charset=utf-8'],
-  '/events.js': ['events.js', 'text/javascript; charset=utf-8'],
+  '/app.js': ['app.js', SCRIPT],
+  ...Object.fromEntries(
+    ['view', 'cards', 'verdicts', 'listing', 'places', 'elements', 'events'].map((name) => [`/${name}.js`, [`${name}.js`, SCRIPT]]),
+  ),
   '/style.css': ['style.css', 'text/css; charset=utf-8'],
   '/icon.svg': ['icon.svg', 'image/svg+xml'],
   // Asked for by a browser that shows a picture alone.
@@ -126,7 +128,13 @@ function addForms(app, shop) {
   app.post('/v1/products', (request, reply) => makeProduct(shop, request, reply, untilGone(reply)));
 }
 
-function addCalls(app, { worker }) {
+function addCalls(app, { worker, folder }) {
+  app.post('/v1/estimate', { schema: { body: schemas.estimate } }, async (request, reply) => {
+    const options = { save_dir: folder, ...workflowOptions(request.body) };
+    const params = { name: 'workflow', options };
+    const { cost_usd, about, unknown } = await worker.call('estimate', params, { signal: untilGone(reply) });
+    return { cost_usd, about, unknown };
+  });
   app.post('/v1/analyze-product', { schema: { body: schemas.analyzeProduct } }, async (request, reply) => {
     return told(await worker.call('analyze-product', request.body, { signal: untilGone(reply) }));
   });

@@ -1,14 +1,16 @@
 /** The page: a photo is chosen, sent when the visitor says so, and what comes back is shown as it comes. */
 
+import { byId, dollars, element, fileSize, plural, seconds } from './elements.js';
 import { eventsOf } from './events.js';
-import { Sheet, byId, element, fileSize, plural, seconds } from './view.js';
+import { PLACES } from './places.js';
+import { Sheet } from './view.js';
 
 const MAX_BYTES = 20_000_000;
 const LANDSCAPE = 3 / 2;
 /** Photos that can be used, although not every browser can show them. */
 const SHOWN_BY_FEW = /^image\/(hei[cf]|avif|tiff)|\.(hei[cf]|avif|tiff?)$/i;
 const PAGE_TITLE = 'Product studio';
-const CHOOSE = 'Choose the scenes and the language, then make the pictures.';
+const CHOOSE = 'Choose what is to be made, then make the pictures.';
 const BROKEN_OFF = {
   error: 'The connection to the shop broke off. Look whether it still runs, then try again.',
   error_type: 'connection',
@@ -31,6 +33,9 @@ const DOING = {
   analysis: 'Looking at the product',
   prompt: 'Writing the prompts',
   picture: 'Making the pictures',
+  fidelity: 'Comparing with the product',
+  packshot: 'Making the packshots',
+  listing: 'Writing the texts',
 };
 
 let photo = null;
@@ -73,6 +78,7 @@ function askForChoices(summary) {
   byId('kind').textContent = PAGE_TITLE;
   byId('summary').textContent = summary;
   state('chosen');
+  void estimate();
   byId('start').focus();
 }
 
@@ -112,13 +118,14 @@ async function chooseSample(name) {
 
 async function start() {
   if (running || !photo) return;
-  const styles = [...document.querySelectorAll('input[name=style]:checked')].map((box) => box.value);
-  const { value: language, selectedOptions } = byId('language');
+  const wanted = choices();
+  const { styles, language } = wanted;
   hideProblem();
   byId('announced').replaceChildren();
   byId('start').blur();
   state('running');
-  const sheet = new Sheet({ styles, announce, language: { name: language, code: selectedOptions[0].lang } });
+  const { lang: code } = byId('language').selectedOptions[0];
+  const sheet = new Sheet({ ...wanted, announce, language: { name: language, code } });
   running = new AbortController();
   const clock = startClock();
   byId('cancel').focus();
@@ -134,14 +141,16 @@ async function start() {
     if (hadFocus && !sheet.isBlank) byId('again').focus();
   };
   try {
-    const made = await send({ styles, language }, running.signal, (event) => {
+    const made = await send(wanted, running.signal, (event) => {
       if (event.status === 'started') clock.doing(DOING[event.step]);
       sheet.progress(event);
     });
+    sheet.finish(made);
     sheet.end(made.errors);
     const all = plural(styles.length, 'picture');
     const pictures = sheet.made === styles.length ? all : `${sheet.made} of ${all}`;
-    end(`${pictures} in ${seconds(made.timings?.total ?? clock.seconds())}`);
+    const spent = made.cost_usd === undefined ? '' : ` · ${spentOf(made.cost_usd)}`;
+    end(`${pictures} in ${seconds(made.timings?.total ?? clock.seconds())}${spent}`);
     announce(`Finished: ${byId('summary').textContent}.`);
   } catch (problem) {
     const cancelled = running.signal.aborted;
@@ -154,11 +163,29 @@ async function start() {
   }
 }
 
+/** What the visitor wants to have made. */
+function choices() {
+  const checked = (name) => [...document.querySelectorAll(`input[name=${name}]:checked`)].map((box) => box.value);
+  const extras = checked('extra');
+  return {
+    styles: checked('style'),
+    language: byId('language').value,
+    places: checked('place'),
+    packshot: extras.includes('packshot'),
+    listing: extras.includes('listing'),
+    fidelity: extras.includes('lock') ? 'lock' : null,
+  };
+}
+
+const spentOf = (usd) => (usd === null ? 'cost not known' : dollars(usd));
+
 /** The finished product. Throws the body of a failure. */
-async function send({ styles, language }, signal, onProgress) {
+async function send({ styles, language, places, ...extras }, signal, onProgress) {
   const form = new FormData();
   form.set('language', language);
   form.set('styles', JSON.stringify(styles));
+  if (places.length) form.set('places', places.join(','));
+  for (const [name, value] of Object.entries(extras)) if (value) form.set(name, value);
   form.set('photo', photo);
   try {
     const response = await fetch('/v1/products', { method: 'POST', body: form, signal });
@@ -199,6 +226,29 @@ function startClock() {
       byId('summary').textContent = summary;
     },
   };
+}
+
+let asking = null;
+
+/** What the choices would cost; nothing is sent to fal's models for it. */
+async function estimate() {
+  asking?.abort();
+  const mine = (asking = new AbortController());
+  const { language, places, fidelity, ...wanted } = choices();
+  if (places.length) wanted.places = places;
+  if (fidelity) wanted.fidelity = fidelity;
+  const said = await priceOf(wanted, mine.signal).catch(() => '');
+  if (mine === asking) byId('estimate').textContent = said;
+}
+
+async function priceOf(wanted, signal) {
+  if (!wanted.styles.length) return '';
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch('/v1/estimate', { method: 'POST', headers, body: JSON.stringify(wanted), signal });
+  if (!response.ok) return '';
+  const { cost_usd: usd, about, unknown } = await response.json();
+  if (usd === null) return `The cost is not known beforehand. ${unknown ?? ''}`;
+  return `This costs ${about ? 'about ' : ''}${dollars(usd)}.`;
 }
 
 // Telling
@@ -277,5 +327,13 @@ function checkScenes() {
   boxes[0].setCustomValidity(count ? '' : 'Choose at least one scene.');
   byId('start').textContent = count === 1 ? 'Make the picture' : 'Make the pictures';
 }
-for (const box of document.querySelectorAll('input[name=style]')) box.addEventListener('change', checkScenes);
+byId('places').append(
+  ...Object.entries(PLACES).map(([value, label]) =>
+    element('label', { className: 'chip' }, element('input', { type: 'checkbox', name: 'place', value }), ' ', label),
+  ),
+);
+byId('form').addEventListener('change', () => {
+  checkScenes();
+  estimate();
+});
 checkScenes();

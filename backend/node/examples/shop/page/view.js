@@ -1,4 +1,8 @@
-/** What a product's work looks like: its steps, categories, description and pictures, each shown when it is known. */
+/** What a product's work looks like: its steps, pictures, texts and costs, each shown when it is known. */
+
+import { Card, packshotCard } from './cards.js';
+import { byId, copyButton, dollars, element, seconds } from './elements.js';
+import { listingOf } from './listing.js';
 
 const STEPS = {
   upload: 'Upload',
@@ -7,7 +11,11 @@ const STEPS = {
   prompt: 'Prompts',
   picture: 'Pictures',
   description: 'Description',
+  fidelity: 'Comparison',
+  packshot: 'Packshots',
+  listing: 'Texts',
 };
+const STEP_NAMES = { upload: 'Upload', cutout: 'Cut-out', analysis: 'Analysis', prompt: 'Prompt', picture: 'Picture', text: 'Text' };
 const LABELS = {
   main_product_type: 'Product type',
   subcategory: 'Subcategory',
@@ -20,30 +28,12 @@ const LABELS = {
   vibe: 'Vibe',
 };
 const SANDBOX = 'Sandbox: no model was asked. Texts follow a script, pictures are cut and painted by plain code.';
-const DOING = { waiting: 'Waiting for the categories', prompt: 'Writing the prompt', picture: 'Making the picture' };
 const UNKNOWN = 'Unknown';
-
-export const byId = (id) => document.getElementById(id);
-
-/** An element with properties and children; texts are texts, never HTML. */
-export function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
-  const { dataset = {}, ...others } = properties;
-  Object.assign(made, others);
-  Object.assign(made.dataset, dataset);
-  made.append(...children.filter((child) => child !== null && child !== ''));
-  return made;
-}
-
-export const seconds = (value, digits = 1) => `${value.toFixed(digits)} s`;
-export const plural = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`;
-export const fileSize = (bytes) =>
-  bytes < 999_500 ? `${Math.max(1, Math.round(bytes / 1000))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** The sheet of one product, from its first event to its last. */
 export class Sheet {
   /** `announce` tells those who listen. */
-  constructor({ styles, language, announce }) {
+  constructor({ styles, language, packshot, listing, fidelity, announce }) {
     this.language = language;
     this.announce = announce;
     /** Nothing is known of the product yet. */
@@ -51,7 +41,9 @@ export class Sheet {
     /** Pictures that can be seen. */
     this.made = 0;
     this.product = 'Product';
-    this.steps = Object.fromEntries(Object.entries(STEPS).map(([key, label]) => [key, new Step(label)]));
+    const chosen = { packshot, listing, fidelity };
+    const steps = Object.entries(STEPS).filter(([key]) => !(key in chosen) || chosen[key]);
+    this.steps = Object.fromEntries(steps.map(([key, label]) => [key, new Step(label)]));
     this.cards = new Map(styles.map((style) => [style, new Card(style)]));
     this.remarks = new Set();
     byId('sandbox').hidden = true;
@@ -60,6 +52,7 @@ export class Sheet {
     byId('cards').replaceChildren(...[...this.cards.values()].map((card) => card.row));
     byId('cards').dataset.count = styles.length;
     byId('description').replaceChildren(element('p', { className: 'blank two' }));
+    for (const name of ['packshots', 'listing', 'cost']) byId(`${name}-section`).hidden = true;
     showCategories({});
   }
 
@@ -76,6 +69,26 @@ export class Sheet {
     if (event.step === 'picture') this.#picture(card, event);
   }
 
+  /** What is known only when all is done: the final pictures with their verdicts, packshots, texts and costs. */
+  finish({ images, packshots, listing, cost_usd: cost, costs }) {
+    for (const image of images) this.cards.get(image.style_name)?.judged(image);
+    if (packshots) {
+      const failed = packshots.length ? '' : note('No packshot was made.');
+      byId('packshots').dataset.count = packshots.length;
+      byId('packshots').replaceChildren(...packshots.map((shot) => packshotCard(shot, this.product)), failed);
+      byId('packshots-section').hidden = false;
+    }
+    if (listing) {
+      const texts = listing.listings.flatMap((one) => listingOf(one, this.language.code, this.announce));
+      byId('listing').replaceChildren(...(texts.length ? texts : [note('They could not be written.')]));
+      byId('listing-section').hidden = false;
+    }
+    if (cost !== undefined) {
+      byId('cost').replaceChildren(...costRows(cost, costs ?? []));
+      byId('cost-section').hidden = false;
+    }
+  }
+
   /** No more will come. Of the `errors` only what no event has told yet is new. */
   end(errors, why = '') {
     for (const error of errors ?? []) {
@@ -83,6 +96,9 @@ export class Sheet {
       if (card?.isDone && error.stage === 'prompt') card.note('Its prompt could not be written; a plain one was used.');
       if (card && !card.isDone && error.stage !== 'prompt') card.failed(error);
       if (error.stage === 'description') this.#noDescription(error);
+      if (card?.isDone && error.stage === 'fidelity') card.note(error.error);
+      if (error.stage === 'packshot') byId('packshots').append(note(error.error));
+      if (error.stage === 'listing') byId('listing').append(note(error.error));
     }
     for (const step of Object.values(this.steps)) step.stop();
     for (const card of this.cards.values()) if (!card.isDone) card.stop(why);
@@ -109,24 +125,10 @@ export class Sheet {
 
   #description(text) {
     const { name, code } = this.language;
-    const copy = element('button', { type: 'button', className: 'link' }, 'Copy');
     const quote = element('blockquote', { lang: code, dir: 'auto' }, element('p', {}, text));
-    copy.addEventListener('click', () => this.#copy(text, copy, quote));
+    const copy = copyButton(text, 'the description', quote, this.announce);
     byId('description').replaceChildren(quote, element('p', { className: 'about' }, name, ' · ', copy));
     this.announce('The description is written.');
-  }
-
-  async #copy(text, button, quote) {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = 'Copied';
-      this.announce('The description is copied.');
-    } catch {
-      // Browsers allow it on safe sites only, and not when the visitor has refused it.
-      getSelection().selectAllChildren(quote);
-      button.textContent = 'Selected: copy it from there';
-      this.announce('The browser does not let the page copy. The description is selected instead.');
-    }
   }
 
   #noDescription(error) {
@@ -170,68 +172,16 @@ class Step {
   }
 }
 
-/** One scene: an empty frame, then its picture. */
-class Card {
-  isDone = false;
+function costRows(cost, costs) {
+  const rows = costs.map(({ step, style, endpoint, cost_usd: usd }) =>
+    costRow([STEP_NAMES[step] ?? STEPS[step] ?? step, style].filter(Boolean).join(' '), usd, endpoint),
+  );
+  return [...rows, costRow('Total', cost)];
+}
 
-  constructor(style) {
-    this.style = style;
-    this.frame = element('div', { className: 'frame' });
-    this.about = element('p', { className: 'about' }, DOING.waiting);
-    const title = element('h3', { dir: 'auto' }, style);
-    this.row = element('li', { dataset: { status: 'waiting' } }, title, this.about, this.frame);
-  }
-
-  doing(step) {
-    if (!(step in DOING)) return;
-    this.row.dataset.status = 'running';
-    this.about.textContent = DOING[step];
-  }
-
-  done({ image, seconds: took }, product) {
-    this.isDone = true;
-    this.row.dataset.status = 'done';
-    this.about.replaceChildren(
-      image.width && image.height ? `${image.width} × ${image.height} px` : 'Made',
-      image.bytes ? element('span', { className: 'size' }, ` · ${fileSize(image.bytes)}`) : '',
-      took === undefined ? '' : ` · ${seconds(took)}`,
-    );
-    const words = element('p', { dir: 'auto' }, image.prompt);
-    const prompt = element('details', {}, element('summary', {}, 'Prompt'), words);
-    if (image.url === null) {
-      const why = 'It was made, but could not be fetched from fal. ';
-      this.frame.replaceChildren(element('p', {}, why, openAtFal(image)));
-      this.row.append(prompt);
-      return;
-    }
-    const alt = `${product}, ${this.style}: ${image.style_description}`;
-    const picture = element('img', { src: image.url, alt });
-    const name = `${product} ${this.style}`.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
-    const link = element('a', { href: image.url, target: '_blank', rel: 'noopener' }, picture);
-    // Shown when it is whole, not line by line.
-    picture.decode().catch(() => {}).then(() => this.frame.replaceChildren(link));
-    const file = `${name}.${image.url.split('.').pop()}`;
-    const download = element('a', { className: 'button download', href: image.url, download: file }, 'Download');
-    download.setAttribute('aria-label', `Download ${this.style}`);
-    this.row.append(download, prompt);
-  }
-
-  failed({ error }) {
-    this.row.dataset.status = 'failed';
-    this.about.textContent = 'Not made';
-    this.frame.replaceChildren(element('p', { dir: 'auto' }, error));
-  }
-
-  note(text) {
-    this.row.append(element('p', { className: 'remark' }, text));
-  }
-
-  stop(why) {
-    if (this.row.dataset.status === 'failed') return;
-    this.row.dataset.status = 'stopped';
-    this.about.textContent = 'Not made';
-    this.frame.replaceChildren(element('p', {}, why));
-  }
+function costRow(label, usd, endpoint) {
+  const name = element('dt', {}, label, endpoint ? element('small', {}, endpoint) : '');
+  return element('div', {}, name, element('dd', {}, dollars(usd)));
 }
 
 function showCategories(categories) {
@@ -245,8 +195,4 @@ function showCategories(categories) {
 
 function note(text) {
   return element('p', { className: 'note' }, text);
-}
-
-function openAtFal({ image_url: href }) {
-  return element('a', { href, target: '_blank', rel: 'noopener noreferrer' }, 'Open it there');
 }
