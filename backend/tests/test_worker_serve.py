@@ -67,6 +67,11 @@ def arguments(name: str, places: dict[str, Any]) -> dict[str, Any]:
         "packshot": {"image": str(places["photo_path"]), "for": "amazon", "save_dir": str(places["out"])},
         "check-image": {"image": str(places["photo_path"]), "for": "shopify"},
         "listing": {**known, "languages": "Turkish"},
+        "batch": {
+            "input": str(places["photo_path"].parent),
+            "output": str(places["out"] / "batch"),
+            "command": "remove-background",
+        },
         "prices": {},
         "estimate": {"name": "remove-background"},
         "doctor": {},
@@ -90,9 +95,10 @@ def one_shot(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 
 
 def shape(value: Any) -> Any:
-    """The keys and kinds of values all the way down."""
+    """The keys and kinds of values all the way down; jobs are told in the order in which they ended, which differs."""
     if isinstance(value, dict):
-        return {key: shape(item) for key, item in value.items()}
+        by_step = {"costs": sorted(value.get("costs", ()), key=lambda row: (row["step"], row["style"] or ""))}
+        return {key: shape(by_step.get(key, item)) for key, item in value.items()}
     return [shape(item) for item in value] if isinstance(value, list) else type(value)
 
 

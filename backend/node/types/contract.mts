@@ -117,6 +117,7 @@ const called = await worker.call(
       same<typeof event, ProgressEvent>();
       if (event.step === 'queue') same<typeof event.queue_position, number>();
       else if (event.step === 'log') same<typeof event.message, string>();
+      else if (event.step === 'batch') same<typeof event.total, number>();
       else if (event.status === 'failed') same<typeof event.error_type, ErrorType>();
       else if (event.status === 'done') same<typeof event.seconds, number>();
     },

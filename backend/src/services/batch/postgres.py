@@ -142,13 +142,12 @@ class Server:
                 pause = min(SOON_S, seconds)
             await asyncio.sleep(pause)
 
-    def run(self, action: Action[T], *, locks: str = "", patience_s: float | None = None) -> T:
+    def run(self, action: Action[T], *, patience_s: float | None = None) -> T:
         """`action` in one transaction, which is on the server's disk when this returns. Raises JournalError.
 
-        It begins when it has what the statement `locks` locks. It may be run again when the connection is lost, even
-        after the server has committed it.
+        It may be run again when the connection is lost, even after the server has committed it.
         """
-        return self.wait(self._patiently(lambda: self._transaction(action, locks), patience_s))
+        return self.wait(self._patiently(lambda: self._transaction(action), patience_s))
 
     def fetch(self, statement: str, *values: object) -> list[Any]:
         """The rows of one statement, which is a transaction of its own. May be run again, as `run`."""
@@ -176,12 +175,12 @@ class Server:
         async with self._connection() as connection:
             return list(await connection.fetch(statement, *values))
 
-    async def _transaction(self, action: Action[T], locks: str = "") -> T:
+    async def _transaction(self, action: Action[T]) -> T:
         import asyncpg
 
         async with self._connection() as connection:
             try:
-                await connection.execute(f"BEGIN; {locks}")
+                await connection.execute("BEGIN")
                 value = await action(connection)
             except (asyncpg.PostgresError, FalError):
                 if not connection.is_closed():

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from services.batch.journal import (
     DEFAULT_JOBS,
@@ -48,8 +48,6 @@ from services.fal.journal import Later
 if TYPE_CHECKING:
     from pgqueuer.models import Job
     from pgqueuer.queries import Queries
-
-T = TypeVar("T")
 
 QUEUE = "product"
 """PgQueuer's name for what a row is about: its entrypoint."""
@@ -174,20 +172,22 @@ class PostgresStore(Store):
             for product in list(self._claimed):
                 await self._put_back(connection, product, 0.0)
 
-        # Others need not wait until the heartbeat is missed.
-        with contextlib.suppress(JournalError):
-            self._server.run(put_all_back, patience_s=0.0)
+        if self._claimed:
+            # Others need not wait until the heartbeat is missed.
+            with contextlib.suppress(JournalError):
+                self._server.run(put_all_back, patience_s=0.0)
         self._server.close()
 
     # Products
 
     def add(self, products: Iterable[NewProduct]) -> int:
-        rows = list(products)  # a lost connection begins anew
-        return self._server.run(lambda connection: self._add(connection, rows), locks=_LOCK)
+        # They may be more than memory holds, and can be read once: a connection that is lost is not waited for.
+        return self._server.run(lambda connection: self._add(connection, iter(products)), patience_s=0.0)
 
-    async def _add(self, connection: Connection, rows: Sequence[NewProduct]) -> int:
-        added, rest = 0, iter(rows)
-        while page := list(islice(rest, PAGE)):
+    async def _add(self, connection: Connection, rows: Iterator[NewProduct]) -> int:
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('fal batch products'))")
+        added = 0
+        while page := list(islice(rows, PAGE)):
             known = await connection.fetch(
                 "SELECT key, input FROM product WHERE key = ANY($1)", [product.key for product in page]
             )
@@ -517,7 +517,6 @@ class PostgresStore(Store):
         return self._server.fetch(statement, *values)[0][0]
 
 
-_LOCK = "SELECT FROM batch FOR UPDATE"
 _JOB = """
 SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost,
     extract(epoch FROM intent_at)::float8 AS intent_at,

@@ -65,6 +65,7 @@ class Fidelity(TypedDict):
     """The product in a picture against its cut-out."""
 
     verdict: FidelityVerdict
+    """Whether the product is still the same."""
     score: float
     """0 to 1; from 0.75 on it passes, below 0.5 it fails."""
     reason: str

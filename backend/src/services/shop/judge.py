@@ -58,10 +58,13 @@ class RejectedPicture(Likeness):
     """The worse of two pictures that were paid for."""
 
     image_url: str
+    """Where fal keeps it."""
     seed: int | None
     """What it was made with, as far as it is known."""
     request_id: str | None
+    """fal's id of the job that made it."""
     billable_units: float | None
+    """fal's own count of what is billed for it."""
     cost_usd: float | None
     """US dollars for this picture alone."""
 

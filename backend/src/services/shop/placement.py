@@ -76,11 +76,6 @@ class Placement(NamedTuple):
         values = np.linalg.svd(self.matrix[:, :2], compute_uv=False)
         return float(values[0] / max(values[1], 1e-9))
 
-    @property
-    def turned_degrees(self) -> float:
-        (a, b), (c, d) = self.matrix[:, :2]
-        return math.degrees(math.atan2(float(c - b), float(a + d)))
-
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a point of the cut-out is in the picture."""
         moved = self.matrix @ np.array([x, y, 1.0])

@@ -42,6 +42,7 @@ class CutoutFile(TypedDict, total=False):
     path: str
     """Missing in a failure, when it could not be saved."""
     sha256: str
+    """Of the file, in hexadecimal digits."""
 
 
 class CutoutOnFile(CutoutFile):
@@ -52,7 +53,9 @@ class CutoutOnFile(CutoutFile):
     width: int | None
     """In pixels."""
     height: int | None
+    """In pixels."""
     content_type: str | None
+    """Its media type, such as image/png."""
     file_size: int | None
     """In bytes."""
 

@@ -77,6 +77,7 @@ class WorkflowExtras(TypedDict, total=False):
 
 class OneJob(TypedDict, total=False):
     billable_units: float | None
+    """fal's own count of what is billed."""
     cost_usd: float | None
     """US dollars for this picture alone."""
 

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from services.shop.packshot import Layout
     from services.shop.picture_check import PictureCheck
 
-DEFAULT_SIZE = (2000, 2000)
-DEFAULT_FILL = 0.85
-
 
 class Checked(TypedDict, total=False):
     checks: Kept[list[PictureCheck]]

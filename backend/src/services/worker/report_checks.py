@@ -90,12 +90,11 @@ def _rule(rule: Mapping[str, Any]) -> str:
     verdict = str(rule.get("verdict"))
     mark, words = VERDICTS.get(verdict, ("?", verdict))
     kind = verdict if verdict in VERDICTS else "not_checked"
-    label = " ".join(filter(None, [_words(rule.get("field")), _words(rule.get("rule"))]))
     reason = html_text(rule.get("reason") or "")
+    label = " ".join(filter(None, [_words(rule.get("field")), _words(rule.get("rule"))]))
     return (
         f'<li class="{kind}"><span class="mark" role="img" aria-label="{html_text(words)}">{html_text(mark)}</span>'
-        f"<div><p><strong>{html_text(label)}:</strong> "
-        f'<span dir="auto">{reason}</span></p>'
+        f'<div><p><strong>{html_text(label)}:</strong> <span dir="auto">{reason}</span></p>'
         f"{about(_facts(rule))}</div></li>"
     )
 
