@@ -27,6 +27,7 @@ from services.batch.batch import DRAIN_S
 from services.batch.journal import JournalError
 from services.batch.keys import checked_key, folder_of, same_folder
 from services.batch.manifest import Manifest
+from services.batch.recipe import of_method
 from services.batch.settle import settle
 from services.batch.sqlite_journal import SqliteStore
 from services.fal.categories import CATEGORY_NAMES
@@ -522,6 +523,16 @@ def test_a_key_becomes_a_folder_of_its_own_on_every_file_system(key: str, tmp_pa
 def test_what_can_be_no_key_is_refused(key: Any) -> None:
     with pytest.raises(InvalidInput, match="key"):
         checked_key(key)
+
+
+def test_the_cells_of_a_csv_become_what_the_method_takes(tmp_path: Path) -> None:
+    read_row = of_method("product_workflow", {}).read
+    given = {"image": "7.jpg", "language": "German", "num_images": "2", "shrink": "True", "styles": '["Studio"]'}
+    wanted = {"image": "7.jpg", "language": "German", "num_images": 2, "shrink": True, "styles": ["Studio"]}
+    assert read_row(given) == wanted
+    for wrong in ({"num_images": "two"}, {"langauge": "German"}, {"timeout": "3"}):
+        with pytest.raises(InvalidInput):
+            read_row(wrong)
 
 
 # The command

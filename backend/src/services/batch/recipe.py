@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,7 +13,7 @@ from services.fal_service import FalClient
 from services.saved_files import SavedPicture, made_and_saved, readable_paths
 
 Values = Mapping[str, Any]
-NOT_OPTIONS = ("self", "timeout", "with_logs", "on_progress")
+NOT_OPTIONS = ("return", "timeout", "with_logs", "on_progress")
 SEVERAL = ("product_workflow", "generate_multiple_backgrounds")
 ONE = ("background_replace", "remove_background")
 OTHERS = ("analyze_product_image",)
@@ -41,12 +40,8 @@ def of_method(command: str, options: Values) -> Recipe:
     known = (*SEVERAL, *ONE, *OTHERS)
     if command not in known:
         raise InvalidInput(f"The command {command[:100]!r} cannot be run over a catalogue. Known: {', '.join(known)}.")
-    parameters = {
-        name: one
-        for name, one in inspect.signature(getattr(FalClient, command)).parameters.items()
-        if name not in NOT_OPTIONS
-    }
-    read = partial(_read, parameters)
+    annotations = getattr(FalClient, command).__annotations__
+    read = partial(_read, {name: str(kind) for name, kind in annotations.items() if name not in NOT_OPTIONS})
     return Recipe(command, read(options), read, partial(_make, command))
 
 
@@ -61,16 +56,16 @@ def _make(method: str, client: FalClient, options: Values, folder: Path) -> Mapp
     return result
 
 
-def _read(parameters: Mapping[str, inspect.Parameter], values: Values) -> Values:
-    unknown = [name for name in values if name not in parameters]
+def _read(kinds: Mapping[str, str], values: Values) -> Values:
+    unknown = [name for name in values if name not in kinds]
     if unknown:
-        raise InvalidInput(f"There is no option {unknown[0][:100]!r}. There are {', '.join(sorted(parameters))}.")
-    return {name: _typed(name, parameters[name], value) for name, value in values.items()}
+        raise InvalidInput(f"There is no option {unknown[0][:100]!r}. There are {', '.join(sorted(kinds))}.")
+    return {name: _typed(name, kinds[name], value) for name, value in values.items()}
 
 
-def _typed(name: str, parameter: inspect.Parameter, value: Any) -> Any:
+def _typed(name: str, kind: str, value: Any) -> Any:
     """A text from a CSV as the method takes it: JSON, unless the method takes texts there."""
-    if not isinstance(value, str) or str(parameter.annotation).startswith("str"):
+    if not isinstance(value, str) or kind.startswith("str"):
         return value
     try:
         return json.loads(value.lower() if value.lower() in ("true", "false") else value)
