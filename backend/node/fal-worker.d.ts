@@ -798,8 +798,9 @@ export interface LogEvent {
 
 /** How far a batch is. */
 export interface BatchEvent {
-  step: "batch";
   /** Tells this event from others. */
+  step: "batch";
+  /** Of the batch. */
   status: "running";
   /** Products, as `failed`, `ambiguous` and `total`. */
   done: number;

@@ -755,8 +755,9 @@ class BatchEvent(TypedDict):
     """How far a batch is."""
 
     step: Literal["batch"]
-    status: Literal["running"]
     """Tells this event from others."""
+    status: Literal["running"]
+    """Of the batch."""
     done: int
     """Products, as `failed`, `ambiguous` and `total`."""
     failed: int
