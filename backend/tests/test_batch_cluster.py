@@ -254,6 +254,21 @@ def test_what_a_killed_machine_has_begun_is_ended_by_another_and_paid_once(
     assert (ledger["accepted"], ledger["billable"], ledger["most_running"]) == (5, 5, 2)
 
 
+def test_a_product_is_not_over_while_another_machine_may_be_submitting_a_job_of_it(
+    box: Sandbox, server: Postgres, photo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_journal, "OWNER_GONE_S", 2.0)
+    url, rows = server.database(), [{"key": "mug", "image": photo_url, "styles": ["Studio"]}]
+    with Batch(rows, tmp_path / "out", journal=url) as batch:
+        other = PostgresStore(url)
+        other.open(None, None, None)
+        # The one step that a workflow does without where it fails.
+        assert begin(other, 1, "prompt:Studio") is None
+        lines = list(batch)
+        other.close()
+    assert [line["status"] for line in lines] == ["ambiguous"]
+
+
 def test_a_restart_of_the_database_is_waited_for_and_nothing_is_lost_or_doubled(
     server: Postgres, machine: Callable[..., PostgresStore]
 ) -> None:

@@ -71,7 +71,8 @@ def attempt(
     found = dict(document or {})
     found.pop("trace", None)
     failure = failure or _failure_in(found)
-    if failure and (journal.held or call.cancelled):
+    # A job that was held back may be one that the product was made without, such as a prompt.
+    if journal.held or (failure and call.cancelled):
         return None
     state: ProductState = "ambiguous" if journal.in_doubt_steps else "failed" if failure else "done"
     line = {
