@@ -173,6 +173,15 @@ def test_a_large_file_goes_up_in_parts_and_arrives_whole(box: Sandbox, client: F
     assert {row["headers"]["authorization"] for row in box.journal() if row["host"] == "v3.fal.media"} == {"Bearer"}
 
 
+def test_a_token_that_fal_gives_to_a_second_client_too_is_used_as_it_is(box: Sandbox, picture: Any) -> None:
+    urls = []
+    for _ in range(2):
+        with FalClient() as client:
+            urls.append(client.upload_file(picture))
+    assert [box.file(url) for url in urls] == [picture.read_bytes()] * 2
+    assert [(row["stage"], row["status"]) for row in box.journal()] == [("token", 200), ("upload", 200)] * 2
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -336,7 +336,10 @@ def _body(request: httpx.Request, response: httpx.Response) -> bytes:
     """The whole body, unpacked. Raises CorruptBody, and BadOutput for one that is too large."""
     encoding = response.headers.get("content-encoding", "")
     body = whole_body(_stream_of(response), encoding, request.extensions.get("max_bytes"))
-    return body if request.extensions.get("stage") == "download" else redacted_body(body)
+    if request.extensions.get("stage") == "download":
+        return body
+    # An upload token that fal gives to a second client of this process is a secret already.
+    return body if response.is_success and request.extensions.get("tells_secret") else redacted_body(body)
 
 
 def _stream_of(response: httpx.Response) -> httpx.SyncByteStream:
