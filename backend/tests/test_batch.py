@@ -366,6 +366,7 @@ def told_how_to_resume(process: subprocess.Popen[bytes], out: Path) -> None:
     printed, told = process.communicate(timeout=60)
     document = json.loads(printed)
     assert (process.returncode, document["error_type"]) == (1, "cancelled")
+    assert document["products"]["running"] == 0
     assert f"--output {out}" in document["hint"]
     assert b"--output" in told
 
@@ -542,6 +543,8 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     manifest = out.with_suffix(".csv")
     cells = [f"p{number},{rows[0]['image']}" for number in range(51)]
     manifest.write_text("\n".join(["key,image", *cells, f",{rows[0]['image']}"]))
+    code, refused = run("batch", "--output", str(out))
+    assert (code, refused["error_type"], out.exists()) == (1, "journal", False)
     given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "remove-background")
     code, planned = run(*given, "--dry_run")
     assert (code, {row["calls"] for row in planned["planned"]}) == (0, {51})

@@ -94,11 +94,14 @@ def _failure(document: Document, batch: Batch, ended: FalError | None) -> Docume
     found = {name: products[name] for name in _WORDS if products[name]}
     said = [f"{count:,} of {sum(products.values()):,} products {_WORDS[name]}" for name, count in found.items()]
     if left_out:
-        said.append(f"{len(left_out):,} lines were left out, the first in line {left_out[0]['line']}")
+        lines = f"{len(left_out):,} lines were" if len(left_out) > 1 else "1 line was"
+        said.append(f"{lines} left out, the first in line {left_out[0]['line']}")
     if not said:
         return {}
     hints = [_HINTS[name] for name in found] + (["See `left_out`."] if left_out else [])
-    return report(BatchIncomplete(f"{'; '.join(said)}.", hint=" ".join([*hints, batch.how_to_resume])))
+    if "waiting" in found:
+        hints.append(batch.how_to_resume)
+    return report(BatchIncomplete(f"{'; '.join(said)}.", hint=" ".join(hints)))
 
 
 _WORDS = {"failed": "failed", "ambiguous": "are in doubt", "waiting": "were not made"}
@@ -138,7 +141,7 @@ def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
 def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeOf) -> Document:
     """The calls of a batch, and what they would cost. Nothing is sent to a model, and nothing is written."""
     if values.get("input") is None:
-        raise InvalidInput("--dry_run requires --input.", hint="What a batch has cost so far tells --status.")
+        raise InvalidInput("--dry_run requires --input.", hint="--status tells what a batch has cost so far.")
     recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
     manifest = Manifest(values["input"], recipe.read)
     alike: dict[str, Document] = {}

@@ -221,6 +221,8 @@ def _estimate(client: FalClient, values: Values) -> Document:
     """The command is run with its options up to the point at which something would be sent."""
     name, options = values["name"], values.get("options")
     paid = [command for command, row in COMMANDS.items() if row.is_paid]
+    if name == "batch":
+        raise InvalidInput("A batch is estimated by itself: run fal-worker batch with --dry_run.")
     if name not in paid:
         raise InvalidInput(f"{name[:100]!r} is not a command that costs money. Those are {', '.join(paid)}.")
     if not isinstance(options, dict | None):
