@@ -95,7 +95,7 @@ class Batch:
         - options: its options for all products
         - max_jobs: how many jobs run at fal at once (default: 10)
         - max_usd: what the batch may spend, in US dollars
-        - retry_failed: make products again that failed; jobs that are done are not paid again
+        - retry_failed: make the products that failed once more; jobs that are done are not paid again
         - retry_ambiguous: submit jobs again of which nobody knows whether fal runs and bills them
         - settle: first ask fal for these jobs, among its past requests
         - timeout: seconds for one product (default: 900)

@@ -555,7 +555,7 @@ COMMANDS: Mapping[str, Command] = {
             Option("options", "json", "its options for all products, as --json takes them (default: none)"),
             Option("max_jobs", "integer", "how many jobs run at fal at once (default: 10)"),
             Option("max_usd", "number", "US dollars that the batch may spend, over all runs (default: no limit)"),
-            Option("retry_failed", "flag", "make products again that failed (default: false)"),
+            Option("retry_failed", "flag", "make the products that failed once more (default: false)"),
             Option(
                 "retry_ambiguous",
                 "flag",
@@ -567,9 +567,9 @@ COMMANDS: Mapping[str, Command] = {
                 "the URL of a PostgreSQL database, for a batch that several machines make (default: a file in the "
                 "output's folder)",
             ),
-            Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
+            Option("settle", "flag", "first look for jobs in doubt among fal's past requests (default: false)"),
             Option("status", "flag", "only tell how far the batch is (default: false)"),
-            Option("pause", "flag", "only have the process that works on it end in peace (default: false)"),
+            Option("pause", "flag", "only ask the process that works on the batch to end; its jobs have 10 s (default: false)"),
             Option("dry_run", "flag", "only tell the calls and what they would cost (default: false)"),
             Option("yes", "flag", "begin more than 50 products without a question (default: false)"),
         ),
