@@ -238,7 +238,7 @@ def test_a_cutout_that_is_there_is_used_and_not_paid_again(
     [given] = [job["input"]["image_url"] for job in box.ledger()["jobs"] if job["endpoint"] == PHOTOKIT]
     assert box.file(given) == Path(cutout).read_bytes()
     assert (document["cutout"]["url"], document["cutout"]["width"]) == (given, size_of(Path(cutout).read_bytes())[0])
-    assert sorted(os.listdir("out")) == ["1-studio.png", "original.jpg"]
+    assert sorted(os.listdir("out")) == ["1-studio.png", "cutout.png", "original.jpg"]
 
 
 def test_a_cutout_that_is_no_picture_costs_nothing(run: Run, box: Sandbox, sku: str) -> None:

@@ -39,6 +39,7 @@ def test_the_ledger_counts_every_end(box: Sandbox, web: httpx.Client) -> None:
         "failed": 1,
         "cancelled": 1,
         "running": 1,
+        "most_running": 1,
         "billable": 1,
         "units": 1,
         "files": 0,

@@ -171,6 +171,8 @@ EXAMPLES = {
         ],
         {"output", "products", "jobs", "cost_usd", "committed_usd", "max_usd", "left_out", "settled", "error"},
         {VISION: {"model": "openai/gpt-4o-mini"}},
+        # See test_batch_cluster.py.
+        frozenset({"journal"}),
     ),
     "prices": Example(["--endpoints", f"{PHOTOKIT},{CUTOUT}"], {"prices", "error"}),
     "estimate": Example(
