@@ -569,7 +569,11 @@ COMMANDS: Mapping[str, Command] = {
             ),
             Option("settle", "flag", "first look for jobs in doubt among fal's past requests (default: false)"),
             Option("status", "flag", "only tell how far the batch is (default: false)"),
-            Option("pause", "flag", "only ask the process that works on the batch to end; its jobs have 10 s (default: false)"),
+            Option(
+                "pause",
+                "flag",
+                "only ask the process that works on the batch to end; its jobs have 10 s (default: false)",
+            ),
             Option("dry_run", "flag", "only tell the calls and what they would cost (default: false)"),
             Option("yes", "flag", "begin more than 50 products without a question (default: false)"),
         ),
