@@ -559,6 +559,19 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     assert len(accepted(quick)) == 51
 
 
+def test_a_line_that_cannot_be_made_does_not_hide_what_the_others_would_cost(
+    quick: Sandbox, rows: Any, out: Path, run: Run
+) -> None:
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text("\n".join(map(json.dumps, [rows[0], {"key": "no photo"}, {"key": "neither"}])))
+    code, planned = run("batch", "--input", str(manifest), "--output", str(out), "--dry_run")
+    assert (code, planned["error"], planned["cost_usd"] > 0) == (0, None, True)
+    assert [(left["line"], "requires --image" in left["error"]) for left in planned["left_out"]] == [(2, True)]
+    assert "for 1 more" in planned["left_out"][0]["error"]
+    manifest.write_text(json.dumps({"key": "no photo"}))
+    assert "requires --image" in run("batch", "--input", str(manifest), "--output", str(out), "--dry_run")[1]["error"]
+
+
 def test_another_process_may_pause_it(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
     quick.configure(latency=0.2)
     with Batch(rows, out, options=ONE_STYLE, max_jobs=1) as batch:

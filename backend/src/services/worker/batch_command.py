@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.batch.batch import Batch, counts_of, store_of
 from services.batch.journal import COUNTED, BatchIncomplete, as_text
-from services.batch.manifest import Manifest
+from services.batch.manifest import BadLine, Manifest
 from services.batch.recipe import Recipe, RecipeOf
 from services.fal import log
 from services.fal.call import LOOK_S, Call
@@ -145,15 +145,26 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
     recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
     manifest = Manifest(values["input"], recipe.read)
     alike: dict[str, Document] = {}
+    lines: dict[str, int] = {}
     counts: Counter[str] = Counter()
     for product in manifest:
         priced = {name: value for name, value in product.input.items() if name not in NOT_PRICED}
         kind = as_text({"options": priced, "given": sorted(set(product.input) & set(NOT_PRICED))})
         counts[kind] += 1
         alike.setdefault(kind, {**recipe.options, **product.input})
+        lines.setdefault(kind, product.line)
     calls: dict[str, Document] = {}
+    left_out = list(manifest.bad_lines)
+    wrong: list[InvalidInput] = []
     for kind, options in alike.items():
-        _add(calls, _endpoints(client, recipe, options), counts[kind])
+        try:
+            _add(calls, _endpoints(client, recipe, options), counts[kind])
+        except InvalidInput as error:
+            wrong.append(error)
+            more = f" The same holds for {counts[kind] - 1:,} more of the lines after it." if counts[kind] > 1 else ""
+            left_out.append(BadLine(lines[kind], f"{error}{more}"))
+    if wrong and len(wrong) == len(alike):
+        raise wrong[0]  # as a rule, one thing is wrong for all
     costs = [row["cost_usd"] for row in calls.values()]
     return {
         **_document(output, {"products": dict.fromkeys(COUNTED, 0), "jobs": {}, "seconds": 0.0}),
@@ -161,7 +172,7 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         "cost_usd": total_usd(costs),
         "committed_usd": 0.0,
         "max_usd": values.get("max_usd"),
-        "left_out": [bad._asdict() for bad in manifest.bad_lines],
+        "left_out": [bad._asdict() for bad in left_out],
         "planned": list(calls.values()),
     }
 
