@@ -167,7 +167,7 @@ class Jobs:
             handle = self._api.submit(
                 call, endpoint.path, arguments, webhook_url=webhook_url, start_within_s=start_within_s
             )
-            built = self.job(call, endpoint, handle.request_id)
+            built = self.job(endpoint, handle.request_id)
             job = Job(
                 handle.request_id,
                 endpoint,
@@ -181,9 +181,9 @@ class Jobs:
                 raise self._abandoned(over, job, ended=False) from over
         return job
 
-    def job(self, call: Call, endpoint: Endpoint, request_id: str) -> Job:
+    def job(self, endpoint: Endpoint, request_id: str) -> Job:
         """A job that was submitted earlier."""
-        handle = self._api.handle(call, endpoint.path, request_id)
+        handle = self._api.handle(endpoint.path, request_id)
         return Job(request_id, endpoint, handle.status_url, handle.response_url, handle.cancel_url)
 
     def find(self, call: Call, role: str, request_id: str, action: Callable[[Job], T]) -> T:
@@ -193,7 +193,7 @@ class Jobs:
         missing: NotFound | None = None
         for endpoint in self._endpoints.candidates(role):
             try:
-                return action(self.job(call, endpoint, request_id))
+                return action(self.job(endpoint, request_id))
             except NotFound as error:
                 missing = error
             except FalError as error:
@@ -355,7 +355,7 @@ class _OnRecord:
 
     def _collect(self, accepted: Accepted) -> Result:
         self._bill.is_accepted = True
-        job = self._jobs.job(self._call, Endpoint(accepted.endpoint), accepted.request_id)
+        job = self._jobs.job(Endpoint(accepted.endpoint), accepted.request_id)
         try:
             result = self._jobs.outcome(self._call, job)
         except FalError as error:

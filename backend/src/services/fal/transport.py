@@ -121,7 +121,7 @@ class Transport:
         elif request.headers.get("Authorization") == PLACE_OF_THE_KEY:
             request.headers["Authorization"] = f"Key {self._key}"
         # fal-client and httpx would also offer br and zstd, which are not unpacked in bounded pieces here.
-        if request.headers.get("Accept-Encoding") != "identity":
+        if request.headers.get("Accept-Encoding") not in ("identity", "gzip"):
             request.headers["Accept-Encoding"] = "gzip"
 
     def _attempt(self, call: Call, request: httpx.Request, paid: bool) -> httpx.Response | _Failure:
