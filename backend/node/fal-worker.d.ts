@@ -1594,17 +1594,17 @@ export interface BatchOptions {
   max_jobs?: number | null;
   /** US dollars that the batch may spend, over all runs (default: no limit). */
   max_usd?: number | null;
-  /** Make products again that failed (default: false). */
+  /** Make the products that failed once more (default: false). */
   retry_failed?: boolean | null;
   /** Submit jobs again that fal may have run and billed already (default: false). */
   retry_ambiguous?: boolean | null;
   /** The URL of a PostgreSQL database, for a batch that several machines make (default: a file in the output's folder). */
   journal?: string | null;
-  /** First look for these jobs among fal's past requests (default: false). */
+  /** First look for jobs in doubt among fal's past requests (default: false). */
   settle?: boolean | null;
   /** Only tell how far the batch is (default: false). */
   status?: boolean | null;
-  /** Only have the process that works on it end in peace (default: false). */
+  /** Only ask the process that works on the batch to end; its jobs have 10 s (default: false). */
   pause?: boolean | null;
   /** Only tell the calls and what they would cost (default: false). */
   dry_run?: boolean | null;

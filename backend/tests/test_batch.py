@@ -366,6 +366,7 @@ def told_how_to_resume(process: subprocess.Popen[bytes], out: Path) -> None:
     printed, told = process.communicate(timeout=60)
     document = json.loads(printed)
     assert (process.returncode, document["error_type"]) == (1, "cancelled")
+    assert document["products"]["running"] == 0
     assert f"--output {out}" in document["hint"]
     assert b"--output" in told
 
@@ -542,6 +543,8 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     manifest = out.with_suffix(".csv")
     cells = [f"p{number},{rows[0]['image']}" for number in range(51)]
     manifest.write_text("\n".join(["key,image", *cells, f",{rows[0]['image']}"]))
+    code, refused = run("batch", "--output", str(out))
+    assert (code, refused["error_type"], out.exists()) == (1, "journal", False)
     given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "remove-background")
     code, planned = run(*given, "--dry_run")
     assert (code, {row["calls"] for row in planned["planned"]}) == (0, {51})
@@ -554,6 +557,19 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     assert run("batch", "--output", str(out), "--status")[1]["products"]["done"] == 51
     assert run("batch", "--output", str(out))[0] == 0
     assert len(accepted(quick)) == 51
+
+
+def test_a_line_that_cannot_be_made_does_not_hide_what_the_others_would_cost(
+    quick: Sandbox, rows: Any, out: Path, run: Run
+) -> None:
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text("\n".join(map(json.dumps, [rows[0], {"key": "no photo"}, {"key": "neither"}])))
+    code, planned = run("batch", "--input", str(manifest), "--output", str(out), "--dry_run")
+    assert (code, planned["error"], planned["cost_usd"] > 0) == (0, None, True)
+    assert [(left["line"], "requires --image" in left["error"]) for left in planned["left_out"]] == [(2, True)]
+    assert "for 1 more" in planned["left_out"][0]["error"]
+    manifest.write_text(json.dumps({"key": "no photo"}))
+    assert "requires --image" in run("batch", "--input", str(manifest), "--output", str(out), "--dry_run")[1]["error"]
 
 
 def test_another_process_may_pause_it(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:

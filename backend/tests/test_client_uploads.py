@@ -105,9 +105,9 @@ NO_PICTURES = {
 
 @pytest.mark.parametrize("what", NO_PICTURES)
 def test_what_only_begins_like_a_picture_is_refused(box: Sandbox, client: FalClient, tmp_path: Path, what: str) -> None:
-    (tmp_path / "photo.png").write_bytes(NO_PICTURES[what])
-    with pytest.raises(InvalidInput, match="not a picture"):
-        client.upload_file(tmp_path / "photo.png")
+    (tmp_path / "fotoğraf.png").write_bytes(NO_PICTURES[what])
+    with pytest.raises(InvalidInput, match=r"fotoğraf\.png' is not a picture"):
+        client.upload_file(tmp_path / "fotoğraf.png")
     assert box.journal() == []
 
 

@@ -175,6 +175,7 @@ def test_without_prices_all_works_and_the_cost_is_not_known_but_a_limit_refuses_
     assert sent(quick) == before
     assert "Leave max_usd out" in refused.value.hint
     assert refused.value.retryable is (fault != {"status": 403})
+    assert ("API scope" in refused.value.hint) is (fault == {"status": 403})
 
 
 @pytest.mark.parametrize(
@@ -377,6 +378,11 @@ def test_the_command_estimates_commands(
 def test_the_command_refuses_what_the_commands_would_refuse(box: Sandbox, run: Run, argv: list[str]) -> None:
     code, document = run("estimate", *argv)
     assert (code, document["error_type"]) == (1, "invalid_input")
+    assert box.journal() == []
+
+
+def test_a_batch_is_estimated_by_its_dry_run(box: Sandbox, run: Run) -> None:
+    assert "--dry_run" in run("estimate", "batch")[1]["error"]
     assert box.journal() == []
 
 

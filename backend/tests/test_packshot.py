@@ -211,8 +211,12 @@ def test_bad_arguments_are_refused_before_anything_is_paid(
 def test_a_cutout_that_is_none_is_refused(shop: Shop, tmp_path: Path, mode: str, said: str) -> None:
     picture = Image.new("RGBA", (50, 50), (0, 0, 0, 0)) if mode == "empty" else Image.new("RGB", (50, 50))
     picture.save(tmp_path / "cut.png")
+    paid = tmp_path / "out" / "x-cutout.png"
+    paid.parent.mkdir()
+    paid.write_bytes(b"paid for")
     with pytest.raises(InvalidInput, match=said):
-        shop.packshot("x.jpg", tmp_path, cutout=tmp_path / "cut.png")
+        shop.packshot("x.jpg", paid.parent, cutout=tmp_path / "cut.png")
+    assert paid.read_bytes() == b"paid for"
 
 
 def test_the_cutout_is_saved_even_when_the_packshot_cannot_be_made(

@@ -95,7 +95,7 @@ class Batch:
         - options: its options for all products
         - max_jobs: how many jobs run at fal at once (default: 10)
         - max_usd: what the batch may spend, in US dollars
-        - retry_failed: make products again that failed; jobs that are done are not paid again
+        - retry_failed: make the products that failed once more; jobs that are done are not paid again
         - retry_ambiguous: submit jobs again of which nobody knows whether fal runs and bills them
         - settle: first ask fal for these jobs, among its past requests
         - timeout: seconds for one product (default: 900)
@@ -168,7 +168,8 @@ class Batch:
         is_new = not self._store.is_there()
         if manifest is not None and is_new:
             self._confirm(manifest.count)
-        make_folder(self.output)
+        if recipe is not None or not is_new:  # a wrong --output leaves no folder behind
+            make_folder(self.output)
         named = recipe and {"command": recipe.command, "options": dict(recipe.options), **fixed}
         row = self._store.open(named, max_jobs, max_usd)
         check_recipe(row.recipe, {**row.recipe, **fixed})
@@ -208,6 +209,7 @@ class Batch:
                 over += 1
             else:
                 yield line
+        self._give_back()
         if not isinstance(self._brake.reason, JournalError):
             self._results.make_whole()
         if self._brake.reason is not None:
@@ -237,9 +239,7 @@ class Batch:
             self._join()
             raise
         finally:
-            with contextlib.suppress(JournalError):  # it was told already, and the next run takes them back itself
-                for product in self._page:
-                    self._store.put_back(product.id, 0.0)
+            self._give_back()
             self._show()
             self._results.close()
             self._store.close()
@@ -258,6 +258,12 @@ class Batch:
         return {**counts_of(self._store), "seconds": round(time.monotonic() - self._began, 3)}
 
     # Threads
+
+    def _give_back(self) -> None:
+        """The products that were claimed and not begun, so that they are not counted as running."""
+        with contextlib.suppress(JournalError):  # it was told already, and the next run takes them back itself
+            while self._page:
+                self._store.put_back(self._page.popleft().id, 0.0)
 
     def _start(self) -> None:
         count = min(self.max_jobs, MOST_PRODUCTS)

@@ -89,11 +89,11 @@ class SqliteStore(Store):
         return self._path.exists()
 
     def open(self, recipe: Mapping[str, Any] | None, max_jobs: int | None, max_usd: float | None) -> BatchRow:
+        if recipe is None and not self._path.exists():
+            raise self._none_there()
         self._take_lock()
         try:
-            if not self._path.exists():
-                if recipe is None:
-                    raise self._none_there()
+            if recipe is not None and not self._path.exists():
                 self._create(recipe, max_jobs or DEFAULT_JOBS, max_usd)
             self._connect()
             with self._transaction() as sql:

@@ -160,7 +160,7 @@ class Estimates:
                 f"{error.args[0]}",
                 status_code=error.status_code,
                 retryable=error.retryable,
-                hint=NOT_SENT,
+                hint=f"{error.hint} {NOT_SENT}" if error.hint else NOT_SENT,
             ) from error
         if estimate["cost_usd"] is None:
             raise BudgetExceeded(

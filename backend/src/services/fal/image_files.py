@@ -132,7 +132,7 @@ def local_image(path: object, name: str = "file_path") -> LocalImage:
     """Read a picture file. Raises InvalidInput when it is missing, empty, unreadable or no picture."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise InvalidInput(f"{name} must be the path of a picture file.")
-    shown = ascii(os.fspath(path))
+    shown = repr(os.fspath(path))
     try:
         data = _read(path)
     except (OSError, ValueError) as error:

@@ -242,12 +242,13 @@ class Judge:
         if standard.mode != "check":
             lock = locked(product, pixels, adapt_light=standard.adapt_light)
         fidelity = None if lock and lock.pixels is not None else measured(product, pixels, lock.found if lock else None)
+        moved = None if lock is None else lock.moved_px
         likeness: Likeness = {
             "generated": picture_facts(path),
             "verdict": "pass" if fidelity is None else fidelity["verdict"],
             "locked": fidelity is None,
             "lock_reason": None if lock is None else lock.reason,
-            "moved_px": None if lock is None or lock.moved_px is None else [round(way, 2) for way in lock.moved_px],
+            "moved_px": None if moved is None else [round(way, 2) + 0.0 for way in moved],  # never -0.0
             "fidelity": fidelity,
         }
         outcome = _Outcome(taken, likeness)

@@ -257,7 +257,8 @@ class _Cutout(NamedTuple):
 
 
 def _given(files: ProductFiles, cutout: str | os.PathLike[str]) -> _Cutout:
-    """A cut-out that is there already."""
+    """A cut-out that is there already: looked at first, since its copy takes the place of one that was paid for."""
+    require_cutout(cutout)
     return _Cutout({**files.copy(cutout, "cutout"), "url": None})
 
 

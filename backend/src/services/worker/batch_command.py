@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.batch.batch import Batch, counts_of, store_of
 from services.batch.journal import COUNTED, BatchIncomplete, as_text
-from services.batch.manifest import Manifest
+from services.batch.manifest import BadLine, Manifest
 from services.batch.recipe import Recipe, RecipeOf
 from services.fal import log
 from services.fal.call import LOOK_S, Call
@@ -94,11 +94,14 @@ def _failure(document: Document, batch: Batch, ended: FalError | None) -> Docume
     found = {name: products[name] for name in _WORDS if products[name]}
     said = [f"{count:,} of {sum(products.values()):,} products {_WORDS[name]}" for name, count in found.items()]
     if left_out:
-        said.append(f"{len(left_out):,} lines were left out, the first in line {left_out[0]['line']}")
+        lines = f"{len(left_out):,} lines were" if len(left_out) > 1 else "1 line was"
+        said.append(f"{lines} left out, the first in line {left_out[0]['line']}")
     if not said:
         return {}
     hints = [_HINTS[name] for name in found] + (["See `left_out`."] if left_out else [])
-    return report(BatchIncomplete(f"{'; '.join(said)}.", hint=" ".join([*hints, batch.how_to_resume])))
+    if "waiting" in found:
+        hints.append(batch.how_to_resume)
+    return report(BatchIncomplete(f"{'; '.join(said)}.", hint=" ".join(hints)))
 
 
 _WORDS = {"failed": "failed", "ambiguous": "are in doubt", "waiting": "were not made"}
@@ -138,19 +141,30 @@ def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
 def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeOf) -> Document:
     """The calls of a batch, and what they would cost. Nothing is sent to a model, and nothing is written."""
     if values.get("input") is None:
-        raise InvalidInput("--dry_run requires --input.", hint="What a batch has cost so far tells --status.")
+        raise InvalidInput("--dry_run requires --input.", hint="--status tells what a batch has cost so far.")
     recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
     manifest = Manifest(values["input"], recipe.read)
     alike: dict[str, Document] = {}
+    lines: dict[str, int] = {}
     counts: Counter[str] = Counter()
     for product in manifest:
         priced = {name: value for name, value in product.input.items() if name not in NOT_PRICED}
         kind = as_text({"options": priced, "given": sorted(set(product.input) & set(NOT_PRICED))})
         counts[kind] += 1
         alike.setdefault(kind, {**recipe.options, **product.input})
+        lines.setdefault(kind, product.line)
     calls: dict[str, Document] = {}
+    left_out = list(manifest.bad_lines)
+    wrong: list[InvalidInput] = []
     for kind, options in alike.items():
-        _add(calls, _endpoints(client, recipe, options), counts[kind])
+        try:
+            _add(calls, _endpoints(client, recipe, options), counts[kind])
+        except InvalidInput as error:
+            wrong.append(error)
+            more = f" The same holds for {counts[kind] - 1:,} more of the lines after it." if counts[kind] > 1 else ""
+            left_out.append(BadLine(lines[kind], f"{error}{more}"))
+    if wrong and len(wrong) == len(alike):
+        raise wrong[0]  # as a rule, one thing is wrong for all
     costs = [row["cost_usd"] for row in calls.values()]
     return {
         **_document(output, {"products": dict.fromkeys(COUNTED, 0), "jobs": {}, "seconds": 0.0}),
@@ -158,7 +172,7 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         "cost_usd": total_usd(costs),
         "committed_usd": 0.0,
         "max_usd": values.get("max_usd"),
-        "left_out": [bad._asdict() for bad in manifest.bad_lines],
+        "left_out": [bad._asdict() for bad in left_out],
         "planned": list(calls.values()),
     }
 

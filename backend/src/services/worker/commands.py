@@ -221,6 +221,8 @@ def _estimate(client: FalClient, values: Values) -> Document:
     """The command is run with its options up to the point at which something would be sent."""
     name, options = values["name"], values.get("options")
     paid = [command for command, row in COMMANDS.items() if row.is_paid]
+    if name == "batch":
+        raise InvalidInput("A batch is estimated by itself: run fal-worker batch with --dry_run.")
     if name not in paid:
         raise InvalidInput(f"{name[:100]!r} is not a command that costs money. Those are {', '.join(paid)}.")
     if not isinstance(options, dict | None):
@@ -553,7 +555,7 @@ COMMANDS: Mapping[str, Command] = {
             Option("options", "json", "its options for all products, as --json takes them (default: none)"),
             Option("max_jobs", "integer", "how many jobs run at fal at once (default: 10)"),
             Option("max_usd", "number", "US dollars that the batch may spend, over all runs (default: no limit)"),
-            Option("retry_failed", "flag", "make products again that failed (default: false)"),
+            Option("retry_failed", "flag", "make the products that failed once more (default: false)"),
             Option(
                 "retry_ambiguous",
                 "flag",
@@ -565,9 +567,13 @@ COMMANDS: Mapping[str, Command] = {
                 "the URL of a PostgreSQL database, for a batch that several machines make (default: a file in the "
                 "output's folder)",
             ),
-            Option("settle", "flag", "first look for these jobs among fal's past requests (default: false)"),
+            Option("settle", "flag", "first look for jobs in doubt among fal's past requests (default: false)"),
             Option("status", "flag", "only tell how far the batch is (default: false)"),
-            Option("pause", "flag", "only have the process that works on it end in peace (default: false)"),
+            Option(
+                "pause",
+                "flag",
+                "only ask the process that works on the batch to end; its jobs have 10 s (default: false)",
+            ),
             Option("dry_run", "flag", "only tell the calls and what they would cost (default: false)"),
             Option("yes", "flag", "begin more than 50 products without a question (default: false)"),
         ),

@@ -72,7 +72,7 @@ WANTED = {
     "integer": "a whole number",
     "number": "a number",
     "flag": "true or false",
-    "json": "JSON",
+    "json": 'JSON, such as ["Studio"] or {"material": "oak"}',
 }
 
 
