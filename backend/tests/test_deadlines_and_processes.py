@@ -35,8 +35,8 @@ SOURCE = WORKER.parent.parent
 ASK = ("any-llm-complete", "--prompt", "Hello")
 VISION, CUTOUT = "openrouter/router/vision", "fal-ai/bria/background/remove"
 PHOTOKIT = "bria/replace-background"
-WITHIN_S = 20.0
-FOREVER_S = 60.0
+WITHIN_S = 120.0
+FOREVER_S = 600.0
 PATIENT = "import services.fal.call as call; call.SUBMIT_GRACE_S = call.CLEANUP_S = 20\n"
 """For scripts that are about the order of things: a busy machine has the time it needs."""
 

@@ -268,6 +268,6 @@ def test_a_background_keeps_its_cutout_beside_the_picture(run: Run, box: Sandbox
 
 def test_what_was_made_is_saved_when_time_is_up(run: Run, box: Sandbox, sku: str) -> None:
     box.fault("job", endpoint=PHOTOKIT, stuck="IN_PROGRESS", times=None)
-    code, document = run("background", sku, "--prompt", "oak table", "--save_dir", "out", "--timeout", "3")
+    code, document = run("background", sku, "--prompt", "oak table", "--save_dir", "out", "--timeout", "8")
     assert (code, document["error_type"]) == (1, "timeout")
     assert Path(document["cutout"]["path"]).read_bytes() == box.file(document["cutout"]["url"])

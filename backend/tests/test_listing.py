@@ -531,11 +531,11 @@ def test_a_cancelled_call_cancels_the_questions_of_all_languages(shop: Shop, box
 
     thread = threading.Thread(target=run)
     thread.start()
-    box.wait_for(lambda ledger: ledger["running"] == 2, timeout_s=20)
+    box.wait_for(lambda ledger: ledger["running"] == 2)
     call.cancel()
     thread.join(20)
     assert [type(error) for error in ended] == [Cancelled]
-    box.wait_for(lambda ledger: not ledger["running"], timeout_s=20)
+    box.wait_for(lambda ledger: not ledger["running"])
 
 
 # Hostile answers

@@ -31,7 +31,7 @@ SOURCE = str(BACKEND / "src")
 NODE_RECIPES = BACKEND / "node" / "examples" / "recipes"
 VISION, PHOTOKIT = "openrouter/router/vision", "bria/replace-background"
 RUNNER_LOST = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 """For what comes at once, but on a busy machine a little later."""
 FOREVER_S = 600
 

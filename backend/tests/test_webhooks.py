@@ -34,7 +34,7 @@ BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
 NOW = 1_764_115_200
 BODY = '{"request_id": "r-1", "status": "OK", "payload": {"output": "Şık kupa ✓"}}'.encode()
-WITHIN_S = 30.0
+WITHIN_S = 120.0
 
 
 def jwks(*keys: Ed25519PrivateKey) -> bytes:

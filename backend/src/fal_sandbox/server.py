@@ -166,7 +166,7 @@ class Sandbox:
         """The bytes behind a CDN URL; a KeyError when there are none."""
         return self._ask(lambda: self._state.file(url))
 
-    def wait_for(self, condition: Callable[[dict[str, Any]], object], timeout_s: float = 30.0) -> dict[str, Any]:
+    def wait_for(self, condition: Callable[[dict[str, Any]], object], timeout_s: float = 120.0) -> dict[str, Any]:
         """Waits until the condition holds on the ledger and returns that ledger; else a TimeoutError."""
         deadline = time.monotonic() + timeout_s
         while True:
