@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,23 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `make nightly` runs, unless EVERY_CASE is set: see the markers in pyproject.toml."""
+    if os.environ.get("EVERY_CASE"):
+        return
+    kept: list[pytest.Item] = []
+    cases: Counter[str] = Counter()
+    for item in items:
+        function = item.nodeid.split("[")[0]
+        one_of = item.get_closest_marker("sampled")
+        if item.get_closest_marker("nightly") is None and (one_of is None or cases[function] % one_of.args[0] == 0):
+            kept.append(item)
+        cases[function] += 1
+    left = set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in left])
+    items[:] = kept
 
 
 MEASURED = (
