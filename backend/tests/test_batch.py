@@ -520,6 +520,14 @@ def test_a_key_becomes_a_folder_of_its_own_on_every_file_system(key: str, tmp_pa
     )
 
 
+def test_a_key_that_is_spelled_otherwise_the_next_time_is_the_same_product(
+    quick: Sandbox, rows: Any, out: Path
+) -> None:
+    for key in ("Kahve \u00e7", "Kahve c\u0327"):
+        made([{**rows[0], "key": key}], out)
+    assert len(accepted(quick)) == JOBS
+
+
 @pytest.mark.parametrize("key", ["", "  ", "x" * 300, "\udc80", None, 1.5, True])
 def test_what_can_be_no_key_is_refused(key: Any) -> None:
     with pytest.raises(InvalidInput, match="key"):

@@ -446,6 +446,24 @@ def test_what_a_call_set_aside_and_did_not_spend_is_there_for_the_next_one(
         cut_out(client, photo_url)
 
 
+@pytest.mark.parametrize("units", ["-1000", "1e300"])
+def test_a_count_that_is_no_bill_does_not_move_a_limit(
+    box: Sandbox, capped: Callable[..., FalClient], photo_url: str, units: str
+) -> None:
+    box.fault("result", status=200, body=PICTURE, headers={"x-fal-billable-units": units}, times=None)
+    client = capped(max_usd=2 * CUT_USD)
+    assert [cut_out(client, photo_url)["cost_usd"] for _ in range(2)] == [None, None]
+    with pytest.raises(BudgetExceeded):
+        cut_out(client, photo_url)
+    assert len(box.ledger()["jobs"]) == 2
+
+
+def test_an_answer_whose_cost_no_float_can_hold_is_not_lost(box: Sandbox, client: FalClient) -> None:
+    box.fault("job", endpoint=TEXT, output={"output": "A mug.", "usage": {"cost": 10**400, "total_tokens": 10**400}})
+    result = client.any_llm_complete("A short pitch.")
+    assert (result["output"], result["cost_usd"]) == ("A mug.", None)
+
+
 def test_a_refused_submit_gives_its_part_back_and_one_in_doubt_does_not(
     quick: Sandbox, capped: Callable[..., FalClient], photo_url: str
 ) -> None:

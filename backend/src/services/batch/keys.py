@@ -33,8 +33,10 @@ def folder_of(key: str) -> str:
 
 
 def checked_key(value: object) -> str:
-    """A key as it is used. Raises InvalidInput for what can be none."""
+    """A key as it is used: spelled in NFC, since the next manifest, or the names of photos that were copied by
+    another system, may spell the same key otherwise. Raises InvalidInput for what can be none."""
     key = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    key = unicodedata.normalize("NFC", key)
     if not key:
         raise InvalidInput("The key must be a text that is not empty, such as a SKU.")
     try:

@@ -26,7 +26,7 @@ from services.fal.errors import (
 from services.fal.hosts import is_fal_host, parse
 from services.fal.journal import JobKey
 from services.fal.prices import USD, Price, Prices
-from services.fal.responses import as_number
+from services.fal.responses import as_amount
 
 if TYPE_CHECKING:
     from services.fal.arguments import PictureOptions
@@ -231,8 +231,8 @@ class Bill:
 
     def cost_of(self, output: Mapping[str, Any], units: float | None) -> float | None:
         usage = output.get("usage")
-        told = as_number(usage.get("cost")) if isinstance(usage, dict) else None
-        if told is not None and told >= 0:
+        told = as_amount(usage.get("cost")) if isinstance(usage, dict) else None
+        if told is not None:
             # A refusal that costs nothing tells nothing of the next answer.
             self._prices.note_answer(self._endpoint.path, told)
             return told

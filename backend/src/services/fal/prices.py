@@ -18,7 +18,7 @@ from services.fal.call import LOOK_S, Call, Task
 from services.fal.errors import FalError, NotFound
 from services.fal.log import logger, outline
 from services.fal.redaction import shown
-from services.fal.responses import as_number
+from services.fal.responses import as_amount
 
 if TYPE_CHECKING:
     from services.fal.fal_api import FalApi
@@ -71,8 +71,8 @@ def prices_in(value: Any) -> dict[str, Price]:
     for row in rows if isinstance(rows, list) else ():
         if not isinstance(row, dict):
             continue
-        endpoint, amount = row.get("endpoint_id"), as_number(row.get("unit_price"))
-        if isinstance(endpoint, str) and amount is not None and amount >= 0:
+        endpoint, amount = row.get("endpoint_id"), as_amount(row.get("unit_price"))
+        if isinstance(endpoint, str) and amount is not None:
             found[endpoint] = Price(amount, shown(row.get("unit"), 100), shown(row.get("currency"), 20))
     return found
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import email.utils
 import json
-import math
 import re
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,6 +50,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 """One event of a stream; those of a text hold all of it so far."""
 _PIECE_BYTES = 64 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
+MAX_AMOUNT = 1e9
+"""Of units or US dollars in one answer: more is no bill."""
 MAX_DEPTH = 64
 """How deep an answer's lists and objects may be nested; fal's are three or four deep. Python's own reader overflows
 at a
@@ -104,7 +106,7 @@ class Answer(NamedTuple):
     @property
     def billable_units(self) -> float | None:
         try:
-            return as_number(float(self.headers["x-fal-billable-units"]))
+            return as_amount(float(self.headers["x-fal-billable-units"]))
         except (KeyError, ValueError):
             return None
 
@@ -362,7 +364,14 @@ def as_text(value: object) -> str | None:
 
 def as_number(value: object) -> float | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if number and abs(value) < math.inf else None  # type: ignore[arg-type,return-value]
+    # Infinity and NaN are none, nor is an integer that no float can hold: JSON has them of any length.
+    return value if number and abs(value) <= sys.float_info.max else None  # type: ignore[arg-type,return-value]
+
+
+def as_amount(value: object) -> float | None:
+    """A count or a sum that fal bills. One below 0 would raise a budget, and sums of absurd ones are infinite."""
+    number = as_number(value)
+    return number if number is not None and 0 <= number <= MAX_AMOUNT else None
 
 
 def as_whole(value: object) -> int | None:
@@ -370,7 +379,7 @@ def as_whole(value: object) -> int | None:
     return int(number) if number is not None and number == int(number) else None
 
 
-_USAGE = {"prompt_tokens": as_whole, "completion_tokens": as_whole, "total_tokens": as_whole, "cost": as_number}
+_USAGE = {"prompt_tokens": as_whole, "completion_tokens": as_whole, "total_tokens": as_whole, "cost": as_amount}
 
 
 def usage_of(output: Mapping[str, Any]) -> Usage | None:

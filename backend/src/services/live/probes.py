@@ -23,7 +23,7 @@ from services.fal.jobs import own_url
 from services.fal.model_ends import ends_on
 from services.fal.prices import LOOK_USD, QUESTION_USD, Price
 from services.fal.redaction import remember
-from services.fal.responses import as_number, usable_id
+from services.fal.responses import as_amount, usable_id
 from services.live.asking import Asker, Raw, is_last_event, reason_of
 from services.live.budget import Budget, picture_usd
 from services.live.facts import FACTS
@@ -365,7 +365,7 @@ class Probes:
     def _settle(self, estimated_usd: float, raw: Raw, value: Any = None) -> None:
         told = raw.value() if value is None else value
         usage = told.get("usage") if isinstance(told, dict) else None
-        self._budget.correct(estimated_usd, as_number(usage.get("cost")) if isinstance(usage, dict) else None)
+        self._budget.correct(estimated_usd, as_amount(usage.get("cost")) if isinstance(usage, dict) else None)
 
 
 STEPS: tuple[tuple[tuple[str, ...], Callable[[Probes], None]], ...] = (
@@ -421,6 +421,6 @@ def _not_cumulative(events: list[Any]) -> Iterator[Difference]:
 
 def _number(text: str) -> float | None:
     try:
-        return as_number(float(text))
+        return as_amount(float(text))
     except ValueError:
         return None
