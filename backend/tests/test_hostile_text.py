@@ -120,6 +120,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_the_work_grows_with_the_length_of_a_hostile_answer_and_has_an_end(
     what: str, monkeypatch: pytest.MonkeyPatch

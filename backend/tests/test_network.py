@@ -333,6 +333,7 @@ ODD_ANSWERS = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("body", ODD_ANSWERS, ids=range(len(ODD_ANSWERS)))
 @pytest.mark.parametrize("status", ["200 OK", "422 No", "400 No", "500 No", "403 No"])
 @pytest.mark.parametrize("stage", ["result", "token"])

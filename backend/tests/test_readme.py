@@ -92,6 +92,7 @@ def test_the_page_works_with_make_and_without_a_key(clone: Path, person: dict[st
     assert (clone / "out" / "report.html").is_file()
 
 
+@pytest.mark.nightly
 def test_the_page_works_with_pip_and_with_a_key(
     clone: Path, person: dict[str, str], tmp_path: Path, box: Sandbox
 ) -> None:

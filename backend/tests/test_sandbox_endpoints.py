@@ -248,6 +248,7 @@ def test_nano_banana_2_needs_no_picture(web: httpx.Client) -> None:
     assert size_of(web, run(web, BANANA_2, {"prompt": "a mug", "resolution": "0.5K"})["images"][0]) == (512, 512)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("given", "sizes"),
     [

@@ -118,6 +118,7 @@ def camera() -> tuple[np.ndarray, np.ndarray]:
     return picture, mask
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("photo", "least"),
     [(boot, 0.97), (white_mug, 0.85), (glass_bottle, 0.95), (camera, 0.92)],
@@ -165,6 +166,7 @@ def scattered() -> np.ndarray:
     return picture
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "picture",
     [paper(128), boards(), scattered(), np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.float32)],
@@ -291,6 +293,7 @@ def test_our_own_photos_are_known_whatever_they_are_called(name: str, kind: str)
     assert f"shows a {kind}," in answer("What is this?", None, [("shoe.jpg", photo)])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", PRODUCT_WORDS)
 def test_the_outline_tells_every_kind_of_sample(kind: Any) -> None:
     assert look(sample_photo(f"{kind}.jpg")).kind == kind

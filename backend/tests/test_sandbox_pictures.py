@@ -489,6 +489,7 @@ def test_generic_pictures_follow_prompt_and_seed() -> None:
 # Samples and examples
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["mug.jpg", "bottle.png", "lamp.jpg", "whatever.jpg"])
 def test_a_sample_photo_shows_one_product_that_can_be_cut_out(name: str) -> None:
     photo = sample_photo(name)
