@@ -62,8 +62,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+LONGEST = ("test_readme.py", "test_node_module.py", "test_package.py")
+"""Begun first: at the end, the other processes would wait for one of them."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `make nightly` runs, unless EVERY_CASE is set: see the markers in pyproject.toml."""
+    """Begin with the longest, and leave out what `make nightly` runs unless EVERY_CASE is set: see the markers in
+    pyproject.toml."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if os.environ.get("EVERY_CASE"):
         return
     kept: list[pytest.Item] = []
