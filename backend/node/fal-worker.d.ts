@@ -814,6 +814,8 @@ export interface BatchEvent {
   jobs: number;
   /** US dollars so far, as far as they are known. */
   cost_usd: number;
+  /** How many jobs have a result whose cost is not known. */
+  unknown_costs: number;
 }
 
 /** Of any-llm-complete and any-llm-result. */
@@ -1089,6 +1091,8 @@ export interface BatchDocument {
   jobs: Record<string, number>;
   /** US dollars, as far as they are known, over all runs. */
   cost_usd: number;
+  /** How many jobs have a result whose cost is not known; `committed_usd` holds what was expected of them. */
+  unknown_costs: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
   committed_usd: number;
   /** What the batch may cost at most. */
@@ -1906,6 +1910,8 @@ export type BatchFailure = ErrorDocument & {
   jobs?: Record<string, number>;
   /** US dollars, as far as they are known, over all runs. */
   cost_usd?: number;
+  /** How many jobs have a result whose cost is not known; `committed_usd` holds what was expected of them. */
+  unknown_costs?: number;
   /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
   committed_usd?: number;
   /** What the batch may cost at most. */

@@ -362,6 +362,19 @@ def test_a_signal_lets_what_runs_end_and_the_second_ends_it_at_once(quick: Sandb
     assert not any(job["cancel_requests"] for job in accepted(quick))
 
 
+def test_a_signal_after_which_all_is_done_is_no_failure(quick: Sandbox, rows: Any, out: Path) -> None:
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text(json.dumps(rows[0]))
+    argv = [sys.executable, str(WORKER), "batch", "--output", str(out), "--command", "remove-background"]
+    quick.configure(latency=0.7)
+    process = subprocess.Popen([*argv, "--input", str(manifest)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    quick.wait_for(lambda ledger: ledger["running"] == 1)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    document = json.loads(printed)
+    assert (process.returncode, document["error"], document["products"]["done"]) == (0, None, 1)
+
+
 def told_how_to_resume(process: subprocess.Popen[bytes], out: Path) -> None:
     printed, told = process.communicate(timeout=60)
     document = json.loads(printed)
@@ -565,6 +578,17 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     assert run("batch", "--output", str(out), "--status")[1]["products"]["done"] == 51
     assert run("batch", "--output", str(out))[0] == 0
     assert len(accepted(quick)) == 51
+
+
+def test_jobs_whose_cost_nobody_knows_are_counted(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text("\n".join(map(json.dumps, rows[:2])))
+    quick.fault("platform", status=403, times=None)
+    given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "remove-background")
+    code, document = run(*given)
+    assert (code, document["cost_usd"], document["unknown_costs"]) == (0, 0, 2)
+    quick.reset()
+    assert run("batch", "--output", str(out), "--status")[1]["unknown_costs"] == 2
 
 
 def test_a_line_that_cannot_be_made_does_not_hide_what_the_others_would_cost(

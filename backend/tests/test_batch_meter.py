@@ -25,6 +25,7 @@ class Clock:
 
 def state(done: int, **more: Any) -> dict[str, Any]:
     known = {"step": "batch", "status": "running", "total": 10_000, "failed": 0, "ambiguous": 0, "jobs": 10}
+    known["unknown_costs"] = 0
     return {**known, "done": done, "cost_usd": done * 0.03, **more}
 
 

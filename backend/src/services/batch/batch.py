@@ -374,6 +374,7 @@ def counts_of(store: Store) -> dict[str, Any]:
         "products": {state: getattr(counts, state) for state in COUNTED},
         "jobs": dict(counts.jobs),
         "cost_usd": round(counts.cost_usd, 6),
+        "unknown_costs": counts.unknown_costs,
         "committed_usd": round(row.committed, 6),
         "max_usd": row.max_usd,
     }

@@ -115,6 +115,8 @@ class Counts(NamedTuple):
     jobs: Mapping[JobState, int]
     cost_usd: float
     """The actual cost of the jobs whose cost is known."""
+    unknown_costs: int
+    """How many jobs have a result, and a cost that nobody knows."""
 
 
 class JobRow(NamedTuple):

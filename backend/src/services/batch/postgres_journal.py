@@ -310,15 +310,16 @@ class PostgresStore(Store):
 
     async def _count(self, connection: Connection) -> Counts:
         products = dict(await connection.fetch("SELECT state, count(*) FROM product GROUP BY state"))
-        jobs = await connection.fetch("SELECT state, count(*), sum(cost) FROM job GROUP BY state")
+        jobs = await connection.fetch("SELECT state, count(*), sum(cost), count(cost) FROM job GROUP BY state")
         return Counts(
             waiting=products.get("waiting", 0),
             running=products.get("running", 0),
             done=products.get("done", 0),
             failed=products.get("failed", 0),
             ambiguous=products.get("ambiguous", 0),
-            jobs={state: count for state, count, _ in jobs},
-            cost_usd=float(sum(cost or 0 for _, _, cost in jobs)),
+            jobs={state: count for state, count, _, _ in jobs},
+            cost_usd=float(sum(cost or 0 for _, _, cost, _ in jobs)),
+            unknown_costs=sum(count - known for state, count, _, known in jobs if state == "done"),
         )
 
     def results(self) -> Iterator[bytes]:

@@ -72,6 +72,8 @@ class BatchDocument(TypedDict):
     """By their state: sent, done, failed, ambiguous."""
     cost_usd: Kept[float]
     """US dollars, as far as they are known, over all runs."""
+    unknown_costs: Kept[int]
+    """How many jobs have a result whose cost is not known; `committed_usd` holds what was expected of them."""
     committed_usd: Kept[float]
     """With what is reserved for jobs that run, are in doubt, or whose cost is not known."""
     max_usd: Kept[float | None]

@@ -192,8 +192,9 @@ class SqliteStore(Store):
             products = dict(sql.execute("SELECT state, count(*) FROM product GROUP BY state").fetchall())
             jobs = dict(sql.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall())
             cost = sql.execute("SELECT coalesce(sum(cost), 0) FROM job").fetchone()[0]
+            unknown = sql.execute("SELECT count(*) FROM job WHERE state = 'done' AND cost IS NULL").fetchone()[0]
         waiting, running, done, failed, ambiguous = (products.get(state, 0) for state in COUNTED)
-        return Counts(waiting, running, done, failed, ambiguous, jobs, cost)
+        return Counts(waiting, running, done, failed, ambiguous, jobs, cost, unknown)
 
     def results(self) -> Iterator[bytes]:
         last = 0

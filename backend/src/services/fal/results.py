@@ -770,6 +770,8 @@ class BatchEvent(TypedDict):
     """Jobs that are at fal."""
     cost_usd: float
     """US dollars so far, as far as they are known."""
+    unknown_costs: int
+    """How many jobs have a result whose cost is not known."""
 
 
 ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | LogEvent | BatchEvent

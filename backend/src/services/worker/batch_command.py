@@ -88,9 +88,10 @@ def _settled(batch: Batch) -> Document | None:
 
 def _failure(document: Document, batch: Batch, ended: FalError | None) -> Document:
     """The error of a run: what ended it early, else that not every product is done."""
-    if ended is not None:
-        return report(ended)
     products, left_out = document["products"], document["left_out"]
+    # Of a run that was asked to end, the last jobs may have ended in time.
+    if ended is not None and not (isinstance(ended, Cancelled) and not products["waiting"] + products["running"]):
+        return report(ended)
     found = {name: products[name] for name in _WORDS if products[name]}
     said = [f"{count:,} of {sum(products.values()):,} products {_WORDS[name]}" for name, count in found.items()]
     if left_out:
@@ -122,6 +123,7 @@ def _tell(call: Call, counts: Document) -> None:
             "total": sum(products.values()),
             "jobs": jobs.get("intent", 0) + jobs.get("sent", 0),
             "cost_usd": counts["cost_usd"],
+            "unknown_costs": counts["unknown_costs"],
         }
     )
 
@@ -170,6 +172,7 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         **_document(output, {"products": dict.fromkeys(COUNTED, 0), "jobs": {}, "seconds": 0.0}),
         "products": {**dict.fromkeys(COUNTED, 0), "waiting": manifest.count},
         "cost_usd": total_usd(costs),
+        "unknown_costs": 0,
         "committed_usd": 0.0,
         "max_usd": values.get("max_usd"),
         "left_out": [bad._asdict() for bad in left_out],

@@ -67,7 +67,8 @@ class Meter(Display):
         parts += [f"{state[name]:,} {name}" for name in ("failed", "ambiguous") if state[name]]
         if not is_over:
             parts.append(f"{state['jobs']:,} {'job' if state['jobs'] == 1 else 'jobs'}")
-        parts.append(f"${state['cost_usd']:,.2f}")
+        unknown = f" and {state['unknown_costs']:,} unknown" if state["unknown_costs"] else ""
+        parts.append(f"${state['cost_usd']:,.2f}{unknown}")
         left = None if is_over else self._seconds_left()
         parts += [f"{_duration(left)} left"] if left is not None else []
         return (" · " if has_unicode() else ", ").join(parts)
