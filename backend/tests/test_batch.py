@@ -552,6 +552,7 @@ def test_the_cells_of_a_csv_become_what_the_method_takes(tmp_path: Path) -> None
     given = {"image": "7.jpg", "language": "German", "num_images": "2", "shrink": "True", "styles": '["Studio"]'}
     wanted = {"image": "7.jpg", "language": "German", "num_images": 2, "shrink": True, "styles": ["Studio"]}
     assert read_row(given) == wanted
+    assert read_row({"styles": "Studio, Premium"}) == {"styles": ["Studio", "Premium"]}
     for wrong in ({"num_images": "two"}, {"langauge": "German"}, {"timeout": "3"}):
         with pytest.raises(InvalidInput):
             read_row(wrong)
@@ -578,6 +579,17 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     assert run("batch", "--output", str(out), "--status")[1]["products"]["done"] == 51
     assert run("batch", "--output", str(out))[0] == 0
     assert len(accepted(quick)) == 51
+
+
+def test_a_column_that_is_no_option_is_told_before_anything_is_sent(quick: Sandbox, out: Path, run: Run) -> None:
+    manifest = out.with_suffix(".csv")
+    manifest.write_text('key,image,styles,Fiyat\nA,a.jpg,"Studio,Premium",9\nB,b.jpg,Studio,12\n')
+    for more in ([], ["--dry_run"]):
+        code, document = run("batch", "--input", str(manifest), "--output", str(out), *more)
+        assert (code, document["error_type"], quick.journal()) == (1, "invalid_input", [])
+        assert "Line 2" in document["error"]
+        assert "'Fiyat'" in document["error"]
+        assert "columns" in document["hint"]
 
 
 def test_jobs_whose_cost_nobody_knows_are_counted(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:

@@ -57,7 +57,7 @@ class Manifest:
     def __init__(self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], read: Read) -> None:
         """`source` is a file, a folder of photos, or rows that are there already.
 
-        Raises InvalidInput for keys that come twice, and for a file that cannot be read.
+        Raises InvalidInput for keys that come twice, when no line can be used, and for a file that cannot be read.
         """
         self._source = source if isinstance(source, str | os.PathLike | list) else list(source)
         self._read = read
@@ -85,6 +85,12 @@ class Manifest:
             first = lines.setdefault(same_folder(key), row.line)
             if first != row.line:
                 twice.append(f"{shown(key, 60)!r} in lines {first} and {row.line}")
+        if self.bad_lines and not self.count:
+            first_bad = self.bad_lines[0]
+            raise InvalidInput(
+                f"No line of the manifest can be used. Line {first_bad.line}: {first_bad.error}",
+                hint="Correct the lines; remove columns that are no options of the command.",
+            )
         if twice:
             more = f", and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else ""
             raise InvalidInput(

@@ -67,7 +67,14 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     """A text from a CSV as the method takes it: JSON, unless the method takes texts there."""
     if not isinstance(value, str) or kind.startswith("str"):
         return value
+    if name == "styles" and (styles := listed(value)):
+        return styles
     try:
         return json.loads(value.lower() if value.lower() in ("true", "false") else value)
     except ValueError as error:
         raise InvalidInput(f'{name} must be JSON, such as 4, true or ["Studio"], not {value[:100]!r}.') from error
+
+
+def listed(cell: str) -> list[str]:
+    """The names in a cell such as `Studio, Premium`; none when it is JSON."""
+    return [] if cell.lstrip().startswith("[") else [name.strip() for name in cell.split(",") if name.strip()]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from services.batch.batch import Batch, counts_of, store_of
 from services.batch.journal import COUNTED, BatchIncomplete, as_text
 from services.batch.manifest import BadLine, Manifest
-from services.batch.recipe import Recipe, RecipeOf
+from services.batch.recipe import Recipe, RecipeOf, listed
 from services.fal import log
 from services.fal.call import LOOK_S, Call
 from services.fal.costs import total_usd
@@ -215,6 +215,8 @@ def _read(columns: Sequence[Option], row: Values) -> Document:
         option = kinds.get(name.replace("-", "_"))
         if option is None or not isinstance(value, str) or option.kind in TEXTS:
             return value
+        if option.name == "styles" and (styles := listed(value)):
+            return styles
         return parse_value(option, value.strip())
 
     return values_of(columns, {name: typed(name, value) for name, value in row.items()})
