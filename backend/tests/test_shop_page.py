@@ -166,6 +166,34 @@ def test_the_keyboard_is_enough_also_for_a_second_run(page: Chromium, box: Sandb
     assert page.run("document.querySelector('#announced').ariaAtomic") == "false"
 
 
+JUDGED = """
+(async () => {
+  const { Card } = await import('/cards.js');
+  const card = new Card('Studio');
+  document.body.append(card.row);
+  const image = { url: '/samples/coffee.jpg', prompt: 'oak', style_description: 'on oak' };
+  const shown = async (url) => {
+    while (!card.frame.querySelector(`img[src="${url}"]`)) await new Promise(requestAnimationFrame);
+  };
+  const other = '/samples/coffee.jpg?restored';
+  card.done({ image }, 'Mug');
+  await shown(image.url);
+  card.row.querySelector(SELECTOR).focus();
+  card.judged({ ...image, url: other });
+  await shown(other);
+  const [picture, download] = ['.frame a', '.download'].map((link) => card.row.querySelector(link).search);
+  return [document.activeElement.matches(SELECTOR), picture, download];
+})()
+"""
+
+
+@pytest.mark.parametrize("control", [".frame a", ".download", "summary"])
+def test_a_picture_that_takes_the_place_of_another_leaves_the_focus_where_it_is(page: Chromium, control: str) -> None:
+    kept, shown, downloaded = page.run(JUDGED.replace("SELECTOR", f"'{control}'"))
+    assert kept
+    assert shown == downloaded == "?restored"
+
+
 def test_a_failure_is_shown_with_what_to_do(page: Chromium, box: Sandbox, photo_path: Path) -> None:
     box.fault("job", endpoint="openrouter/router/vision", fail={"error": "out of memory", "error_type": "oom"})
     choose(page, photo_path)

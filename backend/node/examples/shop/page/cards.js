@@ -50,8 +50,7 @@ export class Card {
     if (image.url !== this.url) this.#show(image);
     const { generated } = image;
     const before = generated?.url && generated.url !== image.url ? generatedLink(generated.url) : '';
-    const prompts = this.more.querySelectorAll('details:not(.check)');
-    this.more.replaceChildren(...[fidelityOf(image), before, ...checksOf(image.checks)].filter(Boolean), ...prompts);
+    this.more.prepend(...[fidelityOf(image), before, ...checksOf(image.checks)].filter(Boolean));
   }
 
   #tell(image) {
@@ -68,8 +67,9 @@ export class Card {
     const name = `${this.product} ${this.style}`.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
     const alt = `${this.product}, ${this.style}: ${image.style_description}`;
     fill(this.frame, image.url, alt);
-    this.row.querySelector('.download')?.remove();
-    this.more.before(downloadLink(image.url, `${name}.${image.url.split('.').pop()}`, this.style));
+    this.download ??= downloadLink(this.style);
+    Object.assign(this.download, { href: image.url, download: `${name}.${image.url.split('.').pop()}` });
+    if (!this.download.isConnected) this.more.before(this.download);
   }
 
   failed({ error }) {
@@ -113,7 +113,7 @@ export function packshotCard(shot, product) {
   const row = element('li', { dataset: { status: 'done' } }, title, about, frame);
   if (shot.url) {
     fill(frame, shot.url, `${product}, packshot for ${name}`);
-    row.append(downloadLink(shot.url, file, `the packshot for ${name}`));
+    row.append(Object.assign(downloadLink(`the packshot for ${name}`), { href: shot.url, download: file }));
   }
   row.append(more);
   return row;
@@ -122,15 +122,22 @@ export function packshotCard(shot, product) {
 /** Shows a picture when it is whole, not line by line. */
 function fill(frame, url, alt) {
   const picture = element('img', { src: url, alt });
-  const link = element('a', { href: url, target: '_blank', rel: 'noopener' }, picture);
   frame.dataset.url = url;
-  // Another picture may have taken its place in the meantime.
-  const show = () => frame.dataset.url === url && frame.replaceChildren(link);
+  const show = () => {
+    // Another picture may have taken its place in the meantime.
+    if (frame.dataset.url !== url) return;
+    // The link of the picture before stays: it may have the keyboard's focus.
+    const before = frame.querySelector('a');
+    const link = before ?? element('a', { target: '_blank', rel: 'noopener' });
+    link.href = url;
+    link.replaceChildren(picture);
+    if (!before) frame.replaceChildren(link);
+  };
   picture.decode().catch(() => {}).then(show);
 }
 
-function downloadLink(href, file, what) {
-  const link = element('a', { className: 'button download', href, download: file }, 'Download');
+function downloadLink(what) {
+  const link = element('a', { className: 'button download' }, 'Download');
   link.setAttribute('aria-label', `Download ${what}`);
   return link;
 }
