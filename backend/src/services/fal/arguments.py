@@ -3,8 +3,6 @@
 A local path is only ever read where a path was asked for; an image URL never is one.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -6,8 +6,6 @@ and the choice lasts for the process. An endpoint that was set by hand has no ch
 stands here too; what is done when one is gone, in `text_models.py`.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator, Mapping

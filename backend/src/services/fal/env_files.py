@@ -6,8 +6,6 @@ mount `.env` as one, shells pass `<(...)` and `/dev/stdin`), but nobody waits fo
 lines in a file mean is decided in `settings.py`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -4,8 +4,6 @@ A URL is taken apart here once. What is fetched is put together again from those
 parser can see another host in it.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 `jobs.py` asks the journal of a call, if it has one, before each submit. `services/batch` keeps such journals.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol

@@ -10,8 +10,6 @@ The text is read once from its beginning to its end, and every look ahead or bac
 grows with the length of the text alone, whatever it holds. What the values mean is decided in `categories.py`.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ file is the one named by the caller; else each setting is looked for in `./.env`
 in `env_files.py`, what an endpoint may be in `endpoints.py`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """What a command is: a row of the table in `commands.py`, and the options that every command has."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple

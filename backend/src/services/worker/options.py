@@ -5,8 +5,6 @@ line and `--json -` give the same dict, from option name to Python value. FalCli
 its type, for every caller alike.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import queue
