@@ -210,7 +210,9 @@ KEPT_KEYS = {
 
 
 @pytest.fixture
-def call(box: Sandbox, photo_url: str, photo_path: Any, tmp_path: Any, capfd: Any) -> Callable[..., tuple[int, Any]]:
+def call(
+    box: Sandbox, unpainted: None, photo_url: str, photo_path: Any, tmp_path: Any, capfd: Any
+) -> Callable[..., tuple[int, Any]]:
     """Run a command's example; its exit code and the last line of its JSON."""
     env_file = tmp_path / "fal.env"
     env_file.write_text("FAL_MAX_CONCURRENCY=3\n")
@@ -268,6 +270,7 @@ def test_every_command_has_an_example_here_and_every_option_is_used_in_it() -> N
         assert used | EXAMPLES[name].elsewhere == known, name
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_command_prints_its_document_and_its_options_reach_fal(
     name: str, call: Callable[..., tuple[int, Any]], box: Sandbox, request_id: str, photo_url: str
@@ -278,6 +281,8 @@ def test_a_command_prints_its_document_and_its_options_reach_fal(
     _assert_sent(box, name, photo_url)
 
 
+@pytest.mark.usefixtures("unpainted")
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_options_may_be_spelled_with_dashes_for_underscores(
     name: str, call: Callable[..., tuple[int, Any]], box: Sandbox, request_id: str, photo_url: str
