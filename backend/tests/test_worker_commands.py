@@ -210,9 +210,7 @@ KEPT_KEYS = {
 
 
 @pytest.fixture
-def call(
-    box: Sandbox, unpainted: None, photo_url: str, photo_path: Any, tmp_path: Any, capfd: Any
-) -> Callable[..., tuple[int, Any]]:
+def call(box: Sandbox, photo_url: str, photo_path: Any, tmp_path: Any, capfd: Any) -> Callable[..., tuple[int, Any]]:
     """Run a command's example; its exit code and the last line of its JSON."""
     env_file = tmp_path / "fal.env"
     env_file.write_text("FAL_MAX_CONCURRENCY=3\n")
