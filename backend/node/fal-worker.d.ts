@@ -1101,6 +1101,8 @@ export interface BatchDocument {
   seconds: number;
   /** Lines of the manifest that cannot be used. */
   left_out: LeftOut[];
+  /** Columns of the manifest that are no options of the command. */
+  ignored_columns: string[];
   /** With --settle. */
   settled: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
@@ -1920,6 +1922,8 @@ export type BatchFailure = ErrorDocument & {
   seconds?: number;
   /** Lines of the manifest that cannot be used. */
   left_out?: LeftOut[];
+  /** Columns of the manifest that are no options of the command. */
+  ignored_columns?: string[];
   /** With --settle. */
   settled?: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */

@@ -34,6 +34,7 @@ from services.batch.postgres_journal import PostgresStore
 
 journal = PostgresStore(sys.argv[1])
 journal.open(None, None, None)
+print("open", flush=True)
 
 def spend(number):
     job = 0
@@ -217,13 +218,20 @@ def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
     )
     journal._server.fetch("CREATE TRIGGER slow BEFORE INSERT ON job FOR EACH ROW EXECUTE FUNCTION slow()")
     script = [sys.executable, "-c", SPENDER, journal._server.address.url]
-    spenders = [subprocess.Popen([*script, name], env={"PYTHONPATH": str(BACKEND / "src")}) for name in "ab"]
+    env = {"PYTHONPATH": str(BACKEND / "src")}
+    spenders = [subprocess.Popen([*script, name], env=env, stdout=subprocess.PIPE) for name in "ab"]
+    for spender in spenders:
+        # One that came late would take back the pause by which both know the end.
+        assert spender.stdout is not None
+        assert spender.stdout.readline() == b"open\n"
     for jobs in range(1, 11):
         # All of them want the one job that there is money for.
         journal._server.fetch("UPDATE batch SET max_usd = max_usd + 0.07")
         wait_until(partial(has_jobs, journal, jobs))
     journal.set_paused(True)
-    assert [spender.wait(120) for spender in spenders] == [0, 0]
+    for spender in spenders:
+        spender.communicate(timeout=120)
+    assert [spender.returncode for spender in spenders] == [0, 0]
     assert journal.counts().jobs == {"sent": 10}
     assert journal.batch().committed == 0.7
     with pytest.raises(BudgetExceeded, match=r"\$0\.70.*--max_usd"):

@@ -82,6 +82,8 @@ class BatchDocument(TypedDict):
     """Of this run."""
     left_out: Kept[list[LeftOut]]
     """Lines of the manifest that cannot be used."""
+    ignored_columns: Kept[list[str]]
+    """Columns of the manifest that are no options of the command."""
     settled: Kept[SettledJobs | None]
     """With --settle."""
     planned: Kept[list[EstimatedCalls] | None]

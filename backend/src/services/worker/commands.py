@@ -586,6 +586,7 @@ COMMANDS: Mapping[str, Command] = {
             "jobs": {},
             "seconds": 0.0,
             "left_out": [],
+            "ignored_columns": [],
             "settled": None,
             "planned": None,
         },
