@@ -483,6 +483,19 @@ def test_a_photo_that_is_gone_fails_its_product_alone(quick: Sandbox, rows: Any,
     assert states(out) == {"done": 5}
 
 
+def test_a_corrected_line_is_made_unless_jobs_were_submitted_for_it(quick: Sandbox, rows: Any, out: Path) -> None:
+    wrong = {**rows[1], "image": "nowhere.jpg"}
+    made([rows[0], wrong], out)
+    assert states(out) == {"done": 1, "failed": 1}
+    made(rows[:2], out)
+    assert states(out) == {"done": 2}
+    assert len((out / "results.jsonl").read_bytes().splitlines()) == 2
+    jobs = len(accepted(quick))
+    with pytest.raises(JournalError, match="Line 2: the product 'SKU 1' was begun with another image"):
+        made([rows[0], wrong], out)
+    assert len(accepted(quick)) == jobs
+
+
 # The manifest
 
 

@@ -203,6 +203,22 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     assert other.result_bytes() == sum(len(line) + 1 for line in other.results())
 
 
+def test_a_product_of_which_no_job_was_submitted_takes_another_input(machine: Callable[..., PostgresStore]) -> None:
+    journal = machine(recipe=RECIPE, max_jobs=8)
+    journal.add(products(3))
+    claim(journal, 2)
+    assert begin(journal, 1) is None
+    journal.sent(1, "analysis", "known")
+    journal.finish(1, "failed", b'{"key": "mug-1"}')
+    journal.finish(2, "failed", b'{"key": "mug-2"}')
+    begun, failed, waiting = (one._replace(input={"image": "corrected.jpg"}) for one in products(3))
+    journal.add([failed, waiting])
+    assert (journal.counts().waiting, list(journal.results())) == (2, [b'{"key": "mug-1"}'])
+    with pytest.raises(JournalError, match="was begun with another image"):
+        journal.add([begun])
+    assert [one.input for _ in range(2) for one in journal.claim(1)] == [{"image": "corrected.jpg"}] * 2
+
+
 def has_jobs(journal: PostgresStore, number: int) -> bool:
     return sum(journal.counts().jobs.values()) >= number
 

@@ -70,6 +70,12 @@ CREATE TABLE picture (
     PRIMARY KEY (product, name)
 );
 """
+CORRECT = """
+UPDATE product SET input = ?, line = ?, state = 'waiting', result = NULL, result_bytes = 0, ended = NULL
+WHERE key = ? AND state IN ('waiting', 'failed')
+AND NOT EXISTS (SELECT 1 FROM job WHERE job.product = product.id)
+AND NOT EXISTS (SELECT 1 FROM picture WHERE picture.product = product.id)
+"""
 _JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, cost, intent_at"
 
 
@@ -146,7 +152,7 @@ class SqliteStore(Store):
                     row = (one.key, one.line, text)
                     sql.execute("INSERT INTO product (key, line, input) VALUES (?, ?, ?)", row)
                     added += 1
-                elif found[0] != text:
+                elif found[0] != text and not sql.execute(CORRECT, (text, one.line, one.key)).rowcount:
                     raise other_input(one, json.loads(found[0]))
         return added
 
