@@ -1107,6 +1107,8 @@ export interface BatchDocument {
   settled: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
   planned: EstimatedCalls[] | null;
+  /** With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it. */
+  worked_on: boolean | null;
   error: null;
 }
 
@@ -1928,6 +1930,8 @@ export type BatchFailure = ErrorDocument & {
   settled?: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
   planned?: EstimatedCalls[] | null;
+  /** With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it. */
+  worked_on?: boolean | null;
 };
 
 export type PricesFailure = ErrorDocument & {

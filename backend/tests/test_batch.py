@@ -659,9 +659,15 @@ def test_another_process_may_pause_it(quick: Sandbox, rows: Any, out: Path, run:
     with Batch(rows, out, options=ONE_STYLE, max_jobs=1) as batch:
         lines = iter(batch)
         next(lines)
-        assert run("batch", "--output", str(out), "--pause")[0] == 0
+        code, document = run("batch", "--output", str(out), "--pause")
+        assert (code, document["worked_on"], document["products"]["running"] > 0) == (0, True, True)
         with pytest.raises(Cancelled, match="paused"):
             list(lines)
+    # As a process leaves it that is killed.
+    query(out, "UPDATE product SET state = 'running' WHERE state = 'waiting'")
+    document = run("batch", "--output", str(out), "--status")[1]
+    assert (document["worked_on"], document["products"]["running"]) == (False, 0)
+    assert document["products"]["waiting"] == 4 - document["products"]["done"] > 0
     quick.configure(latency=0)
     made(None, out)
     assert states(out) == {"done": 4}

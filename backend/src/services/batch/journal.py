@@ -170,6 +170,10 @@ class Store(ABC):
         """Open it beside whoever works on it, for `batch`, `counts` and `set_paused`. Raises JournalError."""
 
     @abstractmethod
+    def is_worked_on(self) -> bool:
+        """Whether a process works on its products now."""
+
+    @abstractmethod
     def batch(self) -> BatchRow:
         """The batch as it is now. Called often, `paused` is read from it."""
 

@@ -211,7 +211,7 @@ def _check_names(names: list[str], columns: Columns) -> None:
     if not columns.has_key(filter(None, names)):
         raise InvalidInput(
             f"The first line names no column 'key', but {named(filter(None, names)) or 'nothing'}.",
-            hint="Rename the column that identifies a product, such as its SKU, to key, and that of its photo to image.",
+            hint="Rename the column that identifies a product, such as its SKU, to key, that of its photo to image.",
         )
 
 

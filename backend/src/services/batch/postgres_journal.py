@@ -149,6 +149,18 @@ class PostgresStore(Store):
         if not self.is_there():
             raise self._none_there()
 
+    def is_worked_on(self) -> bool:
+        async def act(connection: Connection) -> bool:
+            table = self._queue(connection).qbe.settings.queue_table
+            return bool(
+                await connection.fetchval(
+                    f"SELECT EXISTS (SELECT FROM {table} WHERE status = 'picked' AND heartbeat > now() - $1::interval)",
+                    timedelta(seconds=HEARTBEAT_S),
+                )
+            )
+
+        return self._server.run(act)
+
     def batch(self) -> BatchRow:
         row = self._server.run(self._batch)
         self._max_jobs = row.max_jobs

@@ -122,6 +122,16 @@ class SqliteStore(Store):
             raise self._none_there()
         self._connect()
 
+    def is_worked_on(self) -> bool:
+        try:
+            with open(self._folder / LOCK_NAME, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def batch(self) -> BatchRow:
         with self._reading() as sql:
             return self._row(sql)
@@ -315,7 +325,7 @@ class SqliteStore(Store):
     def _take_lock(self) -> None:
         try:
             self._held = open(self._folder / LOCK_NAME, "ab")  # noqa: SIM115 - held until `close`
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._held)
         except BlockingIOError as error:
             self.close()
             raise JournalError(
@@ -439,6 +449,15 @@ class SqliteStore(Store):
             "WHERE id = ? AND state = 'ambiguous'",
             (product,),
         )
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Raises BlockingIOError when another process keeps the file locked."""
+    for pause_s in (0.01, 0.1):  # `is_worked_on` holds it for a moment
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(pause_s)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _job_row(row: Sequence[Any]) -> JobRow:

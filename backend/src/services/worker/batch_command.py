@@ -81,8 +81,8 @@ def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Docu
 
 
 def _document(output: Path, counts: Document) -> Document:
-    nothing: Document = {"left_out": [], "ignored_columns": [], "settled": None, "planned": None, "error": None}
-    return {"output": str(output), **counts, **nothing}
+    seen: Document = {"left_out": [], "ignored_columns": [], "settled": None, "planned": None, "worked_on": None}
+    return {"output": str(output), **counts, **seen, "error": None}
 
 
 def _settled(batch: Batch) -> Document | None:
@@ -138,7 +138,12 @@ def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
         store.look()
         if pause:
             store.set_paused(True)
-        return _document(output, {**counts_of(store), "seconds": 0.0})
+        counts, worked_on = counts_of(store), store.is_worked_on()
+        products = counts["products"]
+        if not worked_on:
+            # Whoever was making them was killed: they wait for the next run.
+            products |= {"waiting": products["waiting"] + products["running"], "running": 0}
+        return {**_document(output, {**counts, "seconds": 0.0}), "worked_on": worked_on}
     finally:
         store.close()
 

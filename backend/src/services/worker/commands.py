@@ -589,6 +589,7 @@ COMMANDS: Mapping[str, Command] = {
             "ignored_columns": [],
             "settled": None,
             "planned": None,
+            "worked_on": None,
         },
         result="BatchDocument",
     ),
