@@ -24,7 +24,7 @@ from fal_sandbox.server import Sandbox
 from peer import Peer, start  # noqa: F401
 from services.batch import Batch, brake
 from services.batch.batch import DRAIN_S
-from services.batch.journal import JournalError
+from services.batch.journal import JournalError, NewProduct, Store
 from services.batch.keys import checked_key, folder_of, same_folder
 from services.batch.manifest import Manifest
 from services.batch.recipe import of_method
@@ -601,6 +601,71 @@ def test_jobs_whose_cost_nobody_knows_are_counted(quick: Sandbox, rows: Any, out
     assert (code, document["cost_usd"], document["unknown_costs"]) == (0, 0, 2)
     quick.reset()
     assert run("batch", "--output", str(out), "--status")[1]["unknown_costs"] == 2
+
+
+def test_what_a_job_may_have_cost_is_known_however_it_ended(box: Sandbox, rows: Any, out: Path) -> None:
+    url = box.put_file(small_photo(), "picture.jpg", "image/jpeg")
+    box.fault("submit", endpoint=CUTOUT, drop="after")
+    box.fault("result", endpoint=CUTOUT, status=422, body={"detail": "Too dark."})  # fal may bill it
+    box.fault("job", endpoint=CUTOUT, skip=2, fail={"error": "Gone", "error_type": "runner_disconnected"})
+    box.fault("job", endpoint=CUTOUT, output={"image": {"url": url}}, times=None)
+    given: Any = {"options": {}, "command": "remove_background", "max_usd": 1}
+    made(rows, out, **given, max_jobs=1)
+    costs = {key: line["cost_usd"] for key, line in results(out).items()}
+    assert costs == {"SKU 0": None, "SKU 1": None, "SKU 2": 0.0, "SKU 3": 0.018}
+    box.fault("submit", endpoint=CUTOUT, status=422, times=2)
+    made(None, out, retry_failed=True)
+    costs = {key: line["cost_usd"] for key, line in results(out).items()}
+    assert costs == {"SKU 0": None, "SKU 1": None, "SKU 2": 0.0, "SKU 3": 0.018}  # of the attempts before
+    with Batch(None, out, retry_failed=True, retry_ambiguous=True) as batch:
+        lines = {line["key"]: line["cost_usd"] for line in batch}
+        counts = batch.counts()
+    assert lines == {"SKU 0": None, "SKU 1": None, "SKU 2": 0.018}
+    assert (counts["products"]["done"], counts["unknown_costs"]) == (4, 2)
+    assert (counts["cost_usd"], counts["committed_usd"]) == (0.072, 0.108)
+
+
+def keeps_what_was_paid_for(store: Store) -> None:
+    """What both kinds of journal do with money; the store has one product, and no limit but $1."""
+
+    def begin(*, retry_ambiguous: bool = False) -> Any:
+        return store.begin(1, "cutout", "a/b", "", 0.1, retry_ambiguous=retry_ambiguous)
+
+    def money() -> tuple[float | None, int, float]:
+        return store.cost(1), store.counts().unknown_costs, round(store.batch().committed, 6)
+
+    assert begin() is None
+    assert money() == (None, 0, 0.1)
+    store.refused(1, "cutout")
+    assert (money(), store.counts().jobs) == ((0, 0, 0), {})
+    begin()
+    store.sent(1, "cutout", "first")
+    assert money() == (None, 0, 0.1)
+    store.failed(1, "cutout", None)
+    assert money() == (None, 1, 0.1)
+    begin()
+    store.refused(1, "cutout")
+    assert (money(), store.counts().jobs) == ((None, 1, 0.1), {"failed": 1})
+    begin()
+    store.in_doubt(1, "cutout", None)
+    store.drop(1, "cutout")
+    assert (money(), store.counts().jobs) == ((None, 1, 0.1), {"failed": 1})
+    begin()
+    store.in_doubt(1, "cutout", None)
+    assert begin(retry_ambiguous=True) is None
+    assert money() == (None, 2, 0.3)
+    store.sent(1, "cutout", "second")
+    store.done(1, "cutout", {"request_id": "second"}, 0.03)
+    assert money() == (None, 2, 0.23)
+    assert store.counts().cost_usd == pytest.approx(0.03)
+
+
+def test_the_journal_keeps_what_was_paid_for(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.open({}, 8, 1.0)
+    store.add([NewProduct("mug", 1, {})])
+    keeps_what_was_paid_for(store)
+    store.close()
 
 
 def test_a_line_that_cannot_be_made_does_not_hide_what_the_others_would_cost(

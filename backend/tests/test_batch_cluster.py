@@ -25,6 +25,7 @@ from services.fal import redaction
 from services.fal.errors import BudgetExceeded, InvalidInput
 from services.fal.journal import Later
 from services.fal_worker import main
+from test_batch import keeps_what_was_paid_for
 
 RECIPE = {"command": "workflow"}
 SPENDER = """
@@ -200,6 +201,12 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     assert not other.unfinished()
     assert list(other.results()) == [b'{"key": "mug-1", "from": "frozen"}', b'{"key": "mug-2"}']
     assert other.result_bytes() == sum(len(line) + 1 for line in other.results())
+
+
+def test_the_journal_keeps_what_was_paid_for(machine: Callable[..., PostgresStore]) -> None:
+    journal = machine(recipe=RECIPE, max_jobs=8, max_usd=1.0)
+    journal.add(products(1))
+    keeps_what_was_paid_for(journal)
 
 
 def has_jobs(journal: PostgresStore, number: int) -> bool:

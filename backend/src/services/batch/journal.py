@@ -4,13 +4,17 @@ The truth about money is one row per job, and one number per batch:
 
     batch    id, version, recipe, max_jobs, max_usd, committed, paused
     product  id, key (unique), line, input, state, attempts, result, result_bytes, owner, ended_at
-    job      product, step, state, endpoint, args_hash, request_id, result, estimate, cost, intent_at, owner
+    job      product, step, state, endpoint, args_hash, request_id, result, estimate, cost, unknown, intent_at,
+             owner
              PRIMARY KEY (product, step)
     picture  product, name, url, path, bytes
              PRIMARY KEY (product, name)
 
     product.state: waiting -> running -> done | failed | ambiguous
     job.state:     intent -> sent -> done | failed, or ambiguous
+
+A job is submitted as often as its product is retried, and its row holds what all of that cost: `cost` is the sum of
+what is known, `unknown` how many of its submits are over at a cost that nobody knows. A row with either is kept.
 
 `batch.committed` is what the batch may have spent: the actual cost of jobs that ended, and the estimate of those that
 run, are in doubt, or whose cost is not known. No job begins that would take it above `max_usd`.
@@ -32,7 +36,7 @@ from services.fal.journal import JobKey, Later
 from services.fal.redaction import shown
 
 DEFAULT_JOBS = 10
-VERSION = 1
+VERSION = 2
 """Of the tables. A journal of another version is refused."""
 OWNER_GONE_S = 60.0
 """An intent that is older than this is not its owner's any more, where owners are on several machines."""
@@ -40,6 +44,8 @@ OWNER_GONE_S = 60.0
 ProductState = Literal["waiting", "running", "done", "failed", "ambiguous"]
 COUNTED: tuple[ProductState, ...] = ("waiting", "running", "done", "failed", "ambiguous")
 JobState = Literal["intent", "sent", "done", "failed", "ambiguous"]
+OPEN_JOBS = "('intent', 'sent', 'ambiguous')"
+"""States of a job that may yet cost something, as SQL."""
 
 
 class JournalError(FalError):
@@ -114,9 +120,9 @@ class Counts(NamedTuple):
     ambiguous: int
     jobs: Mapping[JobState, int]
     cost_usd: float
-    """The actual cost of the jobs whose cost is known."""
+    """The sum of what is known: without the jobs of `unknown_costs`, and those that run or are in doubt."""
     unknown_costs: int
-    """How many jobs have a result, and a cost that nobody knows."""
+    """How many jobs are over, done or not, at a cost that nobody knows. A job that was submitted again counts again."""
 
 
 class JobRow(NamedTuple):
@@ -132,8 +138,6 @@ class JobRow(NamedTuple):
     result: Mapping[str, Any] | None
     """By `results_row`; None until it is done."""
     estimate: float
-    cost: float | None
-    """All that was spent under this key."""
     intent_at: float
     """Unix time."""
 
@@ -237,7 +241,8 @@ class Store(ABC):
 
         - none there, or one that failed: reserve and record
         - sent, done: the row
-        - ambiguous: the row; with `retry_ambiguous` reserve and record (the old estimate stays committed)
+        - ambiguous: the row; with `retry_ambiguous` reserve and record (the old estimate stays committed, and its cost
+          is one more that nobody knows)
         - intent, of an owner that is gone: it becomes ambiguous, then as that
         - intent, of one that may live: raises OwnerMayLive
 
@@ -250,7 +255,7 @@ class Store(ABC):
 
     @abstractmethod
     def refused(self, product: int, step: str) -> None:
-        """The intent is deleted, and its estimate given back. What was spent under the key before stays known."""
+        """The intent is deleted, and its estimate given back. Where the key was submitted before, it has failed."""
 
     @abstractmethod
     def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
@@ -258,7 +263,8 @@ class Store(ABC):
 
     @abstractmethod
     def done(self, product: int, step: str, result: Mapping[str, Any], cost: float | None) -> None:
-        """sent -> done. The cost takes the estimate's place in `committed`; None: the estimate stays."""
+        """sent -> done. The cost takes the estimate's place in `committed`. None: the estimate stays, and the cost is
+        one more that nobody knows."""
 
     @abstractmethod
     def failed(self, product: int, step: str, cost: float | None) -> None:
@@ -268,6 +274,11 @@ class Store(ABC):
     def unusable(self, product: int, request_ids: Sequence[str]) -> None:
         """done -> failed, for results that could not be used: a retry of the product submits them anew. They stay
         paid for."""
+
+    @abstractmethod
+    def cost(self, product: int) -> float | None:
+        """US dollars for all jobs of a product, over all of its attempts. None when a part of that is not known: what a
+        job that is over did cost, or what one that runs or is in doubt will."""
 
     # Settling what is in doubt
 
@@ -281,7 +292,7 @@ class Store(ABC):
 
     @abstractmethod
     def drop(self, product: int, step: str) -> None:
-        """ambiguous -> no row, the estimate given back: fal surely never had it. The product waits again."""
+        """ambiguous -> as `refused`: fal surely never had it. The product waits again."""
 
     @abstractmethod
     def knows(self, request_id: str) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.batch.journal import (
     DEFAULT_JOBS,
+    OPEN_JOBS,
     OWNER_GONE_S,
     VERSION,
     BatchRow,
@@ -310,7 +311,7 @@ class PostgresStore(Store):
 
     async def _count(self, connection: Connection) -> Counts:
         products = dict(await connection.fetch("SELECT state, count(*) FROM product GROUP BY state"))
-        jobs = await connection.fetch("SELECT state, count(*), sum(cost), count(cost) FROM job GROUP BY state")
+        jobs = await connection.fetch("SELECT state, count(*), sum(cost), sum(unknown) FROM job GROUP BY state")
         return Counts(
             waiting=products.get("waiting", 0),
             running=products.get("running", 0),
@@ -319,7 +320,7 @@ class PostgresStore(Store):
             ambiguous=products.get("ambiguous", 0),
             jobs={state: count for state, count, _, _ in jobs},
             cost_usd=float(sum(cost or 0 for _, _, cost, _ in jobs)),
-            unknown_costs=sum(count - known for state, count, _, known in jobs if state == "done"),
+            unknown_costs=sum(unknown for _, _, _, unknown in jobs),
         )
 
     def results(self) -> Iterator[bytes]:
@@ -375,22 +376,8 @@ class PostgresStore(Store):
         )
 
     def refused(self, product: int, step: str) -> None:
-        self._server.fetch(
-            """
-            WITH gone AS (
-                DELETE FROM job WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous') AND owner = $3
-                AND cost IS NULL RETURNING estimate
-            ), kept AS (
-                UPDATE job SET state = 'failed' WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous')
-                AND owner = $3 AND cost IS NOT NULL RETURNING estimate
-            )
-            UPDATE batch SET committed = committed - back.estimate
-            FROM (SELECT * FROM gone UNION ALL SELECT * FROM kept) AS back
-            """,
-            product,
-            step,
-            self._owner,
-        )
+        which = "state IN ('intent', 'ambiguous') AND owner = $3"
+        self._server.fetch(_give_back(which), product, step, self._owner)
 
     def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
         self._server.fetch(
@@ -413,7 +400,7 @@ class PostgresStore(Store):
             """
             WITH ended AS (
                 UPDATE job SET state = $3, cost = coalesce(cost + $4, $4, cost), result = $5,
-                    request_id = coalesce($6, request_id)
+                    unknown = unknown + ($4 IS NULL)::integer, request_id = coalesce($6, request_id)
                 WHERE product = $1 AND step = $2 AND state IN ('intent', 'sent', 'ambiguous')
                 RETURNING coalesce($4 - estimate, 0) AS difference
             )
@@ -434,6 +421,14 @@ class PostgresStore(Store):
             product,
             list(request_ids),
         )
+
+    def cost(self, product: int) -> float | None:
+        [(cost, is_known)] = self._server.fetch(
+            f"SELECT coalesce(sum(cost), 0), coalesce(bool_and(unknown = 0 AND state NOT IN {OPEN_JOBS}), true) "
+            "FROM job WHERE product = $1",
+            product,
+        )
+        return float(cost) if is_known else None
 
     # Settling what is in doubt
 
@@ -458,13 +453,7 @@ class PostgresStore(Store):
 
     def drop(self, product: int, step: str) -> None:
         async def act(connection: Connection) -> None:
-            estimate = await connection.fetchval(
-                "DELETE FROM job WHERE product = $1 AND step = $2 AND state = 'ambiguous' RETURNING estimate",
-                product,
-                step,
-            )
-            if estimate is not None:
-                await connection.execute("UPDATE batch SET committed = committed - $1", estimate)
+            await connection.execute(_give_back("state = 'ambiguous'"), product, step)
             await self._wait_again(connection, "id = $1 AND state = 'ambiguous'", product)
 
         self._server.run(act)
@@ -519,11 +508,25 @@ class PostgresStore(Store):
 
 
 _JOB = """
-SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost,
+SELECT product, step, state, endpoint, args_hash, request_id, result, estimate,
     extract(epoch FROM intent_at)::float8 AS intent_at,
     extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s
 FROM job
 """
+
+
+def _give_back(which: str) -> str:
+    """The statement that deletes a job which never was, or fails it where its key was submitted before."""
+    this = f"product = $1 AND step = $2 AND {which}"
+    return f"""
+        WITH gone AS (
+            DELETE FROM job WHERE {this} AND cost IS NULL AND unknown = 0 RETURNING estimate
+        ), kept AS (
+            UPDATE job SET state = 'failed' WHERE {this} AND (cost IS NOT NULL OR unknown > 0) RETURNING estimate
+        )
+        UPDATE batch SET committed = committed - back.estimate
+        FROM (SELECT * FROM gone UNION ALL SELECT * FROM kept) AS back
+    """
 
 
 def _job_row(row: Mapping[str, Any]) -> JobRow:
@@ -536,7 +539,6 @@ def _job_row(row: Mapping[str, Any]) -> JobRow:
         row["request_id"],
         None if row["result"] is None else json.loads(row["result"]),
         float(row["estimate"]),
-        _dollars(row["cost"]),
         row["intent_at"],
     )
 

@@ -44,7 +44,9 @@ BEGIN
     ON CONFLICT (product, step) DO UPDATE SET
         state = 'intent', endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate,
         intent_at = excluded.intent_at, owner = excluded.owner, begun = excluded.begun,
-        request_id = NULL, result = NULL;
+        request_id = NULL, result = NULL,
+        -- fal may have run, and billed, the one in doubt.
+        unknown = job.unknown + (job.state = 'ambiguous')::integer;
     RETURN 'recorded';
 END $$
 """
@@ -83,6 +85,7 @@ CREATE TABLE job (
     result      text,
     estimate    numeric NOT NULL,
     cost        numeric,
+    unknown     integer NOT NULL DEFAULT 0,
     intent_at   timestamptz NOT NULL DEFAULT now(),
     owner       text NOT NULL,
     begun       text NOT NULL,

@@ -20,6 +20,7 @@ from typing import IO, Any
 from services.batch.journal import (
     COUNTED,
     DEFAULT_JOBS,
+    OPEN_JOBS,
     VERSION,
     BatchRow,
     Counts,
@@ -61,16 +62,17 @@ CREATE INDEX product_by_state ON product (state, id);
 CREATE INDEX product_by_end ON product (ended, result_bytes) WHERE ended IS NOT NULL;
 CREATE TABLE job (
     product INTEGER NOT NULL, step TEXT NOT NULL, state TEXT NOT NULL, endpoint TEXT NOT NULL, args_hash TEXT NOT NULL,
-    request_id TEXT, estimate REAL NOT NULL, cost REAL, intent_at REAL NOT NULL, result TEXT,
+    request_id TEXT, estimate REAL NOT NULL, cost REAL, unknown INTEGER NOT NULL DEFAULT 0, intent_at REAL NOT NULL,
+    result TEXT,
     PRIMARY KEY (product, step)
 );
-CREATE INDEX job_by_state ON job (state, cost);
+CREATE INDEX job_by_state ON job (state, cost, unknown);
 CREATE TABLE picture (
     product INTEGER NOT NULL, name TEXT NOT NULL, url TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY (product, name)
 );
 """
-_JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, cost, intent_at"
+_JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, intent_at"
 
 
 class SqliteStore(Store):
@@ -190,11 +192,15 @@ class SqliteStore(Store):
     def counts(self) -> Counts:
         with self._reading() as sql:
             products = dict(sql.execute("SELECT state, count(*) FROM product GROUP BY state").fetchall())
-            jobs = dict(sql.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall())
-            cost = sql.execute("SELECT coalesce(sum(cost), 0) FROM job").fetchone()[0]
-            unknown = sql.execute("SELECT count(*) FROM job WHERE state = 'done' AND cost IS NULL").fetchone()[0]
+            wanted = "SELECT state, count(*), total(cost), sum(unknown) FROM job GROUP BY state"
+            jobs = sql.execute(wanted).fetchall()
         waiting, running, done, failed, ambiguous = (products.get(state, 0) for state in COUNTED)
-        return Counts(waiting, running, done, failed, ambiguous, jobs, cost, unknown)
+        return Counts(
+            *(waiting, running, done, failed, ambiguous),
+            jobs={state: count for state, count, _, _ in jobs},
+            cost_usd=sum(cost for _, _, cost, _ in jobs),
+            unknown_costs=sum(unknown for _, _, _, unknown in jobs),
+        )
 
     def results(self) -> Iterator[bytes]:
         last = 0
@@ -235,7 +241,9 @@ class SqliteStore(Store):
                 "INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at) "
                 "VALUES (?, ?, 'intent', ?, ?, ?, ?) ON CONFLICT (product, step) DO UPDATE SET state = 'intent', "
                 "endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate, "
-                "intent_at = excluded.intent_at, request_id = NULL, result = NULL",
+                "intent_at = excluded.intent_at, request_id = NULL, result = NULL, "
+                # fal may have run, and billed, the one in doubt.
+                "unknown = unknown + (state = 'ambiguous')",
                 (product, step, endpoint, args_hash, estimate, time.time()),
             )
         return None
@@ -269,6 +277,12 @@ class SqliteStore(Store):
                 "AND request_id IN (SELECT value FROM json_each(?))",
                 (product, json.dumps(list(request_ids))),
             )
+
+    def cost(self, product: int) -> float | None:
+        with self._reading() as sql:
+            wanted = f"SELECT total(cost), total(unknown OR state IN {OPEN_JOBS}) FROM job WHERE product = ?"
+            cost, unknown = sql.execute(wanted, (product,)).fetchone()
+        return None if unknown else round(cost, 9)
 
     # Settling what is in doubt
 
@@ -411,6 +425,7 @@ class SqliteStore(Store):
     def _spend(self, sql: sqlite3.Connection, product: int, step: str, cost: float | None) -> None:
         """The actual cost takes the place of the estimate."""
         if cost is None:
+            self._change(product, step, "unknown = unknown + 1")
             return
         at = (product, step)
         change = (
@@ -423,8 +438,8 @@ class SqliteStore(Store):
         at = (product, step)
         change = "UPDATE batch SET committed = committed - (SELECT estimate FROM job WHERE product = ? AND step = ?)"
         sql.execute(change, at)
-        sql.execute("DELETE FROM job WHERE product = ? AND step = ? AND cost IS NULL", at)
-        # Something was paid for under it before.
+        sql.execute("DELETE FROM job WHERE product = ? AND step = ? AND cost IS NULL AND unknown = 0", at)
+        # Something was, or may have been, paid for under it before.
         sql.execute("UPDATE job SET state = 'failed' WHERE product = ? AND step = ?", at)
 
     def _let_wait(self, sql: sqlite3.Connection, product: int) -> None:
