@@ -19,13 +19,13 @@ from conftest import BACKEND
 from fal_sandbox.server import Sandbox
 from postgres import PASSWORD, Postgres, find_postgres
 from services.batch import Batch, postgres, postgres_journal
-from services.batch.journal import JournalError, NewProduct, OwnerMayLive, PictureRow, Product
+from services.batch.journal import JournalError, NewProduct, OwnerMayLive, PictureRow, Product, Store
 from services.batch.postgres_journal import PostgresStore
 from services.fal import redaction
 from services.fal.errors import BudgetExceeded, InvalidInput
 from services.fal.journal import Later
 from services.fal_worker import main
-from test_batch import keeps_what_was_paid_for
+from test_batch import keeps_what_was_paid_for, knows_what_was_before
 
 RECIPE = {"command": "workflow"}
 SPENDER = """
@@ -203,10 +203,13 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     assert other.result_bytes() == sum(len(line) + 1 for line in other.results())
 
 
-def test_the_journal_keeps_what_was_paid_for(machine: Callable[..., PostgresStore]) -> None:
+@pytest.mark.parametrize("promise", [keeps_what_was_paid_for, knows_what_was_before])
+def test_the_journal_keeps_its_promises(
+    promise: Callable[[Store], None], machine: Callable[..., PostgresStore]
+) -> None:
     journal = machine(recipe=RECIPE, max_jobs=8, max_usd=1.0)
     journal.add(products(1))
-    keeps_what_was_paid_for(journal)
+    promise(journal)
 
 
 def has_jobs(journal: PostgresStore, number: int) -> bool:

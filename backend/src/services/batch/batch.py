@@ -126,7 +126,7 @@ class Batch:
         try:
             self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
             if settle:
-                self.settled = settle_jobs(self._store, self._client.settings)
+                self.settled = settle_jobs(self._store, self._client.settings, self._call)
             wanted: dict[ProductState, bool] = {"failed": retry_failed, "ambiguous": retry_ambiguous}
             if again := [state for state, is_wanted in wanted.items() if is_wanted]:
                 self._store.again(again)

@@ -2,10 +2,10 @@
 
 The truth about money is one row per job, and one number per batch:
 
-    batch    id, version, recipe, max_jobs, max_usd, committed, paused
+    batch    id, version, recipe, max_jobs, max_usd, committed, paused, intents
     product  id, key (unique), line, input, state, attempts, result, result_bytes, owner, ended_at
     job      product, step, state, endpoint, args_hash, request_id, result, estimate, cost, unknown, intent_at,
-             owner
+             number, told, over_by, owner
              PRIMARY KEY (product, step)
     picture  product, name, url, path, bytes
              PRIMARY KEY (product, name)
@@ -18,6 +18,10 @@ what is known, `unknown` how many of its submits are over at a cost that nobody 
 
 `batch.committed` is what the batch may have spent: the actual cost of jobs that ended, and the estimate of those that
 run, are in doubt, or whose cost is not known. No job begins that would take it above `max_usd`.
+
+Clocks are set, so none is needed to tell what was first: `batch.intents` counts the intents, `job.number` is that of the
+job's own, and `job.told` was the count when its submit was over, accepted or in doubt. What was told before an intent
+was recorded was over before that job was sent.
 
 A method is one transaction, which is on disk when it returns. All of them may be called from several threads at once.
 They wait for the database, never for fal.
@@ -42,6 +46,7 @@ OWNER_GONE_S = 60.0
 """An intent that is older than this is not its owner's any more, where owners are on several machines."""
 
 ProductState = Literal["waiting", "running", "done", "failed", "ambiguous"]
+MOST_NEIGHBOURS = 3
 COUNTED: tuple[ProductState, ...] = ("waiting", "running", "done", "failed", "ambiguous")
 JobState = Literal["intent", "sent", "done", "failed", "ambiguous"]
 OPEN_JOBS = "('intent', 'sent', 'ambiguous')"
@@ -139,7 +144,22 @@ class JobRow(NamedTuple):
     """By `results_row`; None until it is done."""
     estimate: float
     intent_at: float
-    """Unix time."""
+    """Unix time, by a clock that may have been wrong."""
+    number: int
+    """The how-manieth intent of the batch it is."""
+    told: int | None
+    """How many intents there were when its submit was over; None before that."""
+    over_by: float | None
+    """A moment at which its submit was surely over: Unix time by fal's clock, the earliest that is known."""
+
+
+class Neighbours(NamedTuple):
+    """Jobs on the same endpoint as one that is in doubt, which fal knows by their ids."""
+
+    before: Sequence[JobRow]
+    """Accepted before that one was recorded, the last first."""
+    after: Sequence[JobRow]
+    """Recorded after the submit of that one was over, the first first."""
 
 
 class PictureRow(NamedTuple):
@@ -285,6 +305,14 @@ class Store(ABC):
     @abstractmethod
     def in_doubt_rows(self) -> Sequence[JobRow]:
         """The jobs that are ambiguous, oldest first."""
+
+    @abstractmethod
+    def neighbours(self, row: JobRow) -> Neighbours:
+        """The MOST_NEIGHBOURS nearest to a job that is ambiguous, on each side."""
+
+    @abstractmethod
+    def over_by(self, product: int, step: str, moment: float) -> None:
+        """Note for a job that is ambiguous that its submit was over at that moment of fal's clock."""
 
     @abstractmethod
     def adopt(self, product: int, step: str, request_id: str) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.batch.journal import (
     DEFAULT_JOBS,
+    MOST_NEIGHBOURS,
     OPEN_JOBS,
     OWNER_GONE_S,
     VERSION,
@@ -31,6 +32,7 @@ from services.batch.journal import (
     JobRow,
     JobState,
     JournalError,
+    Neighbours,
     NewProduct,
     OwnerMayLive,
     PictureRow,
@@ -367,7 +369,7 @@ class PostgresStore(Store):
     def sent(self, product: int, step: str, request_id: str) -> None:
         # Also when others have given it up meanwhile: now its id is known.
         self._server.fetch(
-            "UPDATE job SET state = 'sent', request_id = $3 "
+            f"UPDATE job SET state = 'sent', request_id = $3, told = {_NOW} "
             "WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous') AND owner = $4",
             product,
             step,
@@ -381,7 +383,7 @@ class PostgresStore(Store):
 
     def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
         self._server.fetch(
-            "UPDATE job SET state = 'ambiguous', request_id = coalesce($3, request_id) "
+            f"UPDATE job SET state = 'ambiguous', request_id = coalesce($3, request_id), told = {_NOW} "
             "WHERE product = $1 AND step = $2 AND state = 'intent' AND owner = $4",
             product,
             step,
@@ -397,10 +399,12 @@ class PostgresStore(Store):
 
     def _end(self, product: int, step: str, state: JobState, cost: float | None, result: Mapping[str, Any]) -> None:
         self._server.fetch(
-            """
+            f"""
             WITH ended AS (
                 UPDATE job SET state = $3, cost = coalesce(cost + $4, $4, cost), result = $5,
-                    unknown = unknown + ($4 IS NULL)::integer, request_id = coalesce($6, request_id)
+                    unknown = unknown + ($4 IS NULL)::integer, request_id = coalesce($6, request_id),
+                    -- It may be another's job that ended under this key.
+                    told = CASE WHEN request_id IS DISTINCT FROM coalesce($6, request_id) THEN {_NOW} ELSE told END
                 WHERE product = $1 AND step = $2 AND state IN ('intent', 'sent', 'ambiguous')
                 RETURNING coalesce($4 - estimate, 0) AS difference
             )
@@ -437,6 +441,24 @@ class PostgresStore(Store):
 
     def knows(self, request_id: str) -> bool:
         return bool(self._value("SELECT EXISTS (SELECT FROM job WHERE request_id = $1)", request_id))
+
+    def neighbours(self, row: JobRow) -> Neighbours:
+        others = f"{_JOB} WHERE endpoint = $1 AND request_id IS NOT NULL AND"
+        before = self._server.fetch(
+            f"{others} number < $2 AND told < $2 ORDER BY number DESC LIMIT {MOST_NEIGHBOURS}", row.endpoint, row.number
+        )
+        after = self._server.fetch(
+            f"{others} number > $2 ORDER BY number LIMIT {MOST_NEIGHBOURS}", row.endpoint, row.told
+        )
+        return Neighbours([_job_row(other) for other in before], [_job_row(other) for other in after])
+
+    def over_by(self, product: int, step: str, moment: float) -> None:
+        self._server.fetch(
+            "UPDATE job SET over_by = $3 WHERE product = $1 AND step = $2 AND state = 'ambiguous'",
+            product,
+            step,
+            moment,
+        )
 
     def adopt(self, product: int, step: str, request_id: str) -> None:
         async def act(connection: Connection) -> None:
@@ -507,10 +529,12 @@ class PostgresStore(Store):
         return self._server.fetch(statement, *values)[0][0]
 
 
+_NOW = "(SELECT intents FROM batch)"
 _JOB = """
 SELECT product, step, state, endpoint, args_hash, request_id, result, estimate,
     extract(epoch FROM intent_at)::float8 AS intent_at,
-    extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s
+    extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s,
+    number, told, over_by
 FROM job
 """
 
@@ -540,6 +564,9 @@ def _job_row(row: Mapping[str, Any]) -> JobRow:
         None if row["result"] is None else json.loads(row["result"]),
         float(row["estimate"]),
         row["intent_at"],
+        row["number"],
+        row["told"],
+        row["over_by"],
     )
 
 

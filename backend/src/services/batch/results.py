@@ -59,6 +59,8 @@ class SettledJobs(TypedDict):
     """Surely not at fal: they may be submitted."""
     open: int
     """Still in doubt."""
+    why_open: str | None
+    """Why these are not settled, and what to do."""
 
 
 class BatchDocument(TypedDict):

@@ -20,12 +20,14 @@ from typing import IO, Any
 from services.batch.journal import (
     COUNTED,
     DEFAULT_JOBS,
+    MOST_NEIGHBOURS,
     OPEN_JOBS,
     VERSION,
     BatchRow,
     Counts,
     JobRow,
     JournalError,
+    Neighbours,
     NewProduct,
     PictureRow,
     Product,
@@ -51,7 +53,8 @@ SUM_USD = 1e-9
 TABLES = """
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, recipe TEXT NOT NULL, max_jobs INTEGER NOT NULL,
-    max_usd REAL, committed REAL NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0
+    max_usd REAL, committed REAL NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0,
+    intents INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE product (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, line INTEGER NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
@@ -63,16 +66,18 @@ CREATE INDEX product_by_end ON product (ended, result_bytes) WHERE ended IS NOT 
 CREATE TABLE job (
     product INTEGER NOT NULL, step TEXT NOT NULL, state TEXT NOT NULL, endpoint TEXT NOT NULL, args_hash TEXT NOT NULL,
     request_id TEXT, estimate REAL NOT NULL, cost REAL, unknown INTEGER NOT NULL DEFAULT 0, intent_at REAL NOT NULL,
-    result TEXT,
+    number INTEGER NOT NULL, told INTEGER, over_by REAL, result TEXT,
     PRIMARY KEY (product, step)
 );
 CREATE INDEX job_by_state ON job (state, cost, unknown);
+CREATE INDEX job_by_number ON job (number);
 CREATE TABLE picture (
     product INTEGER NOT NULL, name TEXT NOT NULL, url TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY (product, name)
 );
 """
-_JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, intent_at"
+_JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, intent_at, number, told, over_by"
+_NOW = "(SELECT intents FROM batch)"
 
 
 class SqliteStore(Store):
@@ -107,7 +112,7 @@ class SqliteStore(Store):
                 )
                 # Whoever had these is gone, since the lock is ours.
                 sql.execute("UPDATE product SET state = 'waiting' WHERE state = 'running'")
-                sql.execute("UPDATE job SET state = 'ambiguous' WHERE state = 'intent'")
+                sql.execute(f"UPDATE job SET state = 'ambiguous', told = {_NOW} WHERE state = 'intent'")
                 return self._row(sql)
         except BaseException:
             self.close()
@@ -231,17 +236,18 @@ class SqliteStore(Store):
             if row is not None and row.state != "failed" and not (row.state == "ambiguous" and retry_ambiguous):
                 return row
             reserved = sql.execute(
-                "UPDATE batch SET committed = committed + :estimate "
+                "UPDATE batch SET committed = committed + :estimate, intents = intents + 1 "
                 "WHERE max_usd IS NULL OR committed + :estimate <= max_usd + :slack",
                 {"estimate": estimate, "slack": SUM_USD},
             ).rowcount
             if not reserved:
                 raise over_budget(self._row(sql), estimate)
             sql.execute(
-                "INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at) "
-                "VALUES (?, ?, 'intent', ?, ?, ?, ?) ON CONFLICT (product, step) DO UPDATE SET state = 'intent', "
-                "endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate, "
-                "intent_at = excluded.intent_at, request_id = NULL, result = NULL, "
+                "INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at, number) "
+                f"VALUES (?, ?, 'intent', ?, ?, ?, ?, {_NOW}) ON CONFLICT (product, step) DO UPDATE SET "
+                "state = 'intent', endpoint = excluded.endpoint, args_hash = excluded.args_hash, "
+                "estimate = excluded.estimate, intent_at = excluded.intent_at, number = excluded.number, "
+                "told = NULL, over_by = NULL, request_id = NULL, result = NULL, "
                 # fal may have run, and billed, the one in doubt.
                 "unknown = unknown + (state = 'ambiguous')",
                 (product, step, endpoint, args_hash, estimate, time.time()),
@@ -249,14 +255,14 @@ class SqliteStore(Store):
         return None
 
     def sent(self, product: int, step: str, request_id: str) -> None:
-        self._change(product, step, "state = 'sent', request_id = ?", request_id)
+        self._change(product, step, f"state = 'sent', request_id = ?, told = {_NOW}", request_id)
 
     def refused(self, product: int, step: str) -> None:
         with self._transaction() as sql:
             self._give_back(sql, product, step)
 
     def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
-        self._change(product, step, "state = 'ambiguous', request_id = ?", request_id)
+        self._change(product, step, f"state = 'ambiguous', request_id = ?, told = {_NOW}", request_id)
 
     def done(self, product: int, step: str, result: Mapping[str, Any], cost: float | None) -> None:
         with self._transaction() as sql:
@@ -290,6 +296,21 @@ class SqliteStore(Store):
         with self._reading() as sql:
             wanted = f"SELECT {_JOB} FROM job WHERE state = 'ambiguous' ORDER BY intent_at"
             return [_job_row(row) for row in sql.execute(wanted)]
+
+    def neighbours(self, row: JobRow) -> Neighbours:
+        others = f"SELECT {_JOB} FROM job WHERE endpoint = ? AND request_id IS NOT NULL AND "
+        with self._reading() as sql:
+            before = sql.execute(
+                f"{others} number < ? AND told < ? ORDER BY number DESC LIMIT {MOST_NEIGHBOURS}",
+                (row.endpoint, row.number, row.number),
+            ).fetchall()
+            after = sql.execute(
+                f"{others} number > ? ORDER BY number LIMIT {MOST_NEIGHBOURS}", (row.endpoint, row.told)
+            ).fetchall()
+        return Neighbours([_job_row(other) for other in before], [_job_row(other) for other in after])
+
+    def over_by(self, product: int, step: str, moment: float) -> None:
+        self._change(product, step, "over_by = ?", moment)
 
     def adopt(self, product: int, step: str, request_id: str) -> None:
         with self._transaction() as sql:
