@@ -518,6 +518,8 @@ export interface SettledJobs {
   dropped: number;
   /** Still in doubt. */
   open: number;
+  /** Why these are not settled, and what to do. */
+  why_open: string | null;
 }
 
 /** Jobs of one endpoint. */

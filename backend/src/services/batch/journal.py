@@ -19,9 +19,9 @@ what is known, `unknown` how many of its submits are over at a cost that nobody 
 `batch.committed` is what the batch may have spent: the actual cost of jobs that ended, and the estimate of those that
 run, are in doubt, or whose cost is not known. No job begins that would take it above `max_usd`.
 
-Clocks are set, so none is needed to tell what was first: `batch.intents` counts the intents, `job.number` is that of the
-job's own, and `job.told` was the count when its submit was over, accepted or in doubt. What was told before an intent
-was recorded was over before that job was sent.
+What was first is told without a clock, which may be set: `batch.intents` counts the intents, `job.number` is the count
+with the job's own, and `job.told` was the count when its submit was over, accepted or in doubt. A job whose `told` is
+below the `number` of another was over before that other one was sent.
 
 A method is one transaction, which is on disk when it returns. All of them may be called from several threads at once.
 They wait for the database, never for fal.

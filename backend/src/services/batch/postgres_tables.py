@@ -21,7 +21,8 @@ BEGIN
         ELSIF clock_timestamp() - known.intent_at < owner_gone THEN
             RETURN 'owner may live';
         END IF;
-        UPDATE job SET state = 'ambiguous', told = limits.intents WHERE product = of_product AND step = of_step RETURNING * INTO known;
+        UPDATE job SET state = 'ambiguous', told = limits.intents WHERE product = of_product AND step = of_step
+        RETURNING * INTO known;
     END IF;
     IF known.state IN ('sent', 'done') OR (known.state = 'ambiguous' AND NOT retry_ambiguous) THEN
         RETURN 'known';
@@ -39,8 +40,8 @@ BEGIN
     UPDATE batch SET committed = committed + may_cost, intents = intents + 1;
     INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at, number, owner, begun)
     VALUES (
-        of_product, of_step, 'intent', on_endpoint, with_hash, may_cost, clock_timestamp(), limits.intents + 1, by_owner,
-        by_call
+        of_product, of_step, 'intent', on_endpoint, with_hash, may_cost, clock_timestamp(), limits.intents + 1,
+        by_owner, by_call
     )
     ON CONFLICT (product, step) DO UPDATE SET
         state = 'intent', endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate,
