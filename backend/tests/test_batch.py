@@ -666,6 +666,16 @@ def test_a_column_that_is_no_option_is_told_before_anything_is_sent(quick: Sandb
         assert "columns" in document["hint"]
 
 
+def test_what_is_wrong_with_every_product_is_told_once_and_first(quick: Sandbox, rows: Any, out: Path) -> None:
+    wrong = {"num_images": 99}
+    for source, options in ((rows, wrong), ([{**row, **wrong} for row in rows], {})):
+        with pytest.raises(InvalidInput, match="No product can be made: num_images must be"):
+            made(source, out, options={**ONE_STYLE, **options})
+        assert (out.exists(), quick.journal()) == (False, [])
+    made([{**rows[0], **wrong}, *rows[1:]], out)
+    assert states(out) == {"failed": 1, "done": 3}
+
+
 def test_jobs_whose_cost_nobody_knows_are_counted(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
     manifest = out.with_suffix(".jsonl")
     manifest.write_text("\n".join(map(json.dumps, rows[:2])))
