@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from conftest import WORKER, small_photo
 from fal_sandbox.server import Sandbox
@@ -674,6 +675,18 @@ def test_what_is_wrong_with_every_product_is_told_once_and_first(quick: Sandbox,
         assert (out.exists(), quick.journal()) == (False, [])
     made([{**rows[0], **wrong}, *rows[1:]], out)
     assert states(out) == {"failed": 1, "done": 3}
+
+
+def test_packshots_of_cutouts_that_are_there_cost_nothing(quick: Sandbox, out: Path, run: Run) -> None:
+    picture = Image.new("RGBA", (300, 300))
+    picture.paste((200, 30, 30, 255), (60, 60, 240, 240))
+    picture.save(out.with_suffix(".png"))
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text(json.dumps({"key": "mug", "cutout": "out.png"}))
+    given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "packshot")
+    code, document = run(*given, "--options", '{"for": "amazon"}')
+    assert (code, document["cost_usd"], document["products"]["done"]) == (0, 0, 1)
+    assert accepted(quick) == []
 
 
 def test_jobs_whose_cost_nobody_knows_are_counted(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:

@@ -44,10 +44,10 @@ class Recipe(NamedTuple):
 RecipeOf = Callable[[str, Values], Recipe]
 
 
-def with_stand_ins(recipe: Recipe, product: Values) -> Values:
-    """All options of a product, whose photos need not be there yet."""
+def with_stand_in(recipe: Recipe, product: Values) -> Values:
+    """All options of a product, whose photo need not be there yet."""
     options = {**recipe.options, **product}
-    return {**options, **{name: STAND_IN for name in ("image", "cutout") if name in options}}
+    return {**options, "image": STAND_IN} if "image" in options else options
 
 
 def check_products(recipe: Recipe, client: FalClient, products: Iterable[NewProduct]) -> None:
@@ -58,7 +58,7 @@ def check_products(recipe: Recipe, client: FalClient, products: Iterable[NewProd
     first: str | None = None
     with tempfile.TemporaryDirectory() as folder:
         for product in islice(products, MOST_CHECKED):
-            said = _refusal(recipe, client, with_stand_ins(recipe, product.input), Path(folder))
+            said = _refusal(recipe, client, with_stand_in(recipe, product.input), Path(folder))
             if said is None or said != (first or said):
                 return
             first = said

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from services.batch.batch import Batch, counts_of, store_of
 from services.batch.journal import COUNTED, BatchIncomplete, as_text
 from services.batch.manifest import BadLine, Manifest
-from services.batch.recipe import Recipe, RecipeOf, listed, with_stand_ins
+from services.batch.recipe import Recipe, RecipeOf, listed, with_stand_in
 from services.fal import log
 from services.fal.call import LOOK_S, Call
 from services.fal.costs import total_usd
@@ -152,7 +152,7 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         priced = {name: value for name, value in product.input.items() if name not in NOT_PRICED}
         kind = as_text({"options": priced, "given": sorted(set(product.input) & set(NOT_PRICED))})
         counts[kind] += 1
-        alike.setdefault(kind, with_stand_ins(recipe, product.input))
+        alike.setdefault(kind, with_stand_in(recipe, product.input))
         lines.setdefault(kind, product.line)
     calls: dict[str, Document] = {}
     left_out = list(manifest.bad_lines)
