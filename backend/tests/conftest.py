@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import logging
 import os
@@ -96,6 +97,15 @@ MEASURED = (
 """Tests whose own processes count for coverage: it costs every process a tenth of a second."""
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As pytest's own, but for the search for a free number and a link to the newest, which each test would pay for."""
+    return tmp_path_factory.mktemp(f"test-{next(NUMBERS)}", numbered=False)
+
+
+NUMBERS = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """No setting of the developer's machine, and no .env of the project, reaches a test."""
@@ -167,6 +177,13 @@ def small_photo() -> bytes:
 def photo_url(box: Sandbox) -> str:
     """The example photo, small, at the sandbox's CDN."""
     return box.put_file(small_photo(), "coffee.jpg", "image/jpeg")
+
+
+@pytest.fixture
+def unpainted(box: Sandbox, photo_url: str) -> None:
+    """Backgrounds are the photo itself, for tests that are not about pictures: painting takes its time."""
+    image = {"url": photo_url, "width": 240, "height": 160}
+    box.fault("job", endpoint="bria/replace-background", times=None, output={"image": image})
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ class RawHosts:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            self._server.shutdown(socket.SHUT_RDWR)  # closing alone does not end the thread that waits at it
         self._server.close()
 
     def _accept(self) -> None:

@@ -54,6 +54,7 @@ def models(box: Sandbox) -> list[Any]:
 # ---------------------------------------------------------------- defaults
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("call", CALLS)
 def test_the_successor_of_a_default_takes_over_says_so_once_and_stays(

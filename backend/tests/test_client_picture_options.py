@@ -253,6 +253,7 @@ def test_variants_without_a_seed_are_others_when_the_call_is_repeated(
     assert "seed" not in inputs(box, PHOTOKIT)[-1]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("endpoint", [REPLACE, BANANA, BANANA_21, SHOT])
 def test_variants_of_one_job_come_in_its_order_and_share_what_it_cost(
     box: Sandbox, at: Callable[..., Any], photo_url: str, endpoint: Any

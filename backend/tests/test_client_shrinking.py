@@ -57,6 +57,7 @@ def sent(box: Sandbox, client: FalClient) -> Callable[..., tuple[Any, ...]]:
     return upload
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("size", "becomes"), [((5000, 500), (4096, 410)), ((200, 8000), (102, 4096)), ((9000, 900), (4096, 410))]
 )
@@ -94,6 +95,7 @@ def test_a_photo_with_too_many_bytes_is_sent_with_fewer(
     assert (len(data) <= MAX_BYTES, picture.size) == (True, (1700, 1700))
 
 
+@pytest.mark.nightly
 def test_what_is_transparent_stays_transparent(saved: Callable[..., Any], sent: Callable[..., tuple[Any, ...]]) -> None:
     clear = noise(1600, 1400, 4)
     clear.paste((0, 0, 0, 0), (0, 0, 100, 100))

@@ -357,6 +357,7 @@ def few_threads(tmp_path: Path) -> Any:
     return lambda threads: {"PYTHONPATH": path, "THREADS": str(threads)}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("threads", [0, 1, 2, 3, 5, 8])
 @pytest.mark.parametrize("name", ["any-llm-complete", "workflow"])
 def test_without_threads_there_is_one_document_and_no_job_is_left(
@@ -474,6 +475,7 @@ def test_a_jobs_log_moves_no_cursor_and_makes_no_line_of_its_own(
     assert not any(line.startswith("error: forged") for line in err.splitlines())
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("stage", ["submit", "status_stream", "status", "result"])
 @pytest.mark.parametrize("status", [500, 503, 422])
 def test_an_error_that_repeats_the_prompt_is_not_logged(

@@ -86,6 +86,7 @@ def test_python_blocks_run_and_print_what_they_say(
     namespace: dict[str, Any] = {"__name__": "page"}
     if page.name == "python.md":
         box.configure(latency=0.05)  # a block stops a call after 0.05 s: three of its jobs follow one another
+    _as_the_page_advises(page, box)
     for block in blocks_of(page, "python"):
         os.environ.update(box.env())  # a block may have started a sandbox of its own
         # The blank lines give a traceback the line numbers of the page.
@@ -96,8 +97,11 @@ def test_python_blocks_run_and_print_what_they_say(
 
 
 @pytest.mark.parametrize("page", [page for page in pages_with("bash") if page not in RUN_ELSEWHERE], ids=name_of)
-@pytest.mark.usefixtures("workplace", "box")
-def test_shell_commands_run_and_print_what_they_say(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("workplace")
+def test_shell_commands_run_and_print_what_they_say(
+    page: Path, box: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _as_the_page_advises(page, box)
     document: dict[str, Any] = {}
     submitted = ""
     for block in blocks_of(page, "bash", "json"):
@@ -108,6 +112,11 @@ def test_shell_commands_run_and_print_what_they_say(page: Path, capfd: pytest.Ca
             found = _run(command.replace("abc123", submitted or "abc123"), capfd)
             document = found or document
             submitted = document.get("request_id") or submitted
+
+
+def _as_the_page_advises(page: Path, box: Sandbox) -> None:
+    if page.name == "fidelity.md":
+        box.configure(in_place=True)
 
 
 def _commands(code: str) -> list[str]:

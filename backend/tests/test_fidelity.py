@@ -228,6 +228,7 @@ def stretched() -> Pixels:
     return small(cv2.warpAffine(picture(colours()), matrix, (SIDE, SIDE), flags=cv2.INTER_CUBIC))
 
 
+@pytest.mark.nightly
 def test_the_worst_tile_is_where_the_label_was_garbled() -> None:
     box = measured(cutout(), picture(garbled(colours())))["worst_tile_box"]
     assert box is not None
@@ -274,6 +275,7 @@ def one(shop: Shop, cutout_path: Path, **options: Any) -> Any:
     return image
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["label", "tint", "jitter"])
 def test_a_garbled_tinted_or_nudged_product_is_locked_pixel_by_pixel(
     shop: Shop, box: Sandbox, cutout_path: Path, how: str
@@ -300,6 +302,7 @@ def test_a_check_changes_nothing_and_says_what_is_wrong(
     assert np.array_equal(pixels_of(image["path"]), pixels_of(image["generated"]["path"]))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("how", "verdict", "said"),
     [

@@ -148,6 +148,7 @@ def test_every_fact_has_a_fault() -> None:
     assert set(FAULTS) == set(FACTS)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FACTS)
 def test_a_fact_that_was_changed_is_named(
     name: str, box: Sandbox, client: FalClient, monkeypatch: pytest.MonkeyPatch

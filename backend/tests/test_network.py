@@ -512,6 +512,7 @@ def test_every_request_passes_over_a_dead_address(
         monkeypatch.setattr("services.fal.transport.MAX_ATTEMPTS", 1)
         monkeypatch.setattr("services.fal.fal_api.MAX_ATTEMPTS", 1)
         error = ended_within(actions[stage], Unreachable)
+        server.shutdown(socket.SHUT_RDWR)
     assert seen
     assert "EOF" in str(error) or "reset" in str(error).lower(), error
 

@@ -99,6 +99,7 @@ def test_an_installed_worker_prints_the_schemas(installed: Path, tmp_path: Path)
     assert set(json.loads(printed)["commands"]) == {"doctor"}
 
 
+@pytest.mark.nightly
 def test_mypy_sees_every_type_from_an_installed_copy(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM + "client.upload_file(3)\n", encoding="utf-8")
     mypy = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file", os.devnull]

@@ -31,13 +31,13 @@ def jobs(box: Sandbox, endpoint: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """A cut-out with a label."""
-    picture = Image.effect_noise((240, 300), 60).convert("RGBA")
-    picture.paste((240, 240, 235, 255), (40, 100, 200, 200))
-    for line in range(110, 190, 16):
-        picture.paste((30, 30, 80, 255), (56, line, 184 - line % 50, line + 7))
+    """A cut-out with a label, small: a search for it takes its time by the pixel."""
+    picture = Image.effect_noise((120, 150), 60).convert("RGBA")
+    picture.paste((240, 240, 235, 255), (20, 50, 100, 100))
+    for line in range(55, 95, 8):
+        picture.paste((30, 30, 80, 255), (28, line, 92 - line % 25, line + 4))
     path = tmp_path / "SKU_0042-A.png"
-    picture.crop((-60, -60, 300, 360)).save(path)
+    picture.crop((-30, -30, 150, 180)).save(path)
     return path
 
 

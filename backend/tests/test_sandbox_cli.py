@@ -217,6 +217,7 @@ def linked(tmp_path: Path) -> Any:
     return tmp_path / "link"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "argv",
     [

@@ -105,6 +105,7 @@ def test_the_product_is_cut_out_whole_on_plain_and_on_textured_ground(ground: An
     assert overlap(alpha_of(photo_of(mask, ground())) > 127, mask > 127) > least
 
 
+@pytest.mark.nightly
 def test_a_large_photo_is_cut_out_as_exactly_as_a_small_one() -> None:
     mask = product_mask(1300)
     alpha = alpha_of(photo_of(mask, plain_ground(1300)))
@@ -112,6 +113,7 @@ def test_a_large_photo_is_cut_out_as_exactly_as_a_small_one() -> None:
     assert overlap(alpha > 127, mask > 127) > 0.98
 
 
+@pytest.mark.nightly
 def test_the_shadow_stays_behind() -> None:
     mask = product_mask()
     shade = np.zeros((SIDE, SIDE), np.float32)
@@ -141,6 +143,7 @@ def test_the_edge_is_soft_over_a_pixel_or_two() -> None:
     assert 0.5 * outline < half_seen < 4 * outline
 
 
+@pytest.mark.nightly
 def test_parts_that_look_like_the_paper_are_no_holes() -> None:
     mask = product_mask()
     picture = read(photo_of(mask, plain_ground()))
@@ -149,6 +152,7 @@ def test_parts_that_look_like_the_paper_are_no_holes() -> None:
     assert alpha[150:200, 115:165].min() == 255
 
 
+@pytest.mark.nightly
 def test_the_opening_of_a_handle_shows_the_new_background() -> None:
     mask = np.zeros((SIDE, SIDE), np.uint8)
     cv2.rectangle(mask, (70, 80), (170, 210), 255, -1)
@@ -216,6 +220,7 @@ def test_a_product_that_leaves_the_frame_is_kept() -> None:
     assert overlap(alpha_of(png(cropped)) > 127, mask[:200] > 127) > 0.93
 
 
+@pytest.mark.nightly
 def test_the_same_photo_gives_the_same_cut_out_in_every_thread() -> None:
     photo = photo_of(product_mask(), rough_ground())
     work = read(photo)
@@ -269,6 +274,7 @@ FORMATS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_usual_format_is_cut_out(name: str) -> None:
     photo = FORMATS[name]()
@@ -370,6 +376,7 @@ def test_colour_words_colour_the_scene() -> None:
     assert blue > 1.15 * red
 
 
+@pytest.mark.nightly
 def test_words_combine() -> None:
     dark, light = surroundings(scene("dark marble")), surroundings(scene("white marble"))
     assert dark.mean() < 60 < 150 < light.mean()
@@ -413,6 +420,7 @@ def test_the_product_casts_a_shadow_that_is_darkest_at_its_foot() -> None:
         assert foot < further, name
 
 
+@pytest.mark.nightly
 def test_the_shadow_falls_away_from_the_light() -> None:
     def lopsided(photo: bytes) -> float:
         picture = read(replace_background(photo, "white studio", 1).png).astype(np.float32)
@@ -435,6 +443,7 @@ def test_a_cut_out_is_used_as_it_is() -> None:
     assert red_area(picture).any()
 
 
+@pytest.mark.nightly
 def test_the_table_is_seen_from_where_the_product_was_photographed() -> None:
     """A cup seen from above gets a table seen from above: its far edge is higher in the frame."""
 
@@ -452,8 +461,8 @@ def test_the_table_is_seen_from_where_the_product_was_photographed() -> None:
 
 def test_size_and_shape_follow_the_photo() -> None:
     for width, height in [(200, 200), (300, 900), (1600, 800)]:
-        picture = np.full((height, width, 3), 225, np.uint8)
-        cv2.circle(picture, (width // 2, height // 2), min(width, height) // 3, RED, -1)
+        picture = np.zeros((height, width, 4), np.uint8)
+        cv2.circle(picture, (width // 2, height // 2), min(width, height) // 3, (*RED, 255), -1)
         made = picture_size(replace_background(png(picture), "studio", 0).png)
         assert 512 <= max(made) <= 1024
         assert abs(made[0] / made[1] - width / height) < 0.02
@@ -468,6 +477,7 @@ def test_the_same_question_gives_the_same_bytes() -> None:
     assert generic_picture(320, 200, "forest", 3) == generic_picture(320, 200, "forest", 3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["room", "garden", "marble", "wood", "dark"])
 def test_another_seed_gives_another_scene_in_the_same_style(name: str) -> None:
     first, second = surroundings(scene(STYLES[name], 1)), surroundings(scene(STYLES[name], 2))
@@ -526,6 +536,7 @@ def test_every_example_photo_is_small_and_its_origin_is_named() -> None:
         assert "CC0" in line
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["lamp.jpg", "bottle.jpg"])
 def test_the_rendered_examples_are_cut_out_in_one_piece(name: str) -> None:
     alpha = alpha_of((EXAMPLES / name).read_bytes())

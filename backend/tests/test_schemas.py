@@ -154,6 +154,7 @@ def test_the_schemas_are_not_loaded_by_other_commands() -> None:
 # Documents of commands that succeed
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_the_example_of_every_command_works_and_prints_what_its_schema_says(
     name: Any, words: Callable[[str], list[str]], capfd: pytest.CaptureFixture[str]
@@ -281,6 +282,7 @@ def test_no_key_is_a_failure_of_its_command(
 ODD_REFUSAL = {"status": 422, "body": {"detail": "no", "request_id": 5}}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault", [{"status": 401}, {"status": 422}, ODD_REFUSAL, {"status": 500}, {"drop": "before"}], ids=str
 )
@@ -413,6 +415,7 @@ def serve(box: Sandbox) -> Callable[[list[dict[str, Any]]], Iterator[dict[str, A
     return messages
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("fault", [None, {"status": 401}], ids=["success", "failure"])
 def test_what_serve_says_is_what_the_schemas_say(
     fault: dict[str, Any] | None,

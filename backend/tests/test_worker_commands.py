@@ -268,6 +268,7 @@ def test_every_command_has_an_example_here_and_every_option_is_used_in_it() -> N
         assert used | EXAMPLES[name].elsewhere == known, name
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_command_prints_its_document_and_its_options_reach_fal(
     name: str, call: Callable[..., tuple[int, Any]], box: Sandbox, request_id: str, photo_url: str
@@ -278,6 +279,8 @@ def test_a_command_prints_its_document_and_its_options_reach_fal(
     _assert_sent(box, name, photo_url)
 
 
+@pytest.mark.usefixtures("unpainted")
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_options_may_be_spelled_with_dashes_for_underscores(
     name: str, call: Callable[..., tuple[int, Any]], box: Sandbox, request_id: str, photo_url: str

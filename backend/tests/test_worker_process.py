@@ -156,6 +156,7 @@ def loaded(python: Any, *argv: str) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", ["any-llm-complete", "background", "generate-multiple-bg", "workflow"])
 def test_a_signal_cancels_the_jobs_and_is_told(

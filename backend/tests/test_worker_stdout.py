@@ -143,6 +143,7 @@ def test_a_library_that_prints_does_so_behind_every_door(
     assert b"noise from fd 1" in done.stderr
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("argv", [ASK, WRONG, ("any-llm-stream", "--prompt", "x")])
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", ">&- 2>&-"])
 def test_a_stdout_that_takes_nothing_is_no_reason_for_a_traceback(

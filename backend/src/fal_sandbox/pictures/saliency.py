@@ -7,6 +7,7 @@ that touches the frame. onnxruntime comes with the sandbox's extra on every plat
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from pathlib import Path
@@ -38,7 +39,8 @@ def look(picture: Array) -> Array | None:
     square = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     values = floats(cv2.cvtColor(square, cv2.COLOR_BGR2RGB))
     values = (values / max(float(values.max()), 1.0) - floats(MEAN)) / floats(DEVIATION)
-    answer = session.run(None, {session.get_inputs()[0].name: values.transpose(2, 0, 1)[None]})
+    (asked,), (first, *_) = session.get_inputs(), session.get_outputs()
+    answer = session.run([first.name], {asked.name: values.transpose(2, 0, 1)[None]})
     height, width = picture.shape[:2]
     seen = cv2.resize(floats(answer[0])[0, 0], (width, height), interpolation=cv2.INTER_CUBIC)
     return floats(np.clip(seen, 0, 1))
@@ -51,11 +53,14 @@ def _session() -> InferenceSession | None:
 
 @cache
 def _load() -> InferenceSession | None:
+    # It reports each use to its makers. On Windows a call turns that off; elsewhere only this variable does, if it is
+    # set before the import (https://github.com/microsoft/onnxruntime/pull/27379).
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
     except ImportError:
         return None
-    onnxruntime.disable_telemetry_events()  # it would tell its makers of each use
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     # Threads that wait by spinning take the processor from whatever else runs there.
