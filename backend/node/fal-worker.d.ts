@@ -518,6 +518,8 @@ export interface SettledJobs {
   dropped: number;
   /** Still in doubt. */
   open: number;
+  /** Why these are not settled, and what to do. */
+  why_open: string | null;
 }
 
 /** Jobs of one endpoint. */
@@ -1089,11 +1091,11 @@ export interface BatchDocument {
   products: ProductCounts;
   /** By their state: sent, done, failed, ambiguous. */
   jobs: Record<string, number>;
-  /** US dollars, as far as they are known, over all runs. */
+  /** US dollars over all runs: the sum of what is known. The jobs of `unknown_costs` are not in it. */
   cost_usd: number;
-  /** How many jobs have a result whose cost is not known; `committed_usd` holds what was expected of them. */
+  /** How many jobs ended, done or failed, at a cost that nobody knows, or were in doubt and submitted again. */
   unknown_costs: number;
-  /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
+  /** With `max_usd`, also what was expected of jobs that run, are in doubt, or whose cost is not known. */
   committed_usd: number;
   /** What the batch may cost at most. */
   max_usd: number | null;
@@ -1912,11 +1914,11 @@ export type BatchFailure = ErrorDocument & {
   products?: ProductCounts | null;
   /** By their state: sent, done, failed, ambiguous. */
   jobs?: Record<string, number>;
-  /** US dollars, as far as they are known, over all runs. */
+  /** US dollars over all runs: the sum of what is known. The jobs of `unknown_costs` are not in it. */
   cost_usd?: number;
-  /** How many jobs have a result whose cost is not known; `committed_usd` holds what was expected of them. */
+  /** How many jobs ended, done or failed, at a cost that nobody knows, or were in doubt and submitted again. */
   unknown_costs?: number;
-  /** With what is reserved for jobs that run, are in doubt, or whose cost is not known. */
+  /** With `max_usd`, also what was expected of jobs that run, are in doubt, or whose cost is not known. */
   committed_usd?: number;
   /** What the batch may cost at most. */
   max_usd?: number | null;

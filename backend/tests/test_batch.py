@@ -18,17 +18,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from conftest import WORKER, small_photo
 from fal_sandbox.server import Sandbox
 from peer import Peer, start  # noqa: F401
-from services.batch import Batch, brake
+from services.batch import Batch, brake, settle
 from services.batch.batch import DRAIN_S
-from services.batch.journal import JournalError
+from services.batch.journal import JournalError, NewProduct, Store
 from services.batch.keys import checked_key, folder_of, same_folder
 from services.batch.manifest import Manifest
 from services.batch.recipe import of_method
-from services.batch.settle import settle
 from services.batch.sqlite_journal import SqliteStore
 from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import AuthError, BalanceExhausted, BudgetExceeded, Cancelled, InvalidInput, RateLimited
@@ -39,6 +39,7 @@ TEXT, ENTERPRISE, VISION = "openrouter/router", "openrouter/router/enterprise", 
 CUTOUT, PHOTOKIT = "fal-ai/bria/background/remove", "bria/replace-background"
 JOBS = 5
 """Of one product in one style: analysis, cut-out, description, prompt and picture."""
+FAL_TIME: Any = settle.answered_at
 ONE_STYLE = {"styles": ["Studio"]}
 Run = Callable[..., tuple[int, Any]]
 
@@ -212,21 +213,108 @@ def test_a_picture_waits_for_the_prompt_that_may_yet_be_found(quick: Sandbox, ro
     assert len(accepted(quick)) == JOBS
 
 
-def test_settling_picks_up_what_fal_has_and_drops_what_it_never_had(quick: Sandbox, rows: Any, out: Path) -> None:
-    quick.fault("submit", endpoint=PHOTOKIT, drop="after")
-    quick.fault("submit", endpoint=CUTOUT, drop="before")
+def later_at_fal(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
+    monkeypatch.setattr(settle, "answered_at", lambda raw: FAL_TIME(raw) + 3600 * hours)
+
+
+def settled(out: Path) -> Any:
+    with Batch(None, out, settle=True) as batch:
+        return batch.settled
+
+
+def test_settling_picks_up_what_fal_has_and_drops_what_it_surely_never_had(
+    quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for drop, skip in (("before", 0), ("after", 1), ("before", 1), ("before", 2)):
+        quick.fault("submit", endpoint=CUTOUT, drop=drop, skip=skip)
+    rows = [{**rows[0], "key": f"SKU {number}"} for number in range(6)]
+    made(rows, out, max_jobs=1, command="remove_background", options={})
+    assert [line["status"] == "done" for line in results(out).values()] == [False, True, False, False, True, False]
     quick.configure(requests_lag=100)
-    made(rows, out)
-    with Batch(None, out, settle=True) as batch:
-        assert (batch.settled, list(batch)) == ((0, 0, 2), [])  # both may yet be listed
+    assert settled(out)[:3] == (0, 0, 4)  # they may yet be listed
     quick.configure(requests_lag=0)
-    with Batch(None, out, settle=True) as batch:
-        assert batch.settled == (1, 0, 1)
-        assert [line["status"] for line in batch] == ["done"]
-        assert settle(batch._store, batch._client.settings, safe_s=0.0) == (0, 1, 0)
+    why = "fal does not list {}, but no job before it proves that the list goes back so far; only --retry_ambiguous"
+    found = settled(out)
+    assert found[:3] == (1, 0, 3)
+    assert found.why_open.startswith(why.format("1 job"))
+    assert found.why_open.endswith("fal does not list 2 jobs yet; settle again half an hour later.")
+    assert [line["status"] for line in made(None, out)] == ["done"]
+    later_at_fal(monkeypatch, 0.6)
+    assert settled(out)[:3] == (0, 2, 1)
     made(None, out)
-    assert states(out) == {"done": 4}
-    assert quick.ledger()["billable"] == JOBS * 4
+    later_at_fal(monkeypatch, 48)
+    assert settled(out)[:3] == (0, 0, 1)  # the first of all: nothing was before it
+    made(None, out, retry_ambiguous=True)
+    assert (states(out), quick.ledger()["billable"]) == ({"done": 6}, 6)
+
+
+def test_a_job_is_absent_half_an_hour_after_another_or_after_the_first_look(
+    quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick.fault("submit", endpoint=CUTOUT, drop="before", skip=1)
+    quick.fault("submit", endpoint=CUTOUT, drop="before", skip=2)
+    made(rows, out, max_jobs=1, command="remove_background", options={})
+    later_at_fal(monkeypatch, 1)
+    assert settled(out)[:3] == (0, 1, 1)
+    later_at_fal(monkeypatch, 1.4)
+    assert settled(out)[:3] == (0, 0, 1)
+    later_at_fal(monkeypatch, 1.6)
+    assert settled(out)[:3] == (0, 1, 0)
+
+
+@pytest.mark.parametrize("hours", [-48, 48])
+def test_a_clock_that_was_set_makes_no_job_look_absent(
+    hours: float, quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: Any = {"command": "remove_background", "options": {}}
+    made(rows[:1], out, **given)
+    # Not the sandbox's clock, which is in this process too.
+    wrong = SimpleNamespace(time=lambda: time.time() + 3600 * hours)
+    quick.fault("submit", endpoint=CUTOUT, drop="after")
+    with monkeypatch.context() as patch:
+        patch.setattr("services.batch.sqlite_journal.time", wrong)
+        made(rows[:2], out, **given)
+    made(rows[:3], out, **given)
+    # Witnesses are listed; but what was sent in the last 30 minutes may not be.
+    quick.fault("platform", skip=1, status=200, body={"items": [], "has_more": False})
+    assert settled(out)[:3] == (0, 0, 1)
+    later_at_fal(monkeypatch, 100)
+    assert settled(out)[:3] == (1, 0, 0)
+    made(None, out)
+    assert (states(out), len(accepted(quick))) == ({"done": 3}, 3)
+
+
+@pytest.mark.parametrize("hours", [-48, 48])
+def test_a_wrong_clock_and_no_witness_leave_a_job_in_doubt(
+    hours: float, quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick.fault("submit", endpoint=CUTOUT, drop="after")
+    with monkeypatch.context() as patch:
+        patch.setattr("services.batch.sqlite_journal.time", SimpleNamespace(time=lambda: time.time() + 3600 * hours))
+        made(rows[:1], out, command="remove_background", options={})
+    for days in (0, 10):
+        later_at_fal(monkeypatch, 24 * days)
+        # Where the clock was ahead, the list is asked from too late on.
+        assert settled(out)[1] == 0
+    made(None, out)
+    assert len(accepted(quick)) == 1
+
+
+def test_a_list_that_tells_too_little_settles_nothing(quick: Sandbox, rows: Any, out: Path, monkeypatch: Any) -> None:
+    quick.fault("submit", endpoint=CUTOUT, drop="before", skip=1)
+    made(rows, out, max_jobs=1, command="remove_background", options={})
+    later_at_fal(monkeypatch, 1)
+    known = quick.ledger()["jobs"][0]["request_id"]
+    witness = {"request_id": known, "sent_at": "2026-01-01T00:00:00Z", "json_input": {"image_url": "of another"}}
+    unseen = {"request_id": known, "sent_at": "2026-01-01T00:00:00Z"}
+    for item, skip, why in ((witness, 0, "no job before it"), (unseen, 0, "no job before it"), (unseen, 1, "given")):
+        quick.fault("platform", status=200, body={"items": [item], "has_more": False}, skip=skip)
+        found = settled(out)
+        assert (found[:3], why in found.why_open) == ((0, 0, 1), True)
+    monkeypatch.setattr(settle, "answered_at", lambda raw: None)
+    assert settled(out)[:3] == (0, 0, 1)
+    later_at_fal(monkeypatch, 1)
+    assert settled(out)[:3] == (0, 1, 0)
 
 
 def test_of_two_jobs_that_were_asked_the_same_each_is_settled_by_its_own(quick: Sandbox, rows: Any, out: Path) -> None:
@@ -235,7 +323,7 @@ def test_of_two_jobs_that_were_asked_the_same_each_is_settled_by_its_own(quick: 
     made(rows[:2], out, max_jobs=1)
     assert states(out) == {"ambiguous": 2}
     with Batch(None, out, settle=True) as batch:
-        assert batch.settled == (2, 0, 0)
+        assert batch.settled == (2, 0, 0, None)
         assert [line["status"] for line in batch] == ["done", "done"]
     assert quick.ledger()["billable"] == JOBS * 2
     assert len(set(query(out, "SELECT request_id FROM job"))) == JOBS * 2
@@ -435,19 +523,6 @@ def test_a_journal_that_cannot_be_used_is_told_before_anything_is_sent(
     assert len(quick.journal()) == sent
 
 
-def test_a_clock_that_is_set_back_loses_nothing(
-    quick: Sandbox, rows: Any, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick.fault("submit", endpoint=PHOTOKIT, drop="after")
-    made(rows, out)
-    # Not the sandbox's clock, which is in this process too.
-    for module in ("settle", "sqlite_journal"):
-        monkeypatch.setattr(f"services.batch.{module}.time", SimpleNamespace(time=lambda: time.time() - 3600))
-    made(None, out, settle=True)
-    assert states(out) == {"done": 4}
-    assert len(accepted(quick)) == JOBS * 4
-
-
 def test_a_full_disk_ends_the_run_and_a_resume_goes_on(quick: Sandbox, rows: Any, out: Path) -> None:
     manifest = out.with_suffix(".jsonl")
     many = [{**rows[0], "key": f"SKU {number}"} for number in range(6)]
@@ -628,6 +703,28 @@ def test_columns_that_would_make_the_wrong_pictures_are_refused_before_anything_
     assert document["hint"]
 
 
+def test_what_is_wrong_with_every_product_is_told_once_and_first(quick: Sandbox, rows: Any, out: Path) -> None:
+    wrong = {"num_images": 99}
+    for source, options in ((rows, wrong), ([{**row, **wrong} for row in rows], {})):
+        with pytest.raises(InvalidInput, match="No product can be made: num_images must be"):
+            made(source, out, options={**ONE_STYLE, **options})
+        assert (out.exists(), quick.journal()) == (False, [])
+    made([{**rows[0], **wrong}, *rows[1:]], out)
+    assert states(out) == {"failed": 1, "done": 3}
+
+
+def test_packshots_of_cutouts_that_are_there_cost_nothing(quick: Sandbox, out: Path, run: Run) -> None:
+    picture = Image.new("RGBA", (300, 300))
+    picture.paste((200, 30, 30, 255), (60, 60, 240, 240))
+    picture.save(out.with_suffix(".png"))
+    manifest = out.with_suffix(".jsonl")
+    manifest.write_text(json.dumps({"key": "mug", "cutout": "out.png"}))
+    given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "packshot")
+    code, document = run(*given, "--options", '{"for": "amazon"}')
+    assert (code, document["cost_usd"], document["products"]["done"]) == (0, 0, 1)
+    assert accepted(quick) == []
+
+
 def test_jobs_whose_cost_nobody_knows_are_counted(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
     manifest = out.with_suffix(".jsonl")
     manifest.write_text("\n".join(map(json.dumps, rows[:2])))
@@ -637,6 +734,106 @@ def test_jobs_whose_cost_nobody_knows_are_counted(quick: Sandbox, rows: Any, out
     assert (code, document["cost_usd"], document["unknown_costs"]) == (0, 0, 2)
     quick.reset()
     assert run("batch", "--output", str(out), "--status")[1]["unknown_costs"] == 2
+
+
+def test_what_a_job_may_have_cost_is_known_however_it_ended(box: Sandbox, rows: Any, out: Path) -> None:
+    url = box.put_file(small_photo(), "picture.jpg", "image/jpeg")
+    box.fault("submit", endpoint=CUTOUT, drop="after")
+    box.fault("result", endpoint=CUTOUT, status=422, body={"detail": "Too dark."})  # fal may bill it
+    box.fault("job", endpoint=CUTOUT, skip=2, fail={"error": "Gone", "error_type": "runner_disconnected"})
+    box.fault("job", endpoint=CUTOUT, output={"image": {"url": url}}, times=None)
+    given: Any = {"options": {}, "command": "remove_background", "max_usd": 1}
+    made(rows, out, **given, max_jobs=1)
+    costs = {key: line["cost_usd"] for key, line in results(out).items()}
+    assert costs == {"SKU 0": None, "SKU 1": None, "SKU 2": 0.0, "SKU 3": 0.018}
+    box.fault("submit", endpoint=CUTOUT, status=422, times=2)
+    made(None, out, retry_failed=True)
+    costs = {key: line["cost_usd"] for key, line in results(out).items()}
+    assert costs == {"SKU 0": None, "SKU 1": None, "SKU 2": 0.0, "SKU 3": 0.018}  # of the attempts before
+    with Batch(None, out, retry_failed=True, retry_ambiguous=True) as batch:
+        lines = {line["key"]: line["cost_usd"] for line in batch}
+        counts = batch.counts()
+    assert lines == {"SKU 0": None, "SKU 1": None, "SKU 2": 0.018}
+    assert (counts["products"]["done"], counts["unknown_costs"]) == (4, 2)
+    assert (counts["cost_usd"], counts["committed_usd"]) == (0.072, 0.108)
+
+
+def keeps_what_was_paid_for(store: Store) -> None:
+    """What both kinds of journal do with money; the store has one product, and no limit but $1."""
+
+    def begin(*, retry_ambiguous: bool = False) -> Any:
+        return store.begin(1, "cutout", "a/b", "", 0.1, retry_ambiguous=retry_ambiguous)
+
+    def money() -> tuple[float | None, int, float]:
+        return store.cost(1), store.counts().unknown_costs, round(store.batch().committed, 6)
+
+    assert begin() is None
+    assert money() == (None, 0, 0.1)
+    store.refused(1, "cutout")
+    assert (money(), store.counts().jobs) == ((0, 0, 0), {})
+    begin()
+    store.sent(1, "cutout", "first")
+    assert money() == (None, 0, 0.1)
+    store.failed(1, "cutout", None)
+    assert money() == (None, 1, 0.1)
+    begin()
+    store.refused(1, "cutout")
+    assert (money(), store.counts().jobs) == ((None, 1, 0.1), {"failed": 1})
+    begin()
+    store.in_doubt(1, "cutout", None)
+    store.drop(1, "cutout")
+    assert (money(), store.counts().jobs) == ((None, 1, 0.1), {"failed": 1})
+    begin()
+    store.in_doubt(1, "cutout", None)
+    assert begin(retry_ambiguous=True) is None
+    assert money() == (None, 2, 0.3)
+    store.sent(1, "cutout", "second")
+    store.done(1, "cutout", {"request_id": "second"}, 0.03)
+    assert money() == (None, 2, 0.23)
+    assert store.counts().cost_usd == pytest.approx(0.03)
+
+
+def knows_what_was_before(store: Store) -> None:
+    """What both kinds of journal do with the order of jobs; the store has one product."""
+
+    def begin(step: str, endpoint: str = "a/b") -> None:
+        assert store.begin(1, step, endpoint, "", 0.0, retry_ambiguous=True) is None
+
+    def neighbours() -> list[list[str | None]]:
+        [row] = store.in_doubt_rows()
+        return [[job.request_id for job in side] for side in store.neighbours(row)]
+
+    begin("slow")
+    begin("first")
+    begin("other", "c/d")
+    for step in ("first", "other"):
+        store.sent(1, step, f"id of {step}")
+    begin("doubt")
+    begin("beside")
+    store.sent(1, "slow", "id of slow")  # perhaps after the one in doubt
+    store.sent(1, "beside", "id of beside")
+    store.in_doubt(1, "doubt", None)
+    assert neighbours() == [["id of first"], []]
+    begin("last")
+    begin("not sent")
+    store.sent(1, "last", "id of last")
+    assert neighbours() == [["id of first"], ["id of last"]]
+    store.over_by(1, "doubt", 5.0)
+    assert store.in_doubt_rows()[0].over_by == 5.0
+    begin("doubt")
+    store.in_doubt(1, "doubt", "seen")
+    assert neighbours() == [["id of last", "id of beside", "id of first"], []]
+    assert store.in_doubt_rows()[0].over_by is None
+    store.drop(1, "doubt")
+
+
+@pytest.mark.parametrize("promise", [keeps_what_was_paid_for, knows_what_was_before])
+def test_the_journal_keeps_its_promises(promise: Callable[[Store], None], tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.open({}, 8, 1.0)
+    store.add([NewProduct("mug", 1, {})])
+    promise(store)
+    store.close()
 
 
 def test_a_line_that_cannot_be_made_does_not_hide_what_the_others_would_cost(

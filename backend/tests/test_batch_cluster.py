@@ -19,12 +19,13 @@ from conftest import BACKEND
 from fal_sandbox.server import Sandbox
 from postgres import PASSWORD, Postgres, find_postgres
 from services.batch import Batch, postgres, postgres_journal
-from services.batch.journal import JournalError, NewProduct, OwnerMayLive, PictureRow, Product
+from services.batch.journal import JournalError, NewProduct, OwnerMayLive, PictureRow, Product, Store
 from services.batch.postgres_journal import PostgresStore
 from services.fal import redaction
 from services.fal.errors import BudgetExceeded, InvalidInput
 from services.fal.journal import Later
 from services.fal_worker import main
+from test_batch import keeps_what_was_paid_for, knows_what_was_before
 
 RECIPE = {"command": "workflow"}
 SPENDER = """
@@ -219,6 +220,15 @@ def test_a_product_of_which_no_job_was_submitted_takes_another_input(
     journal.add([failed, waiting])
     assert (journal.counts().waiting, list(journal.results())) == (2, [b'{"key": "mug-1"}'])
     assert [one.input for _ in range(2) for one in journal.claim(1)] == [{"image": "corrected.jpg"}] * 2
+
+
+@pytest.mark.parametrize("promise", [keeps_what_was_paid_for, knows_what_was_before])
+def test_the_journal_keeps_its_promises(
+    promise: Callable[[Store], None], machine: Callable[..., PostgresStore]
+) -> None:
+    journal = machine(recipe=RECIPE, max_jobs=8, max_usd=1.0)
+    journal.add(products(1))
+    promise(journal)
 
 
 def has_jobs(journal: PostgresStore, number: int) -> bool:

@@ -31,7 +31,7 @@ from services.batch.manifest import BadLine, Manifest
 from services.batch.page import Page
 from services.batch.postgres_journal import PostgresStore
 from services.batch.product_journal import PASSING, ProductJournal
-from services.batch.recipe import Recipe, RecipeOf, of_method
+from services.batch.recipe import Recipe, RecipeOf, check_products, of_method
 from services.batch.results_file import ResultsFile
 from services.batch.settle import Settled
 from services.batch.settle import settle as settle_jobs
@@ -128,7 +128,7 @@ class Batch:
         try:
             self._open(input, command, options, recipe_of, max_jobs, max_usd, env_file)
             if settle:
-                self.settled = settle_jobs(self._store, self._client.settings)
+                self.settled = settle_jobs(self._store, self._client.settings, self._call)
             wanted: dict[ProductState, bool] = {"failed": retry_failed, "ambiguous": retry_ambiguous}
             if again := [state for state, is_wanted in wanted.items() if is_wanted]:
                 self._store.again(again)
@@ -159,7 +159,8 @@ class Batch:
     ) -> None:
         """The client, the journal, and the products in it; what is wrong with them is told before anything is sent."""
         # Settings that make no sense are refused before the journal has them.
-        settings = FalClient(timeout=self._timeout_s, max_concurrency=max_jobs, env_file=env_file).settings
+        client = FalClient(timeout=self._timeout_s, max_concurrency=max_jobs, env_file=env_file)
+        settings = client.settings
         if max_usd is not None:
             check_max_usd(max_usd)
         fixed = {"endpoints": dict(settings.endpoints), "models": {k: list(v) for k, v in settings.models.items()}}
@@ -170,7 +171,8 @@ class Batch:
         if source is not None and recipe is not None:
             manifest = Manifest(source, recipe.read, recipe.names)
         is_new = not self._store.is_there()
-        if manifest is not None and is_new:
+        if manifest is not None and recipe is not None and is_new:
+            check_products(recipe, client, manifest)
             self._confirm(manifest.count)
         if recipe is not None or not is_new:  # a wrong --output leaves no folder behind
             make_folder(self.output)

@@ -2,9 +2,10 @@
 
 The truth about money is one row per job, and one number per batch:
 
-    batch    id, version, recipe, max_jobs, max_usd, committed, paused
+    batch    id, version, recipe, max_jobs, max_usd, committed, paused, intents
     product  id, key (unique), line, input, state, attempts, result, result_bytes, owner, ended_at
-    job      product, step, state, endpoint, args_hash, request_id, result, estimate, cost, intent_at, owner
+    job      product, step, state, endpoint, args_hash, request_id, result, estimate, cost, unknown, intent_at,
+             number, told, over_by, owner
              PRIMARY KEY (product, step)
     picture  product, name, url, path, bytes
              PRIMARY KEY (product, name)
@@ -12,8 +13,15 @@ The truth about money is one row per job, and one number per batch:
     product.state: waiting -> running -> done | failed | ambiguous
     job.state:     intent -> sent -> done | failed, or ambiguous
 
+A job is submitted as often as its product is retried, and its row holds what all of that cost: `cost` is the sum of
+what is known, `unknown` how many of its submits are over at a cost that nobody knows. A row with either is kept.
+
 `batch.committed` is what the batch may have spent: the actual cost of jobs that ended, and the estimate of those that
 run, are in doubt, or whose cost is not known. No job begins that would take it above `max_usd`.
+
+What was first is told without a clock, which may be set: `batch.intents` counts the intents, `job.number` is the count
+with the job's own, and `job.told` was the count when its submit was over, accepted or in doubt. A job whose `told` is
+below the `number` of another was over before that other one was sent.
 
 A method is one transaction, which is on disk when it returns. All of them may be called from several threads at once.
 They wait for the database, never for fal.
@@ -32,14 +40,17 @@ from services.fal.journal import JobKey, Later
 from services.fal.redaction import shown
 
 DEFAULT_JOBS = 10
-VERSION = 1
+VERSION = 2
 """Of the tables. A journal of another version is refused."""
 OWNER_GONE_S = 60.0
 """An intent that is older than this is not its owner's any more, where owners are on several machines."""
 
 ProductState = Literal["waiting", "running", "done", "failed", "ambiguous"]
+MOST_NEIGHBOURS = 3
 COUNTED: tuple[ProductState, ...] = ("waiting", "running", "done", "failed", "ambiguous")
 JobState = Literal["intent", "sent", "done", "failed", "ambiguous"]
+OPEN_JOBS = "('intent', 'sent', 'ambiguous')"
+"""States of a job that may yet cost something, as SQL."""
 
 
 class JournalError(FalError):
@@ -114,9 +125,9 @@ class Counts(NamedTuple):
     ambiguous: int
     jobs: Mapping[JobState, int]
     cost_usd: float
-    """The actual cost of the jobs whose cost is known."""
+    """The sum of what is known: without the jobs of `unknown_costs`, and those that run or are in doubt."""
     unknown_costs: int
-    """How many jobs have a result, and a cost that nobody knows."""
+    """How many jobs are over, done or not, at a cost that nobody knows. A job that was submitted again counts again."""
 
 
 class JobRow(NamedTuple):
@@ -132,10 +143,23 @@ class JobRow(NamedTuple):
     result: Mapping[str, Any] | None
     """By `results_row`; None until it is done."""
     estimate: float
-    cost: float | None
-    """All that was spent under this key."""
     intent_at: float
-    """Unix time."""
+    """Unix time, by a clock that may have been wrong."""
+    number: int
+    """The how-manieth intent of the batch it is."""
+    told: int | None
+    """How many intents there were when its submit was over; None before that."""
+    over_by: float | None
+    """A moment at which its submit was surely over: Unix time by fal's clock, the earliest that is known."""
+
+
+class Neighbours(NamedTuple):
+    """Jobs on the same endpoint as one that is in doubt, which fal knows by their ids."""
+
+    before: Sequence[JobRow]
+    """Accepted before that one was recorded, the last first."""
+    after: Sequence[JobRow]
+    """Recorded after the submit of that one was over, the first first."""
 
 
 class PictureRow(NamedTuple):
@@ -244,7 +268,8 @@ class Store(ABC):
 
         - none there, or one that failed: reserve and record
         - sent, done: the row
-        - ambiguous: the row; with `retry_ambiguous` reserve and record (the old estimate stays committed)
+        - ambiguous: the row; with `retry_ambiguous` reserve and record (the old estimate stays committed, and its cost
+          is one more that nobody knows)
         - intent, of an owner that is gone: it becomes ambiguous, then as that
         - intent, of one that may live: raises OwnerMayLive
 
@@ -257,7 +282,7 @@ class Store(ABC):
 
     @abstractmethod
     def refused(self, product: int, step: str) -> None:
-        """The intent is deleted, and its estimate given back. What was spent under the key before stays known."""
+        """The intent is deleted, and its estimate given back. Where the key was submitted before, it has failed."""
 
     @abstractmethod
     def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
@@ -265,7 +290,8 @@ class Store(ABC):
 
     @abstractmethod
     def done(self, product: int, step: str, result: Mapping[str, Any], cost: float | None) -> None:
-        """sent -> done. The cost takes the estimate's place in `committed`; None: the estimate stays."""
+        """sent -> done. The cost takes the estimate's place in `committed`. None: the estimate stays, and the cost is
+        one more that nobody knows."""
 
     @abstractmethod
     def failed(self, product: int, step: str, cost: float | None) -> None:
@@ -276,6 +302,11 @@ class Store(ABC):
         """done -> failed, for results that could not be used: a retry of the product submits them anew. They stay
         paid for."""
 
+    @abstractmethod
+    def cost(self, product: int) -> float | None:
+        """US dollars for all jobs of a product, over all of its attempts. None when a part of that is not known: what a
+        job that is over did cost, or what one that runs or is in doubt will."""
+
     # Settling what is in doubt
 
     @abstractmethod
@@ -283,12 +314,20 @@ class Store(ABC):
         """The jobs that are ambiguous, oldest first."""
 
     @abstractmethod
+    def neighbours(self, row: JobRow) -> Neighbours:
+        """The MOST_NEIGHBOURS nearest to a job that is ambiguous, on each side."""
+
+    @abstractmethod
+    def over_by(self, product: int, step: str, moment: float) -> None:
+        """Note for a job that is ambiguous that its submit was over at that moment of fal's clock."""
+
+    @abstractmethod
     def adopt(self, product: int, step: str, request_id: str) -> None:
         """ambiguous -> sent: fal knows the job by this id. A product that ended as ambiguous waits again."""
 
     @abstractmethod
     def drop(self, product: int, step: str) -> None:
-        """ambiguous -> no row, the estimate given back: fal surely never had it. The product waits again."""
+        """ambiguous -> as `refused`: fal surely never had it. The product waits again."""
 
     @abstractmethod
     def knows(self, request_id: str) -> bool:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from services.batch.journal import (
     DEFAULT_JOBS,
+    MOST_NEIGHBOURS,
+    OPEN_JOBS,
     OWNER_GONE_S,
     VERSION,
     BatchRow,
@@ -30,6 +32,7 @@ from services.batch.journal import (
     JobRow,
     JobState,
     JournalError,
+    Neighbours,
     NewProduct,
     OwnerMayLive,
     PictureRow,
@@ -335,7 +338,7 @@ class PostgresStore(Store):
 
     async def _count(self, connection: Connection) -> Counts:
         products = dict(await connection.fetch("SELECT state, count(*) FROM product GROUP BY state"))
-        jobs = await connection.fetch("SELECT state, count(*), sum(cost), count(cost) FROM job GROUP BY state")
+        jobs = await connection.fetch("SELECT state, count(*), sum(cost), sum(unknown) FROM job GROUP BY state")
         return Counts(
             waiting=products.get("waiting", 0),
             running=products.get("running", 0),
@@ -344,7 +347,7 @@ class PostgresStore(Store):
             ambiguous=products.get("ambiguous", 0),
             jobs={state: count for state, count, _, _ in jobs},
             cost_usd=float(sum(cost or 0 for _, _, cost, _ in jobs)),
-            unknown_costs=sum(count - known for state, count, _, known in jobs if state == "done"),
+            unknown_costs=sum(unknown for _, _, _, unknown in jobs),
         )
 
     def results(self) -> Iterator[bytes]:
@@ -391,7 +394,7 @@ class PostgresStore(Store):
     def sent(self, product: int, step: str, request_id: str) -> None:
         # Also when others have given it up meanwhile: now its id is known.
         self._server.fetch(
-            "UPDATE job SET state = 'sent', request_id = $3 "
+            f"UPDATE job SET state = 'sent', request_id = $3, told = {_NOW} "
             "WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous') AND owner = $4",
             product,
             step,
@@ -400,26 +403,12 @@ class PostgresStore(Store):
         )
 
     def refused(self, product: int, step: str) -> None:
-        self._server.fetch(
-            """
-            WITH gone AS (
-                DELETE FROM job WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous') AND owner = $3
-                AND cost IS NULL RETURNING estimate
-            ), kept AS (
-                UPDATE job SET state = 'failed' WHERE product = $1 AND step = $2 AND state IN ('intent', 'ambiguous')
-                AND owner = $3 AND cost IS NOT NULL RETURNING estimate
-            )
-            UPDATE batch SET committed = committed - back.estimate
-            FROM (SELECT * FROM gone UNION ALL SELECT * FROM kept) AS back
-            """,
-            product,
-            step,
-            self._owner,
-        )
+        which = "state IN ('intent', 'ambiguous') AND owner = $3"
+        self._server.fetch(_give_back(which), product, step, self._owner)
 
     def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
         self._server.fetch(
-            "UPDATE job SET state = 'ambiguous', request_id = coalesce($3, request_id) "
+            f"UPDATE job SET state = 'ambiguous', request_id = coalesce($3, request_id), told = {_NOW} "
             "WHERE product = $1 AND step = $2 AND state = 'intent' AND owner = $4",
             product,
             step,
@@ -435,10 +424,12 @@ class PostgresStore(Store):
 
     def _end(self, product: int, step: str, state: JobState, cost: float | None, result: Mapping[str, Any]) -> None:
         self._server.fetch(
-            """
+            f"""
             WITH ended AS (
                 UPDATE job SET state = $3, cost = coalesce(cost + $4, $4, cost), result = $5,
-                    request_id = coalesce($6, request_id)
+                    unknown = unknown + ($4 IS NULL)::integer, request_id = coalesce($6, request_id),
+                    -- It may be another's job that ended under this key.
+                    told = CASE WHEN request_id IS DISTINCT FROM coalesce($6, request_id) THEN {_NOW} ELSE told END
                 WHERE product = $1 AND step = $2 AND state IN ('intent', 'sent', 'ambiguous')
                 RETURNING coalesce($4 - estimate, 0) AS difference
             )
@@ -460,6 +451,14 @@ class PostgresStore(Store):
             list(request_ids),
         )
 
+    def cost(self, product: int) -> float | None:
+        [(cost, is_known)] = self._server.fetch(
+            f"SELECT coalesce(sum(cost), 0), coalesce(bool_and(unknown = 0 AND state NOT IN {OPEN_JOBS}), true) "
+            "FROM job WHERE product = $1",
+            product,
+        )
+        return float(cost) if is_known else None
+
     # Settling what is in doubt
 
     def in_doubt_rows(self) -> Sequence[JobRow]:
@@ -467,6 +466,24 @@ class PostgresStore(Store):
 
     def knows(self, request_id: str) -> bool:
         return bool(self._value("SELECT EXISTS (SELECT FROM job WHERE request_id = $1)", request_id))
+
+    def neighbours(self, row: JobRow) -> Neighbours:
+        others = f"{_JOB} WHERE endpoint = $1 AND request_id IS NOT NULL AND"
+        before = self._server.fetch(
+            f"{others} number < $2 AND told < $2 ORDER BY number DESC LIMIT {MOST_NEIGHBOURS}", row.endpoint, row.number
+        )
+        after = self._server.fetch(
+            f"{others} number > $2 ORDER BY number LIMIT {MOST_NEIGHBOURS}", row.endpoint, row.told
+        )
+        return Neighbours([_job_row(other) for other in before], [_job_row(other) for other in after])
+
+    def over_by(self, product: int, step: str, moment: float) -> None:
+        self._server.fetch(
+            "UPDATE job SET over_by = $3 WHERE product = $1 AND step = $2 AND state = 'ambiguous'",
+            product,
+            step,
+            moment,
+        )
 
     def adopt(self, product: int, step: str, request_id: str) -> None:
         async def act(connection: Connection) -> None:
@@ -483,13 +500,7 @@ class PostgresStore(Store):
 
     def drop(self, product: int, step: str) -> None:
         async def act(connection: Connection) -> None:
-            estimate = await connection.fetchval(
-                "DELETE FROM job WHERE product = $1 AND step = $2 AND state = 'ambiguous' RETURNING estimate",
-                product,
-                step,
-            )
-            if estimate is not None:
-                await connection.execute("UPDATE batch SET committed = committed - $1", estimate)
+            await connection.execute(_give_back("state = 'ambiguous'"), product, step)
             await self._wait_again(connection, "id = $1 AND state = 'ambiguous'", product)
 
         self._server.run(act)
@@ -543,12 +554,28 @@ class PostgresStore(Store):
         return self._server.fetch(statement, *values)[0][0]
 
 
+_NOW = "(SELECT intents FROM batch)"
 _JOB = """
-SELECT product, step, state, endpoint, args_hash, request_id, result, estimate, cost,
+SELECT product, step, state, endpoint, args_hash, request_id, result, estimate,
     extract(epoch FROM intent_at)::float8 AS intent_at,
-    extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s
+    extract(epoch FROM clock_timestamp() - intent_at)::float8 AS age_s,
+    number, told, over_by
 FROM job
 """
+
+
+def _give_back(which: str) -> str:
+    """The statement that deletes a job which never was, or fails it where its key was submitted before."""
+    this = f"product = $1 AND step = $2 AND {which}"
+    return f"""
+        WITH gone AS (
+            DELETE FROM job WHERE {this} AND cost IS NULL AND unknown = 0 RETURNING estimate
+        ), kept AS (
+            UPDATE job SET state = 'failed' WHERE {this} AND (cost IS NOT NULL OR unknown > 0) RETURNING estimate
+        )
+        UPDATE batch SET committed = committed - back.estimate
+        FROM (SELECT * FROM gone UNION ALL SELECT * FROM kept) AS back
+    """
 
 
 def _job_row(row: Mapping[str, Any]) -> JobRow:
@@ -561,8 +588,10 @@ def _job_row(row: Mapping[str, Any]) -> JobRow:
         row["request_id"],
         None if row["result"] is None else json.loads(row["result"]),
         float(row["estimate"]),
-        _dollars(row["cost"]),
         row["intent_at"],
+        row["number"],
+        row["told"],
+        row["over_by"],
     )
 
 

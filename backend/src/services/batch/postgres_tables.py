@@ -21,7 +21,8 @@ BEGIN
         ELSIF clock_timestamp() - known.intent_at < owner_gone THEN
             RETURN 'owner may live';
         END IF;
-        UPDATE job SET state = 'ambiguous' WHERE product = of_product AND step = of_step RETURNING * INTO known;
+        UPDATE job SET state = 'ambiguous', told = limits.intents WHERE product = of_product AND step = of_step
+        RETURNING * INTO known;
     END IF;
     IF known.state IN ('sent', 'done') OR (known.state = 'ambiguous' AND NOT retry_ambiguous) THEN
         RETURN 'known';
@@ -36,15 +37,18 @@ BEGIN
     ELSIF limits.committed + may_cost > limits.max_usd THEN
         RETURN 'over budget';
     END IF;
-    UPDATE batch SET committed = committed + may_cost;
-    INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at, owner, begun)
+    UPDATE batch SET committed = committed + may_cost, intents = intents + 1;
+    INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at, number, owner, begun)
     VALUES (
-        of_product, of_step, 'intent', on_endpoint, with_hash, may_cost, clock_timestamp(), by_owner, by_call
+        of_product, of_step, 'intent', on_endpoint, with_hash, may_cost, clock_timestamp(), limits.intents + 1,
+        by_owner, by_call
     )
     ON CONFLICT (product, step) DO UPDATE SET
         state = 'intent', endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate,
-        intent_at = excluded.intent_at, owner = excluded.owner, begun = excluded.begun,
-        request_id = NULL, result = NULL;
+        intent_at = excluded.intent_at, number = excluded.number, owner = excluded.owner, begun = excluded.begun,
+        told = NULL, over_by = NULL, request_id = NULL, result = NULL,
+        -- fal may have run, and billed, the one in doubt.
+        unknown = job.unknown + (job.state = 'ambiguous')::integer;
     RETURN 'recorded';
 END $$
 """
@@ -57,7 +61,8 @@ CREATE TABLE batch (
     max_jobs    integer NOT NULL,
     max_usd     numeric,
     committed   numeric NOT NULL DEFAULT 0,
-    paused      boolean NOT NULL DEFAULT false
+    paused      boolean NOT NULL DEFAULT false,
+    intents     bigint NOT NULL DEFAULT 0
 );
 CREATE TABLE product (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -83,13 +88,18 @@ CREATE TABLE job (
     result      text,
     estimate    numeric NOT NULL,
     cost        numeric,
+    unknown     integer NOT NULL DEFAULT 0,
     intent_at   timestamptz NOT NULL DEFAULT now(),
+    number      bigint NOT NULL,
+    told        bigint,
+    over_by     float8,
     owner       text NOT NULL,
     begun       text NOT NULL,
     PRIMARY KEY (product, step)
 );
 CREATE INDEX job_open ON job (intent_at) WHERE state IN ('intent', 'sent', 'ambiguous');
 CREATE INDEX job_request ON job (request_id);
+CREATE INDEX job_number ON job (number);
 CREATE TABLE picture (
     product     bigint NOT NULL REFERENCES product,
     name        text NOT NULL,

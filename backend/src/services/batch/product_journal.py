@@ -48,7 +48,6 @@ class ProductJournal:
         """The jobs of this attempt that were not refused and have not failed."""
         self._asked: Counter[str] = Counter()
         """How often a job was refused for something that passes."""
-        self._costs: dict[str, float | None] = {}
         self.held = False
         """Whether a job was not submitted because the run ends: the product is not over."""
         self.later_s: float | None = None
@@ -59,9 +58,7 @@ class ProductJournal:
     @property
     def cost_usd(self) -> float | None:
         """All that the jobs of this product have cost, over all attempts; None when a part is not known."""
-        with self._lock:
-            known = [cost for cost in self._costs.values() if cost is not None]
-            return round(sum(known), 9) if len(known) == len(self._costs) else None
+        return self._store.cost(self._product)
 
     # What the core asks and tells
 
@@ -100,8 +97,6 @@ class ProductJournal:
         if isinstance(row, Later):
             self._forget(step)
             return row
-        with self._lock:
-            self._costs[step] = None if row is None else row.cost
         return None if row is None else self._known(row, args_hash)
 
     def _known(self, row: JobRow, args_hash: str) -> Result | Accepted:
@@ -140,18 +135,13 @@ class ProductJournal:
             self._store.in_doubt(self._product, step_of(key), error.request_id)
 
     def done(self, key: JobKey, result: Result) -> None:
-        step = step_of(key)
         with self._fatal():
-            self._store.done(self._product, step, result._asdict(), result.cost_usd)
-        with self._lock:
-            self._costs[step] = result.cost_usd
+            self._store.done(self._product, step_of(key), result._asdict(), result.cost_usd)
 
     def failed(self, key: JobKey, error: FalError, cost_usd: float | None) -> None:
         with self._fatal():
             self._store.failed(self._product, step_of(key), cost_usd)
-        with self._lock:
-            self._begun.discard(step_of(key))  # the next model may be asked the same
-            self._costs[step_of(key)] = cost_usd
+        self._forget(step_of(key))  # the next model may be asked the same
 
     # Pictures
 
@@ -172,7 +162,6 @@ class ProductJournal:
     def _forget(self, step: str) -> None:
         with self._lock:
             self._begun.discard(step)
-            self._costs.pop(step, None)
 
     def _doubt(self, step: str) -> None:
         with self._lock:

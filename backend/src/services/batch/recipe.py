@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from services.batch.journal import NewProduct
+from services.fal.call import Call
 from services.fal.errors import InvalidInput
 from services.fal_service import FalClient
 from services.saved_files import SavedPicture, made_and_saved, readable_paths
@@ -18,6 +23,10 @@ SEVERAL = ("product_workflow", "generate_multiple_backgrounds")
 ONE = ("background_replace", "remove_background")
 OTHERS = ("analyze_product_image",)
 """Methods of FalClient that can be run over a catalogue."""
+STAND_IN = "https://example.com/photo.jpg"
+"""For a photo that is not looked at."""
+MOST_CHECKED = 1000
+"""Products, of which none can be made for the same reason, after which the others are not looked at."""
 
 
 class Recipe(NamedTuple):
@@ -35,6 +44,44 @@ class Recipe(NamedTuple):
 
 
 RecipeOf = Callable[[str, Values], Recipe]
+
+
+def with_stand_in(recipe: Recipe, product: Values) -> Values:
+    """All options of a product, whose photo need not be there yet."""
+    options = {**recipe.options, **product}
+    return {**options, "image": STAND_IN} if "image" in options else options
+
+
+def check_products(recipe: Recipe, client: FalClient, products: Iterable[NewProduct]) -> None:
+    """Raises InvalidInput when no product can be made, and all for the same reason: it is told once, not for each.
+
+    Sends nothing, and ends at the first product with which nothing seems to be wrong.
+    """
+    first: str | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for product in islice(products, MOST_CHECKED):
+            said = _refusal(recipe, client, with_stand_in(recipe, product.input), Path(folder))
+            if said is None or said != (first or said):
+                return
+            first = said
+    if first is not None:
+        raise InvalidInput(f"No product can be made: {first}", hint="Correct --options, or the manifest.")
+
+
+def _refusal(recipe: Recipe, client: FalClient, options: Values, folder: Path) -> str | None:
+    """Why a product cannot be made, as far as that shows before anything is sent."""
+    said: list[str] = []
+
+    def make(view: FalClient) -> None:
+        try:
+            recipe.make(view, options, folder)
+        except InvalidInput as error:
+            said.append(str(error))
+
+    with contextlib.suppress(Exception):
+        # Without time it does not even read prices.
+        client.within(Call(0.0)).estimate_of(make)
+    return said[0] if said else None
 
 
 def of_method(command: str, options: Values) -> Recipe:

@@ -29,7 +29,7 @@ class BatchLine(TypedDict):
     seconds: float
     """Of the last attempt."""
     cost_usd: float | None
-    """Of all attempts; null when a part of it is not known."""
+    """Of all its jobs in all attempts; null when a part is not known, as while a job of it runs or is in doubt."""
 
 
 class ProductCounts(TypedDict):
@@ -59,6 +59,8 @@ class SettledJobs(TypedDict):
     """Surely not at fal: they may be submitted."""
     open: int
     """Still in doubt."""
+    why_open: str | None
+    """Why these are not settled, and what to do."""
 
 
 class BatchDocument(TypedDict):
@@ -71,11 +73,11 @@ class BatchDocument(TypedDict):
     jobs: Kept[dict[str, int]]
     """By their state: sent, done, failed, ambiguous."""
     cost_usd: Kept[float]
-    """US dollars, as far as they are known, over all runs."""
+    """US dollars over all runs: the sum of what is known. The jobs of `unknown_costs` are not in it."""
     unknown_costs: Kept[int]
-    """How many jobs have a result whose cost is not known; `committed_usd` holds what was expected of them."""
+    """How many jobs ended, done or failed, at a cost that nobody knows, or were in doubt and submitted again."""
     committed_usd: Kept[float]
-    """With what is reserved for jobs that run, are in doubt, or whose cost is not known."""
+    """With `max_usd`, also what was expected of jobs that run, are in doubt, or whose cost is not known."""
     max_usd: Kept[float | None]
     """What the batch may cost at most."""
     seconds: Kept[float]

@@ -20,11 +20,14 @@ from typing import IO, Any
 from services.batch.journal import (
     COUNTED,
     DEFAULT_JOBS,
+    MOST_NEIGHBOURS,
+    OPEN_JOBS,
     VERSION,
     BatchRow,
     Counts,
     JobRow,
     JournalError,
+    Neighbours,
     NewProduct,
     PictureRow,
     Product,
@@ -50,7 +53,8 @@ SUM_USD = 1e-9
 TABLES = """
 CREATE TABLE batch (
     id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, recipe TEXT NOT NULL, max_jobs INTEGER NOT NULL,
-    max_usd REAL, committed REAL NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0
+    max_usd REAL, committed REAL NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0,
+    intents INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE product (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, line INTEGER NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
@@ -61,10 +65,12 @@ CREATE INDEX product_by_state ON product (state, id);
 CREATE INDEX product_by_end ON product (ended, result_bytes) WHERE ended IS NOT NULL;
 CREATE TABLE job (
     product INTEGER NOT NULL, step TEXT NOT NULL, state TEXT NOT NULL, endpoint TEXT NOT NULL, args_hash TEXT NOT NULL,
-    request_id TEXT, estimate REAL NOT NULL, cost REAL, intent_at REAL NOT NULL, result TEXT,
+    request_id TEXT, estimate REAL NOT NULL, cost REAL, unknown INTEGER NOT NULL DEFAULT 0, intent_at REAL NOT NULL,
+    number INTEGER NOT NULL, told INTEGER, over_by REAL, result TEXT,
     PRIMARY KEY (product, step)
 );
-CREATE INDEX job_by_state ON job (state, cost);
+CREATE INDEX job_by_state ON job (state, cost, unknown);
+CREATE INDEX job_by_number ON job (number);
 CREATE TABLE picture (
     product INTEGER NOT NULL, name TEXT NOT NULL, url TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY (product, name)
@@ -76,7 +82,8 @@ WHERE key = ? AND state IN ('waiting', 'failed')
 AND NOT EXISTS (SELECT 1 FROM job WHERE job.product = product.id)
 AND NOT EXISTS (SELECT 1 FROM picture WHERE picture.product = product.id)
 """
-_JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, cost, intent_at"
+_JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, intent_at, number, told, over_by"
+_NOW = "(SELECT intents FROM batch)"
 
 
 class SqliteStore(Store):
@@ -111,7 +118,7 @@ class SqliteStore(Store):
                 )
                 # Whoever had these is gone, since the lock is ours.
                 sql.execute("UPDATE product SET state = 'waiting' WHERE state = 'running'")
-                sql.execute("UPDATE job SET state = 'ambiguous' WHERE state = 'intent'")
+                sql.execute(f"UPDATE job SET state = 'ambiguous', told = {_NOW} WHERE state = 'intent'")
                 return self._row(sql)
         except BaseException:
             self.close()
@@ -206,11 +213,15 @@ class SqliteStore(Store):
     def counts(self) -> Counts:
         with self._reading() as sql:
             products = dict(sql.execute("SELECT state, count(*) FROM product GROUP BY state").fetchall())
-            jobs = dict(sql.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall())
-            cost = sql.execute("SELECT coalesce(sum(cost), 0) FROM job").fetchone()[0]
-            unknown = sql.execute("SELECT count(*) FROM job WHERE state = 'done' AND cost IS NULL").fetchone()[0]
+            wanted = "SELECT state, count(*), total(cost), sum(unknown) FROM job GROUP BY state"
+            jobs = sql.execute(wanted).fetchall()
         waiting, running, done, failed, ambiguous = (products.get(state, 0) for state in COUNTED)
-        return Counts(waiting, running, done, failed, ambiguous, jobs, cost, unknown)
+        return Counts(
+            *(waiting, running, done, failed, ambiguous),
+            jobs={state: count for state, count, _, _ in jobs},
+            cost_usd=sum(cost for _, _, cost, _ in jobs),
+            unknown_costs=sum(unknown for _, _, _, unknown in jobs),
+        )
 
     def results(self) -> Iterator[bytes]:
         last = 0
@@ -241,30 +252,33 @@ class SqliteStore(Store):
             if row is not None and row.state != "failed" and not (row.state == "ambiguous" and retry_ambiguous):
                 return row
             reserved = sql.execute(
-                "UPDATE batch SET committed = committed + :estimate "
+                "UPDATE batch SET committed = committed + :estimate, intents = intents + 1 "
                 "WHERE max_usd IS NULL OR committed + :estimate <= max_usd + :slack",
                 {"estimate": estimate, "slack": SUM_USD},
             ).rowcount
             if not reserved:
                 raise over_budget(self._row(sql), estimate)
             sql.execute(
-                "INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at) "
-                "VALUES (?, ?, 'intent', ?, ?, ?, ?) ON CONFLICT (product, step) DO UPDATE SET state = 'intent', "
-                "endpoint = excluded.endpoint, args_hash = excluded.args_hash, estimate = excluded.estimate, "
-                "intent_at = excluded.intent_at, request_id = NULL, result = NULL",
+                "INSERT INTO job (product, step, state, endpoint, args_hash, estimate, intent_at, number) "
+                f"VALUES (?, ?, 'intent', ?, ?, ?, ?, {_NOW}) ON CONFLICT (product, step) DO UPDATE SET "
+                "state = 'intent', endpoint = excluded.endpoint, args_hash = excluded.args_hash, "
+                "estimate = excluded.estimate, intent_at = excluded.intent_at, number = excluded.number, "
+                "told = NULL, over_by = NULL, request_id = NULL, result = NULL, "
+                # fal may have run, and billed, the one in doubt.
+                "unknown = unknown + (state = 'ambiguous')",
                 (product, step, endpoint, args_hash, estimate, time.time()),
             )
         return None
 
     def sent(self, product: int, step: str, request_id: str) -> None:
-        self._change(product, step, "state = 'sent', request_id = ?", request_id)
+        self._change(product, step, f"state = 'sent', request_id = ?, told = {_NOW}", request_id)
 
     def refused(self, product: int, step: str) -> None:
         with self._transaction() as sql:
             self._give_back(sql, product, step)
 
     def in_doubt(self, product: int, step: str, request_id: str | None) -> None:
-        self._change(product, step, "state = 'ambiguous', request_id = ?", request_id)
+        self._change(product, step, f"state = 'ambiguous', request_id = ?, told = {_NOW}", request_id)
 
     def done(self, product: int, step: str, result: Mapping[str, Any], cost: float | None) -> None:
         with self._transaction() as sql:
@@ -286,12 +300,33 @@ class SqliteStore(Store):
                 (product, json.dumps(list(request_ids))),
             )
 
+    def cost(self, product: int) -> float | None:
+        with self._reading() as sql:
+            wanted = f"SELECT total(cost), total(unknown OR state IN {OPEN_JOBS}) FROM job WHERE product = ?"
+            cost, unknown = sql.execute(wanted, (product,)).fetchone()
+        return None if unknown else round(cost, 9)
+
     # Settling what is in doubt
 
     def in_doubt_rows(self) -> Sequence[JobRow]:
         with self._reading() as sql:
             wanted = f"SELECT {_JOB} FROM job WHERE state = 'ambiguous' ORDER BY intent_at"
             return [_job_row(row) for row in sql.execute(wanted)]
+
+    def neighbours(self, row: JobRow) -> Neighbours:
+        others = f"SELECT {_JOB} FROM job WHERE endpoint = ? AND request_id IS NOT NULL AND "
+        with self._reading() as sql:
+            before = sql.execute(
+                f"{others} number < ? AND told < ? ORDER BY number DESC LIMIT {MOST_NEIGHBOURS}",
+                (row.endpoint, row.number, row.number),
+            ).fetchall()
+            after = sql.execute(
+                f"{others} number > ? ORDER BY number LIMIT {MOST_NEIGHBOURS}", (row.endpoint, row.told)
+            ).fetchall()
+        return Neighbours([_job_row(other) for other in before], [_job_row(other) for other in after])
+
+    def over_by(self, product: int, step: str, moment: float) -> None:
+        self._change(product, step, "over_by = ?", moment)
 
     def adopt(self, product: int, step: str, request_id: str) -> None:
         with self._transaction() as sql:
@@ -427,6 +462,7 @@ class SqliteStore(Store):
     def _spend(self, sql: sqlite3.Connection, product: int, step: str, cost: float | None) -> None:
         """The actual cost takes the place of the estimate."""
         if cost is None:
+            self._change(product, step, "unknown = unknown + 1")
             return
         at = (product, step)
         change = (
@@ -439,8 +475,8 @@ class SqliteStore(Store):
         at = (product, step)
         change = "UPDATE batch SET committed = committed - (SELECT estimate FROM job WHERE product = ? AND step = ?)"
         sql.execute(change, at)
-        sql.execute("DELETE FROM job WHERE product = ? AND step = ? AND cost IS NULL", at)
-        # Something was paid for under it before.
+        sql.execute("DELETE FROM job WHERE product = ? AND step = ? AND cost IS NULL AND unknown = 0", at)
+        # Something was, or may have been, paid for under it before.
         sql.execute("UPDATE job SET state = 'failed' WHERE product = ? AND step = ?", at)
 
     def _let_wait(self, sql: sqlite3.Connection, product: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from services.batch.batch import Batch, counts_of, store_of
 from services.batch.journal import COUNTED, BatchIncomplete, as_text
 from services.batch.manifest import BadLine, Manifest
-from services.batch.recipe import Recipe, RecipeOf, listed
+from services.batch.recipe import Recipe, RecipeOf, listed, with_stand_in
 from services.fal import log
 from services.fal.call import LOOK_S, Call
 from services.fal.costs import total_usd
@@ -32,7 +32,6 @@ OWN = {"save_dir", "out", ENV_FILE.name, TIMEOUT.name}
 """Options of a command that are the batch's to set."""
 NOT_PRICED = ("image", "image_url", "title", "facts", "prompt")
 """Options that do not change what a product costs."""
-STAND_IN = "https://example.com/photo.jpg"
 NOT_WAITED_FOR = "any-llm-submit"
 MISSING = "Give it in the manifest, or in --options."
 TEXTS = ("text", "path")
@@ -154,14 +153,14 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         raise InvalidInput("--dry_run requires --input.", hint="--status tells what a batch has cost so far.")
     recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
     manifest = Manifest(values["input"], recipe.read, recipe.names)
-    alike: dict[str, Document] = {}
+    alike: dict[str, Values] = {}
     lines: dict[str, int] = {}
     counts: Counter[str] = Counter()
     for product in manifest:
         priced = {name: value for name, value in product.input.items() if name not in NOT_PRICED}
         kind = as_text({"options": priced, "given": sorted(set(product.input) & set(NOT_PRICED))})
         counts[kind] += 1
-        alike.setdefault(kind, {**recipe.options, **product.input})
+        alike.setdefault(kind, with_stand_in(recipe, product.input))
         lines.setdefault(kind, product.line)
     calls: dict[str, Document] = {}
     left_out = list(manifest.bad_lines)
@@ -190,10 +189,9 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
 
 
 def _endpoints(client: FalClient, recipe: Recipe, options: Values) -> Sequence[Mapping[str, Any]]:
-    """The calls of one product. Its photos need not be there yet."""
-    photos = {name: STAND_IN for name in ("image", "cutout") if name in options}
+    """The calls of one product."""
     with tempfile.TemporaryDirectory() as folder:
-        return client.estimate_of(lambda view: recipe.make(view, {**options, **photos}, Path(folder)))["endpoints"]
+        return client.estimate_of(lambda view: recipe.make(view, options, Path(folder)))["endpoints"]
 
 
 def _add(calls: dict[str, Document], rows: Sequence[Mapping[str, Any]], times: int) -> None:
