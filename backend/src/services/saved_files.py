@@ -93,7 +93,7 @@ class SavedPicture:
         if out is not None:
             path = Path(out)
             if not path.name or out.endswith(("/", os.sep)) or path.is_dir():
-                raise InvalidInput(f"--out must be the path of a file, not {out!r}. For a folder there is --save_dir.")
+                raise InvalidInput(f"--out must be the path of a file, not {out!r}. For a folder use --save_dir.")
             self._stem = name = _utf8(path.stem if path.suffix.lower() in KNOWN_SUFFIXES else path.name)
             self._folder = _writable("out", str(path.parent))
         else:

@@ -38,7 +38,7 @@ def checked_key(value: object) -> str:
     key = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     key = unicodedata.normalize("NFC", key)
     if not key:
-        raise InvalidInput("The key must be a text that is not empty, such as a SKU.")
+        raise InvalidInput("key must be a non-empty string, such as a SKU.")
     try:
         size = len(folder_of(key).encode("utf-8"))
     except UnicodeEncodeError as error:

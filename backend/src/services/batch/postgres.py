@@ -238,7 +238,7 @@ class Server:
             return error
         return JournalError(
             f"The journal's database at {self.address.shown} refused a statement: {_reason(error)}.",
-            hint="When that is put right, run the same command again: nothing is lost.",
+            hint="Correct that, and run the same command again: nothing is lost.",
         )
 
 

@@ -116,7 +116,7 @@ class Purse:
 
 def _exceeded(usd: float, max_usd: float, left_usd: float) -> BudgetExceeded:
     return BudgetExceeded(
-        f"It would cost ${shown_usd(usd)}, and of max_usd {max_usd:g} there is ${shown_usd(max(0.0, left_usd))} left.",
+        f"This would cost ${shown_usd(usd)}, but only ${shown_usd(max(0.0, left_usd))} of max_usd {max_usd:g} is left.",
         hint=f"Raise max_usd (--max_usd, FAL_MAX_USD) by at least ${shown_usd(usd - left_usd)}, or ask for less.",
     )
 

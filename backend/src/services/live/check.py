@@ -62,7 +62,7 @@ def examine_live(
                 show(line)
         wrong = run.wrong()
         failure = BadOutput(
-            f"fal is not as this library takes it to be: {'; '.join(wrong)}.", retryable=False, hint=HINT
+            f"fal does not behave as this library expects: {'; '.join(wrong)}.", retryable=False, hint=HINT
         )
         return {**document, "live": run.found(), **(report(failure) if wrong else {})}
 

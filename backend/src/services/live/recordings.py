@@ -56,7 +56,7 @@ class Recordings:
                 probe.unlink()
             except OSError as error:
                 raise InvalidInput(
-                    f"The folder {folder!r} cannot be written in ({error.strerror}).", hint="Name another --recordings."
+                    f"The folder {folder!r} cannot be written to ({error.strerror}).", hint="Name another --recordings."
                 ) from error
 
     def keep(self, fact: Fact, raw: Raw) -> None:

@@ -214,19 +214,21 @@ class FactRule(NamedTuple):
 
 
 RULES = (
-    FactRule("numbers", _numbers, "Numbers that are not in what is known of the product", "Every number was given."),
+    FactRule(
+        "numbers", _numbers, "Numbers that are not among the known facts", "Every number is among the known facts."
+    ),
     FactRule(
         "materials",
         _materials,
-        "Materials that are not in what is known of the product",
-        "Every material was given.",
+        "Materials that are not among the known facts",
+        "Every material is among the known facts.",
         LANGUAGES,
     ),
-    FactRule("brands", _brands, "Names that are not in what is known of the product", "No other brand was found."),
+    FactRule("brands", _brands, "Names that are not among the known facts", "No other brand was found."),
     FactRule(
         "superlatives",
         _superlatives,
-        "Superlatives, which advertising has to prove",
+        "Superlatives, which advertising must prove",
         "No superlative was found.",
         SUPERLATIVES,
     ),

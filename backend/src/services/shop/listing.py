@@ -81,7 +81,7 @@ def source(product: object, title: str | None, facts: object) -> Source:
     if arguments.is_url(product):
         return Source(None, arguments.image_url(product, "product"), known)
     if not isinstance(product, str | os.PathLike):
-        raise InvalidInput("product must be categories (an object of texts), or the path or the URL of a photo.")
+        raise InvalidInput("product must be categories (an object of strings), or the path or the URL of a photo.")
     local_image(product, "product")
     return Source(None, product, known)
 

@@ -172,7 +172,7 @@ class Writer:
             self._mend(draft)
         if hard := [f"{fault.field}: {fault.said}" for fault in draft.faults if fault.hard]:
             raise BadOutput(
-                f"The texts in {draft.language.name} break rules, also when asked again. {' '.join(hard)[:1000]}",
+                f"The texts in {draft.language.name} still break rules after a second request. {' '.join(hard)[:1000]}",
                 request_id=draft.asks[-1]["request_id"],
                 hint="Try again, use another model, or give the facts that are missing.",
             )

@@ -243,11 +243,11 @@ def _opaque(subject: Subject, limit: bool) -> Measured:
 def _dpi(subject: Subject, limit: int) -> Measured:
     found = subject.picture.info.get("dpi")
     if not found:
-        return Measured(None, "fail", f"The file names no resolution; {limit} dpi is asked.")
+        return Measured(None, "fail", f"The file states no resolution; {limit} dpi is asked.")
     # JPEG keeps whole numbers, PNG dots per metre: 96 dpi comes back as 95.9866.
     horizontal, vertical = (round(float(one)) for one in found)
     good = (horizontal, vertical) == (limit, limit)
-    return Measured(horizontal, "pass" if good else "fail", f"The file says {horizontal} x {vertical} dpi.")
+    return Measured(horizontal, "pass" if good else "fail", f"The file states {horizontal} x {vertical} dpi.")
 
 
 def _white_background(subject: Subject, limit: bool) -> Measured:

@@ -317,6 +317,6 @@ def places_named(names: str | Sequence[str] | None) -> list[Place]:
     if names is None:
         return []
     if not isinstance(names, Sequence):
-        raise InvalidInput('places must be a text such as "amazon,trendyol", or a list of names.')
+        raise InvalidInput('places must be a string such as "amazon,trendyol", or a list of names.')
     words = names.split(",") if isinstance(names, str) else names
     return [*{place.name: place for place in map(place_named, words)}.values()]

@@ -64,7 +64,7 @@ def saved(picture: Image.Image, format: str, source_type: str | None, **options:
             chunks = options.setdefault("pnginfo", PngImagePlugin.PngInfo())
             chunks.add_itxt(PNG_KEYWORD, packet.decode())
         else:
-            raise InvalidInput(f"{format} files lose the word that a model made them. Choose JPEG, PNG or WEBP.")
+            raise InvalidInput(f"{format} files cannot state that a model made them. Choose JPEG, PNG or WEBP.")
     buffer = io.BytesIO()
     picture.save(buffer, format, **options)
     return buffer.getvalue()

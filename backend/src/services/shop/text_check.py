@@ -106,7 +106,7 @@ def _checked_text(name: str, value: object) -> str | list[str]:
     if name not in LISTS:
         return arguments.text(value, name)
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidInput(f"{name} must be a list of texts.")
+        raise InvalidInput(f"{name} must be a list of strings.")
     return [arguments.text(item, f"an item of {name}") for item in value]
 
 

@@ -71,7 +71,7 @@ def build_parser(*, with_options: bool = True) -> argparse.ArgumentParser:
         description="Text, product analysis and product pictures on fal. Prints one JSON document.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     _add(parser, ENV_FILE)
     commands = parser.add_subparsers(dest="_command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
