@@ -1,4 +1,4 @@
-"""Saves what a client makes: each picture as soon as it is there, and a workflow's original.
+"""Saves results: each picture as soon as it is made, and a workflow's original photo.
 
 What was paid for is kept: a picture is saved while the others are still being made. When the call is stopped or runs
 out of time, downloads may take a moment longer. A picture that the call's journal knows, and that is still there, is

@@ -1,4 +1,4 @@
-"""fal's webhooks: whether a request to your server comes from fal, is unchanged, and is new.
+"""Verifies fal's webhooks: that a request to your server comes from fal, unchanged and recently.
 
 fal signs each delivery with Ed25519 over four lines: the request id, the user id, the time in Unix seconds and the
 SHA-256 of the raw body in hex. It publishes its keys at KEYS_URL, and delivers again whatever is not answered with a

@@ -1,4 +1,4 @@
-"""The brake of a run: what keeps all of its products from submitting, for a while or for good."""
+"""The brake of a run: pauses or stops the submits of all its products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of a manifest: which of them are options of the command, and which are the shop's own."""
+"""The columns of a manifest: finds those that are options of the command."""
 
 from __future__ import annotations
 

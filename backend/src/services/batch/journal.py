@@ -1,4 +1,6 @@
-"""The journal of a batch: what it promises, whatever keeps it. `sqlite_journal.py` keeps it on one machine.
+"""The journal of a batch: the interface that every store implements, and its promises.
+
+`sqlite_journal.py` keeps it on one machine, `postgres_journal.py` on several.
 
 The truth about money is one row per job, and one number per batch:
 

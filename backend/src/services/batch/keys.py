@@ -1,4 +1,4 @@
-"""The keys of products: what a product is called, and the folder that its files are in.
+"""The keys of products, and the folders that are named after them.
 
 Two keys never share a folder: what no file system takes is escaped, in a way that can be undone, and keys that differ
 in case or in the spelling of an accent only are refused, since some file systems take them for one

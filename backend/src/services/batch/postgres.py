@@ -1,4 +1,4 @@
-"""Transactions on a PostgreSQL server, for threads that wait for them.
+"""Blocking transactions on a PostgreSQL server, for use by threads.
 
 asyncpg needs an event loop, and the library is synchronous: one thread runs the loop, and the others hand it what is
 to be done. A server that goes away in the middle is waited for, a minute at most, and the transaction is tried again.

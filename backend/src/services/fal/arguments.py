@@ -1,4 +1,4 @@
-"""What callers may pass: whatever is wrong is refused here, before any request, by an error that says what to do.
+"""Checks arguments: refuses what is wrong before any request, with an error that says what to do.
 
 A local path is only ever read where a path was asked for; an image URL never is one.
 """

@@ -1,4 +1,4 @@
-"""What the jobs of a call have cost, and how much they may cost.
+"""The costs of a call's jobs, and limits on them.
 
 `Costs` is part of a call, as `Progress` is: a job that ends is noted in its own call and in those around it. A `Purse`
 is a sum that may be spent: of one call (`Call(max_usd=…)`) or of a client's whole life (`FalClient(max_usd=…)`). A call

@@ -1,4 +1,4 @@
-"""Picture files of the user's: recognised by their first bytes, read, and made smaller when that was asked for.
+"""The user's picture files: recognised by their first bytes, read, and made smaller on request.
 
 A file's name says nothing about its kind. Making a photo smaller needs Pillow (the extra `image`), which is imported
 only then. What a large photo needs in memory is bounded: Pillow itself would read whatever it is given.

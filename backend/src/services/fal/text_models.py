@@ -1,4 +1,4 @@
-"""Language and vision models: what is asked of them, how their answers are read, what is done when fal refuses one.
+"""Language and vision models: requests, answers, and what happens when fal refuses a model.
 
 Which endpoint answers is decided by the chains of `endpoints.py`; what the prompts say stands in `prompts.py`.
 

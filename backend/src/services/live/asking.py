@@ -1,4 +1,4 @@
-"""Raw answers: whatever a host says, as it says it, within a call and bounded in size.
+"""Sends requests and returns the raw answers, within a call and bounded in size.
 
 The client's own transport turns answers into results and errors. Here the answer itself is what is looked at, so it
 comes back whole, also when it is a refusal. It goes over the same connections: the same proxies and certificates, the

@@ -1,4 +1,4 @@
-"""What a live run may spend, what it will cost at most, and what it has cost."""
+"""The budget of a live run: its limit, its highest possible cost, and its actual cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of each: the paid half of a live run, from an upload to a model that does not exist.
+"""The paid half of a live run: one probe of each kind, from an upload to a model that does not exist.
 
 Requests are sent once. A job that was submitted is known here until fal says that it is over: whatever ends the run
 early cancels those that are left.

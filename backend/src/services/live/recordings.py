@@ -1,4 +1,4 @@
-"""Recordings: what was asked and answered, one JSON file for each fact, masked and bounded in size.
+"""Recordings of requests and answers: one JSON file for each fact, masked and bounded in size.
 
 They are how somebody without a key sees fal: the sandbox is compared with them, in shape and not in words.
 """

@@ -1,4 +1,4 @@
-"""Whether texts say of a product what nobody gave: numbers, materials and brands; and what advertising may not claim.
+"""Finds facts in texts that were not given (numbers, materials, brands), and claims that advertising may not make.
 
 A number, a material or a brand that is not in what is known of the product fails. Health claims and superlatives that
 may be unproven warn: a word list cannot know what is proven. Materials and claims are known in nine languages; in

@@ -1,4 +1,4 @@
-"""Pictures that a model made of a product, held against it: locked, measured, and made once more where that is asked.
+"""Compares a model's pictures with the product: locks them, measures them, and on request makes one once more.
 
 The pictures are on file before they come here: they are paid for. A picture that cannot be judged, or not in time, is
 told as `not_checked`, with the reason among the errors.

@@ -1,4 +1,4 @@
-"""The languages that texts are written in, and how they are named."""
+"""The languages of texts, and their names and codes."""
 
 from __future__ import annotations
 

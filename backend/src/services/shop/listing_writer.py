@@ -1,4 +1,4 @@
-"""Writes the texts of one product in one language: one structured question, and at most one more that mends.
+"""Writes the texts of one product in one language: one structured request, and at most one more for corrections.
 
 The second question names the faults of the first answer and asks for the faulty texts alone. What is still against a
 hard rule then, or says what nobody gave, is `bad_output`. The limits are data (`text_rules.py`), facts are checked in

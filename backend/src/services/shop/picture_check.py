@@ -1,4 +1,4 @@
-"""Measures a product picture and holds it against a place's rules: pass, fail, warn or not_checked, with the number.
+"""Measures a product picture and checks it against a place's rules: pass, fail, warn or not_checked, with the number.
 
     check_image("mug.jpg", "amazon")
 

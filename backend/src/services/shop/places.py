@@ -1,4 +1,4 @@
-"""What marketplaces ask of a product picture, as data: one row per rule, with its source and how sure it is.
+"""The marketplaces' rules for product pictures, as data: one row per rule, with its source and how sure it is.
 
 Sureness: O the marketplace's own page was read; Oq its text was read where somebody else quotes it; T a third party
 says so; C sources conflict; U nothing was found. Only O and Oq may make a rule `hard` (a picture that breaks it fails);

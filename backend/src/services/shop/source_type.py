@@ -1,4 +1,4 @@
-"""IPTC's DigitalSourceType: what says, inside a picture file, that a model had a hand in it.
+"""IPTC's DigitalSourceType, which states inside a picture file that a model helped to make it.
 
 It is an XMP property, `Iptc4xmpExt:DigitalSourceType`, whose value is a URL of IPTC's vocabulary
 (https://cv.iptc.org/newscodes/digitalsourcetype/). Saving a picture anew loses it unless it is passed on: every picture

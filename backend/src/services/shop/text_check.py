@@ -1,4 +1,4 @@
-"""Measures texts and holds them against a place's rules: pass, fail, warn or not_checked, with the number.
+"""Measures texts and checks them against a place's rules: pass, fail, warn or not_checked, with the number.
 
     check_text({"title": "Ceramic mug"}, "amazon", language="English")
 

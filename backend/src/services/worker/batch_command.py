@@ -1,4 +1,4 @@
-"""The command `batch`: another command over a manifest, by `services/batch`. The command table types the columns."""
+"""The command `batch`: runs another command over a manifest. The command table types the columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the command line from the command table, and reads what a user wrote on it.
+"""Builds the command line from the command table, and parses it.
 
 argparse names the options and writes the help. Values are handed to it joined to their option (`--name=value`) and
 after a mark, so that a value may begin with a dash, or be `--`, which argparse drops.

@@ -1,4 +1,4 @@
-"""The command table: every command's name, options, what does it, and the values of its result when it fails.
+"""The command table: every command's name, options and handler, and the values of its result when it fails.
 
 One table for the one-shot worker and for `serve`. Most commands are a method of FalClient: the table names it, and
 the options are its arguments. Nothing here prints.
