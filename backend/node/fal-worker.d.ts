@@ -1103,10 +1103,14 @@ export interface BatchDocument {
   seconds: number;
   /** Lines of the manifest that cannot be used. */
   left_out: LeftOut[];
+  /** Columns of the manifest that are no options of the command. */
+  ignored_columns: string[];
   /** With --settle. */
   settled: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
   planned: EstimatedCalls[] | null;
+  /** With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it. */
+  worked_on: boolean | null;
   error: null;
 }
 
@@ -1922,10 +1926,14 @@ export type BatchFailure = ErrorDocument & {
   seconds?: number;
   /** Lines of the manifest that cannot be used. */
   left_out?: LeftOut[];
+  /** Columns of the manifest that are no options of the command. */
+  ignored_columns?: string[];
   /** With --settle. */
   settled?: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
   planned?: EstimatedCalls[] | null;
+  /** With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it. */
+  worked_on?: boolean | null;
 };
 
 export type PricesFailure = ErrorDocument & {

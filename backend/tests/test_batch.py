@@ -558,11 +558,24 @@ def test_a_photo_that_is_gone_fails_its_product_alone(quick: Sandbox, rows: Any,
     assert states(out) == {"done": 5}
 
 
+def test_a_corrected_line_is_made_unless_jobs_were_submitted_for_it(quick: Sandbox, rows: Any, out: Path) -> None:
+    wrong = {**rows[1], "image": "nowhere.jpg"}
+    made([rows[0], wrong], out)
+    assert states(out) == {"done": 1, "failed": 1}
+    made(rows[:2], out)
+    assert states(out) == {"done": 2}
+    assert len((out / "results.jsonl").read_bytes().splitlines()) == 2
+    jobs = len(accepted(quick))
+    with pytest.raises(JournalError, match="Line 2: the product 'SKU 1' was begun with another image"):
+        made([rows[0], wrong], out)
+    assert len(accepted(quick)) == jobs
+
+
 # The manifest
 
 
 def read(source: Any) -> tuple[list[Any], list[Any]]:
-    manifest = Manifest(source, dict)
+    manifest = Manifest(source, dict, ["image", "title"])
     return [(one.key, one.line, dict(one.input)) for one in manifest], list(manifest.bad_lines)
 
 
@@ -656,15 +669,38 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
     assert len(accepted(quick)) == 51
 
 
-def test_a_column_that_is_no_option_is_told_before_anything_is_sent(quick: Sandbox, out: Path, run: Run) -> None:
+def test_a_shops_own_columns_are_ignored_and_named(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
+    """As Excel saves an export: with semicolons, and with names that are written otherwise."""
     manifest = out.with_suffix(".csv")
-    manifest.write_text('key,image,styles,Fiyat\nA,a.jpg,"Studio,Premium",9\nB,b.jpg,Studio,12\n')
-    for more in ([], ["--dry_run"]):
-        code, document = run("batch", "--input", str(manifest), "--output", str(out), *more)
-        assert (code, document["error_type"], quick.journal()) == (1, "invalid_input", [])
-        assert "Line 2" in document["error"]
-        assert "'Fiyat'" in document["error"]
-        assert "columns" in document["hint"]
+    manifest.write_text(f"Key;IMAGE;Fiyat;Styles;stock\nA;{rows[0]['image']};9;Studio;\n", encoding="utf-8-sig")
+    given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "workflow")
+    assert run(*given, "--dry_run")[1]["ignored_columns"] == ["Fiyat"]
+    code, document = run(*given)
+    assert (code, document["products"]["done"], document["ignored_columns"]) == (0, 1, ["Fiyat"])
+    assert len(results(out)["A"]["result"]["images"]) == 1
+    assert run("batch", "--output", str(out))[1]["ignored_columns"] == []
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("key,image,langauge", "'langauge' is no option. Did you mean language?"),
+        ("key,image,Style", "'Style' is no option. Did you mean styles?"),
+        ("key,image,Image", "'image' and 'Image' are both the option image"),
+        ("Handle,Title,Image Src", "names no column 'key', but Handle, Title, Image Src"),
+        ("key,Image Src,Title", "Line 2: The command requires --image"),
+        ("key,image,image", "names the columns image twice"),
+    ],
+)
+def test_columns_that_would_make_the_wrong_pictures_are_refused_before_anything_is_sent(
+    quick: Sandbox, out: Path, run: Run, head: str, said: str
+) -> None:
+    manifest = out.with_suffix(".csv")
+    manifest.write_text(f"{head}\nA,https://example.com/a.jpg,x\n")
+    code, document = run("batch", "--input", str(manifest), "--output", str(out))
+    assert (code, document["error_type"], quick.journal(), out.exists()) == (1, "invalid_input", [], False)
+    assert said in document["error"]
+    assert document["hint"]
 
 
 def test_what_is_wrong_with_every_product_is_told_once_and_first(quick: Sandbox, rows: Any, out: Path) -> None:
@@ -807,8 +843,10 @@ def test_a_line_that_cannot_be_made_does_not_hide_what_the_others_would_cost(
     manifest.write_text("\n".join(map(json.dumps, [rows[0], {"key": "no photo"}, {"key": "neither"}])))
     code, planned = run("batch", "--input", str(manifest), "--output", str(out), "--dry_run")
     assert (code, planned["error"], planned["cost_usd"] > 0) == (0, None, True)
-    assert [(left["line"], "requires --image" in left["error"]) for left in planned["left_out"]] == [(2, True)]
-    assert "for 1 more" in planned["left_out"][0]["error"]
+    assert [(left["line"], "requires --image" in left["error"]) for left in planned["left_out"]] == [
+        (2, True),
+        (3, True),
+    ]
     manifest.write_text(json.dumps({"key": "no photo"}))
     assert "requires --image" in run("batch", "--input", str(manifest), "--output", str(out), "--dry_run")[1]["error"]
 
@@ -818,9 +856,15 @@ def test_another_process_may_pause_it(quick: Sandbox, rows: Any, out: Path, run:
     with Batch(rows, out, options=ONE_STYLE, max_jobs=1) as batch:
         lines = iter(batch)
         next(lines)
-        assert run("batch", "--output", str(out), "--pause")[0] == 0
+        code, document = run("batch", "--output", str(out), "--pause")
+        assert (code, document["worked_on"], document["products"]["running"] > 0) == (0, True, True)
         with pytest.raises(Cancelled, match="paused"):
             list(lines)
+    # As a process leaves it that is killed.
+    query(out, "UPDATE product SET state = 'running' WHERE state = 'waiting'")
+    document = run("batch", "--output", str(out), "--status")[1]
+    assert (document["worked_on"], document["products"]["running"]) == (False, 0)
+    assert document["products"]["waiting"] == 4 - document["products"]["done"] > 0
     quick.configure(latency=0)
     made(None, out)
     assert states(out) == {"done": 4}

@@ -35,6 +35,7 @@ from services.batch.postgres_journal import PostgresStore
 
 journal = PostgresStore(sys.argv[1])
 journal.open(None, None, None)
+print("open", flush=True)
 
 def spend(number):
     job = 0
@@ -203,6 +204,24 @@ def test_a_machine_that_was_taken_for_dead_brings_what_it_made_and_nothing_else(
     assert other.result_bytes() == sum(len(line) + 1 for line in other.results())
 
 
+def test_a_product_of_which_no_job_was_submitted_takes_another_input(
+    machine: Callable[..., PostgresStore],
+) -> None:
+    journal = machine(recipe=RECIPE, max_jobs=8)
+    journal.add(products(3))
+    assert not journal.is_worked_on()
+    claim(journal, 2)
+    assert journal.is_worked_on()
+    assert begin(journal, 1) is None
+    journal.sent(1, "analysis", "known")
+    journal.finish(1, "failed", b'{"key": "mug-1"}')
+    journal.finish(2, "failed", b'{"key": "mug-2"}')
+    _, failed, waiting = (one._replace(input={"image": "corrected.jpg"}) for one in products(3))
+    journal.add([failed, waiting])
+    assert (journal.counts().waiting, list(journal.results())) == (2, [b'{"key": "mug-1"}'])
+    assert [one.input for _ in range(2) for one in journal.claim(1)] == [{"image": "corrected.jpg"}] * 2
+
+
 @pytest.mark.parametrize("promise", [keeps_what_was_paid_for, knows_what_was_before])
 def test_the_journal_keeps_its_promises(
     promise: Callable[[Store], None], machine: Callable[..., PostgresStore]
@@ -227,13 +246,20 @@ def test_the_budget_is_held_exactly_by_two_processes_of_eight_threads(
     )
     journal._server.fetch("CREATE TRIGGER slow BEFORE INSERT ON job FOR EACH ROW EXECUTE FUNCTION slow()")
     script = [sys.executable, "-c", SPENDER, journal._server.address.url]
-    spenders = [subprocess.Popen([*script, name], env={"PYTHONPATH": str(BACKEND / "src")}) for name in "ab"]
+    env = {"PYTHONPATH": str(BACKEND / "src")}
+    spenders = [subprocess.Popen([*script, name], env=env, stdout=subprocess.PIPE) for name in "ab"]
+    for spender in spenders:
+        # One that came late would take back the pause by which both know the end.
+        assert spender.stdout is not None
+        assert spender.stdout.readline() == b"open\n"
     for jobs in range(1, 11):
         # All of them want the one job that there is money for.
         journal._server.fetch("UPDATE batch SET max_usd = max_usd + 0.07")
         wait_until(partial(has_jobs, journal, jobs))
     journal.set_paused(True)
-    assert [spender.wait(120) for spender in spenders] == [0, 0]
+    for spender in spenders:
+        spender.communicate(timeout=120)
+    assert [spender.returncode for spender in spenders] == [0, 0]
     assert journal.counts().jobs == {"sent": 10}
     assert journal.batch().committed == 0.7
     with pytest.raises(BudgetExceeded, match=r"\$0\.70.*--max_usd"):
@@ -325,15 +351,17 @@ def test_a_journal_of_another_batch_or_version_is_refused(
         machine()
 
 
-def test_an_input_that_changed_is_refused_and_one_that_did_not_is_known(
+def test_another_input_for_a_product_that_was_begun_is_refused_and_the_same_is_known(
     machine: Callable[..., PostgresStore],
 ) -> None:
     journal = machine(recipe=RECIPE)
     assert journal.add(products(2)) == 2
     assert machine().add(products(3)) == 1
+    claim(journal, 1)
+    begin(journal, 1)
     with pytest.raises(JournalError, match=r"Line 7: the product 'mug-1'.*another image"):
         journal.add([NewProduct("mug-4", 6, {}), NewProduct("mug-1", 7, {"image": "other.jpg"})])
-    assert journal.counts().waiting == 3
+    assert journal.counts().waiting == 2
 
 
 @pytest.mark.parametrize("way", ["environment", "password file", "service file"])

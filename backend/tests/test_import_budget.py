@@ -87,7 +87,8 @@ LIVE = {"live"} | {
 }
 BATCH = {
     *("batch", "live", "live.asking", "page_look", "worker.batch_command", "worker.batch_meter", "worker.terminal"),
-    *(f"batch.{name}" for name in ("attempt", "batch", "brake", "journal", "keys", "manifest", "page", "page_entry")),
+    *(f"batch.{name}" for name in ("attempt", "batch", "brake", "columns", "journal", "keys", "manifest")),
+    *(f"batch.{name}" for name in ("page", "page_entry")),
     *(f"batch.{name}" for name in ("product_journal", "recipe", "results_file", "settle", "sqlite_journal")),
     # Without asyncpg and PgQueuer, which only a --journal needs.
     *(f"batch.{name}" for name in ("postgres", "postgres_journal", "postgres_tables")),

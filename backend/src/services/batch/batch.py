@@ -118,6 +118,8 @@ class Batch:
         self._confirm = confirm or (lambda products: None)
         self.bad_lines: list[BadLine] = []
         """Lines of the manifest that were left out."""
+        self.ignored_columns: list[str] = []
+        """Its columns that are no options of the command."""
         self.settled: Settled | None = None
         """What came of asking fal for the jobs that were in doubt."""
         self._is_shared = journal is not None
@@ -165,7 +167,9 @@ class Batch:
         recipe: Recipe | None = None
         if source is not None or command is not None or options is not None:
             recipe = recipe_of(command or DEFAULT_COMMAND, options or {})
-        manifest = Manifest(source, recipe.read) if source is not None and recipe is not None else None
+        manifest: Manifest | None = None
+        if source is not None and recipe is not None:
+            manifest = Manifest(source, recipe.read, recipe.names)
         is_new = not self._store.is_there()
         if manifest is not None and recipe is not None and is_new:
             check_products(recipe, client, manifest)
@@ -183,7 +187,7 @@ class Batch:
 
     def _add(self, manifest: Manifest | None, *, is_new: bool) -> None:
         if manifest is not None:
-            self.bad_lines = manifest.bad_lines
+            self.bad_lines, self.ignored_columns = manifest.bad_lines, manifest.ignored_columns
             if not is_new:
                 self._confirm(manifest.count - sum(counts_of(self._store)["products"].values()))
             self._store.add(manifest)

@@ -194,6 +194,10 @@ class Store(ABC):
         """Open it beside whoever works on it, for `batch`, `counts` and `set_paused`. Raises JournalError."""
 
     @abstractmethod
+    def is_worked_on(self) -> bool:
+        """Whether a process works on its products now."""
+
+    @abstractmethod
     def batch(self) -> BatchRow:
         """The batch as it is now. Called often, `paused` is read from it."""
 
@@ -209,8 +213,11 @@ class Store(ABC):
 
     @abstractmethod
     def add(self, products: Iterable[NewProduct]) -> int:
-        """Add those whose key is new, all or none; how many were. A known key whose input differs raises JournalError
-        that names it."""
+        """Add those whose key is new, all or none; how many were.
+
+        A known product whose input differs gets the new one and waits again, if no job of it was ever submitted; else
+        JournalError names it.
+        """
 
     @abstractmethod
     def has_products(self) -> bool:
@@ -373,8 +380,8 @@ def other_input(product: NewProduct, before: Mapping[str, Any]) -> JournalError:
     """The error for a known key that has other options now."""
     names = [name for name in sorted({*before, *product.input}) if before.get(name) != product.input.get(name)]
     return JournalError(
-        f"Line {product.line}: the product {product.key!r} is in the batch already, with another {', '.join(names)}.",
-        hint="Give it another key, or begin a new batch in another folder.",
+        f"Line {product.line}: the product {product.key!r} was begun with another {', '.join(names)}.",
+        hint="Give it another key to make it anew, or begin a new batch in another folder.",
     )
 
 

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from services.batch.columns import Columns, named
 from services.batch.journal import NewProduct
 from services.batch.keys import checked_key, same_folder
 from services.fal.arguments import is_url
 from services.fal.errors import FalError, InvalidInput
 from services.fal.image_files import content_type_of
+from services.fal.log import logger
 from services.fal.redaction import shown
 
 MAX_LINE_CHARS = 16 * 1024 * 1024
@@ -54,17 +56,30 @@ Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 class Manifest:
     """What is to be made, and what is wrong with it. It is read twice, so that it is never held as a whole."""
 
-    def __init__(self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], read: Read) -> None:
-        """`source` is a file, a folder of photos, or rows that are there already.
+    def __init__(
+        self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], read: Read, options: Iterable[str]
+    ) -> None:
+        """`source` is a file, a folder of photos, or rows that are there already; `options` are what a row may give.
 
-        Raises InvalidInput for keys that come twice, when no line can be used, and for a file that cannot be read.
+        Raises InvalidInput for keys that come twice, columns that are nearly options, when no line can be used, and
+        for a file that cannot be read.
         """
         self._source = source if isinstance(source, str | os.PathLike | list) else list(source)
         self._read = read
+        self._columns = Columns(options)
         self.bad_lines: list[BadLine] = []
         self.count = 0
         """Products of good lines."""
         self._check()
+        if self.ignored_columns:
+            logger.warning(
+                f"These columns are no options of the command and are ignored: {named(self.ignored_columns)}."
+            )
+
+    @property
+    def ignored_columns(self) -> list[str]:
+        """Columns that are no options of the command."""
+        return self._columns.ignored
 
     def __iter__(self) -> Iterator[NewProduct]:
         """Every product of a good line."""
@@ -87,9 +102,14 @@ class Manifest:
                 twice.append(f"{shown(key, 60)!r} in lines {first} and {row.line}")
         if self.bad_lines and not self.count:
             first_bad = self.bad_lines[0]
+            ignored = (
+                f" These columns are no options and were ignored: {named(names)}."
+                if (names := self.ignored_columns)
+                else ""
+            )
             raise InvalidInput(
                 f"No line of the manifest can be used. Line {first_bad.line}: {first_bad.error}",
-                hint="Correct the lines; remove columns that are no options of the command.",
+                hint=f"Correct the lines, or rename columns to options of the command.{ignored}",
             )
         if twice:
             more = f", and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else ""
@@ -107,7 +127,8 @@ class Manifest:
 
     def _rows(self) -> Iterator[Row]:
         if not isinstance(self._source, str | os.PathLike):
-            yield from (Row(line, values) for line, values in enumerate(self._source, start=1))
+            for line, values in enumerate(self._source, start=1):
+                yield Row(line, self._columns.options_of(values))
             return
         path = Path(self._source)
         try:
@@ -115,9 +136,11 @@ class Manifest:
                 yield from _photos_of(path)
                 return
             with open(path, encoding="utf-8-sig", newline="") as file:
-                rows = _json_rows(file) if path.suffix.lower() in JSON_ENDINGS else _csv_rows(file)
-                for row in rows:
-                    yield row._replace(values=_with_paths(row.values, path.parent))
+                is_json = path.suffix.lower() in JSON_ENDINGS
+                for row in _json_rows(file) if is_json else _csv_rows(file, self._columns):
+                    if _FAULT not in row.values:
+                        row = row._replace(values=_with_paths(self._columns.options_of(row.values), path.parent))
+                    yield row
         except UnicodeDecodeError as error:
             raise InvalidInput(
                 f"The manifest {str(path)!r} is not in UTF-8 (byte {error.start}).",
@@ -147,7 +170,7 @@ def _json_rows(file: io.TextIOBase) -> Iterator[Row]:
             yield Row(number, {_FAULT: "The line is not a JSON object. Write one object a line."})
 
 
-def _csv_rows(file: io.TextIOBase) -> Iterator[Row]:
+def _csv_rows(file: io.TextIOBase, columns: Columns) -> Iterator[Row]:
     csv.field_size_limit(MAX_LINE_CHARS)
     head = file.readline()
     delimiter = max(DELIMITERS, key=head.count) if head else ","
@@ -165,7 +188,7 @@ def _csv_rows(file: io.TextIOBase) -> Iterator[Row]:
             return
         if not names:
             names = [name.strip() for name in cells]
-            _check_names(names)
+            _check_names(names, columns)
         elif any(cell.strip() for cell in cells):
             yield Row(number, _values(names, cells))
 
@@ -181,11 +204,15 @@ def _values(names: list[str], cells: list[str]) -> Mapping[str, Any]:
     return {name: cell for name, cell in zip(names, cells, strict=False) if name and cell.strip()}
 
 
-def _check_names(names: list[str]) -> None:
+def _check_names(names: list[str], columns: Columns) -> None:
     twice = sorted({name for name in names if name and names.count(name) > 1})
-    if "key" not in names or twice:
-        said = f"The columns {', '.join(twice)} come twice" if twice else "The first line names no column 'key'"
-        raise InvalidInput(f"{said}.", hint="A CSV begins with the names of its columns, such as key,image,language.")
+    if twice:
+        raise InvalidInput(f"The first line names the columns {named(twice)} twice.", hint="Give each its own name.")
+    if not columns.has_key(filter(None, names)):
+        raise InvalidInput(
+            f"The first line names no column 'key', but {named(filter(None, names)) or 'nothing'}.",
+            hint="Rename the column that identifies a product, such as its SKU, to key, that of its photo to image.",
+        )
 
 
 def _photos_of(folder: Path) -> Iterator[Row]:

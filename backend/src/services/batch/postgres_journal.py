@@ -152,6 +152,18 @@ class PostgresStore(Store):
         if not self.is_there():
             raise self._none_there()
 
+    def is_worked_on(self) -> bool:
+        async def act(connection: Connection) -> bool:
+            table = self._queue(connection).qbe.settings.queue_table
+            return bool(
+                await connection.fetchval(
+                    f"SELECT EXISTS (SELECT FROM {table} WHERE status = 'picked' AND heartbeat > now() - $1::interval)",
+                    timedelta(seconds=HEARTBEAT_S),
+                )
+            )
+
+        return self._server.run(act)
+
     def batch(self) -> BatchRow:
         row = self._server.run(self._batch)
         self._max_jobs = row.max_jobs
@@ -197,7 +209,7 @@ class PostgresStore(Store):
             inputs = {row["key"]: json.loads(row["input"]) for row in known}
             for product in page:
                 if product.key in inputs and inputs[product.key] != dict(product.input):
-                    raise other_input(product, inputs[product.key])
+                    await self._correct(connection, product, inputs[product.key])
             new = [product for product in page if product.key not in inputs]
             ids = await connection.fetch(
                 "INSERT INTO product (key, line, input) "
@@ -209,6 +221,19 @@ class PostgresStore(Store):
             await self._enqueue(connection, [row["id"] for row in ids])
             added += len(ids)
         return added
+
+    async def _correct(self, connection: Connection, product: NewProduct, before: Mapping[str, Any]) -> None:
+        row = await connection.fetchrow(
+            "UPDATE product SET input = $2, line = $3 WHERE key = $1 AND state IN ('waiting', 'failed') "
+            "AND NOT EXISTS (SELECT FROM job WHERE job.product = product.id) "
+            "AND NOT EXISTS (SELECT FROM picture WHERE picture.product = product.id) RETURNING id",
+            product.key,
+            json.dumps(dict(product.input)),
+            product.line,
+        )
+        if row is None:
+            raise other_input(product, before)
+        await self._wait_again(connection, "id = $1 AND state = 'failed'", row["id"])
 
     def has_products(self) -> bool:
         return bool(self._value("SELECT EXISTS (SELECT FROM product)"))

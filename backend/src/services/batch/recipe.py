@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,8 @@ class Recipe(NamedTuple):
     command: str
     options: Values
     """For every product; its own options go before them."""
+    names: Sequence[str]
+    """The options that a row of the manifest may give."""
     read: Callable[[Values], Values]
     """A product's own options from a row of the manifest, where they may be texts. Raises InvalidInput."""
     make: Callable[[FalClient, Values, Path], Mapping[str, Any]]
@@ -88,8 +90,9 @@ def of_method(command: str, options: Values) -> Recipe:
     if command not in known:
         raise InvalidInput(f"The command {command[:100]!r} cannot be run over a catalogue. Known: {', '.join(known)}.")
     annotations = getattr(FalClient, command).__annotations__
-    read = partial(_read, {name: str(kind) for name, kind in annotations.items() if name not in NOT_OPTIONS})
-    return Recipe(command, read(options), read, partial(_make, command))
+    kinds = {name: str(kind) for name, kind in annotations.items() if name not in NOT_OPTIONS}
+    read = partial(_read, kinds)
+    return Recipe(command, read(options), tuple(kinds), read, partial(_make, command))
 
 
 def _make(method: str, client: FalClient, options: Values, folder: Path) -> Mapping[str, Any]:

@@ -84,9 +84,13 @@ class BatchDocument(TypedDict):
     """Of this run."""
     left_out: Kept[list[LeftOut]]
     """Lines of the manifest that cannot be used."""
+    ignored_columns: Kept[list[str]]
+    """Columns of the manifest that are no options of the command."""
     settled: Kept[SettledJobs | None]
     """With --settle."""
     planned: Kept[list[EstimatedCalls] | None]
     """With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost."""
+    worked_on: Kept[bool | None]
+    """With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it."""
     error: Failed[str] | None
     """Set when a product failed, or was not made."""

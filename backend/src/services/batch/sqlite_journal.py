@@ -76,6 +76,12 @@ CREATE TABLE picture (
     PRIMARY KEY (product, name)
 );
 """
+CORRECT = """
+UPDATE product SET input = ?, line = ?, state = 'waiting', result = NULL, result_bytes = 0, ended = NULL
+WHERE key = ? AND state IN ('waiting', 'failed')
+AND NOT EXISTS (SELECT 1 FROM job WHERE job.product = product.id)
+AND NOT EXISTS (SELECT 1 FROM picture WHERE picture.product = product.id)
+"""
 _JOB = "product, step, state, endpoint, args_hash, request_id, result, estimate, intent_at, number, told, over_by"
 _NOW = "(SELECT intents FROM batch)"
 
@@ -123,6 +129,16 @@ class SqliteStore(Store):
             raise self._none_there()
         self._connect()
 
+    def is_worked_on(self) -> bool:
+        try:
+            with open(self._folder / LOCK_NAME, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def batch(self) -> BatchRow:
         with self._reading() as sql:
             return self._row(sql)
@@ -153,7 +169,7 @@ class SqliteStore(Store):
                     row = (one.key, one.line, text)
                     sql.execute("INSERT INTO product (key, line, input) VALUES (?, ?, ?)", row)
                     added += 1
-                elif found[0] != text:
+                elif found[0] != text and not sql.execute(CORRECT, (text, one.line, one.key)).rowcount:
                     raise other_input(one, json.loads(found[0]))
         return added
 
@@ -344,7 +360,7 @@ class SqliteStore(Store):
     def _take_lock(self) -> None:
         try:
             self._held = open(self._folder / LOCK_NAME, "ab")  # noqa: SIM115 - held until `close`
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._held)
         except BlockingIOError as error:
             self.close()
             raise JournalError(
@@ -469,6 +485,15 @@ class SqliteStore(Store):
             "WHERE id = ? AND state = 'ambiguous'",
             (product,),
         )
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Raises BlockingIOError when another process keeps the file locked."""
+    for pause_s in (0.01, 0.1):  # `is_worked_on` holds it for a moment
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(pause_s)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _job_row(row: Sequence[Any]) -> JobRow:

@@ -33,6 +33,7 @@ OWN = {"save_dir", "out", ENV_FILE.name, TIMEOUT.name}
 NOT_PRICED = ("image", "image_url", "title", "facts", "prompt")
 """Options that do not change what a product costs."""
 NOT_WAITED_FOR = "any-llm-submit"
+MISSING = "Give it in the manifest, or in --options."
 TEXTS = ("text", "path")
 """Kinds of options whose values are texts in a CSV and elsewhere."""
 
@@ -73,12 +74,14 @@ def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Docu
         counts = batch.counts()
         _tell(client.call, counts)
         left_out = [bad._asdict() for bad in batch.bad_lines]
-        document = {**_document(output, counts), "left_out": left_out, "settled": _settled(batch)}
+        seen = {"left_out": left_out, "ignored_columns": batch.ignored_columns}
+        document = {**_document(output, counts), **seen, "settled": _settled(batch)}
         return {**document, **_failure(document, batch, ended)}
 
 
 def _document(output: Path, counts: Document) -> Document:
-    return {"output": str(output), **counts, "left_out": [], "settled": None, "planned": None, "error": None}
+    seen: Document = {"left_out": [], "ignored_columns": [], "settled": None, "planned": None, "worked_on": None}
+    return {"output": str(output), **counts, **seen, "error": None}
 
 
 def _settled(batch: Batch) -> Document | None:
@@ -134,7 +137,12 @@ def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
         store.look()
         if pause:
             store.set_paused(True)
-        return _document(output, {**counts_of(store), "seconds": 0.0})
+        counts, worked_on = counts_of(store), store.is_worked_on()
+        products = counts["products"]
+        if not worked_on:
+            # Whoever was making them was killed: they wait for the next run.
+            products |= {"waiting": products["waiting"] + products["running"], "running": 0}
+        return {**_document(output, {**counts, "seconds": 0.0}), "worked_on": worked_on}
     finally:
         store.close()
 
@@ -144,7 +152,7 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
     if values.get("input") is None:
         raise InvalidInput("--dry_run requires --input.", hint="--status tells what a batch has cost so far.")
     recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
-    manifest = Manifest(values["input"], recipe.read)
+    manifest = Manifest(values["input"], recipe.read, recipe.names)
     alike: dict[str, Values] = {}
     lines: dict[str, int] = {}
     counts: Counter[str] = Counter()
@@ -175,6 +183,7 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         "committed_usd": 0.0,
         "max_usd": values.get("max_usd"),
         "left_out": [bad._asdict() for bad in left_out],
+        "ignored_columns": manifest.ignored_columns,
         "planned": list(calls.values()),
     }
 
@@ -201,8 +210,16 @@ def _recipe_of(table: Mapping[str, Command], name: str, options: Values) -> Reci
     if not isinstance(options, Mapping):
         raise InvalidInput("--options must be one JSON object with the options of the command.")
     columns = tuple(option for option in command.options if option.name not in OWN)
-    read = partial(_read, columns)
-    return Recipe(name, read(options), read, partial(_make, command))
+    given = _read(columns, options)
+    read = partial(_read_row, command, columns, given)
+    return Recipe(name, given, tuple(option.name for option in columns), read, partial(_make, command))
+
+
+def _read_row(command: Command, columns: Sequence[Option], given: Values, row: Values) -> Document:
+    """A product's own options, with which and those of all products the command can run."""
+    values = _read(columns, row)
+    require(command.options, {**given, **values}, MISSING)
+    return values
 
 
 def _read(columns: Sequence[Option], row: Values) -> Document:
@@ -223,7 +240,7 @@ def _read(columns: Sequence[Option], row: Values) -> Document:
 def _make(command: Command, client: FalClient, options: Values, folder: Path) -> Document:
     names = {option.name for option in command.options}
     values = {**options, **({"save_dir": str(folder)} if "save_dir" in names else {})}
-    require(command.options, values, "Give it in the manifest, or in --options.")
+    require(command.options, values, MISSING)
     if command.handler is not None:
         return command.handler(client, values)
     return command.document(getattr(client, command.method)(**command.arguments(values)))
