@@ -104,7 +104,7 @@ def rows(products: int) -> Iterator[Mapping[str, Any]]:
 
 
 def recipe_of(command: str, options: Mapping[str, Any]) -> Recipe:
-    return Recipe(command, options, dict, make)
+    return Recipe(command, options, ("image", "title"), dict, make)
 
 
 def make(client: FalClient, options: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:

@@ -297,18 +297,19 @@ class PostgresStore(Store):
     def finish(self, product: int, state: ProductState, line: bytes) -> None:
         async def act(connection: Connection) -> None:
             # A machine that was taken for dead may bring what it made: it is paid for. Its failures are not wanted.
-            await connection.execute(
+            is_over = await connection.fetchval(
                 "UPDATE product SET state = $3, result = $4, owner = NULL, ended = nextval('ended') "
-                "WHERE id = $1 AND state IN ('waiting', 'running') AND (owner = $2 OR $3 = 'done')",
+                "WHERE id = $1 AND state IN ('waiting', 'running') AND (owner = $2 OR $3 = 'done') RETURNING true",
                 product,
                 self._owner,
                 state,
                 line,
             )
-            open_now = await connection.fetchval(
-                "SELECT state IN ('waiting', 'running') FROM product WHERE id = $1", product
-            )
-            if not open_now:
+            if not is_over:  # here, but perhaps elsewhere
+                is_over = await connection.fetchval(
+                    "SELECT state NOT IN ('waiting', 'running') FROM product WHERE id = $1", product
+                )
+            if is_over:
                 await self._queue(connection).log_jobs([(self._claimed[product], "successful", None)])
 
         self._server.run(act)
