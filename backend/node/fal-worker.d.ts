@@ -145,7 +145,7 @@ export interface RejectedPicture {
   fidelity?: Fidelity | null;
 }
 
-/** One rule, held against one picture. */
+/** One rule, checked on one picture. */
 export interface RuleResult {
   /** The name of the rule. */
   rule: string;
@@ -372,7 +372,7 @@ export interface PackshotImage {
   checks?: PictureCheck[];
 }
 
-/** One rule, held against one text. */
+/** One rule, checked on one text. */
 export interface TextRuleResult {
   /** The text: title, bullets, ...; `listing` when it is about all of them. */
   field: string;
@@ -1322,7 +1322,7 @@ export interface BackgroundOptions {
   save_dir?: string | null;
   /** The file to save the picture in; it gets the extension of its type (default: not saved). */
   out?: string | null;
-  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  /** Compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
   fidelity?: string | null;
   /** Check each saved picture against the rules of the places in --for (default: false). */
   check?: boolean | null;
@@ -1431,7 +1431,7 @@ export interface GenerateMultipleBgOptions {
   placement?: string | null;
   /** A folder to save the pictures in (default: not saved). */
   save_dir?: string | null;
-  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  /** Compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
   fidelity?: string | null;
   /** Check each saved picture against the rules of the places in --for (default: false). */
   check?: boolean | null;
@@ -1502,7 +1502,7 @@ export interface WorkflowOptions {
   packshot?: boolean | null;
   /** Also write the texts for the places, in the language of the description (default: false). */
   listing?: boolean | null;
-  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  /** Compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
   fidelity?: string | null;
   /** Check each saved picture against the rules of the places in --for (default: false). */
   check?: boolean | null;

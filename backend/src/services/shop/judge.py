@@ -38,7 +38,7 @@ ORDER = ("not_checked", "fail", "warn", "pass")
 
 
 class Likeness(TypedDict, total=False):
-    """A picture that a model made, held against the product."""
+    """A picture that a model made, compared with the product."""
 
     generated: SavedPicture | None
     """The picture as the model made it; None when it could not be saved."""
@@ -99,7 +99,7 @@ class Standard(NamedTuple):
 
 
 class Product(NamedTuple):
-    """What pictures are held against."""
+    """What pictures are compared with."""
 
     pixels: Pixels
     """RGBA."""

@@ -37,7 +37,7 @@ EXTENSIONS = {
 
 
 class RuleResult(TypedDict):
-    """One rule, held against one picture."""
+    """One rule, checked on one picture."""
 
     rule: str
     """The name of the rule."""

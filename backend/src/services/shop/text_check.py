@@ -35,7 +35,7 @@ CHECKED_FIELDS = (*FIELDS, "title_differentiation")
 
 
 class TextRuleResult(TypedDict):
-    """One rule, held against one text."""
+    """One rule, checked on one text."""
 
     field: str
     """The text: title, bullets, ...; `listing` when it is about all of them."""

@@ -99,8 +99,8 @@ CHECK = Option(
 FIDELITY = Option(
     "fidelity",
     "text",
-    "hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as "
-    "lock, and make a picture that fails once more, which is billed too) (default: off)",
+    "compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry "
+    "(as lock, and make a picture that fails once more, which is billed too) (default: off)",
 )
 FREE = ("save_dir", "out", "report", "check", "fidelity", "packshot")
 """Options about pictures that are there; that one may be made again, an estimate does not count."""

@@ -1,8 +1,8 @@
-"""What picture commands do on request with the pictures that they saved: hold them against the product and against the
-rules of places, and make packshots and a listing beside them.
+"""What picture commands do on request with saved pictures: compare them with the product, check them against the rules
+of places, and make packshots and a listing.
 
-Nothing here makes a command fail whose pictures are there: what fails is listed in the document's `errors`, since the
-rest is paid for.
+Nothing here fails a command whose pictures are there: failures are listed in the document's `errors`, since the
+pictures are paid for.
 """
 
 from __future__ import annotations
