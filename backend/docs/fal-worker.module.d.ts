@@ -157,7 +157,7 @@ export interface Webhook {
   readonly repeat: boolean;
   /** As it came. */
   readonly body: Uint8Array;
-  /** The body. Throws a FalError (`bad_output`) when it is no JSON object. */
+  /** The body. Throws a FalError (`bad_output`) when it is not a JSON object. */
   json(): WebhookBody;
   /** Let fal's next delivery of the job count as the first: for a server that could not deal with this one. */
   forget(): void;
@@ -165,7 +165,7 @@ export interface Webhook {
 
 /**
  * What fal has signed; `body` is the request's raw bytes. Rejects with a FalError: `webhook_rejected` (answer 401),
- * `fal_unavailable` when fal's keys cannot be had (answer 503), `invalid_input`.
+ * `fal_unavailable` when fal's keys are not available (answer 503), `invalid_input`.
  */
 export function verifyFalWebhook(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
 

@@ -145,7 +145,7 @@ export interface RejectedPicture {
   fidelity?: Fidelity | null;
 }
 
-/** One rule, held against one picture. */
+/** One rule, checked on one picture. */
 export interface RuleResult {
   /** The name of the rule. */
   rule: string;
@@ -372,7 +372,7 @@ export interface PackshotImage {
   checks?: PictureCheck[];
 }
 
-/** One rule, held against one text. */
+/** One rule, checked on one text. */
 export interface TextRuleResult {
   /** The text: title, bullets, ...; `listing` when it is about all of them. */
   field: string;
@@ -1165,7 +1165,7 @@ export type ProgressEvent = StepStarted | StepDone | StepFailed | QueueEvent | L
 export interface AnyLlmCompleteOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  /** The model, by its OpenRouter name; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
@@ -1190,7 +1190,7 @@ export interface AnyLlmCompleteOptions {
 export interface AnyLlmEnterpriseOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  /** The model, by its OpenRouter name; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
@@ -1215,7 +1215,7 @@ export interface AnyLlmEnterpriseOptions {
 export interface AnyLlmStreamOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  /** The model, by its OpenRouter name; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
@@ -1238,7 +1238,7 @@ export interface AnyLlmStreamOptions {
 export interface AnyLlmSubmitOptions {
   /** The prompt. */
   prompt: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  /** The model, by its OpenRouter name; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
@@ -1300,7 +1300,7 @@ export interface BackgroundOptions {
   ref_image_url?: string | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
-  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  /** An existing cut-out of the product: a path or a URL; nothing is cut out (default: none). */
   cutout?: string | null;
   /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
@@ -1318,15 +1318,15 @@ export interface BackgroundOptions {
   original_quality?: boolean | null;
   /** Where the product stands: original, or a place such as bottom_center (default: up to the model). */
   placement?: string | null;
-  /** A folder to save the picture in (default: not saved). */
+  /** The folder to save the picture in (default: not saved). */
   save_dir?: string | null;
-  /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
+  /** The file to save the picture in; it gets the extension of its type (default: not saved). */
   out?: string | null;
-  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  /** Compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
   fidelity?: string | null;
-  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  /** Check each saved picture against the rules of the places in --for (default: false). */
   check?: boolean | null;
-  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  /** The places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
@@ -1343,13 +1343,13 @@ export interface RemoveBackgroundOptions {
   image?: string | null;
   /** An http(s) URL or a data URI of the photo, in place of --image (default: none). */
   image_url?: string | null;
-  /** A folder to save the picture in (default: not saved). */
+  /** The folder to save the picture in (default: not saved). */
   save_dir?: string | null;
-  /** The file to save the picture in; it gets the extension of what it is (default: not saved). */
+  /** The file to save the picture in; it gets the extension of its type (default: not saved). */
   out?: string | null;
-  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  /** Check each saved picture against the rules of the places in --for (default: false). */
   check?: boolean | null;
-  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  /** The places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
@@ -1366,7 +1366,7 @@ export interface AnalyzeProductOptions {
   image?: string | null;
   /** An http(s) URL or a data URI of the photo, in place of --image (default: none). */
   image_url?: string | null;
-  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  /** The model, by its OpenRouter name; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** 0 to 2 (default: 0.7, for analyze-product 0.3). */
   temperature?: number | null;
@@ -1385,7 +1385,7 @@ export interface GenerateBgPromptOptions {
   categories: Categories | Record<string, string>;
   /** The style of the background. */
   style_type: string;
-  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  /** The model, by its OpenRouter name; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
@@ -1411,7 +1411,7 @@ export interface GenerateMultipleBgOptions {
   })[] | null;
   /** Cut the product out first (default: true). */
   remove_bg?: boolean | null;
-  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  /** An existing cut-out of the product: a path or a URL; nothing is cut out (default: none). */
   cutout?: string | null;
   /** 0 to 2147483647; the same inputs and seed give the same picture (default: up to the model). */
   seed?: number | null;
@@ -1431,11 +1431,11 @@ export interface GenerateMultipleBgOptions {
   placement?: string | null;
   /** A folder to save the pictures in (default: not saved). */
   save_dir?: string | null;
-  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  /** Compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
   fidelity?: string | null;
-  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  /** Check each saved picture against the rules of the places in --for (default: false). */
   check?: boolean | null;
-  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  /** The places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
@@ -1474,7 +1474,7 @@ export interface WorkflowOptions {
   length?: number | null;
   /** What is known of the product, such as {"material": "ceramic", "size": "350 ml"} (default: none). */
   facts?: Record<string, string | number | boolean | (string | number | boolean)[]> | null;
-  /** The product's cut-out that is there already: a path or a URL; nothing is cut out (default: none). */
+  /** An existing cut-out of the product: a path or a URL; nothing is cut out (default: none). */
   cutout?: string | null;
   /** Make a photo of over 4,096 pixels a side or over 8 MB smaller; requires Pillow (default: false). */
   shrink?: boolean | null;
@@ -1502,11 +1502,11 @@ export interface WorkflowOptions {
   packshot?: boolean | null;
   /** Also write the texts for the places, in the language of the description (default: false). */
   listing?: boolean | null;
-  /** Hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
+  /** Compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry (as lock, and make a picture that fails once more, which is billed too) (default: off). */
   fidelity?: string | null;
-  /** Hold each saved picture against the rules of the places of --for (default: false). */
+  /** Check each saved picture against the rules of the places in --for (default: false). */
   check?: boolean | null;
-  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  /** The places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** Print fal's log lines to stderr (default: false). */
   with_logs?: boolean | null;
@@ -1521,11 +1521,11 @@ export interface WorkflowOptions {
 export interface PackshotOptions {
   /** The photo: a local path or a URL. */
   image?: string | null;
-  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  /** The places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** The folder for the pictures (default: the current folder). */
   save_dir?: string | null;
-  /** The product's cut-out that is there already, a PNG or WebP: nothing is paid (default: none). */
+  /** An existing cut-out of the product, a PNG or WebP: nothing is paid (default: none). */
   cutout?: string | null;
   /** A colour such as #F4F1EC, or the path of a picture (default: #FFFFFF). */
   background?: string | null;
@@ -1539,9 +1539,9 @@ export interface PackshotOptions {
   format?: string | null;
   /** With a soft shadow below the product (default: false). */
   shadow?: boolean | null;
-  /** Hold each picture against the rules of its place (default: false). */
+  /** Check each picture against the rules of its place (default: false). */
   check?: boolean | null;
-  /** What the files are named after (default: the photo's own name). */
+  /** The base name of the files (default: the photo's own name). */
   name?: string | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
   max_usd?: number | null;
@@ -1554,9 +1554,9 @@ export interface PackshotOptions {
 export interface CheckImageOptions {
   /** The picture file. */
   image: string;
-  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  /** The places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for: string;
-  /** The day whose rules hold, such as 2027-01-31 (default: today). */
+  /** The day whose rules apply, such as 2027-01-31 (default: today). */
   on?: string | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
@@ -1573,7 +1573,7 @@ export interface ListingOptions {
   title?: string | null;
   /** What is known of the product, such as {"material": "ceramic", "size": "350 ml"} (default: none). */
   facts?: Record<string, string | number | boolean | (string | number | boolean)[]> | null;
-  /** The places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
+  /** The places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none). */
   for?: string | null;
   /** The languages, such as Turkish,English (default: Turkish). */
   languages?: string | null;
@@ -1581,7 +1581,7 @@ export interface ListingOptions {
   tone?: string | null;
   /** About how many words the description has, 10 to 2,000 (default: 80). */
   length?: number | null;
-  /** The model, by its name at OpenRouter; it is never replaced by another (default: see doctor). */
+  /** The model, by its OpenRouter name; it is never replaced by another (default: see doctor). */
   model?: string | null;
   /** US dollars that the command may cost; it is refused before anything is sent if it is expected to cost more (default: no limit). */
   max_usd?: number | null;
@@ -1612,11 +1612,11 @@ export interface BatchOptions {
   journal?: string | null;
   /** First look for jobs in doubt among fal's past requests (default: false). */
   settle?: boolean | null;
-  /** Only tell how far the batch is (default: false). */
+  /** Only show how far the batch is (default: false). */
   status?: boolean | null;
   /** Only ask the process that works on the batch to end; its jobs have 10 s (default: false). */
   pause?: boolean | null;
-  /** Only tell the calls and what they would cost (default: false). */
+  /** Only show the calls and what they would cost (default: false). */
   dry_run?: boolean | null;
   /** Begin more than 50 products without a question (default: false). */
   yes?: boolean | null;
@@ -1647,11 +1647,11 @@ export interface EstimateOptions {
 }
 
 export interface DoctorOptions {
-  /** Compare fal with what this library takes it to be, with free reads only (default: false). */
+  /** Compare fal with what this library expects, with free reads only (default: false). */
   live?: boolean | null;
-  /** With --live: also try one of each job, for so many US dollars at most (default: none). */
+  /** With --live: also try one job of each kind, for at most this many US dollars (default: none). */
   spend?: number | null;
-  /** With --live: a folder for what fal answered, one file a fact (default: not kept). */
+  /** With --live: a folder for fal's answers, one file per fact (default: not kept). */
   recordings?: string | null;
   /** Seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110). */
   timeout?: number | null;
@@ -2202,7 +2202,7 @@ export interface Webhook {
   readonly repeat: boolean;
   /** As it came. */
   readonly body: Uint8Array;
-  /** The body. Throws a FalError (`bad_output`) when it is no JSON object. */
+  /** The body. Throws a FalError (`bad_output`) when it is not a JSON object. */
   json(): WebhookBody;
   /** Let fal's next delivery of the job count as the first: for a server that could not deal with this one. */
   forget(): void;
@@ -2210,7 +2210,7 @@ export interface Webhook {
 
 /**
  * What fal has signed; `body` is the request's raw bytes. Rejects with a FalError: `webhook_rejected` (answer 401),
- * `fal_unavailable` when fal's keys cannot be had (answer 503), `invalid_input`.
+ * `fal_unavailable` when fal's keys are not available (answer 503), `invalid_input`.
  */
 export function verifyFalWebhook(headers: WebhookHeaders, body: Uint8Array | ArrayBuffer): Promise<Webhook>;
 

@@ -820,7 +820,7 @@ export class WebhookVerifier {
     const keys = await this.#keys.current();
     // Several spellings and keys, none of them secret: the first that fits is enough.
     if (!fits(claim, keys) && !fits(claim, await this.#keys.renewed(keys))) {
-      throw rejected("The signature of the webhook is not fal's for this body.", 'bad_signature');
+      throw rejected("The webhook's signature is not fal's for this body.", 'bad_signature');
     }
     return new Webhook(claim, this.#remember(claim.requestId), () => this.#seen.delete(claim.requestId));
   }
@@ -859,7 +859,7 @@ class Webhook {
   json() {
     const document = parsed(this.body.toString('utf8'));
     if (isObject(document)) return document;
-    throw failed('bad_output', "The webhook's body is no JSON object.", { request_id: this.requestId });
+    throw failed('bad_output', "The webhook's body is not a JSON object.", { request_id: this.requestId });
   }
 
   forget() {
@@ -903,7 +903,7 @@ class WebhookKeys {
     if (!this.#problem) return;
     // What fetch says itself is only that it failed.
     const why = this.#problem.cause?.message ?? this.#problem.message;
-    throw failed('fal_unavailable', `fal's webhook keys cannot be had: ${why}`, {
+    throw failed('fal_unavailable', `fal's webhook keys are not available: ${why}`, {
       retryable: true,
       hint: 'Answer 503: fal delivers the webhook again.',
       cause: this.#problem,
@@ -949,7 +949,7 @@ async function readKeys() {
 /** The Ed25519 keys of a JWKS document; others are passed over. */
 function publicKeys(text) {
   const rows = parsed(text)?.keys;
-  if (!Array.isArray(rows)) throw new Error(`${KEYS_URL} does not hold a JWKS document.`);
+  if (!Array.isArray(rows)) throw new Error(`${KEYS_URL} does not contain a JWKS document.`);
   const found = [];
   for (const { kty, crv, x } of rows.filter(isObject)) {
     if (kty !== 'OKP' || crv !== 'Ed25519') continue;
@@ -959,7 +959,7 @@ function publicKeys(text) {
       // Not a key: there may be another one.
     }
   }
-  if (!found.length) throw new Error(`${KEYS_URL} holds no Ed25519 key.`);
+  if (!found.length) throw new Error(`${KEYS_URL} contains no Ed25519 key.`);
   return found.slice(0, MAX_KEYS);
 }
 
@@ -972,7 +972,7 @@ function claimOf(headers, body) {
   const found = webhookHeaders(headers);
   const missing = [...FORMS.keys()].filter((name) => !found.get(name));
   if (missing.length) {
-    throw rejected(`The request has no ${missing.join(', ')}: it is no webhook of fal's.`, 'missing_header');
+    throw rejected(`The request has no ${missing.join(', ')}: it is not a webhook from fal.`, 'missing_header');
   }
   for (const [name, form] of FORMS) {
     if (!form.test(found.get(name))) throw rejected(`${name} is not what fal sends.`, 'malformed_header');

@@ -587,7 +587,7 @@ def test_a_csv_as_excel_writes_it_is_read(tmp_path: Path) -> None:
     good, bad = read(path)
     assert good == [("A-1", 2, {"image": str(tmp_path / "a.jpg"), "title": 'Kupa; "beyaz"\r\n350 ml'})]
     assert [(line.line, line.error.split(".")[0]) for line in bad] == [
-        (4, "The key must be a text that is not empty, such as a SKU"),
+        (4, "key must be a non-empty string, such as a SKU"),
         (6, "The line has 4 cells, and the first line names 3"),
     ]
 
@@ -684,12 +684,12 @@ def test_a_shops_own_columns_are_ignored_and_named(quick: Sandbox, rows: Any, ou
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        ("key,image,langauge", "'langauge' is no option. Did you mean language?"),
-        ("key,image,Style", "'Style' is no option. Did you mean styles?"),
+        ("key,image,langauge", "'langauge' is not an option. Did you mean language?"),
+        ("key,image,Style", "'Style' is not an option. Did you mean styles?"),
         ("key,image,Image", "'image' and 'Image' are both the option image"),
-        ("Handle,Title,Image Src", "names no column 'key', but Handle, Title, Image Src"),
+        ("Handle,Title,Image Src", "has no column 'key', only Handle, Title, Image Src"),
         ("key,Image Src,Title", "Line 2: The command requires --image"),
-        ("key,image,image", "names the columns image twice"),
+        ("key,image,image", "columns appear twice in the first line: image"),
     ],
 )
 def test_columns_that_would_make_the_wrong_pictures_are_refused_before_anything_is_sent(

@@ -205,7 +205,7 @@ def test_a_data_uri_that_fal_would_refuse_for_its_size_is_not_sent(
 @pytest.mark.parametrize(
     ("styles", "words"),
     [
-        ([], "not empty"),
+        ([], "non-empty"),
         ({}, "must be a list"),
         ("Studio", "must be a list"),
         (5, "must be a list"),

@@ -335,7 +335,7 @@ def test_a_reference_picture_stands_in_for_the_prompt(
 ) -> None:
     with at(endpoint) as client:
         client.background_replace(photo_url, ref_image_url=photo_url, remove_bg=False)
-        with pytest.raises(InvalidInput, match="exclude each other"):
+        with pytest.raises(InvalidInput, match="not both"):
             client.background_replace(photo_url, prompt="oak", ref_image_url=photo_url, remove_bg=False)
     assert inputs(box, endpoint) == [{"image_url": photo_url, "ref_image_url": photo_url}]
 

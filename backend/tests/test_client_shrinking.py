@@ -291,7 +291,7 @@ def test_without_pillow_the_error_says_what_to_install(
 
 
 def test_a_url_is_not_made_smaller(box: Sandbox, client: FalClient) -> None:
-    with pytest.raises(InvalidInput, match="Leave it out for a URL"):
+    with pytest.raises(InvalidInput, match="Omit it for a URL"):
         client.product_workflow("https://v3.fal.media/files/a/mug.jpg", shrink=True)
     assert box.journal() == []
 

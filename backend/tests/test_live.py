@@ -267,7 +267,7 @@ def test_what_costs_more_than_it_should_leaves_the_rest_out(
     box.fault("job", endpoint=CUTOUT, output=PICTURE)
     box.fault("result", endpoint=CUTOUT, headers={"x-fal-billable-units": "9"})
     document = examine_live(client, 0.2, None, None)
-    assert "It was left out" in by_name(document["live"]["facts"], "fact")["background"]["live"]
+    assert "Skipped" in by_name(document["live"]["facts"], "fact")["background"]["live"]
     assert [job["endpoint"] for job in box.ledger()["jobs"]] == [CUTOUT]
     assert document["error"] is not None
 
@@ -514,7 +514,7 @@ def test_a_folder_that_cannot_be_written_in_is_refused_before_anything_is_asked(
     box: Sandbox, client: FalClient, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InvalidInput, match="cannot be written in"):
+    with pytest.raises(InvalidInput, match="cannot be written to"):
         examine_live(client, 0.2, str(tmp_path / "file"), None)
     assert box.journal() == []
 

@@ -132,7 +132,7 @@ def test_a_body_is_verified_as_it_came_whatever_it_holds(body: bytes, fal: Fal, 
 
 def test_a_body_that_is_no_object_is_told_when_it_is_read(fal: Fal, verifier: WebhookVerifier) -> None:
     webhook = verifier.verify(signed(fal.key, b"[1]"), b"[1]")
-    with pytest.raises(BadOutput, match="no JSON object"):
+    with pytest.raises(BadOutput, match="not a JSON object"):
         webhook.json()
 
 

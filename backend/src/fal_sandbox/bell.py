@@ -1,4 +1,4 @@
-"""A bell: rung on every change of one thing, and waited for without polling."""
+"""A bell that is rung on every change, so that others can wait for it without polling."""
 
 from __future__ import annotations
 

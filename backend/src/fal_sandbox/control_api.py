@@ -1,4 +1,4 @@
-"""The sandbox's own prefix, `/_sandbox/`: the abilities of `server.Sandbox` for other processes."""
+"""The sandbox's own prefix, `/_sandbox/`: the methods of `server.Sandbox` for other processes."""
 
 from __future__ import annotations
 

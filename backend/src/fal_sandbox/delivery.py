@@ -1,4 +1,4 @@
-"""How an answer goes out over aiohttp, whole or as a fault wants it: late, cut, mangled, or not at all.
+"""Sends an answer over aiohttp, intact or as a fault demands: late, cut, mangled, or not at all.
 
 aiohttp sends a whole response, or a stream, and knows neither. Without a fault `_send` hands over to it; all else here
 belongs to one of the faults: `drop`, `delay`, `silent`, `headers_first`, `garbage`, `cut`, `accept`.

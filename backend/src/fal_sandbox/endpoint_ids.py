@@ -1,4 +1,4 @@
-"""What an endpoint id means to fal: the application is its first two segments, the rest a path inside it."""
+"""Endpoint ids as fal reads them: the first two segments name the application, the rest is a path inside it."""
 
 from __future__ import annotations
 

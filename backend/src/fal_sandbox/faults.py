@@ -1,4 +1,4 @@
-"""Scripted faults: what to do to which request, taken first in, first out.
+"""Scripted faults: which request to disturb and how, first in, first out.
 
 A fault names a stage (one kind of request, `any`, or `job` for the life of a job) and one action. How an
 action is carried out on the wire is delivery's business, what it does to a job is the jobs' business.

@@ -1,4 +1,4 @@
-"""The files of the CDN and the uploads that are still under way, bounded in bytes: the oldest go first.
+"""The files of the CDN and unfinished uploads, bounded in bytes: the oldest are dropped first.
 
 A file is kept as the chunks it came in, so a large one is never copied. Who may upload and what the routes
 look like is storage_api's business.

@@ -1,4 +1,4 @@
-"""A picture in another frame, size, form or file type than it was made in.
+"""Changes a picture's frame, size or file type.
 
 Imported on first use, as everything that needs OpenCV.
 """

@@ -1,4 +1,4 @@
-"""Which host names the sandbox answers for, and which of fal's services stands behind each.
+"""The host names that the sandbox answers for, and the fal service behind each.
 
 Anything not named here is foreign: the proxy refuses it, because the sandbox never reaches out.
 """

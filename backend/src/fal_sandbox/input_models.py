@@ -1,4 +1,4 @@
-"""The inputs of the endpoints as pydantic models: fal's apps are FastAPI, which checks with the same.
+"""The inputs of the endpoints as pydantic models, because fal's apps are FastAPI and check inputs the same way.
 
 As there, a number may come as a string that spells it, and unknown fields pass. Names, defaults, enums and ranges are
 those of each endpoint's page, in short at https://fal.ai/models/ENDPOINT/llms.txt; those of `fal-ai/any-llm`, which is

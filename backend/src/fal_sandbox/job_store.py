@@ -1,4 +1,4 @@
-"""The jobs themselves, and the shelf they are kept on: bounded in number and bytes, the oldest ended ones go first.
+"""The jobs, bounded in number and bytes: the oldest finished ones are dropped first.
 
 What happens to a job is runner's business, what is said about it over HTTP that of queue_api and direct_api.
 """

@@ -1,4 +1,4 @@
-"""Who may call: the key checks fal makes, by rule instead of by account.
+"""Checks keys as fal does, by rule instead of by account.
 
 Every well-formed `id:secret` is a key, but for three ids that stand for fal's refusals: `bad` (nobody has
 it), `broke` (no balance left) and `noscope` (may not call models). At the CDN only the sandbox's own upload

@@ -1,4 +1,4 @@
-"""The ledger: how many jobs were accepted, how they ended, and what fal would have charged for.
+"""The ledger: how many jobs were accepted, how they ended, and what fal would have billed.
 
 It counts on its own, so the figures stay right when old jobs are no longer kept.
 """

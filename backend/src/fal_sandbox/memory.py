@@ -1,4 +1,4 @@
-"""What the sandbox knows at one moment: settings, jobs, files, figures, and what was scripted.
+"""The state of the sandbox at one moment: settings, jobs, files, counters and scripts.
 
 Lives on one loop's thread: only `changed` may be used from outside. What acts on it stands in runner, webhooks
 and state.

@@ -1,4 +1,4 @@
-"""What an endpoint runs: from checked fields to the output object fal would give.
+"""Runs an endpoint: turns checked fields into the output that fal would return.
 
 The pictures and texts themselves are made elsewhere (`pictures`, `texts`, `samples`), imported on first use
 and beside the loop. Every output says `sandbox`, so that nobody takes it for a model's, and in `sandbox_remarks` what

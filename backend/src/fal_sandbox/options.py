@@ -1,4 +1,4 @@
-"""Settings and faults are pydantic models: what does not fit them is refused in one sentence."""
+"""Base of the settings and faults, which are pydantic models: refuses wrong values in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a request to an accepted job: the checks fal makes before it takes one in.
+"""From a request to an accepted job: the checks that fal makes before it accepts one.
 
 The input itself is checked when the job runs, as on a runner; only a body that is no JSON is refused here.
 """

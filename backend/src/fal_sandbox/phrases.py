@@ -1,4 +1,4 @@
-"""The words of the scripted texts: products, and the sentences about them in eleven languages.
+"""The phrases of the scripted texts: products, and sentences about them in eleven languages.
 
 Nouns come with "this" in the right form, and the sentences are built so that nothing else has to agree with them.
 Which sentence is used is decided in `texts.py`.

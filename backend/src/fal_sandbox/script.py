@@ -1,4 +1,4 @@
-"""Words put into the models' mouths: texts that replace the scripted answer, first in, first out."""
+"""Texts that a test puts in place of the models' answers, first in, first out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A running sandbox: the loop in a thread of its own, and everything a test wants of it.
+"""A running sandbox: its loop in a thread of its own, and the methods that tests use.
 
 The same abilities exist over HTTP under `/_sandbox/` (control_api), for programs in other processes.
 """

@@ -1,4 +1,4 @@
-"""How large a picture is to be: fal's names for sizes, width and height, aspect ratios and resolutions."""
+"""The size of a picture: fal's names for sizes, width and height, aspect ratios and resolutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole of a running sandbox: its memory, what acts on it, and the operations that its two doors share.
+"""A running sandbox as a whole: its memory, what acts on it, and the operations that HTTP and Python share.
 
 The doors are `server.Sandbox` and control_api.
 """

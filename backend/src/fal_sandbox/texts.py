@@ -1,4 +1,4 @@
-"""Scripted answers of the sandbox's language endpoints: honest stand-ins, the same for the same question.
+"""Scripted answers of the sandbox's language endpoints: stand-ins, always the same for the same question.
 
 `answer` looks at what is asked (outside of any tags), then at the data (inside the tags) and the pictures:
 

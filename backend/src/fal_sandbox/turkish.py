@@ -1,4 +1,4 @@
-"""What the sandbox says in Turkish, and how it knows that it was spoken to in Turkish."""
+"""The sandbox's Turkish texts, and how it recognises a Turkish question."""
 
 from __future__ import annotations
 

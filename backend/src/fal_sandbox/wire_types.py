@@ -1,4 +1,4 @@
-"""Names for what has no narrower type on the wire."""
+"""Type names for values that have no narrower type on the wire."""
 
 from __future__ import annotations
 

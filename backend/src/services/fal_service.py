@@ -549,7 +549,7 @@ class FalClient:
         if ref_image_url is None:
             prompt = arguments.text(prompt, "prompt")
         elif prompt is not None:
-            raise InvalidInput("prompt and ref_image_url exclude each other. Omit one of them.")
+            raise InvalidInput("Pass prompt or ref_image_url, not both.")
         remove_bg = arguments.flag(remove_bg, "remove_bg")
         options = arguments.picture_options(
             seed=seed,
@@ -803,7 +803,7 @@ class FalClient:
         """
         name, folder = arguments.optional_text(name, "name"), arguments.folder(directory, "directory")
         if not isinstance(result, Mapping):
-            raise InvalidInput("result must be what a method that makes pictures returned.")
+            raise InvalidInput("result must be the result of a method that makes pictures.")
         with self._call(timeout) as call:
             return self._parts().downloads.save_result(call, result, folder, name)
 

@@ -1,4 +1,4 @@
-"""How the pages that are made for people look: their colours by day and by night, and what of a text they show."""
+"""The shared look of the HTML pages, in light and dark, and how they show text safely."""
 
 from __future__ import annotations
 

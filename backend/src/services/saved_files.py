@@ -1,4 +1,4 @@
-"""Saves what a client makes: each picture as soon as it is there, and a workflow's original.
+"""Saves results: each picture as soon as it is made, and a workflow's original photo.
 
 What was paid for is kept: a picture is saved while the others are still being made. When the call is stopped or runs
 out of time, downloads may take a moment longer. A picture that the call's journal knows, and that is still there, is
@@ -93,7 +93,7 @@ class SavedPicture:
         if out is not None:
             path = Path(out)
             if not path.name or out.endswith(("/", os.sep)) or path.is_dir():
-                raise InvalidInput(f"--out must be the path of a file, not {out!r}. For a folder there is --save_dir.")
+                raise InvalidInput(f"--out must be the path of a file, not {out!r}. For a folder use --save_dir.")
             self._stem = name = _utf8(path.stem if path.suffix.lower() in KNOWN_SUFFIXES else path.name)
             self._folder = _writable("out", str(path.parent))
         else:

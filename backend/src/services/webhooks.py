@@ -1,4 +1,4 @@
-"""fal's webhooks: whether a request to your server comes from fal, is unchanged, and is new.
+"""Verifies fal's webhooks: that a request to your server comes from fal, unchanged and recently.
 
 fal signs each delivery with Ed25519 over four lines: the request id, the user id, the time in Unix seconds and the
 SHA-256 of the raw body in hex. It publishes its keys at KEYS_URL, and delivers again whatever is not answered with a
@@ -97,7 +97,7 @@ class Webhook:
         except (ValueError, RecursionError) as error:
             raise BadOutput("The webhook's body is not JSON.", request_id=self.request_id, retryable=False) from error
         if not isinstance(document, dict):
-            raise BadOutput("The webhook's body is no JSON object.", request_id=self.request_id, retryable=False)
+            raise BadOutput("The webhook's body is not a JSON object.", request_id=self.request_id, retryable=False)
         return document
 
     def forget(self) -> None:
@@ -157,7 +157,7 @@ class WebhookVerifier:
         keys = self._keys.current()
         # Several spellings and keys, none of them secret: the first that fits is enough.
         if not claim.fits(keys) and not claim.fits(self._keys.renewed(keys)):
-            raise WebhookRejected("The signature of the webhook is not fal's for this body.", "bad_signature")
+            raise WebhookRejected("The webhook's signature is not fal's for this body.", "bad_signature")
         repeat = self._remember(claim.request_id)
         return Webhook(claim.request_id, claim.user_id, claim.timestamp, repeat, bytes(body), self._forget)
 
@@ -166,7 +166,9 @@ class WebhookVerifier:
         if late_s > TOLERANCE_S:
             raise WebhookRejected(f"The webhook is {late_s} s old; fal sends it again with a new time.", "too_old")
         if -late_s > TOLERANCE_S:
-            raise WebhookRejected(f"The webhook is dated {-late_s} s ahead. Set this machine's clock.", "too_new")
+            raise WebhookRejected(
+                f"The webhook is dated {-late_s} s in the future. Set this machine's clock.", "too_new"
+            )
 
     def _remember(self, request_id: str) -> bool:
         with self._lock:
@@ -232,7 +234,7 @@ class _Keys:
                 self._ended += 1
         if self._problem:
             raise FalUnavailable(
-                f"fal's webhook keys cannot be had: {self._problem}",
+                f"fal's webhook keys are not available: {self._problem}",
                 hint="Answer 503: fal delivers the webhook again.",
             )
 
@@ -262,7 +264,9 @@ def _claim(headers: Headers, body: bytes) -> _Claim:
         raise InvalidInput(f"body must be the raw bytes of the request, not {kind}. Read it before any parser does.")
     found = _found(headers)
     if missing := [name for name in _WANTED if not found.get(name)]:
-        raise WebhookRejected(f"The request has no {', '.join(missing)}: it is no webhook of fal's.", "missing_header")
+        raise WebhookRejected(
+            f"The request has no {', '.join(missing)}: it is not a webhook from fal.", "missing_header"
+        )
     for name, form in ((TIMESTAMP, _DIGITS), (SIGNATURE, _HEX)):
         if not form.fullmatch(found[name]):
             raise WebhookRejected(f"{name} is not what fal sends.", "malformed_header")
@@ -334,9 +338,9 @@ def _public_keys(document: bytes) -> tuple[Ed25519PublicKey, ...]:
         rows = json.loads(document)["keys"]
         found = [key for row in rows if (key := _key_bytes(row)) is not None]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BadOutput(f"{KEYS_URL} does not hold a JWKS document.") from error
+        raise BadOutput(f"{KEYS_URL} does not contain a JWKS document.") from error
     if not found:
-        raise BadOutput(f"{KEYS_URL} holds no Ed25519 key.")
+        raise BadOutput(f"{KEYS_URL} contains no Ed25519 key.")
     return tuple(Ed25519PublicKey.from_public_bytes(key) for key in found[:MAX_KEYS])
 
 

@@ -1,4 +1,4 @@
-"""What is seen behind the table: a studio wall, a room, a garden, a beach, darkness.
+"""The backdrop behind the table: a studio wall, a room, a garden, a beach, darkness.
 
 Painted small and out of focus, as floats that may exceed 1 where a window or a lamp shines. The bottom row is the
 table's far edge. `light` is the side the light comes from: -1 left, 1 right.

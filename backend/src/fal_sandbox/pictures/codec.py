@@ -1,4 +1,4 @@
-"""Bytes to pixels and back: the only place that knows about file formats.
+"""Bytes to pixels and back: the only module that knows about file formats.
 
 What the pixels show is the business of the other modules.
 """

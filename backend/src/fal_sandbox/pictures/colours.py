@@ -1,4 +1,4 @@
-"""What vision can say of a photo without a model: the product's colours by name, and its kind where it shows."""
+"""What code can see in a photo without a model: the product's colours by name, and its kind if the outline shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Product photo in, product on nothing out: the sandbox's stand-in for a background remover.
+"""Cuts a product out of its photo: the sandbox's stand-in for a background remover.
 
 `mask.py` finds the object, `edges.py` makes its edge presentable. A photo that already has a transparent
 background keeps it: its alpha channel is the mask.

@@ -1,4 +1,4 @@
-"""What speaks for object and what for background, pixel by pixel, before any segmentation.
+"""Evidence for object and for background, pixel by pixel, before any segmentation.
 
 The frame of a product photo shows background. Smooth curves through it say what the background would look like
 behind the object. A shadow is that background with less light: darker, but of the same hue, and it has no sharp

@@ -39,6 +39,9 @@ LOOP_RIM = 0.2
 UNCLEAR = "The product could not be told from its background, so the photo is used whole."
 
 
+_keeping = threading.Lock()
+
+
 @dataclass(frozen=True)
 class Found:
     """What is object in a photo."""
@@ -52,7 +55,9 @@ class Found:
 def find_object(picture: Array) -> Found:
     """The object in a BGR picture. Scraps help nobody: what is doubtful gives the whole picture."""
     work = _shrink(picture)
-    return search_for(work.tobytes(), work.shape).result(work)
+    with _keeping:  # lru_cache would make one for each of those who ask at the same moment
+        search = search_for(work.tobytes(), work.shape)
+    return search.result(work)
 
 
 class Search:

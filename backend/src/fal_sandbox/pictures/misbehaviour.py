@@ -1,4 +1,4 @@
-"""Products that stay where they stood in the photo, and ones that a model changes although nobody asked for it.
+"""Products that stay where they stood in the photo, and products that a model changes without being asked.
 
 Shops complain of exactly that: a garbled label, a product drawn anew, moved, cut off, in other colours. Played on
 purpose, it shows whether a program notices.

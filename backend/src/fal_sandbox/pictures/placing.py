@@ -1,4 +1,4 @@
-"""Where the product goes: scaled, centred, standing on the table, and what it tells about camera and light."""
+"""Places the product: scaled, centred, standing on the table; and what it shows about camera and light."""
 
 from __future__ import annotations
 

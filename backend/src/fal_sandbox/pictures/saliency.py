@@ -1,4 +1,4 @@
-"""What a photo is a photo of, by u2netp: the small network of U-2-Net for salient objects, in the folder of that name.
+"""Finds the subject of a photo with u2netp, U-2-Net's small network for salient objects, in the folder of that name.
 
 It knows products from what lies around them where colours and edges alone do not: a white mug on white paper, a boot
 that touches the frame. onnxruntime comes with the sandbox's extra on every platform that has a wheel of it; elsewhere

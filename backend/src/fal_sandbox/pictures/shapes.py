@@ -1,4 +1,4 @@
-"""What a product is, as far as its outline tells: a bottle is a bottle whatever its file is called.
+"""Recognises a product by its outline: a bottle is a bottle, whatever its file is called.
 
 An outline is compared with those of the sandbox's own samples. Most products of the world are none of these, and
 then nothing is said.

@@ -1,4 +1,4 @@
-"""What a prompt asks for, as a look: the place, the surface, the light and the colours.
+"""Reads the look from a prompt: the place, the surface, the light and the colours.
 
 Whole words decide, in any order and combination ("dark marble", "pastel studio"). What no word decides is
 neutral; a prompt without any known word still gets a tint of its own.

@@ -1,4 +1,4 @@
-"""One attempt at one product: it is made within a call of its own, and what came of it becomes its line of the results.
+"""One attempt at one product: it runs within its own call, and its outcome becomes a line of results.jsonl.
 
 What is in doubt makes a product "ambiguous", what failed "failed"; siblings go on in both cases. A product whose jobs
 were held back, since the run ends, is not over: it has no line, and waits for the next run.

@@ -1,4 +1,4 @@
-"""A batch: one recipe over a catalogue, resumed as often as needed, no job paid for twice.
+"""A batch: one recipe over a catalogue, which can be resumed at any time and pays for no job twice.
 
     with Batch("shop.csv", "out", max_usd=250) as batch:
         for line in batch:

@@ -1,4 +1,4 @@
-"""The brake of a run: what keeps all of its products from submitting, for a while or for good."""
+"""The brake of a run: pauses or stops the submits of all its products."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Brake:
     def check(self) -> None:
         """Raises Held after `stop`."""
         if self._reason is not None:
-            raise Held("The batch is ending. The job was not submitted.") from self._reason
+            raise Held("The batch is ending, so the job was not submitted.") from self._reason
 
     def pause_s(self) -> float:
         """How long to wait before the next look, 0.0 when jobs may be submitted."""

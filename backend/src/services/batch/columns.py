@@ -1,4 +1,4 @@
-"""The columns of a manifest: which of them are options of the command, and which are the shop's own."""
+"""The columns of a manifest: finds those that are options of the command."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Columns:
             option = self._known.get(plain)
             if option is None and (near := get_close_matches(plain, self._known, n=1, cutoff=ALIKE)):
                 raise InvalidInput(
-                    f"The column {shown(column, 60)!r} is no option. Did you mean {self._known[near[0]]}?",
+                    f"The column {shown(column, 60)!r} is not an option. Did you mean {self._known[near[0]]}?",
                     hint="Rename the column, or remove it. Nothing was sent.",
                 )
             self._found[column] = option

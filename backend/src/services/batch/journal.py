@@ -1,4 +1,6 @@
-"""The journal of a batch: what it promises, whatever keeps it. `sqlite_journal.py` keeps it on one machine.
+"""The journal of a batch: the interface that every store implements, and its promises.
+
+`sqlite_journal.py` keeps it on one machine, `postgres_journal.py` on several.
 
 The truth about money is one row per job, and one number per batch:
 
@@ -75,8 +77,8 @@ class OwnerMayLive(Exception):
 def over_budget(batch: BatchRow, estimate: float) -> BudgetExceeded:
     """The error for a job that `max_usd` does not cover."""
     return BudgetExceeded(
-        f"The next job may cost ${shown_usd(estimate)}, and of the ${batch.max_usd:.2f} that the batch may spend "
-        f"${shown_usd(batch.committed)} are spent or reserved.",
+        f"The next job may cost ${shown_usd(estimate)}, but of the ${batch.max_usd:.2f} that the batch may spend, "
+        f"${shown_usd(batch.committed)} is already spent or reserved.",
         hint="Resume with a higher --max_usd.",
     )
 
@@ -371,7 +373,7 @@ def check_recipe(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> No
     names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     said = "; ".join(f"{name} was {_shown(before.get(name))}, and is {_shown(now.get(name))}" for name in names)
     raise JournalError(
-        f"The batch was begun with something else: {said}.",
+        f"The batch was begun with other settings: {said}.",
         hint="Resume with --output alone, or begin a new batch in another folder.",
     )
 

@@ -1,4 +1,4 @@
-"""The keys of products: what a product is called, and the folder that its files are in.
+"""The keys of products, and the folders that are named after them.
 
 Two keys never share a folder: what no file system takes is escaped, in a way that can be undone, and keys that differ
 in case or in the spelling of an accent only are refused, since some file systems take them for one
@@ -38,7 +38,7 @@ def checked_key(value: object) -> str:
     key = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     key = unicodedata.normalize("NFC", key)
     if not key:
-        raise InvalidInput("The key must be a text that is not empty, such as a SKU.")
+        raise InvalidInput("key must be a non-empty string, such as a SKU.")
     try:
         size = len(folder_of(key).encode("utf-8"))
     except UnicodeEncodeError as error:

@@ -73,7 +73,7 @@ class Manifest:
         self._check()
         if self.ignored_columns:
             logger.warning(
-                f"These columns are no options of the command and are ignored: {named(self.ignored_columns)}."
+                f"These columns are not options of the command and are ignored: {named(self.ignored_columns)}."
             )
 
     @property
@@ -103,7 +103,7 @@ class Manifest:
         if self.bad_lines and not self.count:
             first_bad = self.bad_lines[0]
             ignored = (
-                f" These columns are no options and were ignored: {named(names)}."
+                f" These columns are not options and were ignored: {named(names)}."
                 if (names := self.ignored_columns)
                 else ""
             )
@@ -114,7 +114,7 @@ class Manifest:
         if twice:
             more = f", and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else ""
             raise InvalidInput(
-                f"Keys come twice, or differ only in case: {', '.join(twice[:MOST_NAMED])}{more}.",
+                f"These keys are not unique, case apart: {', '.join(twice[:MOST_NAMED])}{more}.",
                 hint="Give each product a key of its own. Nothing was sent.",
             )
 
@@ -207,11 +207,13 @@ def _values(names: list[str], cells: list[str]) -> Mapping[str, Any]:
 def _check_names(names: list[str], columns: Columns) -> None:
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
-        raise InvalidInput(f"The first line names the columns {named(twice)} twice.", hint="Give each its own name.")
+        raise InvalidInput(
+            f"These columns appear twice in the first line: {named(twice)}.", hint="Give each column its own name."
+        )
     if not columns.has_key(filter(None, names)):
         raise InvalidInput(
-            f"The first line names no column 'key', but {named(filter(None, names)) or 'nothing'}.",
-            hint="Rename the column that identifies a product, such as its SKU, to key, that of its photo to image.",
+            f"The first line has no column 'key', only {named(filter(None, names)) or 'nothing'}.",
+            hint="Rename the column that identifies a product, such as its SKU, to key, and its photo's to image.",
         )
 
 

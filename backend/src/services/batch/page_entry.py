@@ -1,4 +1,4 @@
-"""What the page of a batch shows of one product: a part of its line in results.jsonl, as plain texts and checked links.
+"""What the page of a batch shows of one product: part of its line in results.jsonl, as plain text and checked links.
 
 Everything here comes from models, marketplaces' rules and file names. It is cut to what a person reads, and the page
 sets it as text only.

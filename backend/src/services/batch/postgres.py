@@ -1,4 +1,4 @@
-"""Transactions on a PostgreSQL server, for threads that wait for them.
+"""Blocking transactions on a PostgreSQL server, for use by threads.
 
 asyncpg needs an event loop, and the library is synchronous: one thread runs the loop, and the others hand it what is
 to be done. A server that goes away in the middle is waited for, a minute at most, and the transaction is tried again.
@@ -238,7 +238,7 @@ class Server:
             return error
         return JournalError(
             f"The journal's database at {self.address.shown} refused a statement: {_reason(error)}.",
-            hint="When that is put right, run the same command again: nothing is lost.",
+            hint="Correct that, and run the same command again: nothing is lost.",
         )
 
 

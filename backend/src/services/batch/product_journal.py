@@ -1,4 +1,4 @@
-"""The journal of one product while it is made: what the core asks and tells, kept in the batch's store.
+"""The journal of one product while it is made: connects the core's hooks with the batch's store.
 
 It also remembers what the product's state will be: whether a job of it is in doubt, and whether one was held back.
 """

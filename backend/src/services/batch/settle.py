@@ -1,4 +1,4 @@
-"""Settles what is in doubt: asks fal for its past requests, and finds the jobs whose ids nobody was told.
+"""Settles jobs in doubt: searches fal's list of past requests for jobs whose ids were never received.
 
 A job that is found is picked up by its id. One that is surely not there is dropped, and may be submitted. Clocks here
 prove nothing: one that was set between two runs would make a job that fal has look absent, and it would be paid twice.

@@ -1,4 +1,4 @@
-"""What callers may pass: whatever is wrong is refused here, before any request, by an error that says what to do.
+"""Checks arguments: refuses what is wrong before any request, with an error that says what to do.
 
 A local path is only ever read where a path was asked for; an image URL never is one.
 """
@@ -184,14 +184,14 @@ def image_urls(value: object, name: str = "image_urls") -> list[str]:
 def endpoints(value: object) -> list[str]:
     """Ids of endpoints of fal's."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise InvalidInput("endpoints must be a list of ids such as bria/replace-background, and not empty.")
+        raise InvalidInput("endpoints must be a non-empty list of ids, such as bria/replace-background.")
     return list(dict.fromkeys(check_endpoint(text(item, "endpoints"), "endpoints", "text") for item in value))
 
 
 def jobs(value: object) -> dict[str, int]:
     """Numbers of jobs by role."""
     if not isinstance(value, Mapping) or not set(value) <= set(ROLES):
-        raise InvalidInput(f"jobs must be numbers of jobs by role ({', '.join(ROLES)}), such as {{'text': 1}}.")
+        raise InvalidInput(f"jobs must map roles to numbers of jobs ({', '.join(ROLES)}), such as {{'text': 1}}.")
     return {role: _whole(count, f"jobs[{role!r}]", 0, MAX_JOBS) for role, count in value.items()}
 
 
@@ -209,7 +209,7 @@ def folder(value: object, name: str) -> Path:
     if not isinstance(value, str | os.PathLike) or not isinstance(path := os.fspath(value), str) or not path:
         raise InvalidInput(f"{name} must be the path of a directory, not {value!r}.")
     if "\0" in path:
-        raise InvalidInput(f"{name} must not hold a null character.")
+        raise InvalidInput(f"{name} must not contain a null character.")
     return Path(path)
 
 
@@ -239,9 +239,7 @@ def length(value: object) -> int:
 def facts(value: object) -> dict[str, Any]:
     """What is known of a product, as names and values: texts, numbers, true or false, or lists of them."""
     if not isinstance(value, Mapping) or not value:
-        raise InvalidInput(
-            'facts must be an object that is not empty, such as {"material": "ceramic", "size": "350 ml"}.'
-        )
+        raise InvalidInput('facts must be a non-empty object, such as {"material": "ceramic", "size": "350 ml"}.')
     known = {text(name, "a fact's name"): _fact(name, item) for name, item in value.items()}
     if len(json.dumps(known, ensure_ascii=False)) > MAX_FACTS_CHARS:
         raise InvalidInput(f"facts have more than {MAX_FACTS_CHARS:,} characters. Shorten them.")
@@ -255,7 +253,7 @@ def _fact(name: str, value: object) -> Any:
         return value
     if isinstance(value, Sequence) and not isinstance(value, bytes) and _are_plain(value):
         return [_fact(name, item) for item in value]
-    raise InvalidInput(f"facts[{name!r}] must be a text, a number, true or false, or a list of them.")
+    raise InvalidInput(f"facts[{name!r}] must be a string, a number, true or false, or a list of these.")
 
 
 def _are_plain(items: Sequence[object]) -> bool:
@@ -276,9 +274,9 @@ def styles(value: object) -> list[Style]:
     if value is None:
         return list(DEFAULT_STYLES)
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise InvalidInput('styles must be a list and not empty, such as [{"name": ..., "description": ...}].')
+        raise InvalidInput('styles must be a non-empty list, such as [{"name": ..., "description": ...}].')
     if len(value) > MAX_STYLES:
-        raise InvalidInput(f"styles must hold at most {MAX_STYLES} styles, not {len(value)}.")
+        raise InvalidInput(f"styles must contain at most {MAX_STYLES} styles, not {len(value)}.")
     return [_style(item) for item in value]
 
 

@@ -1,4 +1,4 @@
-"""One call of a user's: how long it may still take, how it is stopped, what is told of it, what it may cost.
+"""One call of a user: its deadline, stop button, progress and cost limit.
 
 A call is made at the door (a public method of FalClient, or the worker) and handed on to everything that waits: a
 read, a write, a pause, a place in the queue of model calls. So one deadline covers all of it. It is stopped from

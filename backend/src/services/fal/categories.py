@@ -1,4 +1,4 @@
-"""The nine categories of a product, and how they are read out of what a model wrote.
+"""The nine categories of a product, and reading them from a model's answer.
 
 A model answers with JSON, or nearly (`loose_json.py`): bare, fenced, inside prose, in a list or as a JSON string.
 Names are compared without case, blanks and punctuation, and looked for one and two levels inside, also as pairs of a

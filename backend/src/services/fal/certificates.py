@@ -1,4 +1,4 @@
-"""Which certificates connections are verified with: certifi's, or those that the environment names.
+"""The trusted certificates: certifi's, or those that the environment names.
 
 Nothing here needs httpx: the certificates, which take OpenSSL 20 ms and more, are read in a thread while it is
 imported.

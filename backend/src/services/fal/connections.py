@@ -1,4 +1,4 @@
-"""Connections: kept, one request on each at a time, every wait on them bounded by that request's call.
+"""Pooled connections, one request on each at a time; every wait is bounded by the request's call.
 
 Why there is so much of our own below httpcore:
 

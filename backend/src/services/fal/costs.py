@@ -1,4 +1,4 @@
-"""What the jobs of a call have cost, and how much they may cost.
+"""The costs of a call's jobs, and limits on them.
 
 `Costs` is part of a call, as `Progress` is: a job that ends is noted in its own call and in those around it. A `Purse`
 is a sum that may be spent: of one call (`Call(max_usd=…)`) or of a client's whole life (`FalClient(max_usd=…)`). A call
@@ -116,7 +116,7 @@ class Purse:
 
 def _exceeded(usd: float, max_usd: float, left_usd: float) -> BudgetExceeded:
     return BudgetExceeded(
-        f"It would cost ${shown_usd(usd)}, and of max_usd {max_usd:g} there is ${shown_usd(max(0.0, left_usd))} left.",
+        f"This would cost ${shown_usd(usd)}, but only ${shown_usd(max(0.0, left_usd))} of max_usd {max_usd:g} is left.",
         hint=f"Raise max_usd (--max_usd, FAL_MAX_USD) by at least ${shown_usd(usd - left_usd)}, or ask for less.",
     )
 

@@ -1,4 +1,4 @@
-"""Versions, settings with the key masked, and whether fal's hosts answer and take the key."""
+"""Reports versions, settings (the key masked), and whether fal's hosts answer and accept the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saves pictures that models made: from fal's hosts only, checked, and whole or not at all.
+"""Downloads pictures: from fal's hosts only, checked, and completely or not at all.
 
 A file is written under a temporary name beside its place and renamed when it is complete. The key never goes along.
 """

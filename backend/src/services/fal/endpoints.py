@@ -1,4 +1,4 @@
-"""Which endpoint of fal, and which model, serves which role; how the endpoints differ: one row each.
+"""The endpoints and models of each role, and how the endpoints differ: one row each.
 
 A role (text, enterprise, vision, photokit, cutout) has a chain of endpoints. When fal's answer to a submit, or to the
 opening of a stream, says that an endpoint is gone (404 for the application, 410, "deprecated"), the next one is used,

@@ -1,4 +1,4 @@
-"""The `.env` files: found, read and decoded, whatever stands at their path.
+"""Finds, reads and decodes `.env` files, including pipes and files that cannot be read.
 
 A file that the caller named must be there and be text. Those that are looked for by themselves may be somebody
 else's: one that cannot be read is noted and passed over. Beside ordinary files, pipes are read (password managers

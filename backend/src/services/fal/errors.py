@@ -1,4 +1,4 @@
-"""Every way in which a call to fal can fail, one class and one stable `error_type` each.
+"""The errors of a call: one class and one stable `error_type` for each kind of failure.
 
     FalError (RuntimeError)
     ├── InvalidInput (ValueError)          invalid_input      you asked wrongly; nothing was sent

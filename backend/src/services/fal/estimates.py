@@ -156,15 +156,14 @@ class Estimates:
             if error.status_code == 401:
                 raise  # no job would get further with this key
             raise BudgetExceeded(
-                f"What it costs is not known, since fal's prices cannot be read, and max_usd does not guess: "
-                f"{error.args[0]}",
+                f"The cost is unknown since fal's prices cannot be read, so max_usd cannot be kept: {error.args[0]}",
                 status_code=error.status_code,
                 retryable=error.retryable,
                 hint=f"{error.hint} {NOT_SENT}" if error.hint else NOT_SENT,
             ) from error
         if estimate["cost_usd"] is None:
             raise BudgetExceeded(
-                f"What it costs is not known, and max_usd does not guess: {estimate['unknown']}",
+                f"The cost is unknown, so max_usd cannot be kept: {estimate['unknown']}",
                 hint=NOT_SENT,
             )
         return estimate["cost_usd"]

@@ -364,7 +364,7 @@ class _TokenManager(CDNTokenManager):
             raise ValueError("files are uploaded to fal's hosts only")
         for name in ("token", "token_type"):
             if not isinstance(data[name], str) or not re.fullmatch(r"[!-~]+", data[name]):
-                raise ValueError(f"{name} is no text that can be sent")
+                raise ValueError(f"{name} is not text that can be sent")
         expires_at = datetime.fromisoformat(data["expires_at"])
         return CDNToken(
             token=remember(data["token"]),

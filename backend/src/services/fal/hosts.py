@@ -1,4 +1,4 @@
-"""Which URLs are used at all, which hosts are fal's own (the only ones a key is sent to), which addresses are public.
+"""Which URLs may be requested, which hosts are fal's own (only they get the key), and which addresses are public.
 
 A URL is taken apart here once. What is fetched is put together again from those parts (`WebUrl.whole`), so no second
 parser can see another host in it.

@@ -1,4 +1,4 @@
-"""Picture files of the user's: recognised by their first bytes, read, and made smaller when that was asked for.
+"""The user's picture files: recognised by their first bytes, read, and made smaller on request.
 
 A file's name says nothing about its kind. Making a photo smaller needs Pillow (the extra `image`), which is imported
 only then. What a large photo needs in memory is bounded: Pillow itself would read whatever it is given.
@@ -197,16 +197,16 @@ def shrunk(call: Call, image: LocalImage | str) -> LocalImage:
     Raises InvalidInput for a URL, and when Pillow is missing or cannot read the picture.
     """
     if isinstance(image, str):
-        raise InvalidInput("shrink works on local photos only. Leave it out for a URL.")
+        raise InvalidInput("shrink works on local photos only. Omit it for a URL.")
     try:
         return _reencoded(call, image, only_large=True)
     except ImportError as error:
         raise InvalidInput(
-            "shrink needs Pillow, which is not installed. Install it (pip install pillow), or leave shrink out."
+            "shrink needs Pillow, which is not installed. Install it (pip install pillow), or omit shrink."
         ) from error
     except _UnreadableError as error:
         raise InvalidInput(
-            f"shrink cannot read this {image.content_type} picture: {error}. Convert it, or leave shrink out."
+            f"shrink cannot read this {image.content_type} picture: {error}. Convert it, or omit shrink."
         ) from error
 
 

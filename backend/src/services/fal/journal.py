@@ -1,4 +1,4 @@
-"""What may be remembered of jobs beyond this process: which job is which, what it left, and who keeps that.
+"""The interface of a journal, which remembers jobs beyond this process.
 
 `jobs.py` asks the journal of a call, if it has one, before each submit. `services/batch` keeps such journals.
 """

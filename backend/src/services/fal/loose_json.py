@@ -1,4 +1,4 @@
-"""A reader for text that holds JSON, or nearly does: what language models write between other words.
+"""Reads JSON, or nearly JSON, from the text of a language model.
 
 It reads JSON, and mends on the way: trailing, doubled and missing commas; texts in single or typographic quotes;
 unescaped quotes, line breaks and tabs in a text; Chinese colons and commas; names and texts without quotes; `//`, `#`

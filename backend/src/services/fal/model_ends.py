@@ -1,4 +1,4 @@
-"""When the default models end, as their providers announced it: what `doctor` warns of."""
+"""When the default models end, as announced by their providers; `doctor` warns of it."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def _images(result: Result) -> list[Any]:
 def _picture(image: object, result: Result) -> Picture:
     url = image.get("url") if isinstance(image, dict) else None
     if not isinstance(image, dict) or not isinstance(url, str) or not url.startswith(("https://", "http://", "data:")):
-        raise BadOutput("fal's answer holds no picture.", request_id=result.request_id)
+        raise BadOutput("fal's answer contains no picture.", request_id=result.request_id)
     known: Image = {
         "url": url,
         "width": as_whole(image.get("width")),

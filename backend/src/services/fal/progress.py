@@ -1,4 +1,4 @@
-"""What is told of a call while it runs: its steps, its jobs' places in fal's queue, and their log lines.
+"""The progress of a call: its steps, its jobs' places in fal's queue, and their log lines.
 
 A `Progress` is part of a call. Whoever waits for a job hands each of its statuses over; whoever works in steps runs
 them through `step`. Both reach the listener of the call and those of the calls around it, one event at a time although

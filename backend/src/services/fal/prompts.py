@@ -1,4 +1,4 @@
-"""The words sent to language models: one named template per job, with its variables declared.
+"""The prompts for language models: one named template per job, with its variables declared.
 
 What comes from a picture or a user (categories, styles) is data, never an order: it is written as JSON
 between tags, with `<` and `>` escaped, so that no value can close its tag. What is asked for and what the

@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything that is shown.
+"""Keeps secrets out of all output.
 
 Keys that were resolved are remembered here, whole and in their two halves, as they are and as they are written in
 JSON, URLs, HTML and base64. They are replaced in every answer as it comes in (a peer may echo what it was sent) and

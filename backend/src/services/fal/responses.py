@@ -1,4 +1,4 @@
-"""Reads fal's HTTP answers: their bodies, their fields, which error one is, when it says to come back.
+"""Reads fal's HTTP answers: bodies, fields, errors, and when to retry.
 
 Nothing here sends. fal documents the shapes only in part (https://fal.ai/docs/documentation/model-apis/errors):
 `detail` is a text, a list of field errors, or missing; errors of a request carry `error_type`; a request that is not

@@ -1,4 +1,4 @@
-"""Language and vision models: what is asked of them, how their answers are read, what is done when fal refuses one.
+"""Language and vision models: requests, answers, and what happens when fal refuses a model.
 
 Which endpoint answers is decided by the chains of `endpoints.py`; what the prompts say stands in `prompts.py`.
 
@@ -128,7 +128,7 @@ def read_answer(result: Result, asked: TextRequest | None = None) -> TextAnswer:
         # With a text beside it the model has run: then no refusal is looked for in what it says.
         raise JobFailed(f"The model failed: {error}.", said="" if output else str(error), **about)
     if not isinstance(output, str):
-        raise BadOutput("fal's answer holds no text under 'output'.", **about)
+        raise BadOutput("fal's answer contains no text under 'output'.", **about)
     if not output.strip():
         raise no_text(result.output, asked, **about)
     return TextAnswer(output, result)
@@ -148,7 +148,7 @@ def no_text(answer: Mapping[str, Any], asked: TextRequest | None = None, **about
     told = "max_tokens" if limit is None else f"max_tokens ({limit})"
     return NoText(
         f"The model wrote no text: reasoning used up its {told}.",
-        hint="Raise max_tokens, or leave it out; reasoning=False helps with a model that can do without.",
+        hint="Raise max_tokens, or omit it; reasoning=False helps with a model that can answer without reasoning.",
         **{**about, "retryable": False},
     )
 
@@ -273,7 +273,7 @@ def _read_event(event: dict[str, Any], text: str, request_id: str | None) -> Tex
         raise JobFailed(f"The model failed: {error}.", request_id=request_id, said="" if text else str(error))
     output = event.get("output")
     if not isinstance(output, str):
-        raise BadOutput("An event of the stream holds no text under 'output'.")
+        raise BadOutput("An event of the stream contains no text under 'output'.")
     if not output and event.get("partial") is False:
         # A last event that only tells the usage does not take back what was written.
         output = text
@@ -291,7 +291,7 @@ def _truncated(text: str, request_id: str | None, why: str) -> StreamTruncated:
     return StreamTruncated(
         f"The stream broke off. {why}",
         request_id=request_id,
-        hint="What came so far is in `output`; fal may have billed the whole answer.",
+        hint="What arrived is in `output`; fal may have billed the whole answer.",
         partial={"output": text},
     )
 

@@ -1,4 +1,4 @@
-"""Raw answers: whatever a host says, as it says it, within a call and bounded in size.
+"""Sends requests and returns the raw answers, within a call and bounded in size.
 
 The client's own transport turns answers into results and errors. Here the answer itself is what is looked at, so it
 comes back whole, also when it is a refusal. It goes over the same connections: the same proxies and certificates, the
@@ -90,7 +90,7 @@ class Asker:
         try:
             target = parse(url)
         except ValueError as error:
-            raise BadOutput(f"fal named an address that is not used, since {error}.", retryable=False) from error
+            raise BadOutput(f"fal named an address that cannot be used: {error}.", retryable=False) from error
         call.check()
         given = {"User-Agent": AGENT, "Accept-Encoding": "identity", "Authorization": f"Key {self._key}"}
         given |= headers or {}
@@ -110,7 +110,7 @@ class Asker:
                 return raw._replace(body=redacted_body(_body(response, raw)))
         except (*NETWORK_ERRORS, CorruptBody) as error:
             call.check()
-            raise Unreachable(f"No whole answer came from {target.host} ({type(error).__name__}).") from error
+            raise Unreachable(f"No complete answer came from {target.host} ({type(error).__name__}).") from error
 
     @contextlib.contextmanager
     def _opened(self, call: Call, request: httpx.Request, sent: RequestInFlight) -> Iterator[httpx.Response]:

@@ -1,4 +1,4 @@
-"""What a live run may spend, what it will cost at most, and what it has cost."""
+"""The budget of a live run: its limit, its highest possible cost, and its actual cost."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def picture_usd(endpoint: str, prices: Mapping[str, Price]) -> float:
     price = prices.get(endpoint)
     if price is None or price.usd is None:
         raise BadOutput(
-            f"fal tells no price of {endpoint} in US dollars, so nothing is spent.",
+            f"fal gives no price of {endpoint} in US dollars, so nothing is spent.",
             retryable=False,
-            hint="Leave --spend out to read what is free.",
+            hint="Omit --spend to read only what is free.",
         )
     if price.of_picture_usd is None:
         raise BadOutput(
             f"The price of {endpoint} is one of {price.unit!r}, and how many of those a picture takes is not known, "
             "so nothing is spent.",
             retryable=False,
-            hint="Leave --spend out to read what is free.",
+            hint="Omit --spend to read only what is free.",
         )
     return price.of_picture_usd
 
@@ -46,7 +46,7 @@ class Budget:
         if needed_usd > allowed_usd:
             raise InvalidInput(
                 f"The run costs up to ${needed_usd:.3f}, and --spend allows ${allowed_usd:.3f}. Nothing was spent.",
-                hint=f"Allow it with --spend {math.ceil(needed_usd * 100) / 100:.2f}, or leave --spend out.",
+                hint=f"Allow this with --spend {math.ceil(needed_usd * 100) / 100:.2f}, or omit --spend.",
             )
         self._allowed_usd = allowed_usd
         self.spent_usd: float = 0.0
@@ -55,7 +55,7 @@ class Budget:
     def take(self, usd: float) -> None:
         """Count so much as spent. Raises InvalidInput, before anything is sent, when it is not left."""
         if self.spent_usd + usd > self._allowed_usd + ROUNDING_USD:
-            raise InvalidInput(f"It was left out: ${self.spent_usd:.3f} of --spend {self._allowed_usd:g} are spent.")
+            raise InvalidInput(f"Skipped: ${self.spent_usd:.3f} of --spend {self._allowed_usd:g} are spent.")
         self.spent_usd += usd
 
     def correct(self, estimated_usd: float, told_usd: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What can be read without paying: the catalogue with its OpenAPI documents, and lists of models.
+"""The free half of a live run: fal's catalogue with its OpenAPI documents, and lists of models.
 
 Source: https://fal.ai/docs/api-reference/platform-apis
 """

@@ -1,4 +1,4 @@
-"""`doctor --live`: is fal as this library takes it to be? Free reads first, then, when it may spend, one of each.
+"""`doctor --live`: does fal behave as this library expects? Free reads first, then, when it may spend, one of each.
 
 It tells on stderr what it does and what it found, and gives all of it in the command's document.
 """
@@ -62,7 +62,7 @@ def examine_live(
                 show(line)
         wrong = run.wrong()
         failure = BadOutput(
-            f"fal is not as this library takes it to be: {'; '.join(wrong)}.", retryable=False, hint=HINT
+            f"fal does not behave as this library expects: {'; '.join(wrong)}.", retryable=False, hint=HINT
         )
         return {**document, "live": run.found(), **(report(failure) if wrong else {})}
 

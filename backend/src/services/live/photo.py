@@ -1,4 +1,4 @@
-"""A photo to try things on: a mug on a light table, 512 x 512 pixels, painted here so that none has to be shipped."""
+"""A test photo, a mug on a light table in 512 x 512 pixels, painted here so that no file has to be shipped."""
 
 from __future__ import annotations
 

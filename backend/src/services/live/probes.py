@@ -1,4 +1,4 @@
-"""One of each: the paid half of a live run, from an upload to a model that does not exist.
+"""The paid half of a live run: one probe of each kind, from an upload to a model that does not exist.
 
 Requests are sent once. A job that was submitted is known here until fal says that it is over: whatever ends the run
 early cancels those that are left.
@@ -229,7 +229,7 @@ class Probes:
         said = token.value()
         authorization = f"{said['token_type']} {remember(said['token'])}"
         if not re.fullmatch("[!-~]+ [!-~]+", authorization):
-            raise BadOutput("The upload token is no text that can be sent.", retryable=False)
+            raise BadOutput("The upload token is not text that can be sent.", retryable=False)
         headers = {"Authorization": authorization, "Content-Type": "image/png", "X-Fal-File-Name": "mug.png"}
         stored = self._asker.ask(self._call, "POST", UPLOAD, data=mug_png(), headers=headers)
         if not self._facts.see("upload", stored):

@@ -1,4 +1,4 @@
-"""Recordings: what was asked and answered, one JSON file for each fact, masked and bounded in size.
+"""Recordings of requests and answers: one JSON file for each fact, masked and bounded in size.
 
 They are how somebody without a key sees fal: the sandbox is compared with them, in shape and not in words.
 """
@@ -56,7 +56,7 @@ class Recordings:
                 probe.unlink()
             except OSError as error:
                 raise InvalidInput(
-                    f"The folder {folder!r} cannot be written in ({error.strerror}).", hint="Name another --recordings."
+                    f"The folder {folder!r} cannot be written to ({error.strerror}).", hint="Name another --recordings."
                 ) from error
 
     def keep(self, fact: Fact, raw: Raw) -> None:

@@ -1,4 +1,4 @@
-"""Tells a product from its plain background, and measures both: how white, how full.
+"""Separates a product from its plain background, and measures both: how white, how full.
 
 Compression blurs the border between them: at JPEG quality 75 to 95 every background pixel that is not exactly 255
 lies within 17 px of the product with 4:2:0 subsampling, and within 7 px with 4:4:4. So exact white is asked of the

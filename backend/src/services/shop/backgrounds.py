@@ -1,4 +1,4 @@
-"""Backgrounds that a model makes for a product, one per style, each held against the product (`judge.py`).
+"""Backgrounds that a model makes for a product, one per style, each compared with the product (`judge.py`).
 
 Every picture is saved as it comes, before it is looked at: it is paid for.
 """

@@ -1,4 +1,4 @@
-"""Whether texts say of a product what nobody gave: numbers, materials and brands; and what advertising may not claim.
+"""Finds facts in texts that were not given (numbers, materials, brands), and claims that advertising may not make.
 
 A number, a material or a brand that is not in what is known of the product fails. Health claims and superlatives that
 may be unproven warn: a word list cannot know what is proven. Materials and claims are known in nine languages; in
@@ -214,19 +214,21 @@ class FactRule(NamedTuple):
 
 
 RULES = (
-    FactRule("numbers", _numbers, "Numbers that are not in what is known of the product", "Every number was given."),
+    FactRule(
+        "numbers", _numbers, "Numbers that are not among the known facts", "Every number is among the known facts."
+    ),
     FactRule(
         "materials",
         _materials,
-        "Materials that are not in what is known of the product",
-        "Every material was given.",
+        "Materials that are not among the known facts",
+        "Every material is among the known facts.",
         LANGUAGES,
     ),
-    FactRule("brands", _brands, "Names that are not in what is known of the product", "No other brand was found."),
+    FactRule("brands", _brands, "Names that are not among the known facts", "No other brand was found."),
     FactRule(
         "superlatives",
         _superlatives,
-        "Superlatives, which advertising has to prove",
+        "Superlatives, which advertising must prove",
         "No superlative was found.",
         SUPERLATIVES,
     ),

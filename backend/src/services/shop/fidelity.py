@@ -1,4 +1,4 @@
-"""Measures whether a product is still the same in a picture that a model made of it: a score, a reason, a verdict.
+"""Measures whether a product is unchanged in a picture that a model made: a score, a reason, a verdict.
 
 The product is found, both are brought to the same size, and three things are compared inside its outline: structure in
 the worst tile (SSIM; its mean misses a garbled label), colour after a blur (ΔE00; per pixel it is unusable), and edges

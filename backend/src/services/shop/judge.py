@@ -1,4 +1,4 @@
-"""Pictures that a model made of a product, held against it: locked, measured, and made once more where that is asked.
+"""Compares a model's pictures with the product: locks them, measures them, and on request makes one once more.
 
 The pictures are on file before they come here: they are paid for. A picture that cannot be judged, or not in time, is
 told as `not_checked`, with the reason among the errors.
@@ -38,7 +38,7 @@ ORDER = ("not_checked", "fail", "warn", "pass")
 
 
 class Likeness(TypedDict, total=False):
-    """A picture that a model made, held against the product."""
+    """A picture that a model made, compared with the product."""
 
     generated: SavedPicture | None
     """The picture as the model made it; None when it could not be saved."""
@@ -99,7 +99,7 @@ class Standard(NamedTuple):
 
 
 class Product(NamedTuple):
-    """What pictures are held against."""
+    """What pictures are compared with."""
 
     pixels: Pixels
     """RGBA."""

@@ -1,4 +1,4 @@
-"""The languages that texts are written in, and how they are named."""
+"""The languages of texts, and their names and codes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _known(name: str) -> Language | None:
 def languages_named(value: str | Sequence[str]) -> list[Language]:
     """Languages given as a list, or in one text with commas; each once, in their order."""
     if not isinstance(value, str) and (not isinstance(value, Sequence) or isinstance(value, bytes)):
-        raise InvalidInput('languages must be a text such as "Turkish,English", or a list of texts.')
+        raise InvalidInput('languages must be a string such as "Turkish,English", or a list of strings.')
     found = [*dict.fromkeys(map(language_named, value.split(",") if isinstance(value, str) else value))]
     if not found:
         raise InvalidInput("languages must name at least one language.")

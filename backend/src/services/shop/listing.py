@@ -1,4 +1,4 @@
-"""From a photo, or from what is known of a product, to texts that its places take, in one language or several.
+"""Writes texts that places accept, in one or several languages, from a photo or from known facts about a product.
 
 What is asked for is checked before anything is sent. The languages are written side by side (`listing_writer.py`), and
 one that fails stops no other: all that was paid for is in the result, or in the error's `partial`.
@@ -81,7 +81,7 @@ def source(product: object, title: str | None, facts: object) -> Source:
     if arguments.is_url(product):
         return Source(None, arguments.image_url(product, "product"), known)
     if not isinstance(product, str | os.PathLike):
-        raise InvalidInput("product must be categories (an object of texts), or the path or the URL of a photo.")
+        raise InvalidInput("product must be categories (an object of strings), or the path or the URL of a photo.")
     local_image(product, "product")
     return Source(None, product, known)
 

@@ -1,4 +1,4 @@
-"""Reading a listing out of what a model wrote: JSON or nearly (`fal/loose_json.py`), names and shapes taken loosely.
+"""Reads a listing from a model's answer: JSON or nearly JSON (`fal/loose_json.py`), tolerant of names and shapes.
 
 Of several objects the last one counts that names most fields. A list that came as one text is taken apart at its lines,
 a text that came as a list is joined. Marks before bullet points go, and hashtags are brought into form (`casing.py`).

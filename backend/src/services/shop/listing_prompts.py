@@ -1,4 +1,4 @@
-"""The words sent to the model that writes a listing, and the limits that it is told.
+"""The prompts for the model that writes a listing, and the limits that they state.
 
 As in `fal/prompts.py`, what comes from a user or a picture is data, never an order: JSON between tags, with `<` and `>`
 escaped, so that no value can close its tag.

@@ -1,4 +1,4 @@
-"""Writes the texts of one product in one language: one structured question, and at most one more that mends.
+"""Writes the texts of one product in one language: one structured request, and at most one more for corrections.
 
 The second question names the faults of the first answer and asks for the faulty texts alone. What is still against a
 hard rule then, or says what nobody gave, is `bad_output`. The limits are data (`text_rules.py`), facts are checked in
@@ -172,7 +172,7 @@ class Writer:
             self._mend(draft)
         if hard := [f"{fault.field}: {fault.said}" for fault in draft.faults if fault.hard]:
             raise BadOutput(
-                f"The texts in {draft.language.name} break rules, also when asked again. {' '.join(hard)[:1000]}",
+                f"The texts in {draft.language.name} still break rules after a second request. {' '.join(hard)[:1000]}",
                 request_id=draft.asks[-1]["request_id"],
                 hint="Try again, use another model, or give the facts that are missing.",
             )

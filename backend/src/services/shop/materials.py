@@ -1,4 +1,4 @@
-"""Materials and their words in nine languages, for telling whether a text names one that nobody gave.
+"""Materials and their words in nine languages, to find out whether a text names one that was not given.
 
 Who gave oak may read of wood, but who gave wood may not read of oak: a material has the one that it is a kind of. Words
 that are mostly something else are left out ("felt", "concrete", "lead"), and so are colours.

@@ -68,7 +68,7 @@ def layouts(
     if size is not None:
         given |= {"size": _size(size), "fixed_size": True}
     if fill is not None and margin is not None:
-        raise InvalidInput("fill and margin say the same in two ways. Pass one of them.")
+        raise InvalidInput("Pass fill or margin, not both.")
     if fill is not None:
         given["fill"] = _part(fill, "fill", 0.05, 1)
     if margin is not None:
@@ -156,7 +156,7 @@ def opened_cutout(data: bytes) -> Image.Image:
     rgba = in_srgb(picture.convert("RGBA"), picture.info.get("icc_profile"))
     box = visible_box(rgba)
     if box is None:
-        raise InvalidInput("Nothing of the cut-out is visible: it is transparent all over.")
+        raise InvalidInput("The cut-out shows nothing: it is transparent everywhere.")
     return rgba
 
 

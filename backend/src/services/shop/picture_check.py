@@ -1,4 +1,4 @@
-"""Measures a product picture and holds it against a place's rules: pass, fail, warn or not_checked, with the number.
+"""Measures a product picture and checks it against a place's rules: pass, fail, warn or not_checked, with the number.
 
     check_image("mug.jpg", "amazon")
 
@@ -37,7 +37,7 @@ EXTENSIONS = {
 
 
 class RuleResult(TypedDict):
-    """One rule, held against one picture."""
+    """One rule, checked on one picture."""
 
     rule: str
     """The name of the rule."""
@@ -243,11 +243,11 @@ def _opaque(subject: Subject, limit: bool) -> Measured:
 def _dpi(subject: Subject, limit: int) -> Measured:
     found = subject.picture.info.get("dpi")
     if not found:
-        return Measured(None, "fail", f"The file names no resolution; {limit} dpi is asked.")
+        return Measured(None, "fail", f"The file states no resolution; {limit} dpi is asked.")
     # JPEG keeps whole numbers, PNG dots per metre: 96 dpi comes back as 95.9866.
     horizontal, vertical = (round(float(one)) for one in found)
     good = (horizontal, vertical) == (limit, limit)
-    return Measured(horizontal, "pass" if good else "fail", f"The file says {horizontal} x {vertical} dpi.")
+    return Measured(horizontal, "pass" if good else "fail", f"The file states {horizontal} x {vertical} dpi.")
 
 
 def _white_background(subject: Subject, limit: bool) -> Measured:

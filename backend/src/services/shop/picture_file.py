@@ -1,4 +1,4 @@
-"""Pictures as they lie in files: opened in bounds, their colour profile, and their colours in sRGB.
+"""Picture files: opened within bounds, with their colour profile, and their colours in sRGB.
 
 Needs the extra `image` (Pillow, numpy).
 """

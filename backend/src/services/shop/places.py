@@ -1,4 +1,4 @@
-"""What marketplaces ask of a product picture, as data: one row per rule, with its source and how sure it is.
+"""The marketplaces' rules for product pictures, as data: one row per rule, with its source and how sure it is.
 
 Sureness: O the marketplace's own page was read; Oq its text was read where somebody else quotes it; T a third party
 says so; C sources conflict; U nothing was found. Only O and Oq may make a rule `hard` (a picture that breaks it fails);
@@ -317,6 +317,6 @@ def places_named(names: str | Sequence[str] | None) -> list[Place]:
     if names is None:
         return []
     if not isinstance(names, Sequence):
-        raise InvalidInput('places must be a text such as "amazon,trendyol", or a list of names.')
+        raise InvalidInput('places must be a string such as "amazon,trendyol", or a list of names.')
     words = names.split(",") if isinstance(names, str) else names
     return [*{place.name: place for place in map(place_named, words)}.values()]

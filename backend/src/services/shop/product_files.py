@@ -1,4 +1,4 @@
-"""The files of one product in one folder: named after it, whole or not at all, and told with their size and hash."""
+"""The files of one product in one folder: named after it, written completely or not at all."""
 
 from __future__ import annotations
 

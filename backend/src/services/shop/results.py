@@ -1,4 +1,4 @@
-"""What the worker prints of a shop's jobs: their results, with the `error` that every document has."""
+"""What the worker prints of a shop's commands: their results, with the `error` that every document has."""
 
 from __future__ import annotations
 

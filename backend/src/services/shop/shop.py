@@ -161,7 +161,7 @@ class Shop:
         name: str | None = None,
         timeout: float | None = None,
     ) -> BackgroundsOnFile:
-        """The product on backgrounds that a model makes, one per style, each held against the product itself.
+        """The product on backgrounds that a model makes, one per style, each compared with the product.
 
         `image`, `cutout`, `name` and `directory` are as for `packshot`; `categories` and `styles` as for
         `FalClient.generate_multiple_backgrounds`. `fidelity` is

@@ -1,4 +1,4 @@
-"""IPTC's DigitalSourceType: what says, inside a picture file, that a model had a hand in it.
+"""IPTC's DigitalSourceType, which states inside a picture file that a model helped to make it.
 
 It is an XMP property, `Iptc4xmpExt:DigitalSourceType`, whose value is a URL of IPTC's vocabulary
 (https://cv.iptc.org/newscodes/digitalsourcetype/). Saving a picture anew loses it unless it is passed on: every picture
@@ -64,7 +64,7 @@ def saved(picture: Image.Image, format: str, source_type: str | None, **options:
             chunks = options.setdefault("pnginfo", PngImagePlugin.PngInfo())
             chunks.add_itxt(PNG_KEYWORD, packet.decode())
         else:
-            raise InvalidInput(f"{format} files lose the word that a model made them. Choose JPEG, PNG or WEBP.")
+            raise InvalidInput(f"{format} files cannot state that a model made them. Choose JPEG, PNG or WEBP.")
     buffer = io.BytesIO()
     picture.save(buffer, format, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Measures texts and holds them against a place's rules: pass, fail, warn or not_checked, with the number.
+"""Measures texts and checks them against a place's rules: pass, fail, warn or not_checked, with the number.
 
     check_text({"title": "Ceramic mug"}, "amazon", language="English")
 
@@ -35,7 +35,7 @@ CHECKED_FIELDS = (*FIELDS, "title_differentiation")
 
 
 class TextRuleResult(TypedDict):
-    """One rule, held against one text."""
+    """One rule, checked on one text."""
 
     field: str
     """The text: title, bullets, ...; `listing` when it is about all of them."""
@@ -106,7 +106,7 @@ def _checked_text(name: str, value: object) -> str | list[str]:
     if name not in LISTS:
         return arguments.text(value, name)
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidInput(f"{name} must be a list of texts.")
+        raise InvalidInput(f"{name} must be a list of strings.")
     return [arguments.text(item, f"an item of {name}") for item in value]
 
 

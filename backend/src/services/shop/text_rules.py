@@ -1,4 +1,4 @@
-"""What marketplaces ask of a product's texts, as data: one row per rule, with its source and how sure it is.
+"""The marketplaces' rules for product texts, as data: one row per rule, with its source and how sure it is.
 
 The marks are those of `places.py`: only O and Oq may make a rule `hard`; T and C are `advice` and warn; what nobody can
 tell is `unknown` and `not_checked`, never a pass. Where a page says "characters" code points are counted, and a text

@@ -1,4 +1,4 @@
-"""How long a text is, in the unit that a place counts in, and cutting it without breaking a letter.
+"""The length of a text in the unit that a place counts, and cutting it without breaking a letter.
 
 `👩‍👩‍👧 anne` has 10 code points, 13 UTF-16 units, 23 bytes and 6 graphemes (what a reader calls a letter). Counting
 graphemes needs `regex`, of the extra `image`, since the standard library does not know them.

@@ -1,4 +1,4 @@
-"""Words that texts are held against, by the code of their language. A language without a list is never judged by one.
+"""Word lists that texts are checked against, by language code. A language without a list is never judged by one.
 
 A word that ends in `*` stands for all words that begin so: Turkish adds endings, German puts words together.
 """

@@ -1,4 +1,4 @@
-"""The command `batch`: another command over a manifest, by `services/batch`. The command table types the columns."""
+"""The command `batch`: runs another command over a manifest. The command table types the columns."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
 def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeOf) -> Document:
     """The calls of a batch, and what they would cost. Nothing is sent to a model, and nothing is written."""
     if values.get("input") is None:
-        raise InvalidInput("--dry_run requires --input.", hint="--status tells what a batch has cost so far.")
+        raise InvalidInput("--dry_run requires --input.", hint="--status shows what a batch has cost so far.")
     recipe = recipe_of(values.get("command", DEFAULT_COMMAND), values.get("options") or {})
     manifest = Manifest(values["input"], recipe.read, recipe.names)
     alike: dict[str, Values] = {}
@@ -252,9 +252,9 @@ def _confirm(call: Call, products: int, *, is_sure: bool) -> None:
         return
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         raise InvalidInput(
-            f"This begins {products:,} products.", hint="Confirm it with --yes; --dry_run tells what they cost."
+            f"This begins {products:,} products.", hint="Confirm it with --yes; --dry_run shows what they cost."
         )
-    log.show(f"This begins {products:,} products; --dry_run tells what they cost. Go on? [y/N]")
+    log.show(f"This begins {products:,} products; --dry_run shows what they cost. Continue? [y/N]")
     while not select.select([sys.stdin], [], [], LOOK_S)[0]:
         if call.cancelled or call.winds_down:
             raise Cancelled("The batch did not begin. Nothing was sent.")

@@ -1,4 +1,4 @@
-"""How far a batch is, on stderr: a bar that moves on a terminal (tqdm, the extra `batch`), else a line now and then.
+"""The progress of a batch on stderr: a bar on a terminal (tqdm, the extra `batch`), elsewhere a line now and then.
 
 Like all that is shown there it never waits for its reader, and never reaches stdout.
 """

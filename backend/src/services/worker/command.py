@@ -17,7 +17,7 @@ Local = Callable[[Values], Document]
 TIMEOUT = Option("timeout", "number", "seconds that the whole command may take (default: FAL_TIMEOUT_S, else 110)")
 ENV_FILE = Option("env_file", "path", "the .env file with FAL_KEY (default: ./.env, then backend/.env)")
 COMMON = (TIMEOUT, ENV_FILE)
-PROGRESS = Option("progress", "flag", "tell each step on stderr (default: only if that is a terminal)")
+PROGRESS = Option("progress", "flag", "show each step on stderr (default: only if that is a terminal)")
 MAX_USD = Option(
     "max_usd",
     "number",

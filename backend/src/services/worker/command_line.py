@@ -1,4 +1,4 @@
-"""Makes the command line from the command table, and reads what a user wrote on it.
+"""Builds the command line from the command table, and parses it.
 
 argparse names the options and writes the help. Values are handed to it joined to their option (`--name=value`) and
 after a mark, so that a value may begin with a dash, or be `--`, which argparse drops.
@@ -71,7 +71,7 @@ def build_parser(*, with_options: bool = True) -> argparse.ArgumentParser:
         description="Text, product analysis and product pictures on fal. Prints one JSON document.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     _add(parser, ENV_FILE)
     commands = parser.add_subparsers(dest="_command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():

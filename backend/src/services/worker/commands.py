@@ -1,4 +1,4 @@
-"""The command table: every command's name, options, what does it, and the values of its result when it fails.
+"""The command table: every command's name, options and handler, and the values of its result when it fails.
 
 One table for the one-shot worker and for `serve`. Most commands are a method of FalClient: the table names it, and
 the options are its arguments. Nothing here prints.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOGS = Option("with_logs", "flag", "print fal's log lines to stderr (default: false)")
 PROMPT = Option("prompt", "text", "the prompt", required=True)
 MODEL = Option(
-    "model", "text", "the model, by its name at OpenRouter; it is never replaced by another (default: see doctor)"
+    "model", "text", "the model, by its OpenRouter name; it is never replaced by another (default: see doctor)"
 )
 TEMPERATURE = Option("temperature", "number", "0 to 2 (default: 0.7, for analyze-product 0.3)")
 SYSTEM = Option("system", "text", "the system prompt", argument="system_prompt")
@@ -34,8 +34,8 @@ IMAGE = Option("image", "path", "the photo: a local path or a URL", required=Tru
 IMAGE_URL = Option(
     "image_url", "text", "an http(s) URL or a data URI of the photo, in place of --image (default: none)"
 )
-SAVE_DIR = Option("save_dir", "path", "a folder to save the picture in (default: not saved)")
-OUT = Option("out", "path", "the file to save the picture in; it gets the extension of what it is (default: not saved)")
+SAVE_DIR = Option("save_dir", "path", "the folder to save the picture in (default: not saved)")
+OUT = Option("out", "path", "the file to save the picture in; it gets the extension of its type (default: not saved)")
 CATEGORIES = Option("categories", "json", "the categories, as analyze-product prints them", required=True)
 STYLES = Option(
     "styles", "json", 'a list of {"name", "description"}, or of names of the default styles (default: all of these)'
@@ -77,7 +77,7 @@ COUNT = Option("count", "integer", "end after this many verified webhooks (defau
 PLACES = Option(
     "for",
     "text",
-    "the places that it is for, such as amazon,trendyol; docs/packshots.md lists them (default: none)",
+    "the places to publish on, such as amazon,trendyol; docs/packshots.md lists them (default: none)",
     argument="places",
 )
 FACTS = Option(
@@ -88,19 +88,19 @@ LENGTH = Option("length", "integer", "about how many words the description has, 
 CUTOUT = Option(
     "cutout",
     "path",
-    "the product's cut-out that is there already: a path or a URL; nothing is cut out (default: none)",
+    "an existing cut-out of the product: a path or a URL; nothing is cut out (default: none)",
 )
 CHECK = Option(
     "check",
     "flag",
-    "hold each saved picture against the rules of the places of --for (default: false)",
+    "check each saved picture against the rules of the places in --for (default: false)",
     needs="for",
 )
 FIDELITY = Option(
     "fidelity",
     "text",
-    "hold each saved picture against the product: check; lock (put its own pixels back where it stood); or retry (as "
-    "lock, and make a picture that fails once more, which is billed too) (default: off)",
+    "compare each saved picture with the product: check; lock (put its own pixels back if it has not moved); or retry "
+    "(as lock, and make a picture that fails once more, which is billed too) (default: off)",
 )
 FREE = ("save_dir", "out", "report", "check", "fidelity", "packshot")
 """Options about pictures that are there; that one may be made again, an estimate does not count."""
@@ -475,7 +475,7 @@ COMMANDS: Mapping[str, Command] = {
             Option(
                 "cutout",
                 "path",
-                "the product's cut-out that is there already, a PNG or WebP: nothing is paid (default: none)",
+                "an existing cut-out of the product, a PNG or WebP: nothing is paid (default: none)",
             ),
             Option("background", "path", "a colour such as #F4F1EC, or the path of a picture (default: #FFFFFF)"),
             Option("size", "text", "width and height in pixels, such as 2000x2000 (default: the place's)"),
@@ -491,8 +491,8 @@ COMMANDS: Mapping[str, Command] = {
             ),
             Option("format", "text", "JPEG or PNG (default: the place's, or JPEG)"),
             Option("shadow", "flag", "with a soft shadow below the product (default: false)"),
-            Option("check", "flag", "hold each picture against the rules of its place (default: false)"),
-            Option("name", "text", "what the files are named after (default: the photo's own name)"),
+            Option("check", "flag", "check each picture against the rules of its place (default: false)"),
+            Option("name", "text", "the base name of the files (default: the photo's own name)"),
         ),
         handler=_packshot,
         local=_packshot_of_cutout,
@@ -503,11 +503,11 @@ COMMANDS: Mapping[str, Command] = {
         result="PackshotDocument",
     ),
     "check-image": Command(
-        "hold a picture file against the rules of places; fails when it breaks a hard one",
+        "check a picture file against the rules of places; fails if it breaks a hard one",
         (
             Option("image", "path", "the picture file", required=True, first=True),
             PLACES._replace(required=True),
-            Option("on", "text", "the day whose rules hold, such as 2027-01-31 (default: today)"),
+            Option("on", "text", "the day whose rules apply, such as 2027-01-31 (default: today)"),
         ),
         local=_check_image,
         when_failed={"checks": []},
@@ -542,7 +542,7 @@ COMMANDS: Mapping[str, Command] = {
         result="ListingDocument",
     ),
     "batch": Command(
-        "another command over a whole catalogue; resumes where it was, and pays for no job twice",
+        "run another command over a whole catalogue; resumes where it stopped, and pays for no job twice",
         (
             Option(
                 "input",
@@ -568,13 +568,13 @@ COMMANDS: Mapping[str, Command] = {
                 "output's folder)",
             ),
             Option("settle", "flag", "first look for jobs in doubt among fal's past requests (default: false)"),
-            Option("status", "flag", "only tell how far the batch is (default: false)"),
+            Option("status", "flag", "only show how far the batch is (default: false)"),
             Option(
                 "pause",
                 "flag",
                 "only ask the process that works on the batch to end; its jobs have 10 s (default: false)",
             ),
-            Option("dry_run", "flag", "only tell the calls and what they would cost (default: false)"),
+            Option("dry_run", "flag", "only show the calls and what they would cost (default: false)"),
             Option("yes", "flag", "begin more than 50 products without a question (default: false)"),
         ),
         handler=_batch,
@@ -621,23 +621,23 @@ COMMANDS: Mapping[str, Command] = {
         result="EstimateDocument",
     ),
     "doctor": Command(
-        "versions, settings and reachability, for a request for help; with --live, whether fal is as it is taken to be",
+        "versions, settings and reachability, for a support request; with --live, whether fal behaves as expected",
         (
             Option(
                 "live",
                 "flag",
-                "compare fal with what this library takes it to be, with free reads only (default: false)",
+                "compare fal with what this library expects, with free reads only (default: false)",
             ),
             Option(
                 "spend",
                 "number",
-                "with --live: also try one of each job, for so many US dollars at most (default: none)",
+                "with --live: also try one job of each kind, for at most this many US dollars (default: none)",
                 needs="live",
             ),
             Option(
                 "recordings",
                 "path",
-                "with --live: a folder for what fal answered, one file a fact (default: not kept)",
+                "with --live: a folder for fal's answers, one file per fact (default: not kept)",
                 needs="live",
             ),
         ),

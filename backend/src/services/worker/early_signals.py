@@ -1,4 +1,4 @@
-"""The first moments of the process: its three standard streams are taken, and a signal is answered.
+"""The first moments of the process: makes sure of its three standard streams, and answers a signal.
 
 A worker that is ended before its command began still prints its one document; `serve` prints it as the error of a
 JSON-RPC reply.

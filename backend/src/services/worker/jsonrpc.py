@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 as one message per line: what a message is, how lines are read in bounds, how replies leave.
+"""JSON-RPC 2.0 with one message per line: parsing, reading lines within bounds, and writing replies.
 
 Arrays of messages (JSON-RPC calls them batches) are not taken: lines need no batches. For what the methods do see
 `serve.py`. Codes of errors:

@@ -1,4 +1,4 @@
-"""stdout belongs to JSON: while a command runs, everything else that writes there lands on stderr.
+"""Reserves stdout for JSON: while a command runs, everything else that is written there goes to stderr.
 
 File descriptor 1 itself is moved, so a library that prints, also from C, cannot spoil the document. JSON is written
 by one locked function, as UTF-8 under every locale.

@@ -1,8 +1,8 @@
-"""What picture commands do on request with the pictures that they saved: hold them against the product and against the
-rules of places, and make packshots and a listing beside them.
+"""What picture commands do on request with saved pictures: compare them with the product, check them against the rules
+of places, and make packshots and a listing.
 
-Nothing here makes a command fail whose pictures are there: what fails is listed in the document's `errors`, since the
-rest is paid for.
+Nothing here fails a command whose pictures are there: failures are listed in the document's `errors`, since the
+pictures are paid for.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Publishing:
         self._places = places_named(wishes.places)
         self._standard: Standard | None = None
         if wishes.check and not self._places:
-            raise InvalidInput("--for must name at least one place, against whose rules --check holds the pictures.")
+            raise InvalidInput("--for must name at least one place whose rules --check applies.")
         if wishes.check or wishes.packshot or wishes.fidelity:
             self._require_files()
             require_image_extra()
@@ -158,7 +158,7 @@ class Publishing:
         from services.shop.judge import Judge, Product
 
         if "path" not in cutout:
-            missing = InvalidInput("The product's cut-out is missing, so no picture was held against it.")
+            missing = InvalidInput("The product's cut-out is missing, so no picture was compared with it.")
             return [style_error(missing, "fidelity", None)]
         try:
             product = Product.of(cutout["path"], cutout["url"])
@@ -222,7 +222,7 @@ class Publishing:
         known = {"categories": document["categories"], "facts": self._arguments["facts"]}
         language = language_named(self._language)
         if found := invented(document["description"], known, language, datetime.date.today()):
-            raise BadOutput(f"The description states what nobody gave. {' '.join(found)}")
+            raise BadOutput(f"The description states facts that were not given. {' '.join(found)}")
 
 
 def _of_picture(document: Document) -> Document:

@@ -1,4 +1,4 @@
-"""Verdicts on the report page: a picture or a text against a place's rules, and the product against its photo."""
+"""Verdicts on the report page: pictures and texts checked against rules, and the product compared with its photo."""
 
 from __future__ import annotations
 

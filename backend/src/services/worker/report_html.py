@@ -1,4 +1,4 @@
-"""Pieces of HTML that every part of the report page is made of: small lines, numbers, amounts."""
+"""HTML building blocks of the report page: small lines, numbers, amounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shop's texts on the report page: one set per language, and what each place's rules say of it."""
+"""The shop's texts on the report page: one set per language, with the verdicts of each place's rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON Schemas (2020-12) of what the commands take and print: the document of the command `schema`.
+"""JSON Schemas (2020-12) of the commands' options and documents: the output of the command `schema`.
 
 They stand in `schemas.json`, which docs/generate.py writes (`make docs`) from the command table and `fal/results.py`.
 """

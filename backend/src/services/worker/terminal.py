@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: the steps of a command on stderr, and its document on stdout, indented.
+"""Output for a person at a terminal: the steps of a command on stderr, and its document on stdout, indented.
 
 Loaded only when stderr or stdout is a terminal, or for `--progress`: a program that runs the worker pays nothing
 for it. Nothing here waits for the terminal; what it does not take at once is lost.
