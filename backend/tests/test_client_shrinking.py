@@ -57,7 +57,7 @@ def sent(box: Sandbox, client: FalClient) -> Callable[..., tuple[Any, ...]]:
     return upload
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("size", "becomes"), [((5000, 500), (4096, 410)), ((200, 8000), (102, 4096)), ((9000, 900), (4096, 410))]
 )

@@ -309,7 +309,7 @@ def cells_of(faults: tuple[Fault, ...]) -> Iterator[Any]:
             yield pytest.param(fault, cell, id=f"{fault.name} / {cell.command}")
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("fault", "cell"), list(cells_of(FAULTS)))
 def test_every_fault_of_the_first_request_has_its_one_answer(
     fault: Fault, cell: Cell, box: Sandbox, filled: Any, capfd: pytest.CaptureFixture[str]
@@ -468,7 +468,7 @@ LATER_FAULTS = (
 )
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("cell", JOB_CELLS, ids=lambda cell: cell.command)
 @pytest.mark.parametrize("fault", LATER_FAULTS, ids=lambda fault: fault.name)
 def test_every_fault_of_an_accepted_job_has_its_one_answer(

@@ -110,7 +110,7 @@ def edge_difference(result: Pixels, x: int = 0, y: int = 0) -> float:
 # Pixel lock
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.nightly
 @pytest.mark.parametrize(("x", "y"), [(0.49, -0.45), (-6, 3)])
 def test_the_original_pixels_come_back_over_a_garbled_label_wherever_it_was_nudged_to(x: float, y: float) -> None:
     source = cutout()
@@ -143,7 +143,7 @@ def rippled(product: Pixels) -> Pixels:
     return cv2.remap(product, x + 6 * np.sin(y / 14), y + 6 * np.sin(x / 14), cv2.INTER_LINEAR)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -180,7 +180,7 @@ def erased(product: Pixels) -> Pixels:
     return result
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "made",
     [
@@ -200,7 +200,7 @@ def test_a_product_that_is_only_moved_rescaled_or_compressed_is_the_same(made: A
     assert found["score"] >= 0.75
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("made", "said"),
     [

@@ -555,6 +555,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_answer_is_read_in_time_and_never_breaks(answer: str) -> None:
     texts = read_listing(answer, "tr", [])

@@ -86,6 +86,7 @@ def test_run_gives_the_command_an_environment_that_leads_to_the_sandbox() -> Non
     assert (done.stdout, done.stderr, done.returncode) == ("200 True\n", "", 0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("script", ["exit 0", "exit 1", "exit 77"])
 def test_run_ends_with_the_commands_exit_code(script: str) -> None:
     done = run("sh", "-c", script)
@@ -101,6 +102,7 @@ def test_run_leaves_standard_input_and_the_arguments_to_the_command() -> None:
     assert done.stdout == "from stdin\n--|--latency|a b|"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_passes_signals_on_and_waits_for_the_command(number: Any) -> None:
     script = f"trap 'echo got it; exit 5' {number.value}; echo ready; while :; do sleep 0.05; done"
@@ -163,6 +165,7 @@ def test_the_ca_file_is_gone_after_the_run() -> None:
 # ---------------------------------------------------------------- serve
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_prints_variables_that_work_and_ends_with_0_on_a_signal(number: Any) -> None:
     with serving("--port", "0") as (process, variables):
@@ -234,6 +237,7 @@ def test_it_starts_from_any_folder_in_every_way(argv: tuple[Any, ...], tmp_path:
     assert (done.stdout, done.stderr, done.returncode) == ("ran\n", "", 0)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("isolated", [(), ("-I",)])
 def test_it_starts_through_a_symlink(linked: Any, isolated: tuple[Any, ...]) -> None:
     done = python(*isolated, linked, "run", "--", "echo", "ran", cwd=linked.parent)

@@ -216,6 +216,7 @@ def test_replace_background_has_a_fixed_seed_and_others_do_not(web: httpx.Client
 # ---------------------------------------------------------------- pictures
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("endpoint", "given", "size"),
     [
@@ -285,6 +286,7 @@ def test_a_mask_comes_beside_the_cutout_or_in_its_place(web: httpx.Client, photo
 # ---------------------------------------------------------------- any endpoint
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("given", "size"),
     [

@@ -309,7 +309,7 @@ def test_our_own_photos_are_known_whatever_they_are_called(name: str, kind: str)
     assert f"shows a {kind}," in answer("What is this?", None, [("shoe.jpg", photo)])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", PRODUCT_WORDS)
 def test_the_outline_tells_every_kind_of_sample(kind: Any) -> None:
     assert look(sample_photo(f"{kind}.jpg")).kind == kind
@@ -325,7 +325,7 @@ def test_an_outline_that_is_none_of_the_known_says_nothing() -> None:
     assert "shows a watch," in answer("What is this?", None, [("watch.jpg", png(picture))])
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", PRODUCT_WORDS)
 def test_the_description_names_what_the_categories_name(kind: Any) -> None:
     """A bottle's category is Drinkware, which may be a mug's as well."""
@@ -374,6 +374,7 @@ def test_what_stands_is_not_laid_down(photo: str, lies: bool) -> None:
     assert light.find_foot(alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).lies is lies
 
 
+@pytest.mark.nightly
 def test_the_veins_of_dark_marble_are_no_lightning() -> None:
     grey = surfaces.tile("marble", "dark").mean(axis=-1)
     assert np.percentile(grey, 99.9) < 0.34

@@ -207,6 +207,7 @@ def test_a_transparent_background_stays_as_it_is() -> None:
     assert np.array_equal(read(cut_out(png(picture)).png), picture)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_photo_of_nothing_is_kept_whole_and_says_so(value: int) -> None:
     made = cut_out(png(np.full((120, 160, 3), value, np.uint8)))
@@ -214,6 +215,7 @@ def test_a_photo_of_nothing_is_kept_whole_and_says_so(value: int) -> None:
     assert "could not be told from its background" in made.remark
 
 
+@pytest.mark.nightly
 def test_a_product_that_leaves_the_frame_is_kept() -> None:
     mask = product_mask()
     cropped = read(photo_of(mask, plain_ground()))[:200]
@@ -289,6 +291,7 @@ def test_a_photo_taken_sideways_is_turned_upright() -> None:
     assert overlap(alpha_of(photo) > 127, product_mask()[:, 40:240] > 127) > 0.96
 
 
+@pytest.mark.nightly
 def test_the_cut_out_has_the_photos_size() -> None:
     for width, height in [(1, 1), (3, 200), (301, 77)]:
         picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
@@ -477,7 +480,7 @@ def test_the_same_question_gives_the_same_bytes() -> None:
     assert generic_picture(320, 200, "forest", 3) == generic_picture(320, 200, "forest", 3)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["room", "garden", "marble", "wood", "dark"])
 def test_another_seed_gives_another_scene_in_the_same_style(name: str) -> None:
     first, second = surroundings(scene(STYLES[name], 1)), surroundings(scene(STYLES[name], 2))
@@ -485,6 +488,7 @@ def test_another_seed_gives_another_scene_in_the_same_style(name: str) -> None:
     assert np.abs(first.mean(axis=(0, 1)) - second.mean(axis=(0, 1))).max() < 40
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (512, 512), (1280, 720), (90, 1100), (1536, 40)])
 def test_a_generic_picture_has_exactly_the_size_that_was_asked_for(width: int, height: int) -> None:
     assert picture_size(generic_picture(width, height, "living room", 5)) == (width, height)
@@ -499,7 +503,7 @@ def test_generic_pictures_follow_prompt_and_seed() -> None:
 # Samples and examples
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["mug.jpg", "bottle.png", "lamp.jpg", "whatever.jpg"])
 def test_a_sample_photo_shows_one_product_that_can_be_cut_out(name: str) -> None:
     photo = sample_photo(name)

@@ -103,6 +103,7 @@ def test_the_file_name_tells_the_product(name: str, main: str, sub: str) -> None
     assert (found["main_product_type"], found["subcategory"]) == (main, sub)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("colour", "style", "vibe"),
     [
