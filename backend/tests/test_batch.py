@@ -672,7 +672,7 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
 def test_a_shops_own_columns_are_ignored_and_named(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
     """As Excel saves an export: with semicolons, and with names that are written otherwise."""
     manifest = out.with_suffix(".csv")
-    manifest.write_text(f"Key;IMAGE;Fiyat;Styles;stock\nA;{rows[0]['image']};9;Studio;\n", encoding="utf-8-sig")
+    manifest.write_text(f"Key;İMAGE;Fiyat;Styles;stock\nA;{rows[0]['image']};9;Studio;\n", encoding="utf-8-sig")
     given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "workflow")
     assert run(*given, "--dry_run")[1]["ignored_columns"] == ["Fiyat"]
     code, document = run(*given)

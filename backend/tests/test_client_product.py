@@ -149,6 +149,7 @@ WRITTEN = {
     "Title Case": json.dumps(TITLED),
     "camelCase": json.dumps(CAMEL),
     "UPPER CASE": said().replace("main_product_type", "MAIN_PRODUCT_TYPE").replace('"vibe"', '"VIBE"'),
+    "Turkish upper case": said().replace("main_product_type", "MAİN_PRODUCT_TYPE").replace('"vibe"', '"VİBE"'),
     "dashes": json.dumps({name.replace("_", "-"): value for name, value in CATEGORIES.items()}),
     "other punctuation": json.dumps(
         {f"**{n}. {name.replace('_', ' / ')}**:": value for n, (name, value) in enumerate(CATEGORIES.items(), 1)}

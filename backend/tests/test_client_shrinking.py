@@ -272,7 +272,7 @@ def test_a_photo_that_cannot_be_made_smaller_is_an_error_before_anything_is_sent
 ) -> None:
     path = tmp_path / "photo.tiff"
     path.write_bytes(broken(what))
-    with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.*[^.]\. Convert it, or leave") as raised:
+    with pytest.raises(InvalidInput, match=r"shrink cannot read this image/.*[^.]\. Convert it, or omit") as raised:
         client.upload_file(path, shrink=True)
     assert " at 0x" not in str(raised.value)
     assert box.journal() == []

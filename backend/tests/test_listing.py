@@ -197,7 +197,7 @@ def test_a_fault_is_named_and_only_its_text_is_asked_for_again(shop: Shop, box: 
 def test_texts_that_stay_bad_are_bad_output_with_what_was_good(shop: Shop, box: Sandbox) -> None:
     long = {"title": "x" * 76}
     say(box, {**GOOD, **long}, long)
-    with pytest.raises(BadOutput, match=r"English break rules.* 76 characters; at most 75") as caught:
+    with pytest.raises(BadOutput, match=r"English still break rules.* 76 characters; at most 75") as caught:
         write(shop, places="amazon")
     error = caught.value
     assert len(prompts(box)) == 2

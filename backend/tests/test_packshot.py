@@ -189,7 +189,7 @@ def test_the_old_backgrounds_colour_is_taken_out_of_soft_edges() -> None:
         ({"size": "large"}, "size must be"),
         ({"fill": 2}, "fill must be"),
         ({"margin": 0.6}, "margin must be"),
-        ({"fill": 0.8, "margin": 0.1}, "Pass one of them"),
+        ({"fill": 0.8, "margin": 0.1}, "not both"),
         ({"format": "WEBP"}, "JPEG or PNG"),
         ({"background": "whitish"}, "a colour such as"),
         ({"shadow": "yes"}, "shadow must be"),
@@ -207,7 +207,7 @@ def test_bad_arguments_are_refused_before_anything_is_paid(
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"), [("RGB", "no transparent background"), ("empty", "Nothing of the cut-out is visible")]
+    ("mode", "said"), [("RGB", "no transparent background"), ("empty", "transparent everywhere")]
 )
 def test_a_cutout_that_is_none_is_refused(shop: Shop, tmp_path: Path, mode: str, said: str) -> None:
     picture = Image.new("RGBA", (50, 50), (0, 0, 0, 0)) if mode == "empty" else Image.new("RGB", (50, 50))

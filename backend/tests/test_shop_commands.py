@@ -73,7 +73,7 @@ def test_a_flag_may_stand_before_the_photo(run: Run, box: Sandbox, cutout_path: 
         (["--size", "huge"], "--size must be a width and a height"),
         (["--size", "4x4"], "16 to 10000 pixels"),
         (["--for", "amazom"], "amazom"),
-        (["--fill", "0.8", "--margin", "0.1"], "Pass one of them"),
+        (["--fill", "0.8", "--margin", "0.1"], "not both"),
         (["--format", "tiff"], "JPEG or PNG"),
         (["--background", "no-such-colour"], "must be a colour"),
         (["--save_dir", "/proc/no"], "cannot be written to"),

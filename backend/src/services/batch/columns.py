@@ -72,4 +72,5 @@ def named(columns: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    # Upper case in Turkish makes İ of i, and lower case ı of I.
+    return re.sub(r"[\s_-]+", "", name).casefold().replace("i\u0307", "i").replace("ı", "i")

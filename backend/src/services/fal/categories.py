@@ -173,7 +173,8 @@ def _says_nothing(value: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    return re.sub(_NOT_IN_NAME, "", name).casefold()
+    # Upper case in Turkish makes İ of i, and lower case ı of I.
+    return re.sub(_NOT_IN_NAME, "", name).casefold().replace("i\u0307", "i").replace("ı", "i")
 
 
 _CATEGORIES = {name.replace("_", ""): name for name in CATEGORY_NAMES}
