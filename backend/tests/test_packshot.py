@@ -206,9 +206,7 @@ def test_bad_arguments_are_refused_before_anything_is_paid(
     assert only(box) == []
 
 
-@pytest.mark.parametrize(
-    ("mode", "said"), [("RGB", "no transparent background"), ("empty", "transparent everywhere")]
-)
+@pytest.mark.parametrize(("mode", "said"), [("RGB", "no transparent background"), ("empty", "transparent everywhere")])
 def test_a_cutout_that_is_none_is_refused(shop: Shop, tmp_path: Path, mode: str, said: str) -> None:
     picture = Image.new("RGBA", (50, 50), (0, 0, 0, 0)) if mode == "empty" else Image.new("RGB", (50, 50))
     picture.save(tmp_path / "cut.png")
