@@ -599,6 +599,8 @@ def test_json_lines_and_a_folder_of_photos_are_read(tmp_path: Path) -> None:
     assert read(tmp_path / "shop.jsonl")[0] == [("7", 1, {"image": "https://x/y.jpg"})]
     assert [line.line for line in read(tmp_path / "shop.jsonl")[1]] == [2]
     assert read(tmp_path)[0] == [("B", 1, {"image": str(tmp_path / "B.jpg")})]
+    good, bad = read([["A"], {"key": "A", 5: "x", "Image": "a.jpg"}])
+    assert (good, bad[0].line) == ([("A", 2, {"image": "a.jpg"})], 1)
 
 
 def test_keys_that_come_twice_are_refused_before_anything_is_sent(quick: Sandbox, rows: Any, out: Path) -> None:

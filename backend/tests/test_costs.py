@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import peer
 from fal_sandbox.server import Sandbox
@@ -383,6 +384,17 @@ def test_the_command_refuses_what_the_commands_would_refuse(box: Sandbox, run: R
 
 def test_a_batch_is_estimated_by_its_dry_run(box: Sandbox, run: Run) -> None:
     assert "--dry_run" in run("estimate", "batch")[1]["error"]
+    assert box.journal() == []
+
+
+def test_what_costs_nothing_is_estimated_as_nothing_and_writes_nothing(box: Sandbox, run: Run) -> None:
+    Image.new("RGBA", (60, 60), (200, 30, 30, 255)).crop((-20, -20, 80, 80)).save("cutout.png")
+    code, document = run("estimate", "packshot", "--options", '{"cutout": "cutout.png", "for": "etsy"}')
+    assert (code, document["cost_usd"], document["endpoints"]) == (0, 0, [])
+    Path("shop.jsonl").write_text('{"key": "A", "cutout": "cutout.png", "size": "200x200"}')
+    code, document = run("batch", "--input", "shop.jsonl", "--output", "o", "--command", "packshot", "--dry_run")
+    assert (code, document["cost_usd"], document["planned"]) == (0, 0, [])
+    assert sorted(path.name for path in Path().iterdir()) == ["cutout.png", "shop.jsonl"]
     assert box.journal() == []
 
 

@@ -862,7 +862,8 @@ class FalClient:
         return self.estimate_of(lambda view: getattr(view, method)(**{**stand_ins(method, options), **options}))
 
     def estimate_of(self, action: Callable[[FalClient], object]) -> Estimate:
-        """What `action` would cost, called with a view of this client that stops before anything is sent.
+        """What `action` would cost, called with a view of this client that stops before anything is sent. An action
+        that costs nothing runs to its end.
 
         - action: calls one method that costs money, such as `lambda view: Shop(view).listing(categories)`
         """
@@ -874,7 +875,7 @@ class FalClient:
             action(view)
         except _Estimated as made:
             return made.estimate
-        raise InvalidInput("This costs nothing, so there is nothing to estimate.")
+        return {"cost_usd": 0.0, "about": False, "endpoints": [], "unknown": None}
 
     def doctor(self, *, timeout: float | None = None) -> DoctorResult:
         """Versions, settings with the key masked, models that end, and whether this key reaches fal. Sends no job."""

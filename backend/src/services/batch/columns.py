@@ -37,7 +37,8 @@ class Columns:
         """The values of a row under the names of their options. Raises InvalidInput."""
         taken: dict[str, str] = {}
         options: dict[str, Any] = {}
-        for column, value in values.items():
+        for name, value in values.items():
+            column = str(name)
             option = self._option(column)
             if option is None:
                 continue

@@ -128,7 +128,11 @@ class Manifest:
     def _rows(self) -> Iterator[Row]:
         if not isinstance(self._source, str | os.PathLike):
             for line, values in enumerate(self._source, start=1):
-                yield Row(line, self._columns.options_of(values))
+                if isinstance(values, Mapping):
+                    yield Row(line, self._columns.options_of(values))
+                else:
+                    kind = type(values).__name__
+                    yield Row(line, {_FAULT: f"A product must be a mapping with a key, not {kind}."})
             return
         path = Path(self._source)
         try:

@@ -230,6 +230,8 @@ def _estimate(client: FalClient, values: Values) -> Document:
     command = COMMANDS[name]
     asked = _with_stand_ins(command, values_of(command.all_options, options or {}))
     require(command.options, asked, f"See fal-worker {name} --help.")
+    if command.local_for(asked) is not None:
+        return {"cost_usd": 0.0, "about": False, "endpoints": [], "unknown": None, "error": None}
     # What is done with pictures that are there costs nothing: no folder is made.
     kept = {option: value for option, value in asked.items() if option not in FREE}
 
