@@ -217,6 +217,7 @@ def test_without_a_writable_tmp_the_worker_works_and_the_sandbox_says_what_is_mi
 # The image of the recipe
 
 
+@pytest.mark.nightly
 @needs_roots
 def test_the_image_serves_photos_as_compose_runs_it(express: Any, box: Sandbox, node: str, place: Path) -> None:  # noqa: F811
     """Its files as the Dockerfile copies them, its packages as it installs them, its command, its user."""

@@ -119,7 +119,7 @@ def camera() -> tuple[np.ndarray, np.ndarray]:
     return picture, mask
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("photo", "least"),
     [(boot, 0.97), (white_mug, 0.85), (glass_bottle, 0.95), (camera, 0.92)],
@@ -194,6 +194,7 @@ def test_a_doubt_is_in_the_answer_and_fals_shape_stays(client: FalClient, tmp_pa
     assert made["images"][0]["image_url"].startswith("https://")
 
 
+@pytest.mark.nightly
 def test_without_doubt_there_is_no_remark(client: FalClient) -> None:
     made = client.remove_background("https://example.com/mug.jpg")
     assert made["sandbox"] is True
@@ -325,7 +326,7 @@ def test_an_outline_that_is_none_of_the_known_says_nothing() -> None:
     assert "shows a watch," in answer("What is this?", None, [("watch.jpg", png(picture))])
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", PRODUCT_WORDS)
 def test_the_description_names_what_the_categories_name(kind: Any) -> None:
     """A bottle's category is Drinkware, which may be a mug's as well."""

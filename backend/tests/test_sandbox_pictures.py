@@ -207,7 +207,7 @@ def test_a_transparent_background_stays_as_it_is() -> None:
     assert np.array_equal(read(cut_out(png(picture)).png), picture)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_photo_of_nothing_is_kept_whole_and_says_so(value: int) -> None:
     made = cut_out(png(np.full((120, 160, 3), value, np.uint8)))
@@ -276,7 +276,7 @@ FORMATS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_usual_format_is_cut_out(name: str) -> None:
     photo = FORMATS[name]()
@@ -480,7 +480,7 @@ def test_the_same_question_gives_the_same_bytes() -> None:
     assert generic_picture(320, 200, "forest", 3) == generic_picture(320, 200, "forest", 3)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", ["room", "garden", "marble", "wood", "dark"])
 def test_another_seed_gives_another_scene_in_the_same_style(name: str) -> None:
     first, second = surroundings(scene(STYLES[name], 1)), surroundings(scene(STYLES[name], 2))
@@ -540,7 +540,7 @@ def test_every_example_photo_is_small_and_its_origin_is_named() -> None:
         assert "CC0" in line
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["lamp.jpg", "bottle.jpg"])
 def test_the_rendered_examples_are_cut_out_in_one_piece(name: str) -> None:
     alpha = alpha_of((EXAMPLES / name).read_bytes())

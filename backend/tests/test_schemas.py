@@ -548,11 +548,6 @@ def test_what_the_schema_takes_the_worker_takes_too(
 # What is generated
 
 
-def test_the_generated_files_are_up_to_date() -> None:
-    ran = subprocess.run([sys.executable, str(GENERATOR), "--check"], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stderr) == (0, "")
-
-
 def test_a_stale_file_is_named_and_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ from fal_sandbox.server import Sandbox
 
 TO_END_S = 6.0
 """The promise is two seconds; a busy machine may need three times that, and what hangs takes 30."""
-MOMENTS = int(os.environ.get("SIGNAL_MOMENTS", "6"))
+MOMENTS = int(os.environ.get("SIGNAL_MOMENTS", "3"))
 PYTHON_START_S = 0.06
 """Before that Python itself may still be starting, and a signal ends it without a word."""
 CATEGORIES = '{"main_product_type": "Kitchenware"}'
