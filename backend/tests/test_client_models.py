@@ -187,6 +187,13 @@ def test_a_submit_or_a_stream_may_be_refused_for_its_model_too_which_leaves_the_
         "GOOGLE/GEMINI-2.5-PRO could not be found",
         "google/gemini-2.5-pro has reached its end-of-life date",
         "gemini-2.5-pro isn't available anymore",
+        "google/gemini-2.5-pro has been retired. Currently we offer others: try again with one of them.",
+        "'google/gemini-2.5-pro' is not available. Try again with another model.",
+        "model_not_found: google/gemini-2.5-pro",
+        "The requested model is no longer available: google/gemini-2.5-pro",
+        "The requested model google/gemini-2.5-pro can’t be found",
+        "google/gemini-2.5-pro: Provider returned error: the model was not found",
+        "google/gemini-2.5-pro has been turned off",
     ],
 )
 def test_a_provider_may_say_it_in_its_own_words(box: Sandbox, client: FalClient, reason: str) -> None:
@@ -221,6 +228,10 @@ def test_an_error_beside_a_text_is_no_refusal_of_the_model(box: Sandbox, client:
         "The parameter seed is deprecated for google/gemini-2.5-flash-lite",
         "temperature is no longer supported",
         "This model is no longer available",
+        "google/gemini-2.5-flash-lite: temperature is not supported",
+        "google/gemini-2.5-flash-lite: the image at https://example.com/mug.jpg is not found",
+        "google/gemini-2.5-flash-lite needs a tool which is not available",
+        "Model google/gemini-1 is deprecated: use google/gemini-2.5-flash-lite",
     ],
 )
 @pytest.mark.parametrize("status", [400, 404, 422])
@@ -298,6 +309,21 @@ def test_a_model_that_must_reason_is_asked_once_more_and_remembered(box: Sandbox
     assert ask(client)["error"] is None
     assert [job["input"].get("reasoning") for job in box.ledger()["jobs"]] == [None, True, True]
     assert len(set(models(box))) == 1
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Reasoning can't be turned off for this model.",
+        "Budget 0 is invalid. This model only works in thinking mode.",
+        "This model requires reasoning.",
+        "Thinking is mandatory.",
+    ],
+)
+def test_that_a_model_must_reason_may_be_said_in_other_words(box: Sandbox, client: FalClient, reason: str) -> None:
+    box.fault("job", fail={"error": "Bad", "status": 400, "body": {"detail": reason}})
+    assert client.any_llm_complete("Hi")["error"] is None
+    assert [job["input"].get("reasoning") for job in box.ledger()["jobs"]] == [None, True]
 
 
 def test_a_model_that_was_named_and_must_reason_is_asked_once_more_too(box: Sandbox, client: FalClient) -> None:

@@ -42,23 +42,31 @@ if TYPE_CHECKING:
 RUN_URL = "https://fal.run"
 _IMAGE_LINE = r"(?i)image url:\s*<?((?:https?://|data:image/)[^\s<>\"']+)"
 _GONE = (
-    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served)|(?:not|isn't) available|does(?: not|n't) exist"
-    r"|not (?:a |be )?(?:valid|known|found|supported|recogni[sz]ed|offered)|deprecated|retired|discontinued"
-    r"|decommissioned|sunset|shut ?down|removed|end.of.life|gone)"
+    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served|accessible|exists?|in service)|(?:not|isn't) available"
+    r"|does(?: not|n't) exist|(?:not|can(?:not|'t)) (?:a |be |one of the )?(?:valid|known|found|supported|recogni[sz]ed"
+    r"|offered)|an? (?:invalid|unknown) model|deprecated|retired|discontinued|decommissioned|sunset|shut ?down|removed"
+    r"|withdrawn|(?:turned|switched) off|expired|end.of.life|gone)"
 )
 """What is said of a model, behind its name."""
 _NO_SUCH = (
     r"(?:no (?:\w+ )?(?:endpoints?|providers?) (?:\w+ )?found|(?:invalid|unknown|unsupported|no such) model"
-    r"|model not found|not a valid model)"
+    r"|model[_ ]not[_ ]found|not a valid model)"
 )
 """What is said in front of its name."""
-_PASSING = r"temporar|currently|overloaded|rate.?limit|try again|at the moment|right now"
+_PASSING = r"temporar|currently|overloaded|rate.?limit|try again(?! (?:with|using)\b)|at the moment|right now"
 """Of a model that will be there again."""
+_FOR_GOOD = r"no longer|deprecated|retired|discontinued|decommissioned|sunset|end.of.life"
+"""Of one that will not, whatever is said besides: "Currently we offer ..., try again with one of them"."""
+_OF_THE_MODEL = rf"(?:[^.;\n]{{0,60}}\b(?:model|it)\b|(?:(?:is|was|has|have|been|error|code|\d{{3}})\W+){{0,5}}{_GONE})"
+"""What may follow a colon behind the name; else it is about something else: "google/...: temperature is ..."."""
 _OTHER_INPUT = r"(?<!model )\b(?:parameter|field|argument)s?\b(?!\W{0,4}model\b)|image input"
 """What is gone is something else then: "the parameter `seed` of google/... is deprecated"."""
 _NOT_A_CHOICE = r"literal|enum|one_of|const"
 """Types of field errors whose value is not among those that the endpoint takes."""
-_MUST_REASON = r"reasoning is (?:mandatory|required)|reasoning cannot be disabled"
+_MUST_REASON = (
+    r"\b(?:reasoning|thinking) (?:is (?:mandatory|required)|can(?: ?not|'t) be (?:disabled|turned off|switched off))"
+    r"|\brequires (?:reasoning|thinking)\b|only works in thinking mode"
+)
 _ID = r"[\w.-]+/[\w.-]+(?::\w+)?"
 _NAMED = (
     rf"no endpoints found for [`'\"]?(?P<first>{_ID})"
@@ -397,7 +405,7 @@ def _refuses_model(item: object, model: str) -> bool:
         return False
     if where and item.get("input") == model:
         # The field names the model, so the message need not.
-        return _has(_NOT_A_CHOICE, str(item.get("type"))) or _says_gone(f"{model}: {said}", model)
+        return _has(_NOT_A_CHOICE, str(item.get("type"))) or _says_gone(f"{model} {said}", model)
     return _says_gone(said, model)
 
 
@@ -407,13 +415,24 @@ def _says_gone(said: str, model: str) -> bool:
     names = [model, short] if re.search(r"[\d-]", short) else [model]
     name = rf"(?<![\w.-])(?:{'|'.join(map(re.escape, names))})(?![\w/-]|[.:]\w)"
     in_sentence = r"(?:(?!\. )[^;\n])"
-    told = rf"{name}{in_sentence}{{0,80}}?\b{_GONE}\b|\b{_NO_SUCH}\b{in_sentence}{{0,40}}?{name}"
-    return _has(told, said) and not (_has(_PASSING, said) or _has(_OTHER_INPUT, said))
+    behind = rf"(?:(?!\. |: (?!{_OF_THE_MODEL})|\bwhich\b)[^;\n])"
+    told = _search(
+        rf"{name}{behind}{{0,80}}?\b{_GONE}\b|\b{_NO_SUCH}\b{in_sentence}{{0,40}}?{name}"
+        rf"|\bmodel\b[^.:;\n]{{0,40}}\b{_GONE}: [`'\"]?{name}",
+        said,
+    )
+    if told is None or _has(_OTHER_INPUT, said):
+        return False
+    return _has(_FOR_GOOD, told[0]) or not _has(_PASSING, said)
 
 
 def _has(pattern: str, text: str) -> bool:
+    return _search(pattern, text) is not None
+
+
+def _search(pattern: str, text: str) -> re.Match[str] | None:
     # The patterns are not compiled ahead: that would cost every process a millisecond, and few meet a refusal.
-    return bool(re.search(pattern, text, re.IGNORECASE))
+    return re.search(pattern, text.replace("’", "'"), re.IGNORECASE)
 
 
 @contextlib.contextmanager
