@@ -202,6 +202,17 @@ def test_a_provider_may_say_it_in_its_own_words(box: Sandbox, client: FalClient,
     assert models(box) == list(MODEL_CHAINS["enterprise"][:2])
 
 
+@pytest.mark.parametrize(
+    "event", ["{'detail': 'SAID'}", "{'error': true, 'message': 'SAID'}", "{'error': {'message': 'SAID'}}"]
+)
+def test_an_error_event_may_have_the_shape_of_any_refusal(box: Sandbox, client: FalClient, event: str) -> None:
+    first, second = MODEL_CHAINS["text"]
+    data = event.replace("'", '"').replace("SAID", f"No endpoints found for {first}.")
+    box.fault("stream", status=200, body=f"event: error\ndata: {data}\n\n", content_type="text/event-stream")
+    assert streamed(client)["error"] is None
+    assert models(box) == [second]
+
+
 def test_a_stream_that_has_begun_is_not_asked_again(box: Sandbox, client: FalClient) -> None:
     first = MODEL_CHAINS["text"][0]
     events = [{"output": "Half", "partial": True}, {"output": "Half", "error": f"{first} is no longer available"}]

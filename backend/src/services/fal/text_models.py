@@ -132,7 +132,7 @@ def read_answer(result: Result, asked: TextRequest | None = None) -> TextAnswer:
     """The text of a finished job. Raises JobFailed for an error inside a successful answer, BadOutput for no text."""
     output = result.output.get("output")
     about: dict[str, Any] = {"request_id": result.request_id, "partial": {"raw": result.output}}
-    if error := result.output.get("error"):
+    if error := _error_in(result.output):
         # With a text beside it the model has run: then no refusal is looked for in what it says.
         raise JobFailed(f"The model failed: {error}.", said="" if output else str(error), **about)
     if not isinstance(output, str):
@@ -140,6 +140,14 @@ def read_answer(result: Result, asked: TextRequest | None = None) -> TextAnswer:
     if not output.strip():
         raise no_text(result.output, asked, **about)
     return TextAnswer(output, result)
+
+
+def _error_in(answer: Mapping[str, Any]) -> object:
+    """The error inside a success; where no text is, it may stand there as it does in fal's refusals."""
+    error = answer.get("error")
+    if error is True or (not error and answer.get("output") is None):
+        error = answer.get("detail") or answer.get("message") or error
+    return error
 
 
 class NoText(BadOutput):
@@ -277,7 +285,7 @@ class _Begun:
 
 
 def _read_event(event: dict[str, Any], text: str, request_id: str | None) -> TextEvent:
-    if error := event.get("error"):
+    if error := _error_in(event):
         raise JobFailed(f"The model failed: {error}.", request_id=request_id, said="" if text else str(error))
     output = event.get("output")
     if not isinstance(output, str):
