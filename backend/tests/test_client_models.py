@@ -99,7 +99,7 @@ def test_when_the_whole_chain_is_gone_the_error_names_the_variable_to_set(
 def test_a_chain_set_by_hand_takes_the_place_of_the_defaults(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch, chain: Any
 ) -> None:
-    monkeypatch.setenv(f"FAL_{chain.upper()}_MODEL", f" vendor/first-1 ,{THIRD},")
+    monkeypatch.setenv(f"FAL_{chain.upper()}_MODEL", f"'vendor/first-1', \"{THIRD}\" ,,vendor/first-1")
     box.configure(gone_models=["vendor/first-1"])
     with FalClient() as client:
         assert JOBS[chain](client)["error"] is None

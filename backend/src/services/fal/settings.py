@@ -324,7 +324,8 @@ def _log_level(value: object, name: str) -> str:
 
 
 def _model_chain(value: str, name: str) -> tuple[str, ...]:
-    models = tuple(model for part in value.split(",") if (model := part.strip()))
+    # Each once: the last of a chain is known by its name. Shells and files leave quotes around each of them.
+    models = tuple(dict.fromkeys(model for part in value.split(",") if (model := part.strip(" \t'\""))))
     if not models or not all(map(_is_word, models)):
         raise InvalidInput(f"{name} must be a comma-separated list of model names, not {value!r}.")
     return models
