@@ -63,11 +63,11 @@ _NOTHING = ("undefined", "null", "none", "nil", "nan", "todo", "tbd", "fixme", "
 _STAND_IN = rf"""(?xi)
     (?:{"|".join(_ORDERS)}) [\w -]* (?:key|token|id|secret|here|me|it|this)
     | {"|".join(_NOTHING)}
-    | \$ (?: \w+ | \{{\w+ (?:[:?+-][^}}]*)? \}} ) | %\w+% | \{{\{{? [\w .-]+ \}}?\}} | < [\w .-]* > | \[ [\w .-]* \]
-    | (?: fal[_-]?key | (?:fal[_-]?)? api[_-]?key ) (?: [_-] (?:id|secret|here) )?
+    | \$ (?: \w+ | \{{\w+ (?:[:?+-][^}}]*)? \}} ) | %\w+% | \$? \{{\{{? [\w .-]+ \}}?\}} | < [\w .-]* > | \[ [\w .-]* \]
+    | (?: fal[_-]?key | (?:fal[_-]?)? api[_-]?key | key (?= [_-] (?:id|secret) \Z) ) (?: [_-] (?:id|secret|here) )?
     | x{{3,}} | \*+ | \.{{2,}} | …+
     """
-_BEGINNINGS = (*_ORDERS, *_NOTHING, *"$%{<[*…", "fal", "api", "xxx", "..")
+_BEGINNINGS = (*_ORDERS, *_NOTHING, *"$%{<[*…", "fal", "api", "key", "xxx", "..")
 """Of everything that the pattern knows: most keys begin otherwise, and compiling it takes half a millisecond."""
 _T = TypeVar("_T")
 
