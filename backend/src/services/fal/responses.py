@@ -66,6 +66,7 @@ _BILLED_HINT = (
     "It was not sent again, since fal may be running and billing it: look at https://fal.ai/dashboard/requests "
     "before you repeat the call."
 )
+_UNKNOWN = "The outcome of the submit is unknown."
 _CANCELLED_HINT = "fal was told to cancel its job. "
 _RETRY_HINT = "Try again in a moment; https://status.fal.ai tells about outages."
 
@@ -274,7 +275,7 @@ def ambiguous(
 ) -> AmbiguousSubmit:
     """The submit was sent, and whether fal took it is not known; `cancelled`: fal was told to stop its job."""
     return AmbiguousSubmit(
-        f"{why.rstrip()} The outcome of the submit is unknown.",
+        f"{why.removesuffix(_UNKNOWN).rstrip()} {_UNKNOWN}",
         request_id=request_id,
         status_code=status_code,
         hint=f"{_CANCELLED_HINT if cancelled else ''}{_BILLED_HINT}",
