@@ -543,11 +543,12 @@ def test_a_proxy_that_cannot_be_used_is_named_unless_no_proxy_makes_it_unused(
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with FalClient(timeout=20) as client, pytest.raises(InvalidInput, match="HTTPS_PROXY"):
         client.any_llm_submit("hi")
-    monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(socket, "getaddrinfo", _no_such_name)
     monkeypatch.setattr("services.fal.transport.MAX_ATTEMPTS", 1)
-    with FalClient(timeout=20) as client, pytest.raises(Unreachable):
-        client.any_llm_submit("hi")
+    for unused in ("*", ".fal.run"):
+        monkeypatch.setenv("NO_PROXY", unused)
+        with FalClient(timeout=20) as client, pytest.raises(Unreachable):
+            client.any_llm_submit("hi")
 
 
 def _no_such_name(*args: Any, **options: Any) -> Any:
