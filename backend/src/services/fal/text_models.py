@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 RUN_URL = "https://fal.run"
 _IMAGE_LINE = r"(?i)image url:\s*<?((?:https?://|data:image/)[^\s<>\"']+)"
 _GONE = (
-    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served|accessible|exists?|in service)|(?:not|isn't) available"
-    r"|does(?: not|n't) exist|(?:not|can(?:not|'t)) (?:a |be |one of the )?(?:valid|known|found|supported|recogni[sz]ed"
-    r"|offered)|an? (?:invalid|unknown) model|deprecated|retired|discontinued|decommissioned|sunset|shut ?down|removed"
+    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served|accessible|exists?|in service)"
+    r"|(?:not|isn't) available|does(?: not|n't) exist"
+    r"|(?:not|can(?:not|'t)) (?:a |be |one of the )?(?:valid|known|found|supported|recogni[sz]ed|offered)"
+    r"|an? (?:invalid|unknown) model|deprecated|retired|discontinued|decommissioned|sunset|shut ?down|removed"
     r"|withdrawn|(?:turned|switched) off|expired|end.of.life|gone)"
 )
 """What is said of a model, behind its name."""
