@@ -223,6 +223,14 @@ def test_a_download_that_failed_is_repeated_until_it_is_whole(
     assert everything_in(folder) == ["x.png"]
 
 
+@pytest.mark.parametrize("encoding", ["aws-chunked", "none", "identity, aws-chunked", ""])
+def test_an_encoding_that_packs_nothing_keeps_no_picture_back(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any, encoding: str
+) -> None:
+    box.fault("download", headers={"Content-Encoding": encoding})
+    assert client.save_picture(png_url, folder, "x").read_bytes() == PNG
+
+
 def test_a_download_that_breaks_off_every_time_leaves_nothing(
     box: Sandbox, client: FalClient, png_url: Any, folder: Any
 ) -> None:

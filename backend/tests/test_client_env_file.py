@@ -177,6 +177,16 @@ def test_a_wrong_value_is_told_with_the_file_that_it_stands_in(box: Sandbox) -> 
         FalClient()
 
 
+def test_a_working_folder_that_was_deleted_stops_nobody_who_has_a_key(
+    box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted = tmp_path / "deleted"
+    deleted.mkdir()
+    monkeypatch.chdir(deleted)
+    deleted.rmdir()
+    assert key_length() > 0
+
+
 def test_a_folder_named_env_is_no_file(box: Sandbox) -> None:
     Path(".env").mkdir()
     assert settings_of()["env_file"] is None

@@ -99,7 +99,7 @@ def test_when_the_whole_chain_is_gone_the_error_names_the_variable_to_set(
 def test_a_chain_set_by_hand_takes_the_place_of_the_defaults(
     box: Sandbox, monkeypatch: pytest.MonkeyPatch, chain: Any
 ) -> None:
-    monkeypatch.setenv(f"FAL_{chain.upper()}_MODEL", f" vendor/first-1 ,{THIRD},")
+    monkeypatch.setenv(f"FAL_{chain.upper()}_MODEL", f"'vendor/first-1', \"{THIRD}\" ,,vendor/first-1")
     box.configure(gone_models=["vendor/first-1"])
     with FalClient() as client:
         assert JOBS[chain](client)["error"] is None
@@ -187,12 +187,30 @@ def test_a_submit_or_a_stream_may_be_refused_for_its_model_too_which_leaves_the_
         "GOOGLE/GEMINI-2.5-PRO could not be found",
         "google/gemini-2.5-pro has reached its end-of-life date",
         "gemini-2.5-pro isn't available anymore",
+        "google/gemini-2.5-pro has been retired. Currently we offer others: try again with one of them.",
+        "'google/gemini-2.5-pro' is not available. Try again with another model.",
+        "model_not_found: google/gemini-2.5-pro",
+        "The requested model is no longer available: google/gemini-2.5-pro",
+        "The requested model google/gemini-2.5-pro can’t be found",
+        "google/gemini-2.5-pro: Provider returned error: the model was not found",
+        "google/gemini-2.5-pro has been turned off",
     ],
 )
 def test_a_provider_may_say_it_in_its_own_words(box: Sandbox, client: FalClient, reason: str) -> None:
     box.fault("job", fail={"error": reason, "error_type": "bad_request"})
     assert client.any_llm_enterprise("Hi")["error"] is None
     assert models(box) == list(MODEL_CHAINS["enterprise"][:2])
+
+
+@pytest.mark.parametrize(
+    "event", ["{'detail': 'SAID'}", "{'error': true, 'message': 'SAID'}", "{'error': {'message': 'SAID'}}"]
+)
+def test_an_error_event_may_have_the_shape_of_any_refusal(box: Sandbox, client: FalClient, event: str) -> None:
+    first, second = MODEL_CHAINS["text"]
+    data = event.replace("'", '"').replace("SAID", f"No endpoints found for {first}.")
+    box.fault("stream", status=200, body=f"event: error\ndata: {data}\n\n", content_type="text/event-stream")
+    assert streamed(client)["error"] is None
+    assert models(box) == [second]
 
 
 def test_a_stream_that_has_begun_is_not_asked_again(box: Sandbox, client: FalClient) -> None:
@@ -221,6 +239,10 @@ def test_an_error_beside_a_text_is_no_refusal_of_the_model(box: Sandbox, client:
         "The parameter seed is deprecated for google/gemini-2.5-flash-lite",
         "temperature is no longer supported",
         "This model is no longer available",
+        "google/gemini-2.5-flash-lite: temperature is not supported",
+        "google/gemini-2.5-flash-lite: the image at https://example.com/mug.jpg is not found",
+        "google/gemini-2.5-flash-lite needs a tool which is not available",
+        "Model google/gemini-1 is deprecated: use google/gemini-2.5-flash-lite",
     ],
 )
 @pytest.mark.parametrize("status", [400, 404, 422])
@@ -298,6 +320,21 @@ def test_a_model_that_must_reason_is_asked_once_more_and_remembered(box: Sandbox
     assert ask(client)["error"] is None
     assert [job["input"].get("reasoning") for job in box.ledger()["jobs"]] == [None, True, True]
     assert len(set(models(box))) == 1
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Reasoning can't be turned off for this model.",
+        "Budget 0 is invalid. This model only works in thinking mode.",
+        "This model requires reasoning.",
+        "Thinking is mandatory.",
+    ],
+)
+def test_that_a_model_must_reason_may_be_said_in_other_words(box: Sandbox, client: FalClient, reason: str) -> None:
+    box.fault("job", fail={"error": "Bad", "status": 400, "body": {"detail": reason}})
+    assert client.any_llm_complete("Hi")["error"] is None
+    assert [job["input"].get("reasoning") for job in box.ledger()["jobs"]] == [None, True]
 
 
 def test_a_model_that_was_named_and_must_reason_is_asked_once_more_too(box: Sandbox, client: FalClient) -> None:

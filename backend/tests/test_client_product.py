@@ -106,6 +106,7 @@ def test_analysis_reads_json_however_the_model_wraps_it(
         "UNKNOWN",
         "-",
         "Not specified",
+        "Not applicable (N/A)",
         "\ud800",
     ],
 )
@@ -186,6 +187,11 @@ WRITTEN = {
     "thinking with odd brackets": f"<thinking>I'll use {{ and \"{{'</thinking>\n{said()}",
     "thinking whose beginning is missing": f"Say {{'vibe': 'Draft'}}...</think>\n{said()}",
     "thinking afterwards": f"{said()}\n<think>or {{'vibe': 'Draft'}}</think>"[:-8],
+    "thinking afterwards with its end": f"{said()}\n<think>or {{'vibe': 'Draft'}}</think>",
+    "rows with a confidence": json.dumps([[name, value, 0.9] for name, value in CATEGORIES.items()]),
+    "titles and values": json.dumps([{"title": name, "value": value} for name, value in TITLED.items()]),
+    "lists of values": json.dumps({name: [{"value": value}] for name, value in CATEGORIES.items()}),
+    "two kinds of quotes": said().replace('", "', '”, "'),
 }
 
 

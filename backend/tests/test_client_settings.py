@@ -181,7 +181,8 @@ def test_a_missing_key_names_every_remedy(
 PLACEHOLDERS = [
     *("your_fal_key_here", "your_key_here", "YOUR-KEY-HERE", "your key", "YOUR_API_KEY", "my-fal-key", "<your key>"),
     *("undefined", "null", "None", "${FAL_KEY}", "$FAL_KEY", "${FAL_KEY:-}", "%FAL_KEY%", "{{ fal_key }}", "changeme"),
-    *("xxxxxxxx", "***", "...", "FAL_KEY", "your_id:your_secret", "undefined:undefined"),
+    *("xxxxxxxx", "***", "...", "FAL_KEY", "your_id:your_secret", "undefined:undefined", "key_id:key_secret"),
+    "${{ secrets.FAL_KEY }}",
 ]
 
 

@@ -97,6 +97,7 @@ def test_a_job_whose_id_is_known_from_a_broken_answer_is_cancelled(box: Sandbox,
     result = client.any_llm_complete("Hi")
     [job] = box.ledger()["jobs"]
     assert (result["error_type"], result["request_id"]) == ("ambiguous_submit", job["request_id"])
+    assert result["error"].count("The outcome of the submit is unknown.") == 1
     assert job["outcome"] == "cancelled"
 
 

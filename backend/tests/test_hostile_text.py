@@ -52,6 +52,19 @@ nearly_json = st.builds(damaged, objects.map(json.dumps) | objects.map(repr), da
 wrapped = st.builds(lambda before, value, after: f"{before}{json.dumps(value)}{after}", anything, json_values, anything)
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("end", ["", "\n```"])
+def test_an_object_that_is_cut_anywhere_keeps_every_text_that_had_ended(quote: str, end: str) -> None:
+    lines = [f"{quote}{name}{quote}: {quote}Text {n}{quote}" for n, name in enumerate(CATEGORY_NAMES)]
+    whole = "{\n  " + ",\n  ".join(lines) + "\n}"
+    ended = [whole.index(line) + len(line) for line in lines]
+    for at in range(ended[0], len(whole)):
+        expected = {name: f"Text {n}" for n, name in enumerate(CATEGORY_NAMES) if ended[n] <= at}
+        assert read_categories(whole[:at] + end) == expected, whole[:at]
+    with pytest.raises(BadOutput):
+        read_categories(whole[: whole.index("Text")].rstrip(quote) + end)
+
+
 @given(anything | wrapped | nearly_json)
 @settings(max_examples=5 * settings().max_examples)
 def test_the_parser_raises_only_bad_output_and_invents_no_value(text: str) -> None:

@@ -37,11 +37,10 @@ MAX_ESCAPES = 3
 """How many times over an answer may be escaped as a JSON text."""
 
 _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
-_THOUGHT_BEGINS = rf"(?i)<{_THOUGHT}>"
-_THOUGHT_ENDS = rf"(?i)</{_THOUGHT}\s{{0,9}}>"
+_THOUGHT_TAG = rf"(?i)<(/?){_THOUGHT}\s{{0,9}}>"
 _NOT_IN_NAME = r"^[\W\d_]+|[\W_]+"
-_PAIR_NAMES = ("name", "key", "category", "attribute", "field", "property", "label", "type")
-_PAIR_VALUES = ("value", "values", "answer", "result", "text", "content")
+_PAIR_NAMES = ("name", "key", "category", "attribute", "field", "property", "label", "type", "title", "k")
+_PAIR_VALUES = ("value", "values", "val", "v", "answer", "result", "text", "content")
 _NOTHING = frozenset(
     (
         "null",
@@ -63,6 +62,11 @@ _NOTHING = frozenset(
         "notprovided",
         "notgiven",
         "notsure",
+        "notstated",
+        "notvisible",
+        "notdetermined",
+        "notmentioned",
+        "cannotbedetermined",
     )
 )
 """What models write for "I do not know", without case, blanks and punctuation."""
@@ -93,15 +97,19 @@ def _objects(text: str) -> list[Found]:
     try:
         return [Found(json.loads(text), complete=True)]
     except (ValueError, RecursionError):
-        return read_all(_after_thinking(text))
+        return read_all(_without_thinking(text))
 
 
-def _after_thinking(text: str) -> str:
-    ends = 0
-    for tag in re.finditer(_THOUGHT_ENDS, text):
-        ends = tag.end()
-    begins = re.search(_THOUGHT_BEGINS, text[ends:])
-    return text[ends : ends + begins.start() if begins else len(text)]
+def _without_thinking(text: str) -> str:
+    """What stands outside the tags. Thinking whose beginning is missing began with the text."""
+    said: list[str] = []
+    thinks, at = False, 0
+    for tag in re.finditer(_THOUGHT_TAG, text):
+        ends = bool(tag[1])
+        if not thinks:
+            said = [] if ends else [*said, text[at : tag.start()]]
+        thinks, at = not ends, tag.end()
+    return "".join(said if thinks else [*said, text[at:]])
 
 
 def _last_named(objects: list[Found]) -> dict[str, str]:
@@ -136,7 +144,9 @@ def _members(value: Any) -> Iterator[tuple[str | None, Any]]:
         yield from _pair(_first_of(_PAIR_NAMES, value), _first_of(_PAIR_VALUES, value))
         yield from value.items()
     elif isinstance(value, list):
-        yield from _pair(*value) if len(value) == 2 else ()
+        # Behind a name and a value may stand a confidence, but no further text: that is a list of texts.
+        is_row = len(value) >= 2 and not any(isinstance(item, str) for item in value[2:])
+        yield from _pair(*value[:2]) if is_row else ()
         for item in value:
             yield None, item
 
@@ -158,7 +168,8 @@ def _words(value: Any) -> str | None:
     if isinstance(value, dict):
         value = _first_of(_PAIR_VALUES, value)
     if isinstance(value, list):
-        return ", ".join(words for item in value if isinstance(item, str) and (words := _words(item))) or None
+        texts = (_first_of(_PAIR_VALUES, item) if isinstance(item, dict) else item for item in value)
+        return ", ".join(words for text in texts if isinstance(text, str) and (words := _words(text))) or None
     if not isinstance(value, str) or _says_nothing(value):
         return None
     return value.strip()
@@ -169,7 +180,9 @@ def _says_nothing(value: str) -> bool:
     words = value.strip()
     if not words or words in _NO_WORDS or any("\ud800" <= char <= "\udfff" for char in value):
         return True
-    return re.sub(r"[\W_]+", "", words).casefold() in _NOTHING
+    # "Not applicable (N/A)" says it twice.
+    parts = [re.sub(r"[\W_]+", "", part).casefold() for part in re.split(r"[()\[\]]", words)]
+    return any(parts) and _NOTHING.issuperset(filter(None, parts))
 
 
 def _plain(name: str) -> str:

@@ -53,10 +53,17 @@ def found(paths: Iterable[str], wait_s: float) -> list[EnvFile]:
     """Those of `paths` that are there, each once, in order."""
     files: dict[str, EnvFile] = {}
     for path in paths:
-        real = os.path.realpath(path)
+        real = _real(path)
         if real not in files and (file := _found(path, wait_s)) is not None:
             files[real] = file
     return list(files.values())
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except OSError:  # the working folder was deleted
+        return path
 
 
 def _found(path: str, wait_s: float) -> EnvFile | None:

@@ -228,11 +228,15 @@ def _drain(response: httpx.Response, events: Iterator[dict[str, Any]]) -> None:
             pass
 
 
+_SIGNS_OF_LIFE = ("ping", "heartbeat", "keepalive", "keep-alive")
+"""Events of whoever passes a stream on; what they hold is no part of it."""
+
+
 def _json_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
     try:
         for event in EventSource(response).iter_sse():
-            if not event.data:
-                continue  # a lone `retry:` or `id:`, which is no event
+            if not event.data or event.event in _SIGNS_OF_LIFE:
+                continue  # a lone `retry:` or `id:` is no event
             value = json_of(event.data)
             if not isinstance(value, dict):
                 raise BadOutput("fal's stream sent something that is not a JSON object.", retryable=False)

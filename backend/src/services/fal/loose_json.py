@@ -19,6 +19,7 @@ MAX_CHARS = 200_000
 MAX_DEPTH = 64
 """What is nested deeper is rubbish, and reading begins anew inside it."""
 
+_FENCE = "```"
 _BLANK = r"\s{0,99}"
 _COMMENT = r"(?://|\#|/\*)"
 _QUOTED_NAME = (
@@ -28,7 +29,7 @@ _QUOTED_NAME = (
 _BARE_NAME = r"[^\W\d][\w /&.-]{0,63}"
 _NAME = rf"(?:{_QUOTED_NAME}|{_BARE_NAME}){_BLANK}[:=：]"
 _CLOSERS = {
-    '"': r'\\.|"',
+    '"': r'\\.|["”]',
     "'": r"\\.|'",
     **dict.fromkeys("“”„«", r"\\.|[“”»\"]"),
     **dict.fromkeys("‘’‚`", r"\\.|[‘’`']"),
@@ -37,8 +38,10 @@ _CLOSERS = {
 
 _START = rf"\{{{_BLANK}(?:{_NAME}|{_COMMENT})|\[{_BLANK}[\[{{]"
 _NAME_HERE = rf"(?:({_QUOTED_NAME})|({_BARE_NAME})){_BLANK}[:=：]>?"
+_CUT_NAME = rf"[\"'“”„«‘’‚`][^\"'“”„«»‘’‚`:：]{{0,99}}[\"'“”»‘’`]?{_BLANK}(?:\Z|```)"
 _END_IN_OBJECT = (
-    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|[,;，][\s,;，.…]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}))"
+    rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}"
+    rf"|[,;，][\s,;，.…]{{0,99}}(?:[}}\]]|\Z|{_COMMENT}|```|{_NAME}|{_CUT_NAME}))"
 )
 _END_IN_LIST = rf"{_BLANK}(?:[}}\]]|\Z|{_COMMENT}|```|[,;，]|\n{_BLANK}[\"'“‘])"
 """What stands behind a quote that ends a text; any other quote belongs to the text."""
@@ -137,6 +140,8 @@ class _Reader:
             self._read_name(char)
         elif char in "{[":
             self._open()
+        elif self._text.startswith(_FENCE, self._at):
+            self._at += len(_FENCE)
         elif char in _CLOSERS:
             self._read_text(_pattern(_CLOSERS[char]))
         else:

@@ -50,6 +50,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 """One event of a stream; those of a text hold all of it so far."""
 _PIECE_BYTES = 64 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
+_NOT_PACKED = ("", "identity", "none", "aws-chunked")
+"""What a `Content-Encoding` says of a body that is as it is: stores keep the last one of how a file was uploaded."""
 MAX_AMOUNT = 1e9
 """Of units or US dollars in one answer: more is no bill."""
 MAX_DEPTH = 64
@@ -64,6 +66,7 @@ _BILLED_HINT = (
     "It was not sent again, since fal may be running and billing it: look at https://fal.ai/dashboard/requests "
     "before you repeat the call."
 )
+_UNKNOWN = "The outcome of the submit is unknown."
 _CANCELLED_HINT = "fal was told to cancel its job. "
 _RETRY_HINT = "Try again in a moment; https://status.fal.ai tells about outages."
 
@@ -272,7 +275,7 @@ def ambiguous(
 ) -> AmbiguousSubmit:
     """The submit was sent, and whether fal took it is not known; `cancelled`: fal was told to stop its job."""
     return AmbiguousSubmit(
-        f"{why.rstrip()} The outcome of the submit is unknown.",
+        f"{why.removesuffix(_UNKNOWN).rstrip()} {_UNKNOWN}",
         request_id=request_id,
         status_code=status_code,
         hint=f"{_CANCELLED_HINT if cancelled else ''}{_BILLED_HINT}",
@@ -428,10 +431,10 @@ def whole_body(chunks: Iterable[bytes], encoding: str, max_bytes: int | None = N
 
 def unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     """`chunks` as they come, unpacked in small pieces. Raises BadOutput for a packing that was not asked for."""
-    kind = encoding.strip().lower()
-    if kind in ("", "identity"):
+    kinds = [kind for part in encoding.lower().split(",") if (kind := part.strip()) not in _NOT_PACKED]
+    if not kinds:
         yield from chunks
-    elif kind in ("gzip", "x-gzip"):
+    elif kinds in (["gzip"], ["x-gzip"]):
         yield from _gunzipped(chunks)
     else:
         raise BadOutput(f"The answer has the content encoding {kind[:40]!r}, which was not requested.", retryable=False)

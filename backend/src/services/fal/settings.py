@@ -63,11 +63,11 @@ _NOTHING = ("undefined", "null", "none", "nil", "nan", "todo", "tbd", "fixme", "
 _STAND_IN = rf"""(?xi)
     (?:{"|".join(_ORDERS)}) [\w -]* (?:key|token|id|secret|here|me|it|this)
     | {"|".join(_NOTHING)}
-    | \$ (?: \w+ | \{{\w+ (?:[:?+-][^}}]*)? \}} ) | %\w+% | \{{\{{? [\w .-]+ \}}?\}} | < [\w .-]* > | \[ [\w .-]* \]
-    | (?: fal[_-]?key | (?:fal[_-]?)? api[_-]?key ) (?: [_-] (?:id|secret|here) )?
+    | \$ (?: \w+ | \{{\w+ (?:[:?+-][^}}]*)? \}} ) | %\w+% | \$? \{{\{{? [\w .-]+ \}}?\}} | < [\w .-]* > | \[ [\w .-]* \]
+    | (?: fal[_-]?key | (?:fal[_-]?)? api[_-]?key | key (?= [_-] (?:id|secret) \Z) ) (?: [_-] (?:id|secret|here) )?
     | x{{3,}} | \*+ | \.{{2,}} | …+
     """
-_BEGINNINGS = (*_ORDERS, *_NOTHING, *"$%{<[*…", "fal", "api", "xxx", "..")
+_BEGINNINGS = (*_ORDERS, *_NOTHING, *"$%{<[*…", "fal", "api", "key", "xxx", "..")
 """Of everything that the pattern knows: most keys begin otherwise, and compiling it takes half a millisecond."""
 _T = TypeVar("_T")
 
@@ -324,7 +324,8 @@ def _log_level(value: object, name: str) -> str:
 
 
 def _model_chain(value: str, name: str) -> tuple[str, ...]:
-    models = tuple(model for part in value.split(",") if (model := part.strip()))
+    # Each once: the last of a chain is known by its name. Shells and files leave quotes around each of them.
+    models = tuple(dict.fromkeys(model for part in value.split(",") if (model := part.strip(" \t'\""))))
     if not models or not all(map(_is_word, models)):
         raise InvalidInput(f"{name} must be a comma-separated list of model names, not {value!r}.")
     return models

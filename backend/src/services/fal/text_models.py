@@ -42,23 +42,32 @@ if TYPE_CHECKING:
 RUN_URL = "https://fal.run"
 _IMAGE_LINE = r"(?i)image url:\s*<?((?:https?://|data:image/)[^\s<>\"']+)"
 _GONE = (
-    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served)|(?:not|isn't) available|does(?: not|n't) exist"
-    r"|not (?:a |be )?(?:valid|known|found|supported|recogni[sz]ed|offered)|deprecated|retired|discontinued"
-    r"|decommissioned|sunset|shut ?down|removed|end.of.life|gone)"
+    r"(?:no longer (?:\w+ )?(?:available|supported|offered|served|accessible|exists?|in service)"
+    r"|(?:not|isn't) available|does(?: not|n't) exist"
+    r"|(?:not|can(?:not|'t)) (?:a |be |one of the )?(?:valid|known|found|supported|recogni[sz]ed|offered)"
+    r"|an? (?:invalid|unknown) model|deprecated|retired|discontinued|decommissioned|sunset|shut ?down|removed"
+    r"|withdrawn|(?:turned|switched) off|expired|end.of.life|gone)"
 )
 """What is said of a model, behind its name."""
 _NO_SUCH = (
     r"(?:no (?:\w+ )?(?:endpoints?|providers?) (?:\w+ )?found|(?:invalid|unknown|unsupported|no such) model"
-    r"|model not found|not a valid model)"
+    r"|model[_ ]not[_ ]found|not a valid model)"
 )
 """What is said in front of its name."""
-_PASSING = r"temporar|currently|overloaded|rate.?limit|try again|at the moment|right now"
+_PASSING = r"temporar|currently|overloaded|rate.?limit|try again(?! (?:with|using)\b)|at the moment|right now"
 """Of a model that will be there again."""
+_FOR_GOOD = r"no longer|deprecated|retired|discontinued|decommissioned|sunset|end.of.life"
+"""Of one that will not, whatever is said besides: "Currently we offer ..., try again with one of them"."""
+_OF_THE_MODEL = rf"(?:[^.;\n]{{0,60}}\b(?:model|it)\b|(?:(?:is|was|has|have|been|error|code|\d{{3}})\W+){{0,5}}{_GONE})"
+"""What may follow a colon behind the name; else it is about something else: "google/...: temperature is ..."."""
 _OTHER_INPUT = r"(?<!model )\b(?:parameter|field|argument)s?\b(?!\W{0,4}model\b)|image input"
 """What is gone is something else then: "the parameter `seed` of google/... is deprecated"."""
 _NOT_A_CHOICE = r"literal|enum|one_of|const"
 """Types of field errors whose value is not among those that the endpoint takes."""
-_MUST_REASON = r"reasoning is (?:mandatory|required)|reasoning cannot be disabled"
+_MUST_REASON = (
+    r"\b(?:reasoning|thinking) (?:is (?:mandatory|required)|can(?: ?not|'t) be (?:disabled|turned off|switched off))"
+    r"|\brequires (?:reasoning|thinking)\b|only works in thinking mode"
+)
 _ID = r"[\w.-]+/[\w.-]+(?::\w+)?"
 _NAMED = (
     rf"no endpoints found for [`'\"]?(?P<first>{_ID})"
@@ -124,7 +133,7 @@ def read_answer(result: Result, asked: TextRequest | None = None) -> TextAnswer:
     """The text of a finished job. Raises JobFailed for an error inside a successful answer, BadOutput for no text."""
     output = result.output.get("output")
     about: dict[str, Any] = {"request_id": result.request_id, "partial": {"raw": result.output}}
-    if error := result.output.get("error"):
+    if error := _error_in(result.output):
         # With a text beside it the model has run: then no refusal is looked for in what it says.
         raise JobFailed(f"The model failed: {error}.", said="" if output else str(error), **about)
     if not isinstance(output, str):
@@ -132,6 +141,14 @@ def read_answer(result: Result, asked: TextRequest | None = None) -> TextAnswer:
     if not output.strip():
         raise no_text(result.output, asked, **about)
     return TextAnswer(output, result)
+
+
+def _error_in(answer: Mapping[str, Any]) -> object:
+    """The error inside a success; where no text is, it may stand there as it does in fal's refusals."""
+    error = answer.get("error")
+    if error is True or (not error and answer.get("output") is None):
+        error = answer.get("detail") or answer.get("message") or error
+    return error
 
 
 class NoText(BadOutput):
@@ -269,7 +286,7 @@ class _Begun:
 
 
 def _read_event(event: dict[str, Any], text: str, request_id: str | None) -> TextEvent:
-    if error := event.get("error"):
+    if error := _error_in(event):
         raise JobFailed(f"The model failed: {error}.", request_id=request_id, said="" if text else str(error))
     output = event.get("output")
     if not isinstance(output, str):
@@ -397,7 +414,7 @@ def _refuses_model(item: object, model: str) -> bool:
         return False
     if where and item.get("input") == model:
         # The field names the model, so the message need not.
-        return _has(_NOT_A_CHOICE, str(item.get("type"))) or _says_gone(f"{model}: {said}", model)
+        return _has(_NOT_A_CHOICE, str(item.get("type"))) or _says_gone(f"{model} {said}", model)
     return _says_gone(said, model)
 
 
@@ -407,13 +424,24 @@ def _says_gone(said: str, model: str) -> bool:
     names = [model, short] if re.search(r"[\d-]", short) else [model]
     name = rf"(?<![\w.-])(?:{'|'.join(map(re.escape, names))})(?![\w/-]|[.:]\w)"
     in_sentence = r"(?:(?!\. )[^;\n])"
-    told = rf"{name}{in_sentence}{{0,80}}?\b{_GONE}\b|\b{_NO_SUCH}\b{in_sentence}{{0,40}}?{name}"
-    return _has(told, said) and not (_has(_PASSING, said) or _has(_OTHER_INPUT, said))
+    behind = rf"(?:(?!\. |: (?!{_OF_THE_MODEL})|\bwhich\b)[^;\n])"
+    told = _search(
+        rf"{name}{behind}{{0,80}}?\b{_GONE}\b|\b{_NO_SUCH}\b{in_sentence}{{0,40}}?{name}"
+        rf"|\bmodel\b[^.:;\n]{{0,40}}\b{_GONE}: [`'\"]?{name}",
+        said,
+    )
+    if told is None or _has(_OTHER_INPUT, said):
+        return False
+    return _has(_FOR_GOOD, told[0]) or not _has(_PASSING, said)
 
 
 def _has(pattern: str, text: str) -> bool:
+    return _search(pattern, text) is not None
+
+
+def _search(pattern: str, text: str) -> re.Match[str] | None:
     # The patterns are not compiled ahead: that would cost every process a millisecond, and few meet a refusal.
-    return bool(re.search(pattern, text, re.IGNORECASE))
+    return re.search(pattern, text.replace("’", "'"), re.IGNORECASE)
 
 
 @contextlib.contextmanager

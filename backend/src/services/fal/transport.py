@@ -34,7 +34,7 @@ import httpx
 
 from services.fal.call import Call, RequestInFlight
 from services.fal.connections import NETWORK_ERRORS, Connection, Connections
-from services.fal.errors import BadOutput, FalError, Unreachable
+from services.fal.errors import BadOutput, FalError, InvalidInput, Unreachable
 from services.fal.hosts import is_fal_host, is_run_host
 from services.fal.log import logger, outline
 from services.fal.redaction import MASK, Secret, is_clean, redact, redacted_body
@@ -178,7 +178,8 @@ class Transport:
             if _is_certificate(error):
                 raise
             moved = _moved_to(backup_host, request)
-            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+            # InvalidInput: NO_PROXY may name the one host, and leave the other to a proxy that cannot be used.
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout, InvalidInput):
                 response = connection(backup_host).send(moved)
                 # Only now: where neither is reached, as without a network, the error says it, and once.
                 logger.warning("%s cannot be reached (%s); using %s", host, type(error).__name__, backup_host)
