@@ -54,8 +54,9 @@ class Columns:
         near = {column: meant for column in columns if (meant := self._look(column)[1]) and meant not in given}
         if near:
             said = "columns {} are not options" if len(near) > 1 else "column {} is not an option"
+            meant = " and ".join(dict.fromkeys(near.values()))
             raise InvalidInput(
-                f"The {said.format(named(map(repr, near)))}. Did you mean {' and '.join(dict.fromkeys(near.values()))}?",
+                f"The {said.format(named(map(repr, near)))}. Did you mean {meant}?",
                 hint="Rename the column that is meant, or remove what means something else. Nothing was sent.",
             )
 

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ DELIMITERS = ",;\t"
 """Excel writes semicolons where the comma is the decimal sign, as in Turkish and German."""
 PATHS = ("image", "cutout")
 """Columns whose relative paths begin at the manifest's folder."""
+_SEVERAL = re.compile(r"\s(?=https?://)")
+"""What stands between the photos of a product in a shop's export."""
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
 
@@ -124,6 +127,9 @@ class Manifest:
         if _FAULT in values:
             raise InvalidInput(values[_FAULT])
         key = checked_key(values.pop("key", None))
+        for name in PATHS:
+            if is_url(values.get(name)) and _SEVERAL.search(values[name]):
+                raise InvalidInput(f"{name} holds several URLs. Keep one of them.")
         return NewProduct(key, row.line, self._read(values))
 
     def _rows(self) -> Iterator[Row]:
@@ -153,7 +159,6 @@ class Manifest:
             raise InvalidInput(
                 f"The manifest {str(path)!r} cannot be read: {error.strerror or error}. Check --input."
             ) from error
-
 
     def _checked(self, row: Row) -> Row:
         """A row that has columns of its own."""
