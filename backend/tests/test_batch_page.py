@@ -112,7 +112,7 @@ def test_a_product_is_shown_with_its_pictures_texts_cost_and_what_it_lacks(
     folder: Path, append: Callable[..., None], picture: Callable[[str], str], opened: Callable[..., Chromium]
 ) -> None:
     lost = {"stage": "picture", "style": "Studio", "error": "The call took too long.", "hint": "Raise --timeout."}
-    append(whole(7, picture), failed(8) | {"result": {"errors": [lost]}})
+    append(whole(7, picture), failed(8) | {"result": {"errors": [lost]}}, failed(9, error="No photo.", cost_usd=0.0))
     Page(folder).update(total=10)
     page = opened()
     page.wait_for(f"{SEEN}.length === 4")
@@ -120,8 +120,9 @@ def test_a_product_is_shown_with_its_pictures_texts_cost_and_what_it_lacks(
     page.run("document.querySelector('summary').click()")
     text = page.text()
     for said in (
-        "2 of 10 products · at least $0.25: the cost of 1 is not known",
+        "3 of 10 products · at least $0.25: the cost of 1 is not known",
         "Lighting · cost not known · 12.3 s · 2 attempts · line 7",
+        "$0 · 12.3 s · line 9",
         "Picture Premium: Runner disconnected. Try again.",
         "fail: It is 60 px; at least 500 px is asked.",
         "Bir lamba.",
@@ -134,6 +135,7 @@ def test_a_product_is_shown_with_its_pictures_texts_cost_and_what_it_lacks(
     assert text.count("The call took too long.") == 1
     assert page.run("[...document.querySelectorAll('.state')].map((state) => state.textContent)") == [
         "Done, with problems",
+        "Failed",
         "Failed",
     ]
     assert page.run("document.querySelector('details h3').lang") == "de"

@@ -176,7 +176,7 @@ def test_an_original_that_cannot_be_saved_is_listed(workflow: Callable[..., tupl
     os.makedirs("out/original.jpg")
     code, document = workflow(*ONE, "--report")
     assert (code, document["original_path"]) == (0, None)
-    assert [(error["stage"], error["style"]) for error in document["errors"]] == [("download", None)]
+    assert [(error["stage"], error["style"]) for error in document["errors"]] == [("original", None)]
     assert Path(document["report_path"]).is_file()
 
 
@@ -232,6 +232,6 @@ def test_a_full_disk_leaves_no_half_of_a_file(
     done = run_process(*argv, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512)))
     document = json.loads(done.stdout)
     assert (done.returncode, document["total_generated"]) == (0, 1)
-    assert {error["stage"] for error in document["errors"]} == {"download", "report"}
+    assert {error["stage"] for error in document["errors"]} == {"original", "download", "report"}
     assert os.listdir("out") == ["report.html"]
     assert Path("out/report.html").read_text() == "of before"

@@ -236,15 +236,15 @@ class SavedFiles:
         """
         errors: list[Any] = []
         if self._keeps_original:
-            original = self._saved(self._original, None, errors)
+            original = self._saved(self._original, "original", None, errors)
             document["original_path"] = None if original is None else str(original)
         if (given := self._arguments.get("cutout")) is not None:
             self._cutout = Task(lambda: file_facts(self._take(str(given), f"{self._prefix}cutout")))
         if document.get("cutout"):
-            facts = self._saved(self._cutout, None, errors)
+            facts = self._saved(self._cutout, "download", None, errors)
             document["cutout"] = {**document["cutout"], **(facts or {})}
         for image in document["images"]:
-            if (facts := self._saved(self._task_of(image), image["style_name"], errors)) is not None:
+            if (facts := self._saved(self._task_of(image), "download", image["style_name"], errors)) is not None:
                 image |= facts
         document["errors"] = [*(document["errors"] or []), *errors] or None
         if self._call.cancelled:
@@ -263,12 +263,12 @@ class SavedFiles:
         except OSError as error:
             document["errors"] = [*(document["errors"] or []), _error(error, "report", None)]
 
-    def _saved(self, task: Task[T] | None, style: str | None, errors: list[Any]) -> T | None:
+    def _saved(self, task: Task[T] | None, stage: str, style: str | None, errors: list[Any]) -> T | None:
         """What a task made; what kept it from that is added to `errors`."""
         try:
             return None if task is None else self.downloads.result(task)
         except (FalError, OSError) as error:
-            errors.append(_error(error, "download", style))
+            errors.append(_error(error, stage, style))
             return None
 
     def _name_of(self, image: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ were held back, since the run ends, is not over: it has no line, and waits for t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -37,8 +38,8 @@ CONCERN_ALL = {
     for kind in (AuthError, BalanceExhausted, BudgetExceeded, FalUnavailable, RateLimited, Unreachable)
 }
 """Errors that the next product would meet too."""
-HARMLESS_STAGES = ("prompt",)
-"""A prompt that failed is replaced by a plain one, and the picture is made."""
+HARMLESS_STAGES = ("prompt", "original")
+"""A prompt that failed is replaced by a plain one, and the picture is made. The original is where the user has it."""
 
 
 class Outcome(NamedTuple):
@@ -71,6 +72,8 @@ def attempt(
     found = dict(document or {})
     found.pop("trace", None)
     failure = failure or _failure_in(found)
+    with contextlib.suppress(OSError):  # it is not there, or not empty
+        folder.rmdir()
     # A job that was held back may be one that the product was made without, such as a prompt.
     if journal.held or (failure and call.cancelled):
         return None

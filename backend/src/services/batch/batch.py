@@ -253,11 +253,7 @@ class Batch:
 
     @property
     def how_to_resume(self) -> str:
-        # The journal's URL may hold a password.
-        where = "the same --journal and " if self._is_shared else ""
-        return (
-            f"It goes on where it was when it is run again with {where}--output {shlex.quote(str(self.output))} alone."
-        )
+        return how_to_resume(self.output, is_shared=self._is_shared)
 
     def counts(self) -> dict[str, Any]:
         """How far it is: products by their state, jobs by theirs, US dollars, and seconds."""
@@ -366,6 +362,12 @@ class Batch:
             self._index.update(total=sum(self.counts()["products"].values()))
         except (OSError, FalError) as error:
             logger.warning(f"index.html cannot be written: {error}")
+
+
+def how_to_resume(output: Path, *, is_shared: bool) -> str:
+    """For messages. `is_shared`: whether the journal is a database, whose URL may hold a password."""
+    where = "the same --journal and " if is_shared else ""
+    return f"It goes on where it was when it is run again with {where}--output {shlex.quote(str(output))} alone."
 
 
 def store_of(journal: str | None, output: Path) -> Store:

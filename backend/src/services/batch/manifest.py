@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ DELIMITERS = ",;\t"
 """Excel writes semicolons where the comma is the decimal sign, as in Turkish and German."""
 PATHS = ("image", "cutout")
 """Columns whose relative paths begin at the manifest's folder."""
+_SEVERAL = re.compile(r"\s(?=https?://)")
+"""What stands between the photos of a product in a shop's export."""
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 
 
@@ -71,10 +74,11 @@ class Manifest:
         self.count = 0
         """Products of good lines."""
         self._check()
-        if self.ignored_columns:
-            logger.warning(
-                f"These columns are not options of the command and are ignored: {named(self.ignored_columns)}."
-            )
+        if names := self.ignored_columns:
+            logger.warning(f"These columns are not options of the command and are ignored: {named(names)}.")
+        if self.bad_lines:
+            first, lines = self.bad_lines[0], "line" if len(self.bad_lines) == 1 else "lines"
+            logger.warning(f"{len(self.bad_lines):,} {lines} left out. Line {first.line}: {first.error}")
 
     @property
     def ignored_columns(self) -> list[str]:
@@ -115,7 +119,7 @@ class Manifest:
             more = f", and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else ""
             raise InvalidInput(
                 f"These keys are not unique, case apart: {', '.join(twice[:MOST_NAMED])}{more}.",
-                hint="Give each product a key of its own. Nothing was sent.",
+                hint="Give each product a key of its own, and one line. Nothing was sent.",
             )
 
     def _product(self, row: Row) -> NewProduct:
@@ -123,13 +127,16 @@ class Manifest:
         if _FAULT in values:
             raise InvalidInput(values[_FAULT])
         key = checked_key(values.pop("key", None))
+        for name in PATHS:
+            if is_url(values.get(name)) and _SEVERAL.search(values[name]):
+                raise InvalidInput(f"{name} holds several URLs. Keep one of them.")
         return NewProduct(key, row.line, self._read(values))
 
     def _rows(self) -> Iterator[Row]:
         if not isinstance(self._source, str | os.PathLike):
             for line, values in enumerate(self._source, start=1):
                 if isinstance(values, Mapping):
-                    yield Row(line, self._columns.options_of(values))
+                    yield self._checked(Row(line, {str(name): value for name, value in values.items()}))
                 else:
                     kind = type(values).__name__
                     yield Row(line, {_FAULT: f"A product must be a mapping with a key, not {kind}."})
@@ -141,10 +148,8 @@ class Manifest:
                 return
             with open(path, encoding="utf-8-sig", newline="") as file:
                 is_json = path.suffix.lower() in JSON_ENDINGS
-                for row in _json_rows(file) if is_json else _csv_rows(file, self._columns):
-                    if _FAULT not in row.values:
-                        row = row._replace(values=_with_paths(self._columns.options_of(row.values), path.parent))
-                    yield row
+                for row in map(self._checked, _json_rows(file)) if is_json else _csv_rows(file, self._columns):
+                    yield row._replace(values=_with_paths(row.values, path.parent))
         except UnicodeDecodeError as error:
             raise InvalidInput(
                 f"The manifest {str(path)!r} is not in UTF-8 (byte {error.start}).",
@@ -154,6 +159,13 @@ class Manifest:
             raise InvalidInput(
                 f"The manifest {str(path)!r} cannot be read: {error.strerror or error}. Check --input."
             ) from error
+
+    def _checked(self, row: Row) -> Row:
+        """A row that has columns of its own."""
+        if _FAULT in row.values:
+            return row
+        self._columns.check(row.values)
+        return row._replace(values=self._columns.options_of(row.values))
 
 
 _FAULT = "\0fault"
@@ -194,7 +206,7 @@ def _csv_rows(file: io.TextIOBase, columns: Columns) -> Iterator[Row]:
             names = [name.strip() for name in cells]
             _check_names(names, columns)
         elif any(cell.strip() for cell in cells):
-            yield Row(number, _values(names, cells))
+            yield Row(number, _values(names, cells, columns))
 
 
 def _lines(head: str, rest: Iterable[str]) -> Iterator[str]:
@@ -202,10 +214,10 @@ def _lines(head: str, rest: Iterable[str]) -> Iterator[str]:
     yield from rest
 
 
-def _values(names: list[str], cells: list[str]) -> Mapping[str, Any]:
+def _values(names: list[str], cells: list[str], columns: Columns) -> Mapping[str, Any]:
     if any(cell.strip() for cell in cells[len(names) :]):
         return {_FAULT: f"The line has {len(cells)} cells, and the first line names {len(names)}. Check its quotes."}
-    return {name: cell for name, cell in zip(names, cells, strict=False) if name and cell.strip()}
+    return columns.options_of({name: cell for name, cell in zip(names, cells, strict=False) if name and cell.strip()})
 
 
 def _check_names(names: list[str], columns: Columns) -> None:
@@ -214,11 +226,13 @@ def _check_names(names: list[str], columns: Columns) -> None:
         raise InvalidInput(
             f"These columns appear twice in the first line: {named(twice)}.", hint="Give each column its own name."
         )
-    if not columns.has_key(filter(None, names)):
+    given = [name for name in names if name]
+    if not columns.has_key(given):
         raise InvalidInput(
-            f"The first line has no column 'key', only {named(filter(None, names)) or 'nothing'}.",
+            f"The first line has no column 'key', only {named(given) or 'nothing'}.",
             hint="Rename the column that identifies a product, such as its SKU, to key, and its photo's to image.",
         )
+    columns.check(given)
 
 
 def _photos_of(folder: Path) -> Iterator[Row]:

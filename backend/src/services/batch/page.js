@@ -7,6 +7,7 @@ const KEPT = 100; /* scripts whose data stays in memory */
 const byId = (id) => document.getElementById(id);
 const facts = JSON.parse(byId('facts').textContent);
 const number = (value) => value.toLocaleString('en');
+const dollars = (value) => `$${value && value.toFixed(value < 1 ? 4 : 2)}`;
 const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? '' : 's'}`;
 const folded = (text) => text.normalize('NFKC').toLowerCase();
 
@@ -134,7 +135,7 @@ function fill({ state, key }) {
 function product(entry) {
   const about = [
     entry.kind,
-    entry.cost_usd === null ? 'cost not known' : `$${entry.cost_usd.toFixed(entry.cost_usd < 1 ? 4 : 2)}`,
+    entry.cost_usd === null ? 'cost not known' : dollars(entry.cost_usd),
     entry.seconds === null ? '' : `${entry.seconds.toFixed(1)} s`,
     entry.attempts > 1 ? `${entry.attempts} attempts` : '',
     entry.line ? `line ${number(entry.line)}` : '',

@@ -91,6 +91,8 @@ class BatchDocument(TypedDict):
     planned: Kept[list[EstimatedCalls] | None]
     """With --dry_run: the calls of each endpoint; then `cost_usd` is what they would cost."""
     worked_on: Kept[bool | None]
-    """With --status and --pause: whether a process works on the batch now. If not, the next run goes on with it."""
+    """With --status and --pause: whether a process works on the batch now."""
+    how_to_resume: Kept[str | None]
+    """With these, if products wait and no process works on the batch."""
     error: Failed[str] | None
     """Set when a product failed, or was not made."""

@@ -42,6 +42,8 @@ from services.batch.journal import (
 
 FILE_NAME = "batch.sqlite"
 LOCK_NAME = "batch.lock"
+LOOK_S = 0.01
+"""How long to wait for those who only look at the lock."""
 BUSY_S = 10.0
 """How long `look` may hold up the run, and the other way round."""
 PAGE = 200
@@ -359,7 +361,7 @@ class SqliteStore(Store):
 
     def _take_lock(self) -> None:
         try:
-            self._held = open(self._folder / LOCK_NAME, "ab")  # noqa: SIM115 - held until `close`
+            self._held = open(self._folder / LOCK_NAME, "a+b")  # noqa: SIM115 - held until `close`
             _lock(self._held)
         except BlockingIOError as error:
             self.close()
@@ -488,12 +490,14 @@ class SqliteStore(Store):
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Raises BlockingIOError when another process keeps the file locked."""
-    for pause_s in (0.01, 0.1):  # `is_worked_on` holds it for a moment
+    """Raises BlockingIOError when another process works on the batch."""
+    while True:
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(pause_s)
-    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Beside those who only look, and share it for a moment, a share is to be had; beside who works here, none.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(LOOK_S)
 
 
 def _job_row(row: Sequence[Any]) -> JobRow:

@@ -26,6 +26,7 @@ Stage = Annotated[
         "prompt",
         "picture",
         "description",
+        "original",
         "download",
         "fidelity",
         "check",

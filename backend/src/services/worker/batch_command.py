@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.batch.batch import Batch, counts_of, store_of
+from services.batch.batch import Batch, counts_of, how_to_resume, store_of
+from services.batch.columns import OWN
 from services.batch.journal import COUNTED, BatchIncomplete, as_text
 from services.batch.manifest import BadLine, Manifest
 from services.batch.recipe import Recipe, RecipeOf, listed, with_stand_in
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 DEFAULT_COMMAND = "workflow"
 ASK_ABOVE = 50
 """Products that are begun without a question."""
-OWN = {"save_dir", "out", ENV_FILE.name, TIMEOUT.name}
-"""Options of a command that are the batch's to set."""
 NOT_PRICED = ("image", "image_url", "title", "facts", "prompt")
 """Options that do not change what a product costs."""
 NOT_WAITED_FOR = "any-llm-submit"
@@ -80,8 +79,8 @@ def run(client: FalClient, values: Values, table: Mapping[str, Command]) -> Docu
 
 
 def _document(output: Path, counts: Document) -> Document:
-    seen: Document = {"left_out": [], "ignored_columns": [], "settled": None, "planned": None, "worked_on": None}
-    return {"output": str(output), **counts, **seen, "error": None}
+    seen: Document = {"left_out": [], "ignored_columns": [], "settled": None, "planned": None}
+    return {"output": str(output), **counts, **seen, "worked_on": None, "how_to_resume": None, "error": None}
 
 
 def _settled(batch: Batch) -> Document | None:
@@ -109,7 +108,7 @@ def _failure(document: Document, batch: Batch, ended: FalError | None) -> Docume
 
 _WORDS = {"failed": "failed", "ambiguous": "are in doubt", "waiting": "were not made"}
 _HINTS = {
-    "failed": "results.jsonl says why; --retry_failed makes them again.",
+    "failed": "results.jsonl and index.html say why. Correct the manifest and pass it again, or use --retry_failed.",
     "ambiguous": "--settle asks fal for their jobs; --retry_ambiguous pays for these once more.",
     "waiting": "The next run makes them.",
 }
@@ -142,7 +141,9 @@ def _looked(output: Path, journal: str | None, *, pause: bool) -> Document:
         if not worked_on:
             # Whoever was making them was killed: they wait for the next run.
             products |= {"waiting": products["waiting"] + products["running"], "running": 0}
-        return {**_document(output, {**counts, "seconds": 0.0}), "worked_on": worked_on}
+        goes_on = how_to_resume(output, is_shared=journal is not None)
+        seen = {"worked_on": worked_on, "how_to_resume": goes_on if products["waiting"] and not worked_on else None}
+        return {**_document(output, {**counts, "seconds": 0.0}), **seen}
     finally:
         store.close()
 
@@ -182,7 +183,7 @@ def _planned(client: FalClient, values: Values, output: Path, recipe_of: RecipeO
         "unknown_costs": 0,
         "committed_usd": 0.0,
         "max_usd": values.get("max_usd"),
-        "left_out": [bad._asdict() for bad in left_out],
+        "left_out": [bad._asdict() for bad in sorted(left_out)],
         "ignored_columns": manifest.ignored_columns,
         "planned": list(calls.values()),
     }

@@ -592,6 +592,7 @@ COMMANDS: Mapping[str, Command] = {
             "settled": None,
             "planned": None,
             "worked_on": None,
+            "how_to_resume": None,
         },
         result="BatchDocument",
     ),

@@ -15,6 +15,7 @@ STAGES = {
     "prompt": "Prompt",
     "picture": "Picture",
     "description": "Description",
+    "original": "Original photo",
     "download": "Download",
     "fidelity": "Comparison with the product",
     "check": "Checks",
