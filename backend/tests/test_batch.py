@@ -33,6 +33,7 @@ from services.batch.recipe import of_method
 from services.batch.sqlite_journal import LOCK_NAME, SqliteStore
 from services.fal.categories import CATEGORY_NAMES
 from services.fal.errors import AuthError, BalanceExhausted, BudgetExceeded, Cancelled, InvalidInput, RateLimited
+from services.fal.responses import http_date
 from services.fal_service import FalClient
 from test_client_own_photokit import authority, own  # noqa: F401
 
@@ -40,7 +41,7 @@ TEXT, ENTERPRISE, VISION = "openrouter/router", "openrouter/router/enterprise", 
 CUTOUT, PHOTOKIT = "fal-ai/bria/background/remove", "bria/replace-background"
 JOBS = 5
 """Of one product in one style: analysis, cut-out, description, prompt and picture."""
-FAL_TIME: Any = settle.answered_at
+FAL_TIME: Any = http_date
 ONE_STYLE = {"styles": ["Studio"]}
 Run = Callable[..., tuple[int, Any]]
 
@@ -215,7 +216,7 @@ def test_a_picture_waits_for_the_prompt_that_may_yet_be_found(quick: Sandbox, ro
 
 
 def later_at_fal(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
-    monkeypatch.setattr(settle, "answered_at", lambda raw: FAL_TIME(raw) + 3600 * hours)
+    monkeypatch.setattr(settle, "http_date", lambda value: FAL_TIME(value) + 3600 * hours)
 
 
 def settled(out: Path) -> Any:
@@ -312,7 +313,7 @@ def test_a_list_that_tells_too_little_settles_nothing(quick: Sandbox, rows: Any,
         quick.fault("platform", status=200, body={"items": [item], "has_more": False}, skip=skip)
         found = settled(out)
         assert (found[:3], why in found.why_open) == ((0, 0, 1), True)
-    monkeypatch.setattr(settle, "answered_at", lambda raw: None)
+    monkeypatch.setattr(settle, "http_date", lambda value: None)
     assert settled(out)[:3] == (0, 0, 1)
     later_at_fal(monkeypatch, 1)
     assert settled(out)[:3] == (0, 1, 0)
@@ -624,7 +625,7 @@ def test_json_lines_and_a_folder_of_photos_are_read(tmp_path: Path) -> None:
     several = {"key": "B", "image": "https://a/1.jpg, https://a/2.jpg"}  # as WooCommerce writes them
     good, bad = read([["A"], {"key": "A", 5: "x", "Image": "a.jpg"}, several])
     assert (good, [line.line for line in bad]) == ([("A", 2, {"image": "a.jpg"})], [1, 3])
-    assert "image holds several URLs" in bad[1].error
+    assert "image contains several URLs" in bad[1].error
 
 
 def test_every_json_object_has_columns_of_its_own() -> None:

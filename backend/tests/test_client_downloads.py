@@ -231,6 +231,14 @@ def test_an_encoding_that_packs_nothing_keeps_no_picture_back(
     assert client.save_picture(png_url, folder, "x").read_bytes() == PNG
 
 
+def test_an_encoding_that_was_not_requested_is_named(
+    box: Sandbox, client: FalClient, png_url: Any, folder: Any
+) -> None:
+    box.fault("download", headers={"Content-Encoding": "deflate, aws-chunked"})
+    with pytest.raises(BadOutput, match="'deflate'"):
+        client.save_picture(png_url, folder, "x")
+
+
 def test_a_download_that_breaks_off_every_time_leaves_nothing(
     box: Sandbox, client: FalClient, png_url: Any, folder: Any
 ) -> None:

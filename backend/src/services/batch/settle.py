@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -27,19 +26,20 @@ from services.batch.journal import JobRow, Store
 from services.batch.product_journal import input_hash
 from services.fal.call import Call
 from services.fal.errors import BadOutput
+from services.fal.responses import http_date
 from services.fal.settings import Settings
-from services.live.asking import Asker, Raw
+from services.live.asking import Asker
 
 URL = "https://api.fal.ai/v1/models/requests/by-endpoint"
 SAFE_S = 1800.0
 """How long fal has for listing a job."""
 MARGIN_S = 60.0
-"""By so much the clocks of fal's own machines may differ."""
+"""How far the clocks of fal's own machines may differ."""
 UNSURE_S = 3600.0
-"""So much before the time that the clock here told the list is read where nothing better is known."""
+"""How long before the local time of the intent the list is read from if nothing better is known."""
 MOST_PAGES = 500
 ASK_S = 1800.0
-"""How long all of the asking may take."""
+"""How long all requests together may take."""
 
 NOT_YET = "fal does not list {} yet; settle again half an hour later."
 NO_WITNESS = (
@@ -50,7 +50,7 @@ NOT_AT_FAL = "fal knows nothing of a service of your own, which may have done {}
 
 
 class Settled(NamedTuple):
-    """What came of it, in numbers of jobs."""
+    """The outcome, in numbers of jobs."""
 
     adopted: int
     """Found: they are picked up by their ids."""
@@ -177,6 +177,7 @@ class _Past:
         raise BadOutput(f"fal lists more than {100 * MOST_PAGES:,} requests to {endpoint}.", hint="Settle by hand.")
 
     def _page(self, query: Mapping[str, str]) -> tuple[Mapping[str, Any], float | None]:
+        """A page of the list, and when fal answered, by its own clock."""
         raw = self._asker.ask(self._call, "GET", f"{URL}?{urlencode(query)}")
         page = raw.value()
         items = page.get("items") if isinstance(page, dict) else None
@@ -185,7 +186,7 @@ class _Past:
                 f"fal did not give the list of past requests (HTTP {raw.status}).",
                 hint="Look at https://fal.ai/dashboard/requests, or use --retry_ambiguous.",
             )
-        return page, answered_at(raw)
+        return page, http_date(raw.headers.get("date", ""))
 
 
 def _item(item: Mapping[str, Any]) -> _Item:
@@ -203,11 +204,3 @@ def _moment(written: object) -> float | None:
     except ValueError:
         return None
     return (read if read.tzinfo else read.replace(tzinfo=timezone.utc)).timestamp()
-
-
-def answered_at(raw: Raw) -> float | None:
-    """When fal answered, by its own clock, to the second: Unix time. None when it does not tell."""
-    try:
-        return parsedate_to_datetime(raw.headers["date"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -304,7 +304,12 @@ def error_of_start(answer: Answer) -> FalError:
     return ambiguous(str(error.args[0]), error.request_id, status_code=error.status_code)
 
 
-_NO_DATE = (ValueError, TypeError, IndexError, OverflowError, OSError)
+def http_date(value: str) -> float | None:
+    """The Unix time of a date as HTTP headers write it, to the second; None if it is not one."""
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):
+        return None
 
 
 def retry_after_s(answer: Answer) -> float | None:
@@ -312,16 +317,11 @@ def retry_after_s(answer: Answer) -> float | None:
     value = answer.headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
-    try:
-        at = email.utils.parsedate_to_datetime(value).timestamp()
-    except _NO_DATE:
+    if (at := http_date(value)) is None:
         return None
-    try:
-        # By fal's own clock: ours may be wrong.
-        now = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except _NO_DATE:
-        now = time.time()
-    return max(0.0, at - now)
+    # By fal's own clock if it tells the time: ours may be wrong.
+    now = http_date(answer.headers.get("date", ""))
+    return max(0.0, at - (time.time() if now is None else now))
 
 
 def asks_for_retry(answer: Answer) -> bool:
@@ -437,7 +437,8 @@ def unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     elif kinds in (["gzip"], ["x-gzip"]):
         yield from _gunzipped(chunks)
     else:
-        raise BadOutput(f"The answer has the content encoding {kind[:40]!r}, which was not requested.", retryable=False)
+        said = ", ".join(kinds)[:40]
+        raise BadOutput(f"The answer has the content encoding {said!r}, which was not requested.", retryable=False)
 
 
 def events_bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
