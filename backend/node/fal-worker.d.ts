@@ -1103,7 +1103,7 @@ export interface BatchDocument {
   seconds: number;
   /** Lines of the manifest that cannot be used. */
   left_out: LeftOut[];
-  /** Columns of the manifest that are no options of the command. */
+  /** Columns of the manifest that are not options of the command. */
   ignored_columns: string[];
   /** With --settle. */
   settled: SettledJobs | null;
@@ -1928,7 +1928,7 @@ export type BatchFailure = ErrorDocument & {
   seconds?: number;
   /** Lines of the manifest that cannot be used. */
   left_out?: LeftOut[];
-  /** Columns of the manifest that are no options of the command. */
+  /** Columns of the manifest that are not options of the command. */
   ignored_columns?: string[];
   /** With --settle. */
   settled?: SettledJobs | null;

@@ -324,7 +324,7 @@ BIG = 12_000_000
 
 
 @pytest.fixture
-def unpainted(box: Sandbox) -> None:
+def ready_answers(box: Sandbox) -> None:
     """What is made of the photos does not matter here, and takes seconds."""
     box.say('{"main_product_type": "Kitchenware"}', endpoint="openrouter/router/vision")
     for endpoint in ("fal-ai/bria/background/remove", "bria/replace-background"):
@@ -332,7 +332,7 @@ def unpainted(box: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(("kind", "becomes"), [("TIFF", "JPEG"), ("BMP", "JPEG"), ("RGBA", "PNG")])
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("ready_answers")
 def test_a_workflow_sends_bria_a_jpeg_or_a_png_in_place_of_a_tiff_or_a_bitmap(
     kind: str, becomes: str, box: Sandbox, client: FalClient, saved: Callable[..., Any]
 ) -> None:
@@ -350,7 +350,7 @@ def test_a_workflow_sends_bria_a_jpeg_or_a_png_in_place_of_a_tiff_or_a_bitmap(
     ]
 
 
-@pytest.mark.usefixtures("unpainted")
+@pytest.mark.usefixtures("ready_answers")
 def test_a_workflow_sends_bria_a_smaller_photo_in_place_of_one_of_more_than_12_mb(
     box: Sandbox, client: FalClient, tmp_path: Path
 ) -> None:

@@ -119,7 +119,7 @@ class Batch:
         self.bad_lines: list[BadLine] = []
         """Lines of the manifest that were left out."""
         self.ignored_columns: list[str] = []
-        """Its columns that are no options of the command."""
+        """Its columns that are not options of the command."""
         self.settled: Settled | None = None
         """What came of asking fal for the jobs that were in doubt."""
         self._is_shared = journal is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 from services.fal.errors import InvalidInput
 from services.fal.redaction import shown
+from services.shop.casing import folded
 
 KEY = "key"
 OWN = ("save_dir", "out", "env_file", "timeout", "max_usd")
@@ -57,7 +58,7 @@ class Columns:
             meant = " and ".join(dict.fromkeys(near.values()))
             raise InvalidInput(
                 f"The {said.format(named(map(repr, near)))}. Did you mean {meant}?",
-                hint="Rename the column that is meant, or remove what means something else. Nothing was sent.",
+                hint="Rename the column that you mean, and remove or rename the others. Nothing was sent.",
             )
 
     def options_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,5 +95,4 @@ def named(columns: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    # Upper case in Turkish makes İ of i, and lower case ı of I.
-    return re.sub(r"[\s_-]+", "", name).casefold().replace("i\u0307", "i").replace("ı", "i")
+    return folded(re.sub(r"[\s_-]+", "", name))

@@ -48,9 +48,10 @@ OWNER_GONE_S = 60.0
 """An intent that is older than this is not its owner's any more, where owners are on several machines."""
 
 ProductState = Literal["waiting", "running", "done", "failed", "ambiguous"]
-MOST_NEIGHBOURS = 3
 COUNTED: tuple[ProductState, ...] = ("waiting", "running", "done", "failed", "ambiguous")
 JobState = Literal["intent", "sent", "done", "failed", "ambiguous"]
+MOST_NEIGHBOURS = 3
+"""Jobs on each side of one in doubt that settling looks at."""
 OPEN_JOBS = "('intent', 'sent', 'ambiguous')"
 """States of a job that may yet cost something, as SQL."""
 
@@ -148,7 +149,7 @@ class JobRow(NamedTuple):
     intent_at: float
     """Unix time, by a clock that may have been wrong."""
     number: int
-    """The how-manieth intent of the batch it is."""
+    """Its place among the intents of the batch, from 1."""
     told: int | None
     """How many intents there were when its submit was over; None before that."""
     over_by: float | None

@@ -57,14 +57,14 @@ Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Manifest:
-    """What is to be made, and what is wrong with it. It is read twice, so that it is never held as a whole."""
+    """The products, and what is wrong with their lines. It is read anew for each use, and never held as a whole."""
 
     def __init__(
         self, source: str | os.PathLike[str] | Iterable[Mapping[str, Any]], read: Read, options: Iterable[str]
     ) -> None:
         """`source` is a file, a folder of photos, or rows that are there already; `options` are what a row may give.
 
-        Raises InvalidInput for keys that come twice, columns that are nearly options, when no line can be used, and
+        Raises InvalidInput for keys that come twice, columns that resemble options, when no line can be used, and
         for a file that cannot be read.
         """
         self._source = source if isinstance(source, str | os.PathLike | list) else list(source)
@@ -82,7 +82,7 @@ class Manifest:
 
     @property
     def ignored_columns(self) -> list[str]:
-        """Columns that are no options of the command."""
+        """Columns that are not options of the command."""
         return self._columns.ignored
 
     def __iter__(self) -> Iterator[NewProduct]:
@@ -129,7 +129,7 @@ class Manifest:
         key = checked_key(values.pop("key", None))
         for name in PATHS:
             if is_url(values.get(name)) and _SEVERAL.search(values[name]):
-                raise InvalidInput(f"{name} holds several URLs. Keep one of them.")
+                raise InvalidInput(f"{name} contains several URLs. Keep one of them.")
         return NewProduct(key, row.line, self._read(values))
 
     def _rows(self) -> Iterator[Row]:
@@ -236,7 +236,7 @@ def _check_names(names: list[str], columns: Columns) -> None:
 
 
 def _photos_of(folder: Path) -> Iterator[Row]:
-    """Every picture file of a folder; what is none, is left alone."""
+    """Every picture file of a folder; other files are skipped."""
     number = 0
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.is_file():

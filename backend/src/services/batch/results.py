@@ -85,7 +85,7 @@ class BatchDocument(TypedDict):
     left_out: Kept[list[LeftOut]]
     """Lines of the manifest that cannot be used."""
     ignored_columns: Kept[list[str]]
-    """Columns of the manifest that are no options of the command."""
+    """Columns of the manifest that are not options of the command."""
     settled: Kept[SettledJobs | None]
     """With --settle."""
     planned: Kept[list[EstimatedCalls] | None]
