@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -47,6 +48,11 @@ for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
 
+# The test processes share the processors already: the threads of each would only wait for each other.
+cv2.setNumThreads(1)
+for threads in ("OPENCV_FOR_THREADS_NUM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
 BACKEND = Path(__file__).resolve().parents[1]
 WORKER = BACKEND / "src" / "services" / "fal_worker.py"
 COFFEE = BACKEND / "examples" / "coffee.jpg"
@@ -60,6 +66,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         gc.enable()
 
 
@@ -168,8 +175,6 @@ def client(box: Sandbox) -> Iterator[FalClient]:
 
 @cache
 def small_photo() -> bytes:
-    import cv2
-
     return cv2.imencode(".jpg", cv2.resize(cv2.imread(str(COFFEE)), (240, 160)))[1].tobytes()
 
 

@@ -19,6 +19,11 @@ def floats(values: Any) -> Array:
     return np.asarray(values, np.float32)
 
 
+def grid(height: int, width: int) -> Array:
+    """Every pixel's row and column, as two planes of floats."""
+    return np.indices((height, width), np.float32)
+
+
 def smoothstep(low: float, high: float, values: Array) -> Array:
     """0 below `low`, 1 above `high`, a soft ramp between; `low` may be the larger one."""
     t = np.clip((values - low) / (high - low), 0.0, 1.0)
@@ -29,4 +34,6 @@ def mix(first: Array, second: Array, share: Array) -> Array:
     """`first` where share is 0, `second` where it is 1; share may lack the channel axis."""
     if share.ndim == 2 and max(first.ndim, second.ndim) in (1, 3):
         share = share[..., None]
-    return floats(first + (second - first) * share)
+    mixed = (second - first) * share
+    mixed += first
+    return floats(mixed)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fal_sandbox.pictures import interior
-from fal_sandbox.pictures.arrays import Array, floats, mix, smoothstep
+from fal_sandbox.pictures.arrays import Array, floats, grid, mix, smoothstep
 from fal_sandbox.pictures.camera import bokeh, soften
 from fal_sandbox.pictures.noise import clouds
 from fal_sandbox.pictures.words import Look
@@ -34,7 +34,7 @@ def _colour(blue: float, green: float, red: float) -> Array:
 
 def _grid(height: int) -> tuple[Array, Array]:
     """x from 0 to 1 and y from 0 (top) to 1, for every pixel."""
-    y, x = np.mgrid[0:height, 0:WIDTH].astype(np.float32)
+    y, x = grid(height, WIDTH)
     return x / WIDTH, y / max(height - 1, 1)
 
 
@@ -91,7 +91,8 @@ def _lights(height: int, count: int, draw: np.random.Generator, colour: Array, s
         cv2.circle(layer, centre, radius, 1.0, cv2.FILLED, cv2.LINE_AA)
         cv2.circle(layer, centre, radius, 1.25, 1, cv2.LINE_AA)
         hue = colour * draw.uniform(0.85, 1.15, 3).astype(np.float32)
-        canvas += layer[..., None] * hue * draw.uniform(0.25, 1.0) * strength
+        around = tuple(slice(max(0, middle - radius - 2), middle + radius + 3) for middle in reversed(centre))
+        canvas[around] += layer[around][..., None] * hue * draw.uniform(0.25, 1.0) * strength
     return soften(canvas, 1.6)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fal_sandbox.pictures.arrays import Array, floats
+from fal_sandbox.pictures.arrays import Array, floats, grid
 
 FRAME = 0.03
 """The frame's width, as a share of the picture's shorter side."""
@@ -115,7 +115,7 @@ def _bare_frame(shape: tuple[int, ...], product: Array | None) -> Array:
 def _fitted(picture: Array, frame: Array) -> Array:
     """The frame's colours carried across the picture by quadratic curves; pixels that stray are left out."""
     height, width = frame.shape
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    y, x = grid(height, width)
     x, y = x / width - 0.5, y / height - 0.5
     terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
     known, values = terms[frame], picture[frame]

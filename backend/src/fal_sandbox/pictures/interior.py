@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fal_sandbox.pictures.arrays import Array, floats
+from fal_sandbox.pictures.arrays import Array, floats, grid
 from fal_sandbox.pictures.words import Look
 
 Point = tuple[float, float]
@@ -35,7 +35,7 @@ class Room:
         cv2.ellipse(self.canvas, self.at(centre), axes, angle, 0, 360, colour, cv2.FILLED, cv2.LINE_AA)
 
     def glow(self, centre: Point, radius: float, colour: tuple[float, ...]) -> None:
-        y, x = np.mgrid[0 : self.size[1], 0 : self.size[0]].astype(np.float32)
+        y, x = grid(self.size[1], self.size[0])
         px, py = self.at(centre)
         away = np.hypot(x - px, y - py) / (radius * self.size[0])
         self.canvas += np.exp(-(away**2))[..., None] * np.array(colour, np.float32)
@@ -60,7 +60,7 @@ def furnish(look: Look, height: int, width: int, draw: np.random.Generator) -> A
 def _walls(room: Room, look: Look) -> None:
     """Warm white, falling off away from the window."""
     width, height = room.size
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    y, x = grid(height, width)
     light = 0.92 - 0.34 * (x / width) - 0.08 * (y / height)
     base: tuple[float, ...] = (0.72, 0.80, 0.86) if look.warmth >= 0 else (0.86, 0.85, 0.84)
     if look.strength:

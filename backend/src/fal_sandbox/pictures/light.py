@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fal_sandbox.pictures.arrays import Array, floats, smoothstep
+from fal_sandbox.pictures.arrays import Array, floats, grid, smoothstep
 from fal_sandbox.pictures.camera import FLATTEST, STEEPEST, soften
 
 LYING_PITCH = 0.8
@@ -123,7 +123,7 @@ def _moved(picture: Array, right: float, down: float) -> Array:
 
 
 def _offset(shape: tuple[int, ...], foot: Foot) -> tuple[Array, Array]:
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    y, x = grid(shape[0], shape[1])
     return (x - foot.x) / foot.across, (y - foot.y) / foot.down
 
 

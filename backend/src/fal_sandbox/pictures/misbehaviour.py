@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fal_sandbox.pictures import codec
-from fal_sandbox.pictures.arrays import Array
+from fal_sandbox.pictures.arrays import Array, grid
 from fal_sandbox.pictures.cutout import Made, cut_pixels
 from fal_sandbox.pictures.scene import generic_picture
 
@@ -63,7 +63,7 @@ def _label(cut: Array) -> Array:
 def _redrawn(cut: Array) -> Array:
     """Every part of it a little elsewhere."""
     height, width = cut.shape[:2]
-    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = grid(height, width)
     size = max(height, width)
     bent_x, bent_y = np.sin(y * 22 / size + 1), np.sin(x * 22 / size)
     return cv2.remap(cut, x + 0.02 * size * bent_x, y + 0.02 * size * bent_y, cv2.INTER_LINEAR)

@@ -16,13 +16,15 @@ def clouds(size: int, seed: int, roughness: float = 1.8, along: float = 1.0, acr
     The larger `roughness` is, the larger and softer the shapes; `along` (downwards) and `across` stretch them.
     """
     draw = np.random.default_rng([seed, size])
-    down = np.fft.fftfreq(size)[:, None] * along * size
-    right = np.fft.rfftfreq(size)[None, :] * across * size
-    frequency = np.hypot(down, right)
-    frequency[0, 0] = 1.0
-    phase = draw.uniform(0, 2 * np.pi, frequency.shape)
-    spectrum = np.exp(1j * phase) * frequency**-roughness * draw.rayleigh(size=frequency.shape)
-    spectrum[0, 0] = 0
+    down = floats(np.fft.fftfreq(size, 1 / (size * along)))[:, None]
+    right = floats(np.fft.rfftfreq(size, 1 / (size * across)))[None, :]
+    squared = down**2 + right**2
+    squared[0, 0] = 1.0
+    phase = floats(draw.uniform(0, 2 * np.pi, squared.shape))
+    strength = squared ** np.float32(-roughness / 2) * floats(draw.rayleigh(size=squared.shape))
+    strength[0, 0] = 0
+    spectrum = np.empty(squared.shape, np.complex64)
+    spectrum.real, spectrum.imag = strength * np.cos(phase), strength * np.sin(phase)
     field = np.fft.irfft2(spectrum, s=(size, size))
     field = floats(field / field.std())
     field.setflags(write=False)  # it is shared by all who ask for the same field

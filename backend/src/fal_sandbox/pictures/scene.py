@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from fal_sandbox.pictures import camera, codec, light, setting
-from fal_sandbox.pictures.arrays import Array, floats, mix, smoothstep
+from fal_sandbox.pictures.arrays import Array, floats, grid, mix, smoothstep
 from fal_sandbox.pictures.camera import Stage
 from fal_sandbox.pictures.cutout import Made, cut_pixels
 from fal_sandbox.pictures.placing import Cut, Product, frame_size, light_side, place, trim
@@ -94,7 +94,7 @@ def _graded(product: Product, ambient: Array, look: Look, side: int) -> Array:
     weight = product.alpha[..., None]
     around = (ambient * weight).sum(axis=(0, 1)) / max(float(weight.sum()), 1.0)
     warmth = np.clip(around / max(float(around.mean()), 1e-3), 0.7, 1.4)
-    y, x = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]].astype(np.float32)
+    y, x = grid(*weight.shape[:2])
     foot = product.foot
     grounded = 1 - 0.12 * smoothstep(foot.y - foot.down * 2, foot.y + foot.down, y)
     across = np.clip((x - foot.x) / max(product.half_width, 1.0), -1, 1) * side
@@ -105,7 +105,7 @@ def _graded(product: Product, ambient: Array, look: Look, side: int) -> Array:
 def _finish(picture: Array, look: Look, draw: np.random.Generator) -> Array:
     """Vignette, a gentle shoulder for the highlights, and grain."""
     height, width = picture.shape[:2]
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    y, x = grid(height, width)
     corner = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2
     vignette = 1 - (0.05 if look.place == "sweep" else 0.34 if look.dark else 0.16) * corner**1.3
     toned = picture * vignette[..., None]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from fal_sandbox.pictures import backdrops, camera, surfaces
-from fal_sandbox.pictures.arrays import Array, floats, mix, smoothstep
+from fal_sandbox.pictures.arrays import Array, floats, grid, mix, smoothstep
 from fal_sandbox.pictures.camera import Stage
 from fal_sandbox.pictures.noise import clouds
 from fal_sandbox.pictures.words import Look
@@ -41,7 +41,7 @@ def paint(stage: Stage, look: Look, side: int, draw: np.random.Generator) -> Arr
 
 def _sweep(stage: Stage, side: int, draw: np.random.Generator) -> Array:
     """Seamless paper: a bright floor, a soft bend, a wall that is lighter where the lamp stands."""
-    y, x = np.mgrid[0 : stage.height, 0 : stage.width].astype(np.float32)
+    y, x = grid(stage.height, stage.width)
     x, y = x / stage.width - 0.5, y / stage.height
     lamp = 0.30 * side + draw.uniform(-0.06, 0.06)
     wall = 0.955 + 0.085 * np.exp(-(((x - lamp) / 0.5) ** 2 + ((y - 0.25) / 0.5) ** 2)) - 0.04 * (1 - y)
@@ -66,7 +66,7 @@ def _table(stage: Stage, look: Look, draw: np.random.Generator) -> Array:
 
 def _lit(stage: Stage, table: Array, look: Look, side: int, line: int, draw: np.random.Generator) -> Array:
     """The table in the scene's light: brighter on the lit side, a pool of light in the dark, sun between leaves."""
-    y, x = np.mgrid[0 : stage.height, 0 : stage.width].astype(np.float32)
+    y, x = grid(stage.height, stage.width)
     x = (x / stage.width - 0.5) * side
     away = (y / stage.height - stage.base) / 0.6
     if look.dark:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from fal_sandbox.pictures.arrays import Array, floats, mix, smoothstep
+from fal_sandbox.pictures.arrays import Array, floats, grid, mix, smoothstep
 from fal_sandbox.pictures.noise import clouds
 
 SIZE = 1024
@@ -48,7 +48,7 @@ def _leaves() -> Array:
 
 def _panes() -> Array:
     """Window light: tall panes between dark bars."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
+    y, x = grid(SIZE, SIZE) / SIZE
     across, down = (x * 3) % 1.0, (y * 2) % 1.0
     bar = 0.5 - np.abs(across - 0.5), 0.5 - np.abs(down - 0.5)
     lit = smoothstep(0.06, 0.12, bar[0]) * smoothstep(0.03, 0.08, bar[1])
@@ -62,7 +62,7 @@ def _colour(blue: float, green: float, red: float) -> Array:
 
 def _warped(field: Array, seed: int, strength: float) -> Array:
     """The field pushed about by slow noise, which turns straight shapes into natural ones."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    y, x = grid(SIZE, SIZE)
     x = x + clouds(SIZE, seed, 2.2) * strength
     y = y + clouds(SIZE, seed + 1, 2.2) * strength
     return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
@@ -96,7 +96,7 @@ def _wood(tone: str) -> Array:
     """Five planks side by side, grain running down the tile."""
     planks = 5
     width = SIZE / planks
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    y, x = grid(SIZE, SIZE)
     plank = np.floor(x / width).astype(int)
     draw = np.random.default_rng(11)
     shift = draw.uniform(0, SIZE, planks).astype(np.float32)[plank]
@@ -144,7 +144,7 @@ def _plaster(tone: str) -> Array:
 
 def _cloth(tone: str) -> Array:
     """A plain weave with uneven threads and slow folds."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    y, x = grid(SIZE, SIZE)
     threads = 2 * np.pi / 8
     over = np.sin(x * threads) * np.sin(y * threads)
     uneven = clouds(SIZE, 41, 0.7, along=30.0) + clouds(SIZE, 42, 0.7, across=30.0)
@@ -153,7 +153,7 @@ def _cloth(tone: str) -> Array:
 
 
 def _sand(tone: str) -> Array:
-    y = np.mgrid[0:SIZE, 0:SIZE][0].astype(np.float32)
+    y = grid(SIZE, SIZE)[0]
     ripples = np.sin(y / SIZE * 2 * np.pi * 10 + clouds(SIZE, 51, 2.3) * 2.5)
     grains = clouds(SIZE, 52, 0.2)
     level = 0.88 + 0.025 * ripples + 0.05 * grains + 0.02 * clouds(SIZE, 53, 1.6)
