@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -184,11 +185,17 @@ def photo_url(box: Sandbox) -> str:
     return box.put_file(small_photo(), "coffee.jpg", "image/jpeg")
 
 
+@cache
+def small_picture() -> bytes:
+    return cv2.imencode(".png", cv2.imdecode(np.frombuffer(small_photo(), np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
+
+
 @pytest.fixture
-def unpainted(box: Sandbox, photo_url: str) -> None:
+def unpainted(box: Sandbox) -> None:
     """Backgrounds are the photo itself, for tests that are not about pictures: painting takes its time."""
-    image = {"url": photo_url, "width": 240, "height": 160}
-    box.fault("job", endpoint="bria/replace-background", times=None, output={"image": image})
+    url = box.put_file(small_picture(), "picture.png", "image/png")
+    image = {"url": url, "width": 240, "height": 160, "content_type": "image/png", "file_size": len(small_picture())}
+    box.fault("job", endpoint="bria/replace-background", times=None, output={"image": image, "sandbox": True})
 
 
 @pytest.fixture

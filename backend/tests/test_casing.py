@@ -31,6 +31,7 @@ def is_known(text: str) -> bool:
     return all(unicodedata.category(char) != "Cn" for char in text)
 
 
+@pytest.mark.nightly
 def test_every_letter_is_cased_as_icu_does_in_turkish(node: str) -> None:
     chars = [chr(code) for code in range(sys.maxunicode + 1)]
     chars = [char for char in chars if unicodedata.category(char) not in ("Cn", "Cs", "Co")]

@@ -243,6 +243,7 @@ ODD = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("stage", "answer"), ODD)
 def test_an_answer_that_nobody_expects_is_survived_or_one_of_our_errors(
     box: Sandbox, client: FalClient, stage: Any, answer: Any

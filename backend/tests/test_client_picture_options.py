@@ -309,6 +309,7 @@ def test_a_variant_that_fails_is_an_error_of_its_style_beside_the_picture_of_the
     assert [(error["stage"], error["style"]) for error in result["errors"]] == [("picture", "Studio")]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_workflow_saves_every_variant(
     box: Sandbox, run: Callable[..., tuple[int, Any]], photo_path: Path, tmp_path: Path
 ) -> None:

@@ -189,6 +189,7 @@ print(int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) // 
 """
 
 
+@pytest.mark.nightly
 def test_a_photo_of_200_million_pixels_is_sent_smaller_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(tall_jpeg(16320, 12240))

@@ -170,6 +170,7 @@ def test_serve_runs_there_too(copy: str, contained: Callable[[str], Run]) -> Non
     assert json.loads(done.stdout.splitlines()[-1])["result"]["pong"] is True
 
 
+@pytest.mark.nightly
 def test_the_smoke_test_and_the_sandbox_run_there_too(contained: Callable[[str], Run]) -> None:
     run = contained("backend/src /app")
     smoke = run(sys.executable, "/app/services/fal_service.py")

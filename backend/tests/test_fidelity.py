@@ -143,7 +143,7 @@ def rippled(product: Pixels) -> Pixels:
     return cv2.remap(product, x + 6 * np.sin(y / 14), y + 6 * np.sin(x / 14), cv2.INTER_LINEAR)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -200,7 +200,7 @@ def test_a_product_that_is_only_moved_rescaled_or_compressed_is_the_same(made: A
     assert found["score"] >= 0.75
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -275,7 +275,7 @@ def one(shop: Shop, cutout_path: Path, **options: Any) -> Any:
     return image
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("how", ["label", "tint", "jitter"])
 def test_a_garbled_tinted_or_nudged_product_is_locked_pixel_by_pixel(
     shop: Shop, box: Sandbox, cutout_path: Path, how: str
@@ -302,7 +302,7 @@ def test_a_check_changes_nothing_and_says_what_is_wrong(
     assert np.array_equal(pixels_of(image["path"]), pixels_of(image["generated"]["path"]))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("how", "verdict", "said"),
     [

@@ -51,6 +51,7 @@ def sku(photo_path: Path) -> str:
 
 @pytest.mark.parametrize("as_path", [str, Path])
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.usefixtures("unpainted")
 def test_a_local_photo_is_uploaded_and_used(
     name: str, as_path: Any, client: FalClient, box: Sandbox, photo_path: Path
 ) -> None:

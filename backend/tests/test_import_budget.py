@@ -196,7 +196,7 @@ def test_help_and_wrong_options_load_nothing_that_talks_to_fal(argv: list[str]) 
     assert foreign == set()
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", BUDGETS)
 def test_a_command_loads_what_it_needs_and_no_more(name: str, options: Mapping[str, list[str]]) -> None:
     command = name.partition(" ")[0]

@@ -99,7 +99,7 @@ def installed_copy(request: pytest.FixtureRequest, node: str, tmp_path: Path) ->
     assert not (tmp_path / "node_modules" / "fal-worker").is_symlink()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.nightly
 @pytest.mark.usefixtures("installed_copy")
 def test_an_installed_copy_runs_the_worker_of_its_python_or_is_told_where_it_is(
     run_node: Callable[..., subprocess.CompletedProcess[str]], bare_python: str
@@ -122,7 +122,7 @@ def esbuild(node: str) -> Any:
     return npm.packages(node) / "esbuild" / "bin" / "esbuild"
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.nightly
 @pytest.mark.parametrize("minified", [[], ["--minify"]], ids=["plain", "minified"])
 def test_a_commonjs_bundle_of_it_works(
     minified: list[Any],

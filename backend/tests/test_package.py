@@ -110,6 +110,7 @@ def test_mypy_sees_every_type_from_an_installed_copy(installed: Path, tmp_path: 
     assert end.startswith("Found 1 error")
 
 
+@pytest.mark.nightly
 def test_pyright_sees_every_type_from_an_installed_copy(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM + "client.upload_file(3)\n", encoding="utf-8")
     (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', encoding="utf-8")

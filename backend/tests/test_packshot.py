@@ -63,7 +63,7 @@ def test_several_places_cost_one_cutout_and_each_picture_passes_its_rules(
         assert (image["file_size"], image["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(14)
 @pytest.mark.parametrize("place", PLACES)
 def test_no_place_fails_a_packshot_that_was_made_for_it(shop: Shop, place: str, tmp_path: Path) -> None:
     width, height = PLACES[place].size

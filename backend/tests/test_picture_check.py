@@ -81,6 +81,7 @@ def test_what_pixels_cannot_tell_is_never_passed(place: str) -> None:
 # Limits, one pixel and one byte either way
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("place", "rule", "size", "verdict"),
     [
@@ -191,6 +192,7 @@ def test_transparency_fails_where_it_is_shown_black() -> None:
     assert verdicts(encoded(picture), "etsy", "opaque") == ["fail"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("options", "verdict"), [({"dpi": (96, 96)}, "pass"), ({"dpi": (72, 72)}, "fail"), ({}, "fail")]
 )

@@ -117,6 +117,7 @@ def test_a_picture_that_could_not_be_made_again_is_kept_and_the_reason_told(
     assert [error["stage"] for error in document["errors"]] == ["picture"]
 
 
+@pytest.mark.nightly
 def test_a_retry_that_the_cap_forbids_is_told_and_the_first_picture_kept(
     run: Run, box: Sandbox, labelled: Path
 ) -> None:

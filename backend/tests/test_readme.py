@@ -80,6 +80,7 @@ def page(leave_out: str) -> Iterator[str]:
             yield block.code
 
 
+@pytest.mark.nightly
 def test_the_page_works_with_make_and_without_a_key(clone: Path, person: dict[str, str], tmp_path: Path) -> None:
     environment = clone / "backend" / ".venv"
     venv.create(environment, with_pip=False)

@@ -280,11 +280,16 @@ def express(node: str) -> Path | str:
         return str(skipped)
 
 
-@pytest.fixture(params=["fastapi", "express"])
-def photo_server(
-    request: pytest.FixtureRequest, express: Path | str, box: Sandbox, node: str, tmp_path: Path
+@pytest.fixture(scope="module", params=["fastapi", "express"])
+def served(
+    request: pytest.FixtureRequest,
+    express: Path | str,
+    sandbox_server: Sandbox,
+    node: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """The server of a recipe, started as its page says; its URL."""
+    """The server of a recipe, started once as its page says; its URL."""
+    way = sandbox_server.env()
     if request.param == "fastapi":
         options = ["--app-dir", str(EXAMPLES), "--port", "0"]
         argv, told_on = [sys.executable, "-m", "uvicorn", "photo_fastapi:app", *options], "stderr"
@@ -292,12 +297,19 @@ def photo_server(
     else:
         if isinstance(express, str):
             pytest.skip(express)
-        shutil.copytree(express, tmp_path / "node_modules", symlinks=True)
-        (tmp_path / "node_modules" / "fal-worker").symlink_to(BACKEND / "node", target_is_directory=True)
-        argv = [node, str(shutil.copy(NODE_RECIPES / "photo_express.mjs", tmp_path))]
+        app = tmp_path_factory.mktemp("express")
+        shutil.copytree(express, app / "node_modules", symlinks=True)
+        (app / "node_modules" / "fal-worker").symlink_to(BACKEND / "node", target_is_directory=True)
+        argv = [node, str(shutil.copy(NODE_RECIPES / "photo_express.mjs", app))]
         told_on, more = "stdout", {"PORT": "0", "FAL_PYTHON": sys.executable}
-    with listening(argv, told_on, **more) as url:
+    with listening(argv, told_on, **way, **more) as url:
         yield f"{url}/products"
+
+
+@pytest.fixture
+def photo_server(served: str, box: Sandbox) -> str:
+    """The server, before a sandbox as at its start."""
+    return served
 
 
 def post(url: str, photo: bytes) -> requests.Response:

@@ -221,6 +221,7 @@ def test_a_ca_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     assert str(tmp_path / "file" / "x") in done.stderr
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("command", [["serve", "--port", "0"], ["run", "--", "true"]], ids=["serve", "run"])
 def test_a_machine_without_a_temporary_folder_is_told_what_is_missing(command: list[str]) -> None:
     """As on a read-only root: what Python finds when it tries every place is that none can be written to."""

@@ -170,7 +170,7 @@ def scattered() -> np.ndarray:
     return picture
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(
     "picture",
     [paper(128), boards(), scattered(), np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.float32)],
@@ -222,6 +222,7 @@ def test_the_weights_are_those_that_their_page_names() -> None:
     assert "https://github.com/xuebinqin/U-2-Net" in page
 
 
+@pytest.mark.nightly
 def test_the_network_is_loaded_once_and_by_two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     made = []
@@ -301,7 +302,7 @@ def test_without_onnxruntime_a_doubt_is_said_too(without_onnxruntime: None) -> N
 # What vision says
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "kind"), [("coffee.jpg", "mug"), ("bottle.jpg", "bottle"), ("lamp.jpg", "lamp")])
 def test_our_own_photos_are_known_whatever_they_are_called(name: str, kind: str) -> None:
     photo = (EXAMPLES / name).read_bytes()
@@ -310,7 +311,7 @@ def test_our_own_photos_are_known_whatever_they_are_called(name: str, kind: str)
     assert f"shows a {kind}," in answer("What is this?", None, [("shoe.jpg", photo)])
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("kind", PRODUCT_WORDS)
 def test_the_outline_tells_every_kind_of_sample(kind: Any) -> None:
     assert look(sample_photo(f"{kind}.jpg")).kind == kind

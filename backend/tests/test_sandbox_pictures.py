@@ -276,7 +276,7 @@ FORMATS = {
 }
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_usual_format_is_cut_out(name: str) -> None:
     photo = FORMATS[name]()
@@ -284,6 +284,7 @@ def test_every_usual_format_is_cut_out(name: str) -> None:
     assert overlap(alpha_of(photo) > 127, product_mask() > 127) > 0.96
 
 
+@pytest.mark.nightly
 def test_a_photo_taken_sideways_is_turned_upright() -> None:
     upright = read(photo_of(product_mask(), plain_ground()))[:, 40:240]
     photo = sideways_jpeg(upright)
@@ -329,6 +330,7 @@ STYLES = {
 }
 
 
+@pytest.mark.nightly
 def test_every_style_looks_different() -> None:
     views = {
         name: cv2.resize(surroundings(scene(prompt)), (24, 24), interpolation=cv2.INTER_AREA)
@@ -480,7 +482,7 @@ def test_the_same_question_gives_the_same_bytes() -> None:
     assert generic_picture(320, 200, "forest", 3) == generic_picture(320, 200, "forest", 3)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["room", "garden", "marble", "wood", "dark"])
 def test_another_seed_gives_another_scene_in_the_same_style(name: str) -> None:
     first, second = surroundings(scene(STYLES[name], 1)), surroundings(scene(STYLES[name], 2))

@@ -83,6 +83,7 @@ def test_every_command_that_prints_documents_has_a_schema() -> None:
     assert [name for name, command in COMMANDS.items() if not command.is_program] == DESCRIBED
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("part", ["options", "result", "failure"])
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_every_schema_is_a_schema_and_needs_no_other(name: Any, part: str) -> None:
@@ -536,6 +537,7 @@ def test_what_the_schema_refuses_the_worker_refuses_too(
     assert box.journal() == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "options"), ACCEPTED, ids=str)
 def test_what_the_schema_takes_the_worker_takes_too(
     name: Any, options: dict[Any, Any] | dict[str, Any], run_json: Run, box: Sandbox

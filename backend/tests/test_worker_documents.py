@@ -113,6 +113,7 @@ def test_a_job_that_fal_does_not_know_is_told_as_such(
     assert "not_found" in (document.get("error_type"), document["status"] if code == 0 else None)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_background_cuts_out_first_unless_told_not_to(
     box: Sandbox, run: Callable[..., tuple[int, Any]], photo_url: str
 ) -> None:
@@ -133,6 +134,7 @@ def test_analyze_product_gives_nine_texts(box: Sandbox, run: Callable[..., tuple
     assert json.loads(document["raw_output"]) == document["categories"]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_categories_and_styles_are_json(box: Sandbox, run: Callable[..., tuple[int, Any]], photo_url: str) -> None:
     argv = ["generate-multiple-bg", "--image_url", photo_url, "--categories", CATEGORIES, "--styles", STYLES]
     code, document = run(*argv)

@@ -115,6 +115,7 @@ def test_a_line_of_just_32_mib_is_taken(start: Callable[..., Peer]) -> None:
     assert peer.reply(1)["result"]["pong"]
 
 
+@pytest.mark.nightly
 def test_a_line_for_which_there_is_no_memory_is_refused_and_disturbs_nothing(start: Callable[..., Peer]) -> None:
     peer = start()
     peer.wait(lambda messages: messages)

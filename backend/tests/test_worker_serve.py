@@ -185,6 +185,7 @@ def test_a_call_may_name_an_env_file_of_its_own(worker: Peer, box: Sandbox, tmp_
 # What is told on the way
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_steps_of_a_command_are_told_with_the_id_of_its_call(worker: Peer, photo_url: str) -> None:
     worker.messages.clear()
     params = {"image_url": photo_url, "categories": {"vibe": "calm"}}

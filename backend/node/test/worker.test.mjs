@@ -14,6 +14,12 @@ beforeEach(() => box.reset());
 
 const slow = () => box.configure({ latency: FOREVER_S });
 const ask = (settings, options) => worker.call('any-llm-complete', { prompt: 'x', ...options }, settings);
+/** Nothing is painted, which takes its time: cut-out and backgrounds are a picture that nobody looks at. */
+const unpainted = async () => {
+  const output = { image: { url: 'https://v3.fal.media/files/x.png', width: 8, height: 8 } };
+  for (const endpoint of ['fal-ai/bria/background/remove', 'bria/replace-background'])
+    await box.fault('job', { output, endpoint, times: null });
+};
 const PHOTO = { image_url: 'https://example.com/cup.jpg', categories: { vibe: 'calm' } };
 
 test('says what it is when it is ready', async () => {
@@ -62,6 +68,7 @@ test('refuses what no line holds', async () => {
 });
 
 test('tells each step with its picture', async () => {
+  await unpainted();
   const events = [];
   const document = await worker.call('generate-multiple-bg', PHOTO, { onProgress: (event) => events.push(event) });
   const made = events.filter((event) => event.step === 'picture' && event.status === 'done');
@@ -105,6 +112,7 @@ test('stream gives the events of a text, each once', async () => {
 });
 
 test('stream gives the steps of a command, and its document as the last', async () => {
+  await unpainted();
   const events = [];
   for await (const event of worker.stream('generate-multiple-bg', PHOTO)) events.push(event);
   const document = events.pop();
