@@ -40,7 +40,7 @@ def packages() -> None:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
         if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
             return
-        command = [NODE, NPM, "ci", "--loglevel=error"]
+        command = [NODE, NPM, "ci", "--loglevel=error", "--fetch-retries=1"]
         try:
             ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=300, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
