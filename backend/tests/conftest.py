@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -49,7 +48,7 @@ for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
 
-# The test processes share the processors already: the threads of each would only wait for each other.
+# The test processes, and what they start, share the processors already: threads would only wait for each other.
 cv2.setNumThreads(1)
 for threads in ("OPENCV_FOR_THREADS_NUM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
@@ -67,6 +66,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
+        # Tests leave little behind: Python's own 700 objects would have it looked for all the time.
         gc.set_threshold(50_000, 20, 50)
         gc.enable()
 
@@ -175,8 +175,8 @@ def client(box: Sandbox) -> Iterator[FalClient]:
 
 
 @cache
-def small_photo() -> bytes:
-    return cv2.imencode(".jpg", cv2.resize(cv2.imread(str(COFFEE)), (240, 160)))[1].tobytes()
+def small_photo(suffix: str = ".jpg") -> bytes:
+    return cv2.imencode(suffix, cv2.resize(cv2.imread(str(COFFEE)), (240, 160)))[1].tobytes()
 
 
 @pytest.fixture
@@ -185,16 +185,12 @@ def photo_url(box: Sandbox) -> str:
     return box.put_file(small_photo(), "coffee.jpg", "image/jpeg")
 
 
-@cache
-def small_picture() -> bytes:
-    return cv2.imencode(".png", cv2.imdecode(np.frombuffer(small_photo(), np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
-
-
 @pytest.fixture
 def unpainted(box: Sandbox) -> None:
     """Backgrounds are the photo itself, for tests that are not about pictures: painting takes its time."""
-    url = box.put_file(small_picture(), "picture.png", "image/png")
-    image = {"url": url, "width": 240, "height": 160, "content_type": "image/png", "file_size": len(small_picture())}
+    png = small_photo(".png")
+    url = box.put_file(png, "picture.png", "image/png")
+    image = {"url": url, "width": 240, "height": 160, "content_type": "image/png", "file_size": len(png)}
     box.fault("job", endpoint="bria/replace-background", times=None, output={"image": image, "sandbox": True})
 
 

@@ -40,6 +40,7 @@ def packages() -> None:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
         if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
             return
+        # By itself npm tries for a minute to reach a registry that is not there.
         command = [NODE, NPM, "ci", "--loglevel=error", "--fetch-retries=1"]
         try:
             ran = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=300, check=False)

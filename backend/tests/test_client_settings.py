@@ -186,7 +186,7 @@ PLACEHOLDERS = [
 ]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("place", ["argument", "environment", "file"])
 @pytest.mark.parametrize("value", PLACEHOLDERS)
 def test_a_placeholder_is_named_as_one_and_is_no_key(

@@ -88,12 +88,10 @@ def name_of(page: Path) -> str:
 def test_python_blocks_run_and_print_what_they_say(
     page: Path, box: Sandbox, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if page.name not in PAINTED:
-        request.getfixturevalue("unpainted")
     namespace: dict[str, Any] = {"__name__": "page"}
     if page.name == "python.md":
         box.configure(latency=0.05)  # a block stops a call after 0.05 s: three of its jobs follow one another
-    _as_the_page_advises(page, box)
+    _as_the_page_needs(page, box, request)
     for block in blocks_of(page, "python"):
         os.environ.update(box.env())  # a block may have started a sandbox of its own
         # The blank lines give a traceback the line numbers of the page.
@@ -108,9 +106,7 @@ def test_python_blocks_run_and_print_what_they_say(
 def test_shell_commands_run_and_print_what_they_say(
     page: Path, box: Sandbox, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if page.name not in PAINTED:
-        request.getfixturevalue("unpainted")
-    _as_the_page_advises(page, box)
+    _as_the_page_needs(page, box, request)
     document: dict[str, Any] = {}
     submitted = ""
     for block in blocks_of(page, "bash", "json"):
@@ -123,7 +119,9 @@ def test_shell_commands_run_and_print_what_they_say(
             submitted = document.get("request_id") or submitted
 
 
-def _as_the_page_advises(page: Path, box: Sandbox) -> None:
+def _as_the_page_needs(page: Path, box: Sandbox, request: pytest.FixtureRequest) -> None:
+    if page.name not in PAINTED:
+        request.getfixturevalue("unpainted")
     if page.name == "fidelity.md":
         box.configure(in_place=True)
 

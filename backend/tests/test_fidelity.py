@@ -302,7 +302,7 @@ def test_a_check_changes_nothing_and_says_what_is_wrong(
     assert np.array_equal(pixels_of(image["path"]), pixels_of(image["generated"]["path"]))
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("how", "verdict", "said"),
     [

@@ -218,7 +218,6 @@ ODD_BODIES: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ODD_BODIES)
 @pytest.mark.parametrize("stage", ["submit", "status", "result", "stream", "token", "download"])
 def test_a_packed_answer_is_refused_before_it_fills_the_memory(
@@ -356,7 +355,6 @@ def test_an_odd_answer_is_never_an_internal_error(
     json.dumps(error)
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", ["101 Switching Protocols", "204 No Content", "304 Not Modified", "999 Odd"])
 @pytest.mark.parametrize("stage", ["submit", "status", "result", "stream", "token", "download"])
 def test_an_odd_status_is_never_an_internal_error(

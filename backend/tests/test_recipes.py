@@ -280,36 +280,35 @@ def express(node: str) -> Path | str:
         return str(skipped)
 
 
-@pytest.fixture(scope="module", params=["fastapi", "express"])
-def served(
-    request: pytest.FixtureRequest,
-    express: Path | str,
-    sandbox_server: Sandbox,
-    node: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[str]:
-    """The server of a recipe, started once as its page says; its URL."""
-    way = sandbox_server.env()
-    if request.param == "fastapi":
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[contextlib.ExitStack, dict[str, str]]]:
+    """The URLs of the servers that run already, and what ends them."""
+    with contextlib.ExitStack() as ending:
+        yield ending, {}
+
+
+@pytest.fixture(params=["fastapi", "express"])
+def photo_server(
+    request: pytest.FixtureRequest, servers: Any, express: Path | str, box: Sandbox, node: str, tmp_path: Path
+) -> str:
+    """The server of a recipe, started as its page says by the first test that needs it; its URL."""
+    ending, urls = servers
+    if request.param not in urls:
+        urls[request.param] = ending.enter_context(_served(request.param, express, node, tmp_path))
+    return f"{urls[request.param]}/products"
+
+
+def _served(kind: str, express: Path | str, node: str, folder: Path) -> contextlib.AbstractContextManager[str]:
+    if kind == "fastapi":
         options = ["--app-dir", str(EXAMPLES), "--port", "0"]
-        argv, told_on = [sys.executable, "-m", "uvicorn", "photo_fastapi:app", *options], "stderr"
-        more = {"PYTHONPATH": SOURCE}
-    else:
-        if isinstance(express, str):
-            pytest.skip(express)
-        app = tmp_path_factory.mktemp("express")
-        shutil.copytree(express, app / "node_modules", symlinks=True)
-        (app / "node_modules" / "fal-worker").symlink_to(BACKEND / "node", target_is_directory=True)
-        argv = [node, str(shutil.copy(NODE_RECIPES / "photo_express.mjs", app))]
-        told_on, more = "stdout", {"PORT": "0", "FAL_PYTHON": sys.executable}
-    with listening(argv, told_on, **way, **more) as url:
-        yield f"{url}/products"
-
-
-@pytest.fixture
-def photo_server(served: str, box: Sandbox) -> str:
-    """The server, before a sandbox as at its start."""
-    return served
+        argv = [sys.executable, "-m", "uvicorn", "photo_fastapi:app", *options]
+        return listening(argv, "stderr", PYTHONPATH=SOURCE)
+    if isinstance(express, str):
+        pytest.skip(express)
+    shutil.copytree(express, folder / "node_modules", symlinks=True)
+    (folder / "node_modules" / "fal-worker").symlink_to(BACKEND / "node", target_is_directory=True)
+    argv = [node, str(shutil.copy(NODE_RECIPES / "photo_express.mjs", folder))]
+    return listening(argv, "stdout", PORT="0", FAL_PYTHON=sys.executable)
 
 
 def post(url: str, photo: bytes) -> requests.Response:

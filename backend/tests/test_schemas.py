@@ -83,7 +83,7 @@ def test_every_command_that_prints_documents_has_a_schema() -> None:
     assert [name for name, command in COMMANDS.items() if not command.is_program] == DESCRIBED
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("part", ["options", "result", "failure"])
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_every_schema_is_a_schema_and_needs_no_other(name: Any, part: str) -> None:

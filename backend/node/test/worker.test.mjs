@@ -14,11 +14,11 @@ beforeEach(() => box.reset());
 
 const slow = () => box.configure({ latency: FOREVER_S });
 const ask = (settings, options) => worker.call('any-llm-complete', { prompt: 'x', ...options }, settings);
-/** Nothing is painted, which takes its time: cut-out and backgrounds are a picture that nobody looks at. */
-const unpainted = async () => {
-  const output = { image: { url: 'https://v3.fal.media/files/x.png', width: 8, height: 8 } };
+/** For cut-outs and backgrounds that nobody looks at: painting takes its time. */
+const output = { image: { url: 'https://v3.fal.media/files/x.png', width: 8, height: 8 } };
+const unpainted = async (times = null) => {
   for (const endpoint of ['fal-ai/bria/background/remove', 'bria/replace-background'])
-    await box.fault('job', { output, endpoint, times: null });
+    await box.fault('job', { output, endpoint, times });
 };
 const PHOTO = { image_url: 'https://example.com/cup.jpg', categories: { vibe: 'calm' } };
 
@@ -169,10 +169,7 @@ test('a stream that is piped is cancelled when its reader goes away', async () =
 });
 
 test('a time-out leaves what was made by then', async () => {
-  // Nothing is painted: that takes its time on a busy machine.
-  const output = { image: { url: 'https://v3.fal.media/files/x.png', width: 8, height: 8 } };
-  await box.fault('job', { output, endpoint: 'fal-ai/bria/background/remove' });
-  await box.fault('job', { output, endpoint: 'bria/replace-background' });
+  await unpainted(1);
   await box.fault('job', { delay: FOREVER_S, times: null, endpoint: 'bria/replace-background' });
   const made = await worker.call('generate-multiple-bg', PHOTO, { timeoutMs: 5000 });
   assert.deepEqual([made.total_generated, made.errors.length, made.error], [1, 2, null]);
