@@ -24,6 +24,8 @@ from hypothesis import HealthCheck, settings
 
 import chromium
 import shop_server
+from fal_sandbox.__main__ import PASSED_ON
+from fal_sandbox.__main__ import main as sandbox_main
 from fal_sandbox.server import Sandbox
 from schema_check import assert_output_is_true, assert_true_to_schema
 from services.fal import redaction
@@ -34,7 +36,7 @@ from services.fal_worker import main
 
 settings.register_profile(
     "test",
-    max_examples=100,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,
@@ -236,6 +238,23 @@ def run_process(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes
         return ran
 
     return run_worker
+
+
+@pytest.fixture
+def run_sandbox(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """Run the sandbox's command line in this process: its exit code, and what it and its command printed."""
+    handlers = {number: signal.getsignal(number) for number in PASSED_ON}
+
+    def run_command(*argv: object) -> tuple[int, str, str]:
+        try:
+            code = sandbox_main([str(word) for word in argv])
+        except SystemExit as end:
+            code = int(str(end.code))
+        return code, *capfd.readouterr()
+
+    yield run_command
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

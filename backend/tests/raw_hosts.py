@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import trustme
@@ -24,9 +25,7 @@ LONGEST_S = 20.0
 class RawHosts:
     """Plays the hosts in `scripts`; all others are asked for at the proxy `beyond`, if there is one."""
 
-    def __init__(
-        self, authority: trustme.CA, scripts: dict[str, Script], beyond: tuple[str, int] | None = None
-    ) -> None:
+    def __init__(self, scripts: dict[str, Script], beyond: tuple[str, int] | None = None) -> None:
         self.scripts = scripts
         self.heads: list[str] = []
         """The head of each request that came."""
@@ -36,7 +35,6 @@ class RawHosts:
         """What is answered to every CONNECT, when it is not empty."""
         self.pause_s = 0.0
         """How long to wait before each 16 KiB of a request's body is read."""
-        self._authority = authority
         self._beyond = beyond
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
@@ -71,9 +69,7 @@ class RawHosts:
                 self._pass_on(connection, target)
 
     def _play(self, connection: socket.socket, host: str) -> None:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._authority.issue_cert(host).configure_cert(tls)
-        with tls.wrap_socket(connection, server_side=True) as secure:
+        with _tls(host).wrap_socket(connection, server_side=True) as secure:
             while head := head_from(secure, self.pause_s):
                 self.heads.append(head)
                 self.scripts[host](secure, head)
@@ -84,6 +80,18 @@ class RawHosts:
             there.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
             threading.Thread(target=_pump, args=(there, connection), daemon=True).start()
             _pump(connection, there)
+
+
+@cache
+def _authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@cache
+def _tls(host: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _authority().issue_cert(host).configure_cert(context)
+    return context
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
@@ -147,10 +155,9 @@ def raw_hosts(
     folder: Path, scripts: dict[str, Script], beyond: tuple[str, int] | None = None
 ) -> Iterator[tuple[RawHosts, str]]:
     """The hosts, and the file of the authority that signs their certificates."""
-    authority = trustme.CA()
     pem = folder / "raw.pem"
-    authority.cert_pem.write_to_path(str(pem))
-    hosts = RawHosts(authority, scripts, beyond)
+    _authority().cert_pem.write_to_path(str(pem))
+    hosts = RawHosts(scripts, beyond)
     try:
         yield hosts, str(pem)
     finally:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from fal_sandbox.__main__ import build_parser, main
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 FOLDER = SOURCE / "fal_sandbox"
 PATIENCE_S = 60
+RunSandbox = Callable[..., tuple[int, str, str]]
 ASK = '{"prompt": "hi", "model": "m"}'
 PYTHON_ASKS = f"""
 import os, ssl, httpx
@@ -86,15 +87,13 @@ def test_run_gives_the_command_an_environment_that_leads_to_the_sandbox() -> Non
     assert (done.stdout, done.stderr, done.returncode) == ("200 True\n", "", 0)
 
 
-@pytest.mark.sampled(3)
-@pytest.mark.parametrize("script", ["exit 77", "exit 0", "exit 1"])
-def test_run_ends_with_the_commands_exit_code(script: str) -> None:
-    done = run("sh", "-c", script)
-    assert (done.returncode, done.stdout, done.stderr) == (int(script.split()[1]), "", "")
-
-
-def test_run_ends_with_128_and_the_number_of_the_signal_that_ended_the_command() -> None:
-    assert run("sh", "-c", "kill -KILL $$").returncode == 128 + signal.SIGKILL
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 77", 77), ("exit 0", 0), ("exit 1", 1), ("kill -KILL $$", 128 + signal.SIGKILL)]
+)
+def test_run_ends_with_the_commands_exit_code_or_128_and_its_signal(
+    script: str, code: int, run_sandbox: RunSandbox
+) -> None:
+    assert run_sandbox("run", "--", "sh", "-c", script) == (code, "", "")
 
 
 def test_run_leaves_standard_input_and_the_arguments_to_the_command_and_no_ca_file_behind() -> None:
@@ -117,27 +116,27 @@ def test_run_passes_signals_on_and_waits_for_the_command(number: Any) -> None:
         assert process.stdout.read() == "got it\n"
 
 
-def test_run_without_a_command_says_how_and_ends_with_2() -> None:
+def test_run_without_a_command_says_how_and_ends_with_2(run_sandbox: RunSandbox) -> None:
     for argv in (["run"], ["run", "--"], ["run", "--latency", "1", "--"]):
-        done = python(FOLDER, *argv)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "usage: fal-sandbox" in done.stderr
-        assert "COMMAND" in done.stderr
+        code, out, err = run_sandbox(*argv)
+        assert (code, out) == (2, "")
+        assert "usage: fal-sandbox" in err
+        assert "COMMAND" in err
 
 
-def test_a_model_that_is_gone_in_no_known_way_is_refused_with_the_ways_that_there_are() -> None:
-    done = python(FOLDER, "run", "--gone_model", "vendor/model=418", "--", "true")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "404, 400, 422, completed, error" in done.stderr
+def test_a_model_that_is_gone_in_no_known_way_is_refused_with_the_ways_that_there_are(run_sandbox: RunSandbox) -> None:
+    code, out, err = run_sandbox("run", "--gone_model", "vendor/model=418", "--", "true")
+    assert (code, out) == (2, "")
+    assert "404, 400, 422, completed, error" in err
 
 
-def test_a_command_that_is_not_there_is_a_127_and_one_that_is_no_program_a_126(tmp_path: Path) -> None:
-    missing = run("no-such-program-anywhere")
+def test_a_command_that_is_not_there_is_a_127_and_one_that_is_no_program_a_126(
+    run_sandbox: RunSandbox, tmp_path: Path
+) -> None:
+    missing = "no-such-program-anywhere"
+    assert run_sandbox("run", "--", missing) == (127, "", f"sandbox: {missing}: No such file or directory\n")
     (tmp_path / "text").write_text("no program")
-    forbidden = run(tmp_path / "text")
-    assert (missing.returncode, missing.stdout) == (127, "")
-    assert missing.stderr == "sandbox: no-such-program-anywhere: No such file or directory\n"
-    assert forbidden.returncode == 126
+    assert run_sandbox("run", "--", tmp_path / "text")[0] == 126
 
 
 def test_the_options_reach_the_sandbox(tmp_path: Path) -> None:
@@ -187,12 +186,12 @@ def test_serve_listens_where_it_is_told_prints_variables_that_work_and_ends_with
         assert not Path(variables["SSL_CERT_FILE"]).exists()
 
 
-def test_a_port_in_use_is_one_line_and_exit_code_1() -> None:
+def test_a_port_in_use_is_one_line_and_exit_code_1(run_sandbox: RunSandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = python(FOLDER, "serve", "--port", taken.getsockname()[1])
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.count("\n") == 1
-    assert "in use" in done.stderr
+        code, out, err = run_sandbox("serve", "--port", taken.getsockname()[1])
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "in use" in err
 
 
 def test_what_serve_prints_can_be_read_by_a_shell() -> None:

@@ -7,7 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +148,11 @@ def test_a_body_nested_too_deeply_is_a_400(control: httpx.Client) -> None:
     assert control.post("/_sandbox/faults", content=b'{"a":' * 100_000, headers=headers).status_code == 400
 
 
-def test_settings_that_make_no_sense_are_refused_at_the_start() -> None:
+def test_settings_that_make_no_sense_are_refused_at_the_start(run_sandbox: Callable[..., tuple[int, str, str]]) -> None:
     with pytest.raises(ValueError, match="latency must be greater than or equal to 0"):
         Sandbox(latency=-1)
-    done = subprocess.run(
-        [sys.executable, str(SERVER), "serve", "--latency", "-1"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, "latency must be" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    code, _, err = run_sandbox("serve", "--latency", "-1")
+    assert (code, "latency must be" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -213,12 +211,13 @@ def test_the_ca_certificate_goes_into_the_folder_that_is_named(tmp_path: Path) -
     assert (folder.is_dir(), list(folder.iterdir())) == (True, [])
 
 
-def test_a_ca_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_ca_folder_that_cannot_be_made_is_one_line(
+    run_sandbox: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    command = [sys.executable, str(SERVER), "serve", "--port", "0", "--ca_dir", str(tmp_path / "file" / "x")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert str(tmp_path / "file" / "x") in done.stderr
+    code, _, err = run_sandbox("serve", "--port", "0", "--ca_dir", tmp_path / "file" / "x")
+    assert (code, err.count("\n")) == (1, 1)
+    assert str(tmp_path / "file" / "x") in err
 
 
 @pytest.mark.sampled(2)

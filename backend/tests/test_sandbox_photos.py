@@ -250,6 +250,7 @@ def test_a_product_is_looked_for_once_whoever_asks(monkeypatch: pytest.MonkeyPat
     assert len(looked) == 1
 
 
+@pytest.mark.nightly
 def test_the_network_is_loaded_with_the_first_photo_and_its_runtime_tells_nobody(tmp_path: Path) -> None:
     """Whatever onnxruntime means to send, it first writes to the user's cache folder."""
     program = (
@@ -283,16 +284,17 @@ def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         kept.cache_clear()
 
 
-def test_without_onnxruntime_colours_and_edges_find_the_product(without_onnxruntime: None) -> None:
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("ground", [paper(226), boards()], ids=["paper", "boards"])
+def test_without_onnxruntime_colours_and_edges_find_the_product(without_onnxruntime: None, ground: np.ndarray) -> None:
     assert saliency.look(np.zeros((8, 8, 3), np.uint8)) is None
     mask = np.zeros((SIDE, SIDE), np.uint8)
     cv2.ellipse(mask, (200, 250), (90, 82), 0, 0, 360, 255, -1)
     cv2.fillPoly(mask, [np.array([(168, 86), (232, 86), (222, 128), (220, 186), (180, 186), (178, 128)])], 255)
-    for ground in (paper(226), boards()):
-        made = cut_out(png(laid_over(ground, np.full((SIDE, SIDE, 3), (40, 40, 190)), mask)))
-        seen, there = read(made.png)[..., 3] > 127, mask > 127
-        assert made.remark is None
-        assert (seen & there).sum() / (seen | there).sum() > 0.93
+    made = cut_out(png(laid_over(ground, np.full((SIDE, SIDE, 3), (40, 40, 190)), mask)))
+    seen, there = read(made.png)[..., 3] > 127, mask > 127
+    assert made.remark is None
+    assert (seen & there).sum() / (seen | there).sum() > 0.93
 
 
 def test_without_onnxruntime_a_doubt_is_said_too(without_onnxruntime: None) -> None:

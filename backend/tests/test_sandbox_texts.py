@@ -39,6 +39,9 @@ STYLES = {
 }
 
 
+RED = (30, 40, 190)
+
+
 def plain_photo(colour: tuple[int, int, int]) -> bytes:
     """A disc of one colour (blue, green, red) on light grey."""
     picture = np.full((160, 160, 3), 205, np.uint8)
@@ -82,7 +85,7 @@ def test_no_value_is_a_copy_of_the_example() -> None:
 
 def test_fewer_keys_and_other_keys_are_answered_too() -> None:
     asked = 'Look at the picture. Reply as JSON with the keys "vibe", "price_range" and "dominant_colour".'
-    found = json.loads(answer(asked, None, [("x.png", plain_photo((30, 30, 200)))]))
+    found = json.loads(answer(asked, None, [("x.png", plain_photo(RED))]))
     assert list(found) == ["vibe", "price_range", "dominant_colour"]
     assert "red" in found["dominant_colour"]
 
@@ -99,7 +102,7 @@ def test_fewer_keys_and_other_keys_are_answered_too() -> None:
     ],
 )
 def test_the_file_name_tells_the_product(name: str, main: str, sub: str) -> None:
-    found = json.loads(answer(ANALYSIS, None, [(name, plain_photo((120, 120, 120)))]))
+    found = json.loads(answer(ANALYSIS, None, [(name, plain_photo(RED))]))
     assert (found["main_product_type"], found["subcategory"]) == (main, sub)
 
 
@@ -107,7 +110,7 @@ def test_the_file_name_tells_the_product(name: str, main: str, sub: str) -> None
 @pytest.mark.parametrize(
     ("colour", "style", "vibe"),
     [
-        ((30, 40, 190), "Warm Minimal", "Cozy/Inviting"),
+        (RED, "Warm Minimal", "Cozy/Inviting"),
         ((190, 100, 40), "Clean Modern", "Fresh/Calm"),
         ((20, 20, 20), "Bold Contemporary", "Elegant/Confident"),
     ],
