@@ -83,17 +83,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.path.name not in LONGEST)
     if os.environ.get("EVERY_CASE"):
         return
-    kept: list[pytest.Item] = []
-    cases: Counter[str] = Counter()
+    by_function: dict[str, list[pytest.Item]] = {}
     for item in items:
-        function = item.nodeid.split("[")[0]
-        one_of = item.get_closest_marker("sampled")
-        if item.get_closest_marker("nightly") is None and (one_of is None or cases[function] % one_of.args[0] == 0):
-            kept.append(item)
-        cases[function] += 1
+        if item.get_closest_marker("nightly") is None:
+            by_function.setdefault(item.nodeid.split("[")[0], []).append(item)
+    kept = [item for cases in by_function.values() for item in _sampled(cases)]
     left = set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item not in left])
-    items[:] = kept
+    items[:] = [item for item in items if item in left]
+
+
+def _sampled(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """One function's cases by day: of a sampled table every n-th, and what else it takes to meet each value that several
+    cases share."""
+    if (sampled := cases[0].get_closest_marker("sampled")) is None:
+        return cases
+    chosen = cases[:: sampled.args[0]]
+    shared = {value for value, count in Counter(value for case in cases for value in _values(case)).items() if count > 1}
+    missing = shared.difference(*map(_values, chosen))
+    for case in cases:
+        if new := missing & _values(case):
+            chosen.append(case)
+            missing -= new
+    return chosen
+
+
+def _values(case: pytest.Item) -> set[tuple[str, int]]:
+    """The name of each parameter, and which object its value is."""
+    assert isinstance(case, pytest.Function)
+    return {(name, id(value)) for name, value in case.callspec.params.items()}
 
 
 MEASURED = (

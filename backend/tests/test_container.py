@@ -143,7 +143,7 @@ def contained(request: pytest.FixtureRequest, box: Sandbox, place: Path) -> Call
     return lay_out
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("copy", LAYOUTS.values(), ids=LAYOUTS)
 def test_the_worker_runs_as_anybody_where_nothing_but_tmp_can_be_written_to(
     copy: str, contained: Callable[[str], Run], place: Path
@@ -159,7 +159,7 @@ def test_the_worker_runs_as_anybody_where_nothing_but_tmp_can_be_written_to(
     assert (asked.returncode, json.loads(asked.stdout)["error"]) == (0, None)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("copy", LAYOUTS.values(), ids=LAYOUTS)
 def test_serve_runs_there_too(copy: str, contained: Callable[[str], Run]) -> None:
     run = contained(copy)

@@ -157,6 +157,7 @@ def test_a_place_that_takes_no_file_costs_nothing(run: Run, box: Sandbox, sku: s
     assert box.journal() == []
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_pictures_of_several_styles_are_saved_beside_each_other(run: Run, box: Sandbox, sku: str) -> None:
     argv = ("--categories", '{"a": "mug"}', "--styles", '["Studio", "Premium"]', "--save_dir", "out")
     code, document = run("generate-multiple-bg", sku, *argv)

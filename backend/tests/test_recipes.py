@@ -132,6 +132,7 @@ def test_only_the_style_that_failed_and_may_be_repeated_is_made_again(
     assert len(accepted(box)) == jobs
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize("name", ["retry_styles.py", "retry_styles.mjs"])
 def test_a_product_that_is_complete_costs_nothing_even_when_a_prompt_had_failed(
     name: str,
@@ -332,7 +333,10 @@ def test_progress_comes_while_the_product_is_made(photo_server: str, box: Sandbo
         lines = answer.iter_lines()
         while json.loads(next(lines)) != {"step": "analysis", "status": "started"}:
             pass
+        box.wait_for(lambda ledger: ledger["running"] == 1, WITHIN_S)
         assert box.ledger()["billable"] == 0
+    # What this call has yet to send must not reach the sandbox of the next test.
+    box.wait_for(lambda ledger: ledger["running"] == 0, WITHIN_S)
 
 
 def test_a_client_that_leaves_cancels_its_jobs_at_fal(photo_server: str, box: Sandbox) -> None:

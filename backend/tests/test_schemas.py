@@ -537,6 +537,7 @@ def test_what_the_schema_refuses_the_worker_refuses_too(
     assert box.journal() == []
 
 
+@pytest.mark.usefixtures("unpainted")
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "options"), ACCEPTED, ids=str)
 def test_what_the_schema_takes_the_worker_takes_too(

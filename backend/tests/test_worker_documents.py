@@ -162,6 +162,7 @@ def test_the_workflow_keeps_what_was_made_when_it_fails_later(
     assert box.file(document["image_url"]) == photo_path.read_bytes()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_workflow_takes_a_url_and_writes_in_the_asked_language(
     box: Sandbox, run: Callable[..., tuple[int, Any]], photo_url: str
 ) -> None:

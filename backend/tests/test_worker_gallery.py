@@ -86,6 +86,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_no_style_name_leads_out_of_the_folder(workflow: Callable[..., tuple[int, dict[str, Any]]]) -> None:
     code, document = workflow(*styles(*NAMES))
     assert (code, document["errors"]) == (0, None)

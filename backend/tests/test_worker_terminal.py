@@ -190,6 +190,7 @@ def test_a_wrong_command_line_is_told_on_a_terminal_that_does_not_get_the_docume
 STEP = re.compile(r"^✓ ([\w-]+(?: \w+)?)  \d+\.\d s$")
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_terminal_is_told_each_step_with_its_style_and_seconds(at: Run, photo_path: Path) -> None:
     argv = ("workflow", "--image", str(photo_path), "--styles", '["Studio", "Premium"]')
     code, out, err = at("stderr", *argv)
@@ -251,6 +252,7 @@ def test_a_terminal_is_told_nothing_when_progress_is_switched_off(at: Run) -> No
     assert at("stderr", *ASK, "--progress", "false").err == ""
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_moving_line_fits_a_narrow_terminal(at: Run, box: Sandbox, photo_path: Path) -> None:
     box.configure(latency=1)
     argv = ("workflow", "--image", str(photo_path), "--shrink", "false")
@@ -260,6 +262,7 @@ def test_the_moving_line_fits_a_narrow_terminal(at: Run, box: Sandbox, photo_pat
     assert max(map(len, moved)) == 39
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_letters_beyond_ascii_are_told_under_every_locale(at: Run, photo_path: Path) -> None:
     argv = ("workflow", "--image", str(photo_path), "--styles", FLOWERY)
     code, out, err = at("stdout stderr", *argv, env=ASCII)
@@ -269,6 +272,7 @@ def test_letters_beyond_ascii_are_told_under_every_locale(at: Run, photo_path: P
     assert "✓" not in err
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_style_cannot_move_the_cursor_of_a_terminal(at: Run, photo_path: Path) -> None:
     styles = json.dumps([{"name": "Evil\x1b]0;x\x07\u202e", "description": "Oak."}])
     err = at("stderr", "workflow", "--image", str(photo_path), "--styles", styles).err
