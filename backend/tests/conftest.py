@@ -94,17 +94,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _sampled(cases: list[pytest.Item]) -> list[pytest.Item]:
-    """One function's cases by day: of a sampled table every n-th, and what else it takes to meet each value that several
-    cases share."""
+    """One function's cases by day: of a sampled table every n-th, and one of each value that several cases share."""
     if (sampled := cases[0].get_closest_marker("sampled")) is None:
         return cases
     chosen = cases[:: sampled.args[0]]
-    shared = {value for value, count in Counter(value for case in cases for value in _values(case)).items() if count > 1}
-    missing = shared.difference(*map(_values, chosen))
-    for case in cases:
-        if new := missing & _values(case):
-            chosen.append(case)
-            missing -= new
+    uses = Counter(value for case in cases for value in _values(case))
+    missing = {value for value, count in uses.items() if count > 1}.difference(*map(_values, chosen))
+    while missing:
+        chosen.append(max(cases, key=lambda case: len(missing & _values(case))))
+        missing -= _values(chosen[-1])
     return chosen
 
 

@@ -20,8 +20,13 @@ NO_OWN_KEYS = "any-llm-submit"
 @cache
 def validator(command: str, part: str) -> Draft202012Validator:
     """For the options, result or failure of a command."""
-    schema = schemas(command)["commands"][command][part]
-    return Draft202012Validator(schema)
+    return Draft202012Validator(all_schemas()["commands"][command][part])
+
+
+@cache
+def all_schemas() -> dict[str, Any]:
+    """Read once: they are 400 KB."""
+    return schemas()
 
 
 def assert_true_to_schema(argv: Sequence[str], code: int, *documents: Any) -> None:

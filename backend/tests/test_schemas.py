@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from command_schemas import DESCRIBED, LIMITS
 from command_schemas.types_as_schemas import error_types, fields_of, public_types
 from fal_sandbox.server import Sandbox
-from schema_check import assert_valid, validator
+from schema_check import all_schemas, assert_valid, validator
 from services.fal import results
 from services.fal.errors import FalError
 from services.fal_service import FalClient
@@ -87,7 +87,7 @@ def test_every_command_that_prints_documents_has_a_schema() -> None:
 @pytest.mark.parametrize("part", ["options", "result", "failure"])
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_every_schema_is_a_schema_and_needs_no_other(name: Any, part: str) -> None:
-    schema = schemas(name)["commands"][name][part]
+    schema = all_schemas()["commands"][name][part]
     Draft202012Validator.check_schema(schema)
     named = {f"#/$defs/{one}" for one in schema.get("$defs", {})}
     assert set(references_in(schema)) == named
@@ -383,7 +383,7 @@ def test_progress_events_are_what_their_schema_says(
         client.product_workflow(photo_path, styles=["Studio"], with_logs=True, on_progress=events.append)
     except FalError:
         assert fault
-    check = Draft202012Validator(schemas()["progress"])
+    check = Draft202012Validator(all_schemas()["progress"])
     for event in json.loads(json.dumps(events)):
         assert check.is_valid(event), event
         assert not check.is_valid({**event, "no_such_key": 1})
@@ -427,7 +427,7 @@ def test_what_serve_says_is_what_the_schemas_say(
     calls = [{"method": name, "params": parse(words(name))[1]} for name in DESCRIBED]
     if fault:
         box.fault("any", times=None, **fault)
-    progress = Draft202012Validator(schemas()["progress"])
+    progress = Draft202012Validator(all_schemas()["progress"])
     said: set[str] = set()
     for message in serve(calls):
         event = {key: value for key, value in message.get("params", {}).items() if key != "id"}
@@ -572,5 +572,5 @@ def test_the_reference_tells_every_option_and_key() -> None:
         section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         assert all(f"| `--{option.name}` |" in section for option in command.options)
         if name in DESCRIBED:
-            keys = schemas(name)["commands"][name]["result"]["properties"]
+            keys = all_schemas()["commands"][name]["result"]["properties"]
             assert all(f"| `{key}` |" in section or f"| `{key}?` |" in section for key in keys)

@@ -71,8 +71,15 @@ def measured_backdrop(pixels: Pixels, ripple_px: int) -> Backdrop:
 def _connected_to_frame(mask: Pixels) -> Pixels:
     """The parts of `mask` that touch the frame."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    touching = np.unique(_border(labels))
-    return np.isin(labels, touching[touching > 0])
+    return _labelled(labels, _border(labels))
+
+
+def _labelled(labels: Pixels, chosen: Pixels) -> Pixels:
+    """Where `labels` is one of `chosen`, which may repeat itself; 0 is no label."""
+    wanted = np.zeros(int(labels.max()) + 1, bool)
+    wanted[chosen] = True
+    wanted[0] = False
+    return wanted[labels]
 
 
 def _border(values: Pixels) -> Pixels:
@@ -84,8 +91,7 @@ def _things(darkest: Pixels, rest: Pixels, ripple_px: int) -> tuple[Pixels, Pixe
     reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * ripple_px + 1, 2 * ripple_px + 1))
     joined = cv2.dilate(rest.astype(np.uint8), reach) if ripple_px else rest.astype(np.uint8)
     _, labels = cv2.connectedComponents(joined, connectivity=8)
-    with_core = np.unique(labels[rest & (darkest < CORE)])
-    product = rest & np.isin(labels, with_core[with_core > 0])
+    product = rest & _labelled(labels, labels[rest & (darkest < CORE)])
     return product, rest & ~product
 
 

@@ -92,8 +92,8 @@ def _relaxed(image: Pixels, alpha: Pixels, front: Pixels, back: Pixels, rounds: 
     for _ in range(rounds):
         front_sum, back_sum = a * image, b * image
         for way, weight in zip(_WAYS, weights, strict=True):
-            front_sum = front_sum + weight[..., None] * _shifted(front, *way)
-            back_sum = back_sum + weight[..., None] * _shifted(back, *way)
+            front_sum += weight[..., None] * _shifted(front, *way)
+            back_sum += weight[..., None] * _shifted(back, *way)
         front = np.clip((back_back * front_sum - front_back * back_sum) * scale, 0, 1)
         back = np.clip((front_front * back_sum - front_back * front_sum) * scale, 0, 1)
     return front, back

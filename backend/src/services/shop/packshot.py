@@ -165,32 +165,37 @@ def visible_box(rgba: Image.Image) -> tuple[int, int, int, int] | None:
     return rgba.getchannel("A").point(lambda value: 255 if value >= VISIBLE else 0).getbbox()
 
 
+def product_of(cutout: Image.Image) -> Pixels:
+    """What can be seen of a cut-out, RGBA, without the old background's colour in its soft edge."""
+    pixels = np.asarray(cutout.crop(visible_box(cutout)))
+    return np.dstack([foreground(pixels), pixels[:, :, 3]])
+
+
 def packshot(
-    cutout: Image.Image,
+    product: Pixels,
     layout: Layout,
     background: tuple[int, int, int] | Image.Image = WHITE,
     *,
     shadow: bool = False,
     source_type: str | None = None,
 ) -> Packshot:
-    """Lay `cutout` (RGBA) out on `background`; a picture is cropped to the frame's shape.
+    """Lay `product` (see `product_of`) out on `background`; a picture is cropped to the frame's shape.
 
     `source_type` is the DigitalSourceType that the file says.
     """
-    box = visible_box(cutout)
-    assert box is not None
-    pixels = np.asarray(cutout.crop(box))
-    product = np.dstack([foreground(pixels), pixels[:, :, 3]])
     width, height, scale = _frame(product.shape[1], product.shape[0], layout)
     placed = _placed(product, width, height, scale)
-    frame = _backdrop(background, width, height)
+    result = _backdrop(background, width, height)
+    frame = result
     if shadow:
         frame = frame * (1 - SHADOW_STRENGTH * _shadow(placed[:, :, 3])[..., None])
-    alpha = placed[:, :, 3:].astype(np.float32) / 255
-    mixed = placed[:, :, :3].astype(np.float32) * alpha + frame * (1 - alpha)
-    opaque = placed[:, :, 3] == 255
-    result = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
-    result[opaque] = placed[opaque][:, :3]
+        result = (frame + 0.5).astype(np.uint8)
+    opacity = placed[:, :, 3]
+    np.copyto(result, placed[:, :, :3], where=(opacity == 255)[..., None])
+    soft = (opacity > 0) & (opacity < 255)
+    alpha = opacity[soft][:, None].astype(np.float32) / 255
+    mixed = placed[soft][:, :3] * alpha + frame[soft] * (1 - alpha)
+    result[soft] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
     picture = Image.fromarray(result, "RGB")
     fill = max(round(product.shape[1] * scale) / width, round(product.shape[0] * scale) / height)
     data = written(picture, layout.format, dpi=layout.dpi, source_type=source_type)
@@ -228,9 +233,9 @@ def _placed(product: Pixels, width: int, height: int, scale: float) -> Pixels:
 
 def _backdrop(background: tuple[int, int, int] | Image.Image, width: int, height: int) -> Pixels:
     if isinstance(background, tuple):
-        return np.full((height, width, 3), background, np.float32)
+        return np.full((height, width, 3), background, np.uint8)
     fitted = ImageOps.fit(background.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
-    return np.asarray(fitted, np.float32)
+    return np.array(fitted)
 
 
 def _shadow(alpha: Pixels) -> Pixels:

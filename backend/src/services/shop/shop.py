@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from services.shop.listing import ListingResult
     from services.shop.packshot import Layout
     from services.shop.picture_check import PictureCheck
+    from services.shop.picture_file import Pixels
 
 
 class Checked(TypedDict, total=False):
@@ -109,7 +110,7 @@ class Shop:
         error is in `error.partial`.
         """
         with _image_extra():
-            from services.shop.packshot import backdrop, layouts
+            from services.shop.packshot import backdrop, layouts, opened_cutout, product_of
         plan = layouts(places_named(places), size, fill, margin, format)
         behind = backdrop(background)
         shadow, check = arguments.flag(shadow, "shadow"), arguments.flag(check, "check")
@@ -126,8 +127,9 @@ class Shop:
         made_by = _source_type(image, paid.saved["path"], behind)
         images: list[PackshotImage] = []
         try:
+            product = product_of(opened_cutout(Path(paid.saved["path"]).read_bytes()))
             for place, layout in plan:
-                images.append(_packshot(paid.saved["path"], place, layout, behind, shadow, made_by, check, files))
+                images.append(_packshot(product, place, layout, behind, shadow, made_by, check, files))
         except FalError as error:
             made = {"cutout": paid.saved, "images": images, "billable_units": paid.billable_units, **spent}
             raise error.but(partial=made, request_id=paid.request_id) from error
@@ -283,7 +285,7 @@ def checks_of(
 
 
 def _packshot(
-    cutout: str,
+    product: Pixels,
     place: Place | None,
     layout: Layout,
     behind: tuple[int, int, int] | Image.Image,
@@ -294,7 +296,6 @@ def _packshot(
 ) -> PackshotImage:
     from services.shop import packshot
 
-    product = packshot.opened_cutout(Path(cutout).read_bytes())
     made = packshot.packshot(product, layout, behind, shadow=shadow, source_type=source_type)
     extension = packshot.EXTENSIONS[made.format]
     saved = files.write(made.data, place.name if place else "packshot", extension)
