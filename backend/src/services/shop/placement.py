@@ -26,6 +26,8 @@ SIZE_STEP = 1.06
 """From one size to the next; enhanced correlation finds the rest from 3 % off."""
 CANDIDATES = 4
 """Sizes that are tried out after the coarse search; the best one is wrong for one smooth product in seventeen."""
+ROUGH_SIDE = 96
+"""Pixels of the product's longer side when candidates are compared: enough to tell which is right."""
 FINE_SIDE = 512
 """Pixels of the product's longer side in the refinement: a tenth of a pixel there is two hundredths of a per cent."""
 SURE, SURELY_AGREED = 0.9, 0.8
@@ -33,7 +35,7 @@ SURE, SURELY_AGREED = 0.9, 0.8
 
 FOUND = 0.35
 """Below this likeness nothing was found: products put against pictures without them reach 0.3 (docs/fidelity.md)."""
-ROUNDS, ENOUGH = 50, 1e-6
+ROUNDS, ENOUGH = 50, 1e-5
 BLUR_PX = 5
 ROOM = 0.08
 """What is looked at around the product, as a part of its longer side: a coarse place is nearer than that."""
@@ -87,10 +89,12 @@ def located(cutout: Pixels, picture: Pixels) -> Placement | None:
     product = _Product.of(cutout)
     seen = grey(picture)
     guesses = _guesses(product, cutout, seen)
-    best = stood = _refined(product, seen, next(guesses))
+    best = stood = _refined(product, seen, next(guesses), FINE_SIDE)
     if stood.likeness < SURE or stood.agreement < SURELY_AGREED:
-        others = [_refined(product, seen, guess) for guess in guesses]
-        best = max(others, key=lambda found: found.sureness, default=stood)
+        others = [_refined(product, seen, guess, ROUGH_SIDE) for guess in guesses]
+        if others:
+            likely = max(others, key=lambda found: found.sureness)
+            best = _refined(product, seen, likely.matrix, FINE_SIDE)
     if stood.sureness + PRIOR >= best.sureness:
         best = stood
     return best if best.likeness >= FOUND else None
@@ -184,12 +188,13 @@ def _resized(values: Pixels, scale: float) -> Pixels:
     return cv2.resize(values, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _refined(product: _Product, picture: Pixels, guess: Pixels) -> Placement:
-    """`guess` (from cut-out to picture) to a fraction of a pixel, first the place, then size and form."""
+def _refined(product: _Product, picture: Pixels, guess: Pixels, side: int) -> Placement:
+    """`guess` (from cut-out to picture) to a fraction of a pixel, first the place, then size and form; the product's
+    longer side has at most `side` pixels in this."""
     # Both at the size at which the product has the fewer pixels: what is enlarged has no more to say.
     in_box = guess @ np.array([[1, 0, product.left], [0, 1, product.top], [0, 0, 1.0]])
     scale = math.sqrt(abs(float(np.linalg.det(in_box[:, :2]))))
-    fine = min(1.0, scale, FINE_SIDE / max(product.grey.shape))
+    fine = min(1.0, scale, side / max(product.grey.shape))
     small = _resized(product.grey, fine)
     mask = np.where(_resized(product.opaque.astype(np.float32), fine) > 250, 255, 0).astype(np.uint8)
     seen = min(1.0, fine / scale)
