@@ -375,6 +375,7 @@ def test_another_input_for_a_product_that_was_begun_is_refused_and_the_same_is_k
     assert journal.counts().waiting == 2
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", ["environment", "password file", "service file"])
 def test_the_password_may_stand_elsewhere_than_in_the_url(
     way: str, server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

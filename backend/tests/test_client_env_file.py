@@ -240,6 +240,7 @@ def doctor_of(command: Any, env: Any, **options: Any) -> Any:
     return json.loads(ran.stdout)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "given", ["<(cat settings)", "/dev/stdin < settings", "/dev/stdin < <(cat settings)", "/dev/fd/0 < settings"]
 )

@@ -308,9 +308,11 @@ def test_shrink_is_true_or_false(box: Sandbox, client: FalClient, saved: Callabl
     assert box.journal() == []
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_commands_that_upload_take_it(
     box: Sandbox, run: Callable[..., tuple[int, Any]], saved: Callable[..., Any], tmp_path: Path
 ) -> None:
+    box.say(json.dumps(dict.fromkeys(CATEGORY_NAMES, "Mug")), endpoint="openrouter/router/vision")
     path = saved(scene(4200, 600))
     code, uploaded = run("upload-file", "--file_path", str(path), "--shrink")
     assert (code, Image.open(io.BytesIO(box.file(uploaded["url"]))).size) == (0, (4096, 585))

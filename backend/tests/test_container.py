@@ -193,6 +193,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_money_is_spent(
 
 
 @needs_roots
+@pytest.mark.nightly
 def test_without_a_writable_tmp_the_worker_works_and_the_sandbox_says_what_is_missing(
     box: Sandbox, place: Path
 ) -> None:

@@ -357,7 +357,7 @@ def few_threads(tmp_path: Path) -> Any:
     return lambda threads: {"PYTHONPATH": path, "THREADS": str(threads)}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("threads", [0, 1, 2, 3, 5, 8])
 @pytest.mark.parametrize("name", ["any-llm-complete", "workflow"])
 def test_without_threads_there_is_one_document_and_no_job_is_left(

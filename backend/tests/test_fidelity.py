@@ -291,6 +291,7 @@ def test_a_garbled_tinted_or_nudged_product_is_locked_pixel_by_pixel(
     assert not np.array_equal(generated[opaque], source[opaque][:, :3])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("how", "said"), [("label", "drawn differently"), ("tint", "colours are off")])
 def test_a_check_changes_nothing_and_says_what_is_wrong(
     shop: Shop, box: Sandbox, cutout_path: Path, how: str, said: str
@@ -337,6 +338,7 @@ def test_a_failed_picture_is_made_once_more_and_the_better_one_is_taken(
     assert kept == ["x-Studio-generated-2.png", "x-Studio-generated.png"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("options", "paid"), [({"fidelity": "lock"}, 1), ({"fidelity": "check"}, 1), ({}, 2)])
 def test_no_more_pictures_are_paid_for_than_were_asked(
     shop: Shop, box: Sandbox, tiny_cutout_path: Path, options: dict[str, Any], paid: int
@@ -506,6 +508,7 @@ def test_hostile_xmp_says_nothing(bad: bytes) -> None:
     assert source_type_of(Image.open(buffer)) is None
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("place", [None, "google"])
 def test_generated_backgrounds_say_so_in_the_places_word(

@@ -193,6 +193,7 @@ def test_any_bytes_on_standard_input_are_options_or_refused(data: bytes) -> None
     assert set(values) <= {option.name for option in command.all_options}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "prompt", ["\x00", "a\x00b", "\ud83d\ude00", "\u2028", "\ufeff", "‮abc", "\x1b[2J", "x" * 10_000_000]
 )

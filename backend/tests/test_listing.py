@@ -111,6 +111,7 @@ def test_one_question_gives_a_whole_listing(shop: Shop, box: Sandbox) -> None:
     assert ask["billable_units"] is not None
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("languages", ["Turkish", "German"])
 def test_the_sandbox_s_own_texts_make_a_listing_for_every_place(shop: Shop, place: str, languages: str) -> None:

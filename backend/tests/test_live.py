@@ -59,6 +59,7 @@ def test_on_the_sandbox_every_fact_is_seen_and_the_same(quick: Sandbox, run: Run
     assert (ledger["running"], ledger["cancelled"]) == (0, 1)
 
 
+@pytest.mark.nightly
 def test_on_a_sandbox_as_it_comes_it_passes_and_tells_a_table_on_stderr(
     box: Sandbox, run_process: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> None:
@@ -288,6 +289,7 @@ def at_vision(ledger: dict[str, Any]) -> bool:
     return any(job["endpoint"] == VISION for job in ledger["jobs"])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stage", ["a job that runs", "a submit without its answer"])
 def test_a_run_that_is_interrupted_cancels_its_jobs_and_tells_what_it_saw(stage: str, box: Sandbox) -> None:
     if stage == "a job that runs":

@@ -70,7 +70,7 @@ def test_a_place_without_known_rules_is_not_checked_and_never_passed(place: str)
     assert {one["verdict"] for one in found["rules"]} == {"not_checked"}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("place", PLACES)
 def test_what_pixels_cannot_tell_is_never_passed(place: str) -> None:
     found = results(encoded(product(*PLACES[place].size)), place)

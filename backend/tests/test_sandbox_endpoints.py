@@ -190,11 +190,13 @@ def test_ranges_and_choices_are_fals(
     assert (error["loc"][:2], error["type"]) == (["body", field], kind)
 
 
+@pytest.mark.nightly
 def test_the_largest_resolution_is_for_the_dynamic_model(web: httpx.Client, photo: str) -> None:
     given = {"image_url": photo, "operating_resolution": "2304x2304", "model": "General Use (Dynamic)"}
     assert run(web, CUT, given)["image"]["url"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("endpoint", "words"), [(REPLACE, "prompt"), (SHOT, "scene_description")])
 def test_an_empty_reference_picture_counts_as_none(web: httpx.Client, photo: str, endpoint: str, words: str) -> None:
     assert run(web, endpoint, {"image_url": photo, words: "studio", "ref_image_url": ""})["images"]
@@ -216,7 +218,7 @@ def test_replace_background_has_a_fixed_seed_and_others_do_not(web: httpx.Client
 # ---------------------------------------------------------------- pictures
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("endpoint", "given", "size"),
     [
@@ -249,7 +251,7 @@ def test_nano_banana_2_needs_no_picture(web: httpx.Client) -> None:
     assert size_of(web, run(web, BANANA_2, {"prompt": "a mug", "resolution": "0.5K"})["images"][0]) == (512, 512)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("given", "sizes"),
     [
@@ -286,7 +288,7 @@ def test_a_mask_comes_beside_the_cutout_or_in_its_place(web: httpx.Client, photo
 # ---------------------------------------------------------------- any endpoint
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("given", "size"),
     [

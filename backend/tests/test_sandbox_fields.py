@@ -221,6 +221,7 @@ def test_any_endpoint_refuses_sizes_it_cannot_paint(
 # ---------------------------------------------------------------- pictures
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("endpoint", "given"),
     [
@@ -249,6 +250,7 @@ def test_every_picture_endpoint_answers_with_a_png_one_can_download(
     assert "sandbox" in image["url"]
 
 
+@pytest.mark.nightly
 def test_sync_mode_puts_the_picture_into_the_url(web: httpx.Client) -> None:
     output = web.post(DIRECT + "fal-ai/bria/background/remove", json={"image_url": PHOTO, "sync_mode": True}).json()
     head, _, data = output["image"]["url"].partition(",")
@@ -256,6 +258,7 @@ def test_sync_mode_puts_the_picture_into_the_url(web: httpx.Client) -> None:
     assert base64.b64decode(data).startswith(b"\x89PNG")
 
 
+@pytest.mark.nightly
 def test_replace_background_without_a_picture_makes_one_of_somebody_elses_product(web: httpx.Client) -> None:
     reply = web.post(DIRECT + "bria/replace-background", json={"prompt": "x", "imageurl": "a typing error"})
     assert reply.status_code == 200
@@ -304,6 +307,7 @@ def test_a_picture_that_is_broken_behind_its_header_is_a_model_error(box: Sandbo
     assert (reply.status_code, reply.json()["detail"][0]["type"]) == (422, "image_load_error")
 
 
+@pytest.mark.nightly
 def test_a_host_that_was_named_serves_sample_photos(web: httpx.Client) -> None:
     with Sandbox(hosts=["cdn.shop.test", "*.pictures.test"]) as box, client_of(box) as client:
         assert client.get("https://cdn.shop.test/mug.jpg").content.startswith(b"\xff\xd8")

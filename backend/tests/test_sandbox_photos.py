@@ -170,7 +170,7 @@ def scattered() -> np.ndarray:
     return picture
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "picture",
     [paper(128), boards(), scattered(), np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.float32)],

@@ -209,7 +209,7 @@ def test_a_transparent_background_stays_as_it_is() -> None:
     assert np.array_equal(read(cut_out(png(picture)).png), picture)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.nightly
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_photo_of_nothing_is_kept_whole_and_says_so(value: int) -> None:
     made = cut_out(png(np.full((120, 160, 3), value, np.uint8)))
@@ -366,6 +366,7 @@ def test_a_garden_is_green_and_a_beach_has_a_blue_sea() -> None:
     assert (sea[..., 0] > 1.2 * sea[..., 2]).mean() > 0.2
 
 
+@pytest.mark.nightly
 def test_wood_is_warm_and_has_a_grain() -> None:
     table = scene(STYLES["wood"])[300:, :100]
     blue, _, red = table.mean(axis=(0, 1))
@@ -498,7 +499,7 @@ def test_another_seed_gives_another_scene_in_the_same_style(name: str) -> None:
     assert np.abs(first.mean(axis=(0, 1)) - second.mean(axis=(0, 1))).max() < 40
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (512, 512), (1280, 720), (90, 1100), (1536, 40)])
 def test_a_generic_picture_has_exactly_the_size_that_was_asked_for(width: int, height: int) -> None:
     assert picture_size(generic_picture(width, height, "living room", 5)) == (width, height)
@@ -513,7 +514,7 @@ def test_generic_pictures_follow_prompt_and_seed() -> None:
 # Samples and examples
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["mug.jpg", "bottle.png", "lamp.jpg", "whatever.jpg"])
 def test_a_sample_photo_shows_one_product_that_can_be_cut_out(name: str) -> None:
     photo = sample_photo(name)

@@ -324,6 +324,7 @@ def test_the_bare_client_uploads_in_one_piece(box: Sandbox, fal: Any) -> None:
     assert box.ledger()["files"] == 1
 
 
+@pytest.mark.nightly
 def test_the_bare_client_uploads_in_parts(box: Sandbox, fal: Any) -> None:
     data = bytes(range(256)) * 4096 * 101
     url = fal.upload(data, "application/zip", file_name="big.zip")

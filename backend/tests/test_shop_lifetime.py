@@ -136,6 +136,7 @@ def test_without_a_key_it_says_so_and_does_not_start(own_shop: Callable[..., Sho
     assert "FAL_KEY environment variable is required" in shop.log()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

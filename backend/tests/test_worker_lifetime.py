@@ -192,6 +192,7 @@ def test_without_a_key_it_says_so_and_is_not_ready(refusal: Callable[..., Any]) 
     assert line["error"]["message"].startswith("FAL_KEY environment variable is required")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("package", ["fal_client", "httpx"])
 @pytest.mark.parametrize("text", ["import a_package_that_is_missing", "raise SystemExit(7)"])
 def test_a_package_that_cannot_be_imported_shows_before_any_call(
@@ -203,6 +204,7 @@ def test_a_package_that_cannot_be_imported_shows_before_any_call(
     assert f"{package}.py" in line["error"]["data"]["trace"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "argv", [("--concurrency", "0"), ("--max_pending", "-1"), ("--timeout", "0"), ("--queue_timeout", "-1")]
 )

@@ -107,6 +107,7 @@ def test_it_runs_as_a_module(python: Callable[..., subprocess.CompletedProcess[b
     assert (done.returncode, one_document(done.stdout)["error"], done.stderr) == (0, None, b"")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("flag", ["-I", "-s", "-OO", pytest.param("-P", marks=safe_path)])
 def test_it_runs_isolated(flag: str, python: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     done = python(flag, WORKER, *ASK)
