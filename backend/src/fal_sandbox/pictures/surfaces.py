@@ -68,23 +68,29 @@ def _warped(field: Array, seed: int, strength: float) -> Array:
     return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def _veins(seed: int, thin: float, strength: float) -> Array:
-    """Lines that wander slowly, as minerals do, and fade in and out along their way.
+def _veins(seed: int, *kinds: tuple[float, float]) -> list[Array]:
+    """Lines that wander slowly, as minerals do, and fade in and out along their way; one picture of them for each kind
+    of a thickness and a strength.
 
     The field is smooth: where a rough one changes its sign the line is jagged and branches, like lightning.
     """
     field = _warped(clouds(SIZE, seed, 3.4), seed + 10, 90.0)
     slope = np.hypot(cv2.Sobel(field, cv2.CV_32F, 1, 0), cv2.Sobel(field, cv2.CV_32F, 0, 1)) / 8 + 1e-3
-    width = thin * (0.6 + smoothstep(-1.0, 2.0, clouds(SIZE, seed + 30, 2.6)))
-    line = np.exp(-np.abs(field) / slope / width)
-    return line * smoothstep(-0.8, 1.6, clouds(SIZE, seed + 20, 2.4)) * strength
+    distance = np.abs(field) / slope
+    width = 0.6 + smoothstep(-1.0, 2.0, clouds(SIZE, seed + 30, 2.6))
+    fading = smoothstep(-0.8, 1.6, clouds(SIZE, seed + 20, 2.4))
+    return [np.exp(-distance / (thick * width)) * fading * strength for thick, strength in kinds]
 
 
 def _marble(tone: str) -> Array:
     cloud = smoothstep(-1.6, 2.2, _warped(clouds(SIZE, 3, 1.9), 31, 90.0))
     fine = clouds(SIZE, 4, 1.1)[..., None] * 0.006
-    veins = np.clip(_veins(5, 2.0, 0.7) + _veins(6, 1.2, 0.5) + _veins(7, 1.0, 0.4), 0, 1)
-    haze = np.clip(_veins(5, 16.0, 0.45) + _veins(7, 24.0, 0.3), 0, 1)
+    (first, broad), (second,), (third, broader) = (
+        _veins(5, (2.0, 0.7), (16.0, 0.45)),
+        _veins(6, (1.2, 0.5)),
+        _veins(7, (1.0, 0.4), (24.0, 0.3)),
+    )
+    veins, haze = np.clip(first + second + third, 0, 1), np.clip(broad + broader, 0, 1)
     if tone == "dark":
         base = mix(_colour(0.045, 0.045, 0.048), _colour(0.12, 0.115, 0.115), cloud)
         return mix(base, _colour(0.34, 0.38, 0.41), np.maximum(veins * 0.55, haze * 0.3)) + fine
