@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ import requests
 
 import npm
 from conftest import BACKEND, small_photo
+from example_server import listening
 from fal_sandbox.server import Sandbox
 from services.fal.errors import FalError
 from services.fal_service import FalClient
@@ -251,25 +251,6 @@ def test_the_asyncio_recipe_runs_as_it_is(recipe: Recipe, box: Sandbox) -> None:
 
 
 # Servers
-
-
-@contextlib.contextmanager
-def listening(argv: list[str], told_on: str, **more: str) -> Iterator[str]:
-    """A server while it runs: the URL that it prints."""
-    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": None, told_on: subprocess.PIPE}
-    with subprocess.Popen(argv, env={**os.environ, **more}, text=True, **streams) as server:
-        told, lines = getattr(server, told_on), []
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+", line := told.readline())):
-            lines.append(line)
-            assert line, lines
-        threading.Thread(target=told.read, daemon=True).start()
-        try:
-            yield found[0]
-        finally:
-            server.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(WITHIN_S)
-            server.kill()
 
 
 @pytest.fixture(scope="session")

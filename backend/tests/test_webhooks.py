@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +20,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from example_server import listening
 from fal_sandbox.server import Sandbox
 from services import webhooks
 from services.fal.errors import BadOutput, FalUnavailable, InvalidInput
@@ -612,22 +611,6 @@ def fastify(packages: None, box: Sandbox, tmp_path: Path) -> Iterator[str]:
     server = Path(shutil.copy(BACKEND / "node" / "examples" / "webhook" / "server.mjs", tmp_path))
     with listening([NODE, str(server)], "stdout", PORT="0") as url:
         yield url
-
-
-@contextlib.contextmanager
-def listening(argv: list[str], told_on: str, **more: str) -> Iterator[str]:
-    """A server while it runs: the URL that it prints."""
-    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": None, told_on: subprocess.PIPE}
-    with subprocess.Popen(argv, env={**os.environ, **more}, text=True, **streams) as server:
-        told, lines = getattr(server, told_on), []
-        while not (found := re.search(r"http://127\.0\.0\.1:\d+", line := told.readline())):
-            lines.append(line)
-            assert line, lines
-        threading.Thread(target=told.read, daemon=True).start()
-        try:
-            yield found[0]
-        finally:
-            server.kill()
 
 
 def test_the_fastapi_server_takes_what_fal_signed_and_nothing_else(
