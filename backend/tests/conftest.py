@@ -87,8 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("nightly") is None:
             by_function.setdefault(item.nodeid.split("[")[0], []).append(item)
-    kept = [item for cases in by_function.values() for item in _sampled(cases)]
-    left = set(kept)
+    left = {item for cases in by_function.values() for item in _sampled(cases)}
     config.hook.pytest_deselected(items=[item for item in items if item not in left])
     items[:] = [item for item in items if item in left]
 

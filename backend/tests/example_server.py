@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 WITHIN_S = 120.0
+"""For what comes at once, but on a busy machine a little later."""
 
 
 @contextlib.contextmanager

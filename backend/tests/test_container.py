@@ -22,9 +22,9 @@ import requests
 
 import container
 from conftest import BACKEND, small_photo
-from example_server import listening
+from example_server import WITHIN_S, listening
 from fal_sandbox.server import Sandbox
-from test_recipes import WITHIN_S, express  # noqa: F401
+from test_recipes import express  # noqa: F401
 
 RECIPE = BACKEND / "examples" / "docker"
 DOCKERFILE = container.instructions(RECIPE / "Dockerfile")

@@ -53,9 +53,9 @@ def only(box: Sandbox) -> list[str]:
 def test_several_places_cost_one_cutout_and_each_picture_passes_its_rules(
     shop: Shop, box: Sandbox, tmp_path: Path
 ) -> None:
-    made = shop.packshot(BOTTLE, tmp_path / "out", places="amazon,trendyol,google", check=True)
+    made = shop.packshot(BOTTLE, tmp_path / "out", places="amazon,trendyol,google,etsy", check=True)
     assert only(box) == ["fal-ai/bria/background/remove"]
-    assert [image["place"] for image in made["images"]] == ["amazon", "trendyol", "google"]
+    assert [image["place"] for image in made["images"]] == ["amazon", "trendyol", "google", "etsy"]
     for image in made["images"]:
         (check,) = image["checks"]
         assert check["verdict"] in ("pass", "warn"), check

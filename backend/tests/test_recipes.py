@@ -21,7 +21,7 @@ import requests
 
 import npm
 from conftest import BACKEND, small_photo
-from example_server import listening
+from example_server import WITHIN_S, listening
 from fal_sandbox.server import Sandbox
 from services.fal.errors import FalError
 from services.fal_service import FalClient
@@ -31,8 +31,6 @@ SOURCE = str(BACKEND / "src")
 NODE_RECIPES = BACKEND / "node" / "examples" / "recipes"
 VISION, PHOTOKIT = "openrouter/router/vision", "bria/replace-background"
 RUNNER_LOST = {"error": "Runner disconnected", "error_type": "runner_disconnected"}
-WITHIN_S = 120.0
-"""For what comes at once, but on a busy machine a little later."""
 FOREVER_S = 600
 
 

@@ -32,14 +32,13 @@ ANALYSIS = "Classify the product. Answer with one JSON object with exactly these
     EXAMPLE, indent=2
 )
 MUG = {"main_product_type": "Kitchenware", "subcategory": "Mugs", "vibe": "Cozy/Inviting"}
+RED = (30, 40, 190)
+"""Blue, green, red."""
 STYLES = {
     "Studio": ("Clean white studio background for e-commerce", "sweep"),
     "Lifestyle": ("Natural lifestyle setting", "room"),
     "Premium": ("Premium luxury background with elegant details", "dark"),
 }
-
-
-RED = (30, 40, 190)
 
 
 def plain_photo(colour: tuple[int, int, int]) -> bytes:
