@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from fal_sandbox.pictures.scene import generic_picture
 from fal_sandbox.server import Sandbox
 from services.fal.errors import FalError, InvalidInput
 from services.fal_service import FalClient
@@ -25,6 +26,7 @@ from services.shop import Shop
 from services.shop.fidelity import measured
 from services.shop.picture_file import Pixels
 from services.shop.pixel_lock import locked
+from services.shop.placement import located
 from services.shop.places import PLACES
 from services.shop.source_type import COMPOSITE, passed_on, saved, source_type_of, xmp
 
@@ -105,6 +107,24 @@ def edge_difference(result: Pixels, x: int = 0, y: int = 0) -> float:
     wanted = product * opacity[..., None] + behind() * (1 - opacity[..., None])
     edge = (opacity > 0.02) & (opacity < 0.98)
     return float(deltaE_ciede2000(rgb2lab(result / 255), rgb2lab(wanted / 255))[edge].mean())
+
+
+def test_a_sign_is_found_at_its_own_size_and_not_at_one_nearby() -> None:
+    """Compared with fewer pixels, its plain boards look alike at several sizes."""
+    sign = np.zeros((840, 406, 4), np.uint8)
+    cv2.rectangle(sign, (193, 270), (213, 719), (150, 150, 155, 255), -1)
+    for turn in (45, -45):
+        board = cv2.boxPoints(((203, 270), (270, 60), turn)).astype(np.int32)
+        cv2.fillPoly(sign, [board], (235, 235, 235, 255))
+        cv2.polylines(sign, [board], True, (30, 30, 30, 255), 3)
+    cv2.putText(sign, "RAIL", (118, 230), cv2.FONT_HERSHEY_DUPLEX, 0.8, (20, 20, 20, 255), 2)
+    behind = cv2.imdecode(np.frombuffer(generic_picture(406, 840, "oak table, morning light", 5), np.uint8), 1)
+    soft = cv2.GaussianBlur(sign.astype(np.float32), (0, 0), 0.55)
+    placed = cv2.warpAffine(soft, np.array([[0.64, 0, 84.1], [0, 0.64, 168.2]]), (406, 840))
+    mixed = placed[..., :3] + behind[..., ::-1] * (1 - placed[..., 3:] / 255)
+    found = located(sign, np.clip(mixed, 0, 255).astype(np.uint8))
+    assert found is not None
+    assert found.scale == pytest.approx(0.64, rel=0.02)
 
 
 # Pixel lock
