@@ -28,8 +28,6 @@ CANDIDATES = 4
 """Sizes that are tried out after the coarse search; the best one is wrong for one smooth product in seventeen."""
 FINE_SIDE = 512
 """Pixels of the product's longer side in the refinement: a tenth of a pixel there is two hundredths of a per cent."""
-ROUGH_SIDE = 256
-"""The same when candidates are compared: with 160, a road sign was taken to have a quarter of its size."""
 SURE, SURELY_AGREED = 0.9, 0.8
 """A likeness and an agreement from which on the product is taken to stand where it stood, without a search."""
 
@@ -89,12 +87,10 @@ def located(cutout: Pixels, picture: Pixels) -> Placement | None:
     product = _Product.of(cutout)
     seen = grey(picture)
     guesses = _guesses(product, cutout, seen)
-    best = stood = _refined(product, seen, next(guesses), FINE_SIDE)
+    best = stood = _refined(product, seen, next(guesses))
     if stood.likeness < SURE or stood.agreement < SURELY_AGREED:
-        # Refined from where the search found it: the rough form of a smooth product would lead astray.
-        likely = max(guesses, key=lambda guess: _refined(product, seen, guess, ROUGH_SIDE).sureness, default=None)
-        if likely is not None:
-            best = _refined(product, seen, likely, FINE_SIDE)
+        others = [_refined(product, seen, guess) for guess in guesses]
+        best = max(others, key=lambda found: found.sureness, default=stood)
     if stood.sureness + PRIOR >= best.sureness:
         best = stood
     return best if best.likeness >= FOUND else None
@@ -188,13 +184,12 @@ def _resized(values: Pixels, scale: float) -> Pixels:
     return cv2.resize(values, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _refined(product: _Product, picture: Pixels, guess: Pixels, side: int) -> Placement:
-    """`guess` (from cut-out to picture) to a fraction of a pixel, first the place, then size and form; the product's
-    longer side has at most `side` pixels in this."""
+def _refined(product: _Product, picture: Pixels, guess: Pixels) -> Placement:
+    """`guess` (from cut-out to picture) to a fraction of a pixel, first the place, then size and form."""
     # Both at the size at which the product has the fewer pixels: what is enlarged has no more to say.
     in_box = guess @ np.array([[1, 0, product.left], [0, 1, product.top], [0, 0, 1.0]])
     scale = math.sqrt(abs(float(np.linalg.det(in_box[:, :2]))))
-    fine = min(1.0, scale, side / max(product.grey.shape))
+    fine = min(1.0, scale, FINE_SIDE / max(product.grey.shape))
     small = _resized(product.grey, fine)
     mask = np.where(_resized(product.opaque.astype(np.float32), fine) > 250, 255, 0).astype(np.uint8)
     seen = min(1.0, fine / scale)
